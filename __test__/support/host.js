@@ -1,0 +1,75 @@
+// What the host does for a run, for tests of the built addon on the embedded cluster.
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { startCluster } from '../../simulator/cluster.mjs';
+
+/** Starts a cluster and makes this process look like the host's pod in it. */
+export async function clusterForHost(options) {
+  const cluster = await startCluster(options);
+  Object.assign(process.env, {
+    HOSTNAME: 'paperclip-0',
+    PAPERCLIP_NAMESPACE: cluster.namespace,
+    PAPERCLIP_HOME: mkdtempSync(path.join(tmpdir(), 'paperclip-home-')),
+  });
+  return cluster;
+}
+
+/**
+ * A context as the host passes it, and what the run told.
+ *
+ * @param {Awaited<ReturnType<typeof startCluster>>} cluster
+ * @param {{scenario?: string, env?: Record<string, string>, config?: object, context?: object, agent?: object,
+ *   runtime?: object, runId?: string, [key: string]: unknown}} [options]
+ */
+export function hostRun(cluster, { scenario = 'success', env, config, context, agent, runtime, ...rest } = {}) {
+  const told = { stdout: '', stderr: '', chunks: [], meta: [] };
+  const ctx = {
+    runId: randomUUID(),
+    agent: { id: `agent-${randomUUID()}`, companyId: 'company-1', name: 'Ada', ...agent },
+    runtime: { sessionId: null, sessionParams: null, sessionDisplayId: null, taskKey: null, ...runtime },
+    config: {
+      kubeconfig: cluster.kubeconfig,
+      env: { CLAUDE_STAND_IN_SCENARIO: scenario, CLAUDE_STAND_IN_DELAY_MS: '5', ...env },
+      ...config,
+    },
+    context: { taskId: 'task-1', ...context },
+    onLog: async (stream, chunk) => {
+      told[stream] += chunk;
+      told.chunks.push({ stream, chunk, at: Date.now() });
+    },
+    onMeta: async (meta) => {
+      told.meta.push(meta);
+    },
+    ...rest,
+  };
+  return { ctx, told };
+}
+
+/** What the agent printed: the lines that are not the adapter's own. */
+export function agentLines(told) {
+  return told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
+}
+
+/** Names of what runs left in the cluster. */
+export async function leftovers(cluster) {
+  const ns = cluster.namespace;
+  const { items: jobs } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs`);
+  const { items: secrets } = await cluster.get(`/api/v1/namespaces/${ns}/secrets`);
+  return [...jobs, ...secrets.filter((secret) => secret.metadata.name.endsWith('-prompt'))].map(
+    ({ metadata }) => metadata.name,
+  );
+}
+
+/** Waits until `look` gives something truthy and returns it. */
+export async function eventually(look, { within = 15_000, every = 25 } = {}) {
+  const deadline = Date.now() + within;
+  for (;;) {
+    const seen = await look();
+    if (seen) return seen;
+    if (Date.now() > deadline) throw new Error(`not seen within ${within} ms: ${look}`);
+    await new Promise((resolve) => setTimeout(resolve, every));
+  }
+}

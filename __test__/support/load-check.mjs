@@ -1,0 +1,47 @@
+// Run in every supported Node: the package loads twice, in a worker, and after the host's kind of reload, with one
+// native state, and holds no process open. Exits by itself; the caller has a time limit.
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { Worker, isMainThread, parentPort } from 'node:worker_threads';
+
+const entry = new URL('../../index.js', import.meta.url).href;
+const first = await import(entry);
+
+if (isMainThread) {
+  const reloaded = await import(`${entry}?t=${Date.now()}`);
+  assert.notEqual(first, reloaded);
+  assert.equal(first.createServerAdapter().execute, reloaded.createServerAdapter().execute);
+  assert.equal(Object.keys(first.createServerAdapter()).length, 16);
+
+  const require = createRequire(import.meta.url);
+  assert.equal(require('../../binding.cjs'), require('../../binding.cjs'));
+  assert.deepEqual(require('../../binding.cjs').activeJobs(), []);
+
+  // A call into the native half and back, here and in a worker that ends right after it.
+  assert.equal(await answer(first), 'fail');
+  for (let round = 0; round < 3; round += 1) {
+    const worker = new Worker(new URL(import.meta.url));
+    const [told, code] = await Promise.all([
+      new Promise((resolve) => worker.once('message', resolve)),
+      new Promise((resolve) => worker.once('exit', resolve)),
+    ]);
+    assert.deepEqual([told, code], ['fail', 0]);
+  }
+  // A worker that is ended while a call is under way.
+  const doomed = new Worker(new URL(import.meta.url));
+  await new Promise((resolve) => doomed.once('online', resolve));
+  await doomed.terminate();
+  assert.equal(await answer(first), 'fail', 'the main thread goes on');
+} else {
+  parentPort.postMessage(await answer(first));
+}
+
+/** The environment test cannot reach a cluster that does not exist; that it says so is all that is asked. */
+async function answer(entry) {
+  const { status, checks } = await entry.createServerAdapter().testEnvironment({
+    adapterType: 'claude_k8s',
+    config: { kubeconfig: '/no/such/kubeconfig' },
+  });
+  assert.equal(checks[0].code, 'k8s_api_unreachable');
+  return status;
+}

@@ -1,0 +1,162 @@
+/**
+ * @typedef {import('../index.js').ConfigSchema} ConfigSchema
+ * @typedef {import('../index.js').ConfigField} ConfigField
+ */
+
+/**
+ * Options whose value is also what people read.
+ *
+ * @param {...string} values
+ */
+function sameNamed(...values) {
+  return values.map((value) => ({ label: value, value }));
+}
+
+/**
+ * The adapter's own part of the host's form, in form order. Model, effort, instructions and time limits
+ * are fields of the host and do not belong here. Additions go to the end.
+ *
+ * @returns {ConfigField[]}
+ */
+function fields() {
+  return [
+    {
+      type: 'number',
+      key: 'maxTurnsPerRun',
+      label: 'Turn limit per run',
+      default: 1000,
+      hint: 'The most agentic turns one heartbeat run may take. 0 means unlimited.',
+    },
+    {
+      type: 'text',
+      key: 'serviceAccountName',
+      label: 'Service account',
+      hint: 'Service account of the Job pods. Empty: the default one of the cluster.',
+    },
+    {
+      type: 'text',
+      key: 'namespace',
+      label: 'Job namespace',
+      hint: 'Namespace in which Jobs are created. Empty: the one of the Paperclip Deployment.',
+    },
+    {
+      type: 'text',
+      key: 'image',
+      label: 'Job image',
+      hint: 'Container image to use instead of the one of the Paperclip Deployment. Empty: same image.',
+    },
+    {
+      type: 'select',
+      key: 'imagePullPolicy',
+      label: 'Image pull policy',
+      hint: 'When the node fetches the Job image. Unset: IfNotPresent.',
+      options: sameNamed('IfNotPresent', 'Always', 'Never'),
+    },
+    {
+      type: 'text',
+      key: 'kubeconfig',
+      label: 'Kubeconfig path',
+      hint: 'Absolute path of a kubeconfig file on the Paperclip server. Empty: the in-cluster service account.',
+    },
+    {
+      type: 'number',
+      key: 'ttlSecondsAfterFinished',
+      label: 'Auto-cleanup delay (s)',
+      hint: 'Seconds after which Kubernetes removes a finished Job by itself. Unset: 300.',
+    },
+    {
+      type: 'toggle',
+      key: 'retainJobs',
+      label: 'Keep finished Jobs',
+      hint: 'Do not delete a Job after its run, so that it can be looked into.',
+    },
+    {
+      type: 'toggle',
+      key: 'reattachOrphanedJobs',
+      label: 'Reattach after a restart',
+      default: true,
+      hint: 'After a server restart, join a Job that still runs for the same agent, task and session. Off: any live orphan blocks new runs.',
+    },
+    {
+      type: 'text',
+      key: 'resources.requests.cpu',
+      label: 'CPU request',
+      hint: 'CPU reserved for the pod, for example 100m, 0.5 or 1.',
+    },
+    {
+      type: 'text',
+      key: 'resources.requests.memory',
+      label: 'Memory request',
+      hint: 'Memory reserved for the pod, for example 128Mi, 512Mi or 1Gi.',
+    },
+    {
+      type: 'text',
+      key: 'resources.limits.cpu',
+      label: 'CPU limit',
+      hint: 'The most CPU the pod may use, for example 100m, 0.5 or 1.',
+    },
+    {
+      type: 'text',
+      key: 'resources.limits.memory',
+      label: 'Memory limit',
+      hint: 'The most memory the pod may use, for example 128Mi, 512Mi or 1Gi.',
+    },
+    {
+      type: 'textarea',
+      key: 'nodeSelector',
+      label: 'Node selector',
+      hint: 'Labels a node must carry, one key=value per line.',
+    },
+    {
+      type: 'textarea',
+      key: 'tolerations',
+      label: 'Tolerations',
+      hint: 'Kubernetes tolerations as a JSON array.',
+    },
+    {
+      type: 'textarea',
+      key: 'labels',
+      label: 'Extra Job labels',
+      hint: 'Labels added to every Job, one key=value per line.',
+    },
+    {
+      type: 'toggle',
+      key: 'enableRtk',
+      label: 'Shorten tool output',
+      default: false,
+      hint: 'Truncate oversized tool output before the model reads it. Each run installs a PostToolUse hook in ~/.claude/settings.json; it needs only Node, no extra binary.',
+    },
+    {
+      type: 'number',
+      key: 'rtkMaxOutputBytes',
+      label: 'Tool output limit (bytes)',
+      default: 50000,
+      hint: 'With shortening on, output beyond this many bytes is cut and a one-line summary takes its place.',
+    },
+    {
+      type: 'select',
+      key: 'hostShutdown',
+      label: 'When Paperclip stops',
+      default: 'delete',
+      hint: 'What happens to running Jobs when the Paperclip server is told to stop. Jobs left running can be joined again after the restart.',
+      options: [
+        { label: 'Delete running Jobs', value: 'delete' },
+        { label: 'Leave them running', value: 'leave' },
+      ],
+    },
+    {
+      type: 'number',
+      key: 'unschedulableGraceSec',
+      label: 'Wait for a node (s)',
+      default: 0,
+      hint: 'How long a pod may stay unschedulable before the run fails, so that a cluster autoscaler can add a node. 0: fail at once.',
+    },
+  ];
+}
+
+/**
+ * @returns {ConfigSchema} a new object on each call
+ */
+export function getConfigSchema() {
+  return { fields: fields() };
+}

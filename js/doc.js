@@ -1,0 +1,67 @@
+/** What the host shows about the configuration of a `claude_k8s` agent (Markdown). */
+export const agentConfigurationDoc = `# Configuring a \`claude_k8s\` agent
+
+The \`claude_k8s\` adapter runs every Claude Code run in a Kubernetes Job pod of its own, isolated from the
+Paperclip server process. The Job copies its surroundings from the running Paperclip Deployment: image,
+imagePullSecrets, DNS config and the PVC.
+
+All keys are optional.
+
+## Core
+
+- \`model\` (string): Claude model id.
+- \`effort\` (string): reasoning effort for \`--effort\`: low, medium or high. \`thinkingEffort\` is read too.
+- \`maxTurnsPerRun\` (number): turn limit for one run; 0 means unlimited.
+- \`instructionsFilePath\` (string): absolute path of a Markdown file with instructions, handed to Claude with
+  \`--append-system-prompt-file\`.
+- \`promptTemplate\`, \`bootstrapPromptTemplate\` (string): the prompt of every run, and an extra first section
+  for runs that start a new session.
+- \`extraArgs\` (string[]): arguments appended to the claude command.
+- \`env\` (object): environment variables; they win over variables inherited from the Deployment.
+- \`cwd\` (string): working directory when the run has no workspace; default \`/paperclip\`.
+- \`dangerouslySkipPermissions\` (boolean): let Claude use tools without asking; default true, since nobody
+  can answer inside a Job.
+
+## Kubernetes
+
+- \`namespace\` (string): where Jobs are created; default is the Deployment's namespace.
+- \`serviceAccountName\` (string): service account of the Job pods; default is the cluster's.
+- \`image\` (string): container image; default is the Deployment's image.
+- \`imagePullPolicy\` (string): default \`IfNotPresent\`.
+- \`kubeconfig\` (string): absolute path of a kubeconfig file; default is the in-cluster service account.
+- \`resources\` (object): \`requests\` and \`limits\`, each with \`cpu\` and \`memory\`. Nested
+  (\`{"limits": {"cpu": "2"}}\` under \`resources\`) or as flat keys such as \`resources.limits.cpu\`.
+- \`nodeSelector\` (object): labels a node must carry; one \`key=value\` per line works as well.
+- \`tolerations\` (array): Kubernetes tolerations, as an array or as a string holding a JSON array.
+- \`labels\` (object): extra labels for the Job; one \`key=value\` per line works as well. Keys under
+  \`paperclip.io/\` and \`app.kubernetes.io/\` are reserved.
+- \`ttlSecondsAfterFinished\` (number): seconds after which Kubernetes removes a finished Job; default 300.
+- \`retainJobs\` (boolean): do not clean Jobs up after completion.
+- \`reattachOrphanedJobs\` (boolean): default true: after a restart, attach to a running orphan of the same
+  agent, task and session. With false, any orphan that has not ended blocks the run.
+- \`hostShutdown\` (string): what happens to running Jobs when the Paperclip server is told to stop:
+  \`delete\` (default) removes them, \`leave\` lets them run on so that they can be reattached.
+- \`unschedulableGraceSec\` (number): seconds a pod may stay unschedulable before the run fails, which gives
+  a cluster autoscaler time to add a node; default 0.
+
+## Output filter
+
+- \`enableRtk\` (boolean): truncate oversized tool output through a PostToolUse hook; default false.
+- \`rtkMaxOutputBytes\` (number): byte limit of the filter; default 50000.
+
+## Operation
+
+- \`timeoutSec\` (number): time limit of a run in seconds; 0 means no timeout.
+- \`graceSec\` (number): extra seconds to wait after the Job's deadline.
+
+## What a Job inherits without configuration
+
+- API keys of model providers (\`ANTHROPIC_API_KEY\`, \`OPENAI_API_KEY\`, …) and \`PAPERCLIP_API_URL\`
+- image, imagePullSecrets, DNS config, the PVC mount and the security context
+
+## Good to know
+
+- Sessions resume through the \`/paperclip\` PVC, which all pods share; \`HOME\` is \`/paperclip\`.
+- Skills that come with the container image are available in every run.
+- A busybox init container writes the prompt into an emptyDir volume before Claude starts.
+`;

@@ -1,0 +1,20 @@
+import { binding } from './binding.js';
+import { requestOf } from './request.js';
+
+/**
+ * Checks what runs will need. Never rejects for what it finds.
+ *
+ * @type {import('../index.js').ClaudeK8sAdapter['testEnvironment']}
+ */
+export async function testEnvironment(ctx) {
+  const checks = /** @type {import('@paperclipai/adapter-utils').AdapterEnvironmentCheck[]} */ (
+    await binding.testEnvironment(requestOf({ config: ctx.config }))
+  );
+  const has = (/** @type {string} */ level) => checks.some((check) => check.level === level);
+  return {
+    adapterType: ctx.adapterType,
+    status: has('error') ? 'fail' : has('warn') ? 'warn' : 'pass',
+    checks,
+    testedAt: new Date().toISOString(),
+  };
+}

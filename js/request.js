@@ -1,0 +1,23 @@
+import { tmpdir } from 'node:os';
+
+/**
+ * What the native half resolves once: plain data of the host's context, with the environment as it is now (a
+ * worker has its own copy, which native code cannot see).
+ *
+ * @param {{runId?: string, agent?: {id?: string, companyId?: string, name?: string}, runtime?: unknown,
+ *   config?: unknown, context?: unknown, authToken?: string}} ctx
+ * @returns {string}
+ */
+export function requestOf(ctx) {
+  const { id, companyId, name } = ctx.agent ?? {};
+  return JSON.stringify({
+    runId: ctx.runId,
+    agent: { id, companyId, name },
+    runtime: ctx.runtime,
+    config: ctx.config,
+    context: ctx.context,
+    authToken: ctx.authToken,
+    hostEnv: process.env,
+    tmpDir: tmpdir(),
+  });
+}

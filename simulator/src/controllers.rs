@@ -1,0 +1,503 @@
+//! The Job controller, the garbage collector, the TTL controller and namespace deletion.
+
+use crate::Sim;
+use crate::kinds::{self, JOB, Kind, NAMESPACE, POD};
+use crate::ops::{self, DeleteOptions, Propagation, condition, set_condition};
+use crate::store::{Change, Event, Object};
+use crate::util::{int_at, list_at, lock, obj, remove, str_at};
+use crate::{time, validate};
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+type Key = (String, String);
+
+#[derive(Default)]
+struct Tally {
+    succeeded: HashSet<String>,
+    failed: HashSet<String>,
+    last_failure: Option<Instant>,
+    decided: Option<Instant>,
+}
+
+impl Tally {
+    fn count(&mut self, pod: &Object, gone: bool) -> bool {
+        if self.succeeded.contains(&pod.uid) || self.failed.contains(&pod.uid) {
+            return false;
+        }
+        match str_at(&pod.value, "/status/phase") {
+            "Succeeded" => self.succeeded.insert(pod.uid.clone()),
+            "Failed" => self.fail(&pod.uid),
+            _ if gone => self.fail(&pod.uid),
+            _ => false,
+        }
+    }
+
+    fn fail(&mut self, uid: &str) -> bool {
+        self.last_failure = Some(Instant::now());
+        self.failed.insert(uid.to_string())
+    }
+}
+
+/// Keeps Jobs going.
+pub struct JobController {
+    sim: Arc<Sim>,
+    due: HashMap<Key, Instant>,
+    tallies: HashMap<String, Tally>,
+}
+
+fn controller_uid(v: &Value) -> Option<&str> {
+    list_at(v, "/metadata/ownerReferences")
+        .iter()
+        .find(|r| r["kind"] == "Job" && r["controller"] == true)
+        .and_then(|r| r["uid"].as_str())
+}
+
+impl JobController {
+    /// A controller that has seen nothing yet.
+    pub fn new(sim: Arc<Sim>) -> Self {
+        JobController { sim, due: HashMap::new(), tallies: HashMap::new() }
+    }
+
+    fn lag(&self) -> Duration {
+        Duration::from_millis(lock(&self.sim.settings).job_condition_lag_ms)
+    }
+
+    fn mark(&mut self, key: Key, delay: Duration) {
+        let at = Instant::now() + delay;
+        let slot = self.due.entry(key).or_insert(at);
+        *slot = at.min(*slot);
+    }
+
+    /// Works until the cluster stops.
+    pub async fn run(mut self) {
+        let mut head = self.sim.store.subscribe();
+        let mut stopping = self.sim.stopping.subscribe();
+        let mut seen = 0;
+        loop {
+            match self.sim.store.since(seen, None) {
+                Some((events, version)) => {
+                    seen = version;
+                    for e in events {
+                        self.note(&e);
+                    }
+                }
+                None => {
+                    let (jobs, version) = self.sim.store.list(&JOB, None);
+                    seen = version;
+                    for j in jobs {
+                        self.mark((j.namespace.clone(), j.name.clone()), Duration::ZERO);
+                    }
+                }
+            }
+            if !lock(&self.sim.settings).job_controller_paused {
+                let now = Instant::now();
+                let ready: Vec<Key> =
+                    self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+                for key in ready {
+                    self.due.remove(&key);
+                    if let Some(next) = self.sync(&key) {
+                        self.mark(key, next);
+                    }
+                }
+            }
+            let now = Instant::now();
+            let next = self.due.values().min().copied();
+            let next = next.unwrap_or(now + Duration::from_secs(60)).max(now + Duration::from_millis(1));
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(next) => {}
+                _ = stopping.changed() => return,
+            }
+        }
+    }
+
+    fn note(&mut self, e: &Event) {
+        let o = &e.object;
+        if o.kind == &JOB {
+            if e.change == Change::Deleted {
+                self.tallies.remove(&o.uid);
+                return;
+            }
+            self.mark((o.namespace.clone(), o.name.clone()), Duration::ZERO);
+        } else if o.kind == &POD {
+            let Some(uid) = controller_uid(&o.value) else {
+                return;
+            };
+            let name = list_at(&o.value, "/metadata/ownerReferences")
+                .iter()
+                .find(|r| r["uid"] == uid)
+                .map_or("", |r| str_at(r, "/name"));
+            let key = (o.namespace.clone(), name.to_string());
+            let gone = e.change == Change::Deleted;
+            let tally = self.tallies.entry(uid.to_string()).or_default();
+            let counted = tally.count(o, gone);
+            let delay = if counted || gone { self.lag() } else { Duration::from_millis(1) };
+            self.mark(key, delay);
+        }
+    }
+
+    /// Brings one Job forward; returns when to look again, if there is a time for it.
+    fn sync(&mut self, key: &Key) -> Option<Duration> {
+        let job = self.sim.store.get(&JOB, &key.0, &key.1)?;
+        if job.deleting() {
+            return None;
+        }
+        if condition(&job.value, "Complete") || condition(&job.value, "Failed") {
+            return self.expire(&job);
+        }
+        let lag = self.lag();
+        let sim = self.sim.clone();
+        let pods: Vec<Arc<Object>> = sim
+            .store
+            .list(&POD, Some(&job.namespace))
+            .0
+            .into_iter()
+            .filter(|p| p.controller == job.uid)
+            .collect();
+        let tally = self.tallies.entry(job.uid.clone()).or_default();
+        for p in &pods {
+            tally.count(p, false);
+        }
+        let terminal = |p: &Object| matches!(str_at(&p.value, "/status/phase"), "Succeeded" | "Failed");
+        let (terminating, active): (Vec<_>, Vec<_>) =
+            pods.iter().filter(|p| !terminal(p)).partition(|p| p.deleting());
+        let spec = &job.value["spec"];
+        let number = |key: &str, other: i64| int_at(spec, &format!("/{key}")).unwrap_or(other);
+        let suspended = spec["suspend"] == true;
+        let started = str_at(&job.value, "/status/startTime");
+        let age = time::parse_rfc3339(started).map(|t| time::now_ns() - t * 1_000_000_000);
+        let deadline = int_at(spec, "/activeDeadlineSeconds").filter(|_| !suspended);
+        let deadline_left = deadline.map(|d| d * 1_000_000_000 - age.unwrap_or(0));
+        let (succeeded, failed) = (tally.succeeded.len() as i64, tally.failed.len() as i64);
+        let limit = number("backoffLimit", 6);
+        let restarts: i64 = active
+            .iter()
+            .flat_map(|p| {
+                ["initContainerStatuses", "containerStatuses"]
+                    .into_iter()
+                    .flat_map(|k| list_at(&p.value["status"], &format!("/{k}")))
+            })
+            .filter_map(|c| c["restartCount"].as_i64())
+            .sum();
+        let on_failure = str_at(spec, "/template/spec/restartPolicy") == "OnFailure"
+            && if limit == 0 { restarts > 0 } else { restarts >= limit };
+        let done = succeeded >= number("completions", 1);
+        let verdict = if condition(&job.value, "FailureTarget") {
+            list_at(&job.value, "/status/conditions")
+                .iter()
+                .find(|c| c["type"] == "FailureTarget")
+                .map(|c| (false, str_at(c, "/reason").to_string(), str_at(c, "/message").to_string()))
+        } else if done || condition(&job.value, "SuccessCriteriaMet") {
+            Some((
+                true,
+                "CompletionsReached".to_string(),
+                "Reached expected number of succeeded pods".to_string(),
+            ))
+        } else if deadline_left.is_some_and(|left| left <= 0) {
+            Some((
+                false,
+                "DeadlineExceeded".to_string(),
+                "Job was active longer than specified deadline".to_string(),
+            ))
+        } else if failed > limit || on_failure {
+            Some((
+                false,
+                "BackoffLimitExceeded".to_string(),
+                "Job has reached the specified backoff limit".to_string(),
+            ))
+        } else {
+            None
+        };
+        let kill = suspended || verdict.is_some();
+        let mut closing = terminating.len();
+        let mut live = active.len();
+        if kill {
+            for p in &active {
+                let _ = ops::delete(&sim, &POD, &p.namespace, &p.name, &DeleteOptions::background(p));
+                let text = format!("Deleted pod: {}", p.name);
+                sim.store.emit(&job, true, "SuccessfulDelete", &text, "job-controller");
+            }
+            closing += live;
+            live = 0;
+        }
+        let mut again = deadline_left
+            .filter(|_| verdict.is_none())
+            .map(|left| Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+        let mut create = 0;
+        if !kill {
+            let missing = number("completions", 1) - succeeded;
+            let want = number("parallelism", 1).min(missing) - live as i64;
+            let base = lock(&sim.settings).job_backoff_ms;
+            let backoff = tally.last_failure.filter(|_| failed > 0).map(|at| {
+                let exponent = u32::try_from(failed - 1).unwrap_or(0).min(6);
+                (at + Duration::from_millis(base << exponent)).saturating_duration_since(Instant::now())
+            });
+            match backoff.filter(|b| !b.is_zero() && want > 0) {
+                Some(wait) => again = Some(again.map_or(wait, |a| a.min(wait))),
+                None => create = want.max(0),
+            }
+        }
+        let all_ended = closing == 0 && live == 0;
+        let mut final_now = false;
+        if let Some(at) = tally.decided {
+            final_now = all_ended && at.elapsed() >= lag;
+            if !final_now && all_ended {
+                again = Some(lag.saturating_sub(at.elapsed()));
+            }
+        } else if verdict.is_some() {
+            tally.decided = Some(Instant::now());
+            again = Some(lag);
+        }
+        let mut failed_creation = None;
+        for _ in 0..create {
+            match create_pod(&sim, &job) {
+                Ok(name) => {
+                    live += 1;
+                    let text = format!("Created pod: {name}");
+                    sim.store.emit(&job, true, "SuccessfulCreate", &text, "job-controller");
+                }
+                Err(e) => failed_creation = Some(e.message),
+            }
+        }
+        if let Some(why) = failed_creation {
+            let text = format!("Error creating: {why}");
+            sim.store.emit(&job, false, "FailedCreate", &text, "job-controller");
+            again = Some(Duration::from_secs(1));
+        }
+        let ready = active.iter().filter(|p| condition(&p.value, "Ready")).count();
+        let failed = tally.failed.len();
+        let was_suspended = condition(&job.value, "Suspended");
+        let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
+            if now.uid != job.uid {
+                return Ok(());
+            }
+            let s = obj(v, "status");
+            for (key, n) in [("active", live), ("succeeded", succeeded as usize), ("failed", failed)] {
+                if n > 0 {
+                    s[key] = n.into();
+                } else {
+                    remove(s, key);
+                }
+            }
+            s["ready"] = ready.into();
+            s["terminating"] = closing.into();
+            s["uncountedTerminatedPods"] = json!({});
+            if suspended {
+                set_condition(s, "Suspended", true, "JobSuspended", "Job suspended");
+                remove(s, "startTime");
+                return Ok(());
+            }
+            if was_suspended {
+                set_condition(s, "Suspended", false, "JobResumed", "Job resumed");
+            }
+            if str_at(s, "/startTime").is_empty() {
+                s["startTime"] = time::now().into();
+            }
+            if let Some((good, reason, message)) = &verdict {
+                let early = if *good { "SuccessCriteriaMet" } else { "FailureTarget" };
+                set_condition(s, early, true, reason, message);
+                if final_now {
+                    let last = if *good { "Complete" } else { "Failed" };
+                    set_condition(s, last, true, reason, message);
+                    if *good {
+                        s["completionTime"] = time::now().into();
+                    }
+                }
+            }
+            Ok(())
+        });
+        if let (Some((good, reason, message)), true) = (&verdict, final_now) {
+            if *good {
+                sim.store.emit(&job, true, "Completed", "Job completed", "job-controller");
+            } else {
+                sim.store.emit(&job, false, reason, message, "job-controller");
+            }
+        }
+        if started.is_empty() && deadline.is_some() {
+            again = Some(again.map_or(Duration::from_millis(10), |a| a.min(Duration::from_millis(10))));
+        }
+        again
+    }
+
+    fn expire(&self, job: &Object) -> Option<Duration> {
+        let ttl = int_at(&job.value, "/spec/ttlSecondsAfterFinished")?;
+        let ended = list_at(&job.value, "/status/conditions")
+            .iter()
+            .filter(|c| matches!(str_at(c, "/type"), "Complete" | "Failed") && c["status"] == "True")
+            .find_map(|c| time::parse_rfc3339(str_at(c, "/lastTransitionTime")))?;
+        let left = ended + ttl - time::now_secs();
+        if left > 0 {
+            return Some(Duration::from_secs(u64::try_from(left).unwrap_or(1)));
+        }
+        let options =
+            DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::background(job) };
+        let _ = ops::delete(&self.sim, &JOB, &job.namespace, &job.name, &options);
+        None
+    }
+}
+
+fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError> {
+    let template = &job.value["spec"]["template"];
+    let mut pod = json!({"metadata": template["metadata"], "spec": template["spec"]});
+    let meta = obj(&mut pod, "metadata");
+    meta["name"] = Value::Null;
+    let head = job.name.get(..job.name.len().min(57)).unwrap_or(&job.name);
+    meta["generateName"] = format!("{head}-").into();
+    meta["ownerReferences"] = json!([{
+        "apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": job.uid,
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    validate::check_types(&POD, &pod)?;
+    ops::create(sim, &POD, &job.namespace, pod, false).map(|p| p.name.clone())
+}
+
+type Held = (&'static Kind, String, String, String);
+
+/// Deletes dependents of deleted objects, and the contents of deleted namespaces.
+pub struct Collector {
+    sim: Arc<Sim>,
+    foreground: HashSet<(String, Held)>,
+    namespaces: HashSet<String>,
+}
+
+impl std::hash::Hash for Kind {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.plural.hash(state);
+    }
+}
+
+impl Collector {
+    /// A collector that has seen nothing yet.
+    pub fn new(sim: Arc<Sim>) -> Self {
+        Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new() }
+    }
+
+    /// Works until the cluster stops.
+    pub async fn run(mut self) {
+        let mut head = self.sim.store.subscribe();
+        let mut stopping = self.sim.stopping.subscribe();
+        let mut seen = 0;
+        loop {
+            let news = self.sim.store.since(seen, None);
+            seen = news.as_ref().map_or(self.sim.store.version(), |n| n.1);
+            for e in news.iter().flat_map(|n| &n.0) {
+                self.note(e);
+            }
+            for item in self.foreground.clone() {
+                if self.finish_foreground(&item.1) {
+                    self.foreground.remove(&item);
+                }
+            }
+            for ns in self.namespaces.clone() {
+                if self.empty_namespace(&ns) {
+                    self.namespaces.remove(&ns);
+                }
+            }
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return },
+                _ = stopping.changed() => return,
+            }
+        }
+    }
+
+    fn note(&mut self, e: &Event) {
+        let o = &e.object;
+        if e.change == Change::Deleted {
+            if o.kind.kind != "Event" {
+                self.collect(&o.uid);
+            }
+            return;
+        }
+        if e.change == Change::Added {
+            self.check_owners(o);
+        }
+        if !o.deleting() {
+            return;
+        }
+        if o.kind == &NAMESPACE {
+            self.namespaces.insert(o.name.clone());
+        } else if list_at(&o.value, "/metadata/finalizers").iter().any(|f| f == "foregroundDeletion") {
+            let held = (o.kind, o.namespace.clone(), o.name.clone(), o.uid.clone());
+            self.foreground.insert((o.uid.clone(), held));
+        }
+    }
+
+    fn delete(&self, o: &Object) {
+        let _ = ops::delete(&self.sim, o.kind, &o.namespace, &o.name, &DeleteOptions::background(o));
+    }
+
+    fn collect(&self, uid: &str) {
+        for d in ops::dependents_of(&self.sim, uid) {
+            let others = list_at(&d.value, "/metadata/ownerReferences")
+                .iter()
+                .any(|r| r["uid"] != uid && self.exists(&d.namespace, r));
+            if others {
+                ops::drop_owner(&self.sim, &d, uid);
+            } else if !d.deleting() {
+                self.delete(&d);
+            }
+        }
+    }
+
+    fn exists(&self, namespace: &str, r: &Value) -> bool {
+        // Owners of kinds that are not served are taken on trust.
+        let Some(kind) = kinds::by_kind(str_at(r, "/apiVersion"), str_at(r, "/kind")) else {
+            return true;
+        };
+        let namespace = if kind.namespaced { namespace } else { "" };
+        self.sim.store.get(kind, namespace, str_at(r, "/name")).is_some_and(|o| r["uid"] == o.uid)
+    }
+
+    fn check_owners(&self, o: &Object) {
+        let owners = list_at(&o.value, "/metadata/ownerReferences");
+        if !owners.is_empty() && !owners.iter().any(|r| self.exists(&o.namespace, r)) {
+            self.delete(o);
+        }
+    }
+
+    fn finish_foreground(&self, (kind, namespace, name, uid): &Held) -> bool {
+        let still = self.sim.store.get(kind, namespace, name);
+        if still.is_none_or(|o| o.uid != *uid) {
+            return true;
+        }
+        let dependents = ops::dependents_of(&self.sim, uid);
+        for d in dependents.iter().filter(|d| !d.deleting()) {
+            self.delete(d);
+        }
+        let blocked = ops::dependents_of(&self.sim, uid).iter().any(|d| {
+            list_at(&d.value, "/metadata/ownerReferences")
+                .iter()
+                .any(|r| r["uid"] == *uid && r["blockOwnerDeletion"] == true)
+        });
+        if blocked {
+            return false;
+        }
+        let _ = self.sim.store.update(kind, namespace, name, |v, _| {
+            if let Some(list) = v["metadata"]["finalizers"].as_array_mut() {
+                list.retain(|f| f != "foregroundDeletion");
+            }
+            Ok(())
+        });
+        true
+    }
+
+    fn empty_namespace(&self, namespace: &str) -> bool {
+        let mut left = 0;
+        for kind in kinds::ALL.into_iter().filter(|k| k.namespaced) {
+            for o in self.sim.store.list(kind, Some(namespace)).0 {
+                if !o.deleting() {
+                    self.delete(&o);
+                }
+                left += usize::from(self.sim.store.get(kind, namespace, &o.name).is_some());
+            }
+        }
+        if left > 0 {
+            return false;
+        }
+        self.sim.store.remove(&NAMESPACE, "", namespace, None);
+        true
+    }
+}

@@ -1,0 +1,250 @@
+//! Scheduler and kubelet: pods run as local processes.
+
+mod emit;
+mod env;
+mod paths;
+mod pod;
+mod process;
+mod volumes;
+
+pub use pod::{End, PodRun};
+pub use volumes::claim_dir;
+
+use crate::Sim;
+use crate::kinds::{POD, PVC};
+use crate::ops::set_condition;
+use crate::status::ApiResult;
+use crate::store::{Change, Object};
+use crate::util::{glob, list_at, lock, str_at};
+use process::Spawner;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Name of the only node.
+pub const NODE_NAME: &str = "embedded-node";
+
+struct ImageFailure {
+    namespace: String,
+    pod: String,
+    container: String,
+    until: Instant,
+}
+
+/// The node's agent.
+pub struct Kubelet {
+    pods: Mutex<HashMap<String, Arc<PodRun>>>,
+    pulled: Mutex<HashSet<String>>,
+    failures: Mutex<Vec<ImageFailure>>,
+    addresses: Mutex<u32>,
+    spawner: Spawner,
+    /// Everything on disk lives here.
+    pub dir: PathBuf,
+    bin_dirs: Vec<PathBuf>,
+    host_path: String,
+}
+
+impl Kubelet {
+    /// Starts what is needed to run processes.
+    pub fn new(dir: PathBuf, bin_dirs: Vec<PathBuf>) -> std::io::Result<Self> {
+        Ok(Kubelet {
+            pods: Mutex::default(),
+            pulled: Mutex::default(),
+            failures: Mutex::default(),
+            addresses: Mutex::new(0),
+            spawner: Spawner::start(tokio::runtime::Handle::current())?,
+            dir,
+            bin_dirs,
+            host_path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_string()),
+        })
+    }
+
+    fn address(&self) -> String {
+        let mut n = lock(&self.addresses);
+        *n = n.wrapping_add(1);
+        format!("10.244.{}.{}", *n >> 8 & 0xff, *n & 0xff)
+    }
+
+    fn path(&self, of_pod: Option<&str>) -> String {
+        let mut parts: Vec<String> = self.bin_dirs.iter().map(|d| d.to_string_lossy().into_owned()).collect();
+        parts.push(of_pod.unwrap_or(&self.host_path).to_string());
+        parts.join(":")
+    }
+
+    /// The run of a pod.
+    pub fn run_of(&self, uid: &str) -> Option<Arc<PodRun>> {
+        lock(&self.pods).get(uid).cloned()
+    }
+
+    /// Lets the images of a pod's container fail for some time; names are globs.
+    pub fn fail_images(&self, namespace: &str, pod: &str, container: &str, time: Duration) {
+        lock(&self.failures).push(ImageFailure {
+            namespace: namespace.to_string(),
+            pod: pod.to_string(),
+            container: container.to_string(),
+            until: Instant::now() + time,
+        });
+    }
+
+    fn image_fails(&self, pod: &Object, container: &str) -> bool {
+        let now = Instant::now();
+        lock(&self.failures).iter().any(|f| {
+            now < f.until
+                && f.namespace == pod.namespace
+                && glob(&f.pod, &pod.name)
+                && glob(&f.container, container)
+        })
+    }
+
+    /// Changes how much of each log is kept.
+    pub fn set_log_limit(&self, limit: u64) {
+        for run in lock(&self.pods).values() {
+            run.set_log_limit(limit);
+        }
+    }
+
+    /// Live container processes.
+    pub fn processes(&self) -> Value {
+        let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
+        let list: Vec<Value> = runs.iter().flat_map(|r| r.processes()).collect();
+        json!({ "processes": list })
+    }
+
+    /// Kills all containers and waits until they are gone, at most some seconds.
+    pub async fn stop(&self) {
+        for run in lock(&self.pods).values() {
+            run.end(End::gone());
+        }
+        for _ in 0..500 {
+            let alive = lock(&self.pods).values().any(|r| !r.processes().is_empty());
+            if !alive {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.spawner.stop();
+    }
+
+    /// Kills without waiting.
+    pub fn abandon(&self) {
+        self.spawner.stop();
+    }
+
+    /// Starts and stops pods as the store says.
+    pub async fn run(sim: Arc<Sim>) {
+        let mut head = sim.store.subscribe();
+        let mut stopping = sim.stopping.subscribe();
+        let mut seen = 0;
+        loop {
+            match sim.store.since(seen, Some(&POD)) {
+                Some((events, version)) => {
+                    seen = version;
+                    for e in events {
+                        sim.kubelet.react(&sim, e.change, &e.object);
+                    }
+                }
+                None => seen = sim.kubelet.relist(&sim),
+            }
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return },
+                _ = stopping.changed() => return,
+            }
+        }
+    }
+
+    fn relist(&self, sim: &Arc<Sim>) -> u64 {
+        let (pods, version) = sim.store.list(&POD, None);
+        let alive: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
+        for (uid, run) in lock(&self.pods).iter() {
+            if !alive.contains(uid.as_str()) {
+                run.end(End::gone());
+            }
+        }
+        for pod in &pods {
+            self.react(sim, Change::Modified, pod);
+        }
+        version
+    }
+
+    fn react(&self, sim: &Arc<Sim>, change: Change, pod: &Arc<Object>) {
+        let known = self.run_of(&pod.uid);
+        if change == Change::Deleted {
+            if let Some(run) = known {
+                run.end(End::gone());
+            }
+            return;
+        }
+        let run = known.unwrap_or_else(|| {
+            let run = PodRun::new(sim, pod.clone());
+            lock(&self.pods).insert(pod.uid.clone(), run.clone());
+            let (sim, run) = (sim.clone(), run.clone());
+            let task = run.clone();
+            tokio::spawn(async move {
+                task.life(&sim).await;
+                lock(&sim.kubelet.pods).remove(&task.uid);
+            });
+            run
+        });
+        if pod.deleting() {
+            let grace = crate::util::int_at(&pod.value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+            let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            run.end(End::deleted(grace));
+        }
+    }
+}
+
+/// Why a pod cannot be scheduled.
+pub fn unschedulable(sim: &Sim, pod: &Value) -> Option<String> {
+    let not_helpful = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    if lock(&sim.settings).unschedulable {
+        return Some("0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.".to_string());
+    }
+    let namespace = str_at(pod, "/metadata/namespace");
+    for v in list_at(pod, "/spec/volumes") {
+        let claim = str_at(v, "/persistentVolumeClaim/claimName");
+        if claim.is_empty() {
+            continue;
+        }
+        match sim.store.get(&PVC, namespace, claim) {
+            None => {
+                return Some(format!(
+                    "0/1 nodes are available: persistentvolumeclaim \"{claim}\" not found. {not_helpful}"
+                ));
+            }
+            Some(c) if str_at(&c.value, "/status/phase") != "Bound" => {
+                return Some(format!(
+                    "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. {not_helpful}"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let node = sim.store.get(&crate::kinds::NODE, "", NODE_NAME)?;
+    let labels = &node.value["metadata"]["labels"];
+    let fits = pod["spec"]["nodeSelector"]
+        .as_object()
+        .is_none_or(|m| m.iter().all(|(k, v)| labels.get(k) == Some(v)));
+    (!fits).then(|| {
+        format!("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. {not_helpful}")
+    })
+}
+
+/// Writes the outcome of scheduling into a pod.
+pub fn bind(sim: &Sim, pod: &Object, problem: Option<&str>) -> ApiResult<Arc<Object>> {
+    let update = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
+        if now.uid != pod.uid {
+            return Err(crate::status::ApiError::not_found(&POD, &pod.name));
+        }
+        match problem {
+            None => {
+                v["spec"]["nodeName"] = NODE_NAME.into();
+                set_condition(&mut v["status"], "PodScheduled", true, "", "");
+            }
+            Some(message) => set_condition(&mut v["status"], "PodScheduled", false, "Unschedulable", message),
+        }
+        Ok(())
+    })?;
+    Ok(update.0)
+}

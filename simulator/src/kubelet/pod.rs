@@ -1,0 +1,942 @@
+//! The life of one pod.
+
+use super::emit::{self, Script};
+use super::process::signal;
+use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
+use crate::Sim;
+use crate::kinds::POD;
+use crate::logs::{Chunk, LogBuffer, Splitter};
+use crate::ops::set_condition;
+use crate::status::{ApiError, ApiResult};
+use crate::store::Object;
+use crate::time;
+use crate::util::{hex, int_at, list_at, lock, str_at};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Pods with this annotation run no process.
+pub const STATIC_ANNOTATION: &str = "simulator.paperclip.io/static";
+
+/// Why a pod has to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    kind: EndKind,
+    grace: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum EndKind {
+    /// Its node rejects it: it stays, with this phase reason and message.
+    Failed { reason: String, message: String },
+    /// Its node is lost: nothing is reported any more.
+    Lost,
+    /// It is being deleted through the API.
+    Deleted,
+    /// Its object is gone.
+    Gone,
+}
+
+impl EndKind {
+    fn rank(&self) -> u8 {
+        match self {
+            EndKind::Failed { .. } => 0,
+            EndKind::Deleted => 1,
+            EndKind::Lost => 2,
+            EndKind::Gone => 3,
+        }
+    }
+}
+
+impl End {
+    /// The object is gone: kill at once.
+    pub fn gone() -> Self {
+        End { kind: EndKind::Gone, grace: Duration::ZERO }
+    }
+
+    /// Deletion was asked for.
+    pub fn deleted(grace: Duration) -> Self {
+        End { kind: EndKind::Deleted, grace }
+    }
+
+    /// The node ends the pod.
+    pub fn failed(reason: &str, message: &str, grace: Duration) -> Self {
+        End { kind: EndKind::Failed { reason: reason.to_string(), message: message.to_string() }, grace }
+    }
+
+    /// The node is lost.
+    pub fn lost() -> Self {
+        End { kind: EndKind::Lost, grace: Duration::ZERO }
+    }
+}
+
+/// A stage was cut short because the pod has to stop.
+struct Stopped;
+
+struct Container {
+    name: String,
+    init: bool,
+    image: String,
+    id: String,
+    state: Value,
+    last: Value,
+    restarts: u64,
+    ready: bool,
+    group: Option<u32>,
+    oom: bool,
+    started_at: String,
+    log: Arc<LogBuffer>,
+}
+
+#[derive(Default)]
+struct State {
+    containers: Vec<Container>,
+    sandbox: bool,
+    initialized: bool,
+    start_time: String,
+    address: String,
+    failed: Option<(String, String)>,
+}
+
+/// One pod on the node.
+pub struct PodRun {
+    /// UID of the pod.
+    pub uid: String,
+    pod: Mutex<Arc<Object>>,
+    dir: PathBuf,
+    state: Mutex<State>,
+    syncing: Mutex<()>,
+    end: watch::Sender<Option<End>>,
+    lost: AtomicBool,
+}
+
+impl PodRun {
+    /// A run that has not begun.
+    pub fn new(sim: &Sim, pod: Arc<Object>) -> Arc<Self> {
+        let limit = lock(&sim.settings).log_rotate_bytes;
+        let inits = list_at(&pod.value, "/spec/initContainers");
+        let mains = list_at(&pod.value, "/spec/containers");
+        let reason = if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        let all = inits.iter().map(|c| (c, true)).chain(mains.iter().map(|c| (c, false)));
+        let containers = all
+            .map(|(c, init)| Container {
+                name: str_at(c, "/name").to_string(),
+                init,
+                image: str_at(c, "/image").to_string(),
+                id: String::new(),
+                state: json!({"waiting": {"reason": reason}}),
+                last: json!({}),
+                restarts: 0,
+                ready: false,
+                group: None,
+                oom: false,
+                started_at: String::new(),
+                log: Arc::new(LogBuffer::new(limit)),
+            })
+            .collect();
+        Arc::new(PodRun {
+            uid: pod.uid.clone(),
+            dir: sim.kubelet.dir.join("pods").join(&pod.uid),
+            pod: Mutex::new(pod),
+            state: Mutex::new(State { containers, ..State::default() }),
+            syncing: Mutex::new(()),
+            end: watch::channel(None).0,
+            lost: AtomicBool::new(false),
+        })
+    }
+
+    fn pod(&self) -> Arc<Object> {
+        lock(&self.pod).clone()
+    }
+
+    /// Asks the pod to stop. A stronger reason replaces a weaker one, and a shorter grace a longer one.
+    pub fn end(&self, end: End) {
+        self.lost.fetch_or(end.kind == EndKind::Lost, Ordering::SeqCst);
+        self.end.send_if_modified(|now| {
+            let wins = now.as_ref().is_none_or(|old| {
+                let (a, b) = (old.kind.rank(), end.kind.rank());
+                b > a || a == b && end.grace < old.grace
+            });
+            if wins {
+                *now = Some(end);
+            }
+            wins
+        });
+    }
+
+    /// The log of a container.
+    pub fn log(&self, container: &str) -> Option<Arc<LogBuffer>> {
+        lock(&self.state).containers.iter().find(|c| c.name == container).map(|c| c.log.clone())
+    }
+
+    /// Changes how much of each log is kept.
+    pub fn set_log_limit(&self, limit: u64) {
+        for c in &lock(&self.state).containers {
+            c.log.set_limit(limit);
+        }
+    }
+
+    /// Live processes.
+    pub fn processes(&self) -> Vec<Value> {
+        let pod = self.pod();
+        lock(&self.state)
+            .containers
+            .iter()
+            .filter_map(|c| {
+                let pid = c.group?;
+                Some(json!({
+                    "namespace": pod.namespace, "pod": pod.name, "container": c.name,
+                    "pid": pid, "processGroup": pid, "startedAt": c.started_at,
+                }))
+            })
+            .collect()
+    }
+
+    /// Sends a signal to a running container; the empty name is the first one running.
+    pub fn signal(&self, container: &str, name: Signal, oom: bool) -> Option<String> {
+        let mut state = lock(&self.state);
+        let c = state
+            .containers
+            .iter_mut()
+            .find(|c| c.group.is_some() && (container.is_empty() || c.name == container))?;
+        c.oom |= oom;
+        if let Some(group) = c.group {
+            signal(group, name);
+        }
+        Some(c.name.clone())
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    async fn pause(&self, ms: u64) -> Result<(), Stopped> {
+        let mut end = self.end.subscribe();
+        if self.stop_requested() {
+            return Err(Stopped);
+        }
+        if ms == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(ms)) => Ok(()),
+            _ = end.changed() => Err(Stopped),
+        }
+    }
+
+    /// Runs the pod until its object is gone.
+    pub async fn life(self: &Arc<Self>, sim: &Arc<Sim>) {
+        let natural = self.stages(sim).await.is_ok();
+        let mut end = self.end.subscribe();
+        loop {
+            let now = end.borrow_and_update().clone();
+            match now {
+                None => {}
+                Some(e) => match e.kind {
+                    EndKind::Failed { .. } => {
+                        if !natural {
+                            self.note_failure();
+                            self.sync(sim);
+                        }
+                    }
+                    EndKind::Lost => {}
+                    EndKind::Deleted => {
+                        self.sync(sim);
+                        self.remove(sim);
+                    }
+                    EndKind::Gone => break,
+                },
+            }
+            if end.changed().await.is_err() {
+                break;
+            }
+        }
+        self.close_logs();
+        let dir = self.dir.clone();
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+    }
+
+    fn note_failure(&self) {
+        if let Some(End { kind: EndKind::Failed { reason, message }, .. }) = &*self.end.borrow() {
+            let mut state = lock(&self.state);
+            if state.failed.is_none() {
+                state.failed = Some((reason.clone(), message.clone()));
+            }
+        }
+    }
+
+    fn close_logs(&self) {
+        // The streams of a lost node do not end.
+        if !self.lost.load(Ordering::SeqCst) {
+            for c in &lock(&self.state).containers {
+                c.log.close();
+            }
+        }
+    }
+
+    fn remove(&self, sim: &Sim) {
+        let pod = self.pod();
+        let held = sim
+            .store
+            .get(&POD, &pod.namespace, &pod.name)
+            .is_some_and(|p| !list_at(&p.value, "/metadata/finalizers").is_empty());
+        if held {
+            let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
+                self.same(now)?;
+                v["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+                Ok(())
+            });
+        } else {
+            sim.store.remove(&POD, &pod.namespace, &pod.name, Some(&self.uid));
+        }
+    }
+
+    fn same(&self, now: &Object) -> ApiResult<()> {
+        if now.uid == self.uid { Ok(()) } else { Err(ApiError::not_found(&POD, &now.name)) }
+    }
+
+    fn emit(&self, sim: &Sim, normal: bool, reason: &str, message: &str) {
+        sim.store.emit(&self.pod(), normal, reason, message, "kubelet");
+    }
+
+    async fn stages(self: &Arc<Self>, sim: &Arc<Sim>) -> Result<(), Stopped> {
+        self.schedule(sim).await?;
+        let pod = self.pod();
+        {
+            let mut state = lock(&self.state);
+            state.start_time = time::now();
+            state.address = sim.kubelet.address();
+        }
+        if str_at(
+            &pod.value["metadata"]["annotations"],
+            &format!("/{}", STATIC_ANNOTATION.replace('/', "~1")),
+        ) == "true"
+        {
+            return self.stand_in(sim).await;
+        }
+        self.sync(sim);
+        self.watch_deadline(&pod.value);
+        self.set_up_volumes(sim).await?;
+        lock(&self.state).sandbox = true;
+        let (inits, total) = {
+            let state = lock(&self.state);
+            let inits = state.containers.iter().filter(|c| c.init).count();
+            (inits, state.containers.len())
+        };
+        for i in 0..inits {
+            if self.container(sim, i).await? != 0 {
+                self.sync(sim);
+                return Ok(());
+            }
+        }
+        lock(&self.state).initialized = true;
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in inits..total {
+            let (run, sim) = (self.clone(), sim.clone());
+            tasks.spawn(async move { run.container(&sim, i).await.map_err(drop) });
+        }
+        let mut stopped = false;
+        while let Some(done) = tasks.join_next().await {
+            stopped |= !matches!(done, Ok(Ok(_)));
+        }
+        if stopped { Err(Stopped) } else { Ok(()) }
+    }
+
+    async fn schedule(&self, sim: &Sim) -> Result<(), Stopped> {
+        let pod = self.pod();
+        if !str_at(&pod.value, "/spec/nodeName").is_empty() {
+            return Ok(());
+        }
+        let delay = lock(&sim.settings).scheduling_delay_ms;
+        self.pause(delay).await?;
+        let mut told = String::new();
+        loop {
+            let problem = unschedulable(sim, &pod.value);
+            if problem.as_deref() != Some(told.as_str()) {
+                let bound = bind(sim, &pod, problem.as_deref()).map_err(|_| Stopped)?;
+                let (normal, reason, message) = match &problem {
+                    None => (
+                        true,
+                        "Scheduled",
+                        format!("Successfully assigned {}/{} to {NODE_NAME}", pod.namespace, pod.name),
+                    ),
+                    Some(m) => (false, "FailedScheduling", m.clone()),
+                };
+                sim.store.emit(&pod, normal, reason, &message, "default-scheduler");
+                if problem.is_none() {
+                    *lock(&self.pod) = bound;
+                    return Ok(());
+                }
+            }
+            told = problem.unwrap_or_default();
+            self.pause(100).await?;
+        }
+    }
+
+    async fn stand_in(&self, sim: &Sim) -> Result<(), Stopped> {
+        {
+            let mut state = lock(&self.state);
+            state.sandbox = true;
+            state.initialized = true;
+            for c in &mut state.containers {
+                c.id = format!("containerd://{}", hex(64));
+                c.ready = true;
+                c.state = if c.init {
+                    json!({"terminated": {"exitCode": 0, "reason": "Completed", "containerID": c.id,
+                        "startedAt": time::now(), "finishedAt": time::now()}})
+                } else {
+                    json!({"running": {"startedAt": time::now()}})
+                };
+            }
+        }
+        self.sync(sim);
+        let mut end = self.end.subscribe();
+        while !self.stop_requested() {
+            if end.changed().await.is_err() {
+                break;
+            }
+        }
+        Err(Stopped)
+    }
+
+    fn watch_deadline(self: &Arc<Self>, pod: &Value) {
+        let Some(secs) = int_at(pod, "/spec/activeDeadlineSeconds") else {
+            return;
+        };
+        let run = Arc::downgrade(self);
+        let time = Duration::from_secs(u64::try_from(secs).unwrap_or(0));
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(run) = run.upgrade() {
+                run.end(End::failed(
+                    "DeadlineExceeded",
+                    "Pod was active on the node longer than the specified deadline",
+                    Duration::from_secs(30),
+                ));
+            }
+        });
+    }
+
+    async fn set_up_volumes(&self, sim: &Sim) -> Result<(), Stopped> {
+        let pod = self.pod();
+        let mut told = String::new();
+        loop {
+            let done = volumes::set_up(&sim.store, &sim.kubelet.dir, &self.dir, &pod.value);
+            match done {
+                Ok(()) => return Ok(()),
+                Err(why) => {
+                    if why != told {
+                        self.emit(sim, false, "FailedMount", &why);
+                        told = why;
+                    }
+                }
+            }
+            self.pause(200).await?;
+        }
+    }
+
+    fn change(&self, sim: &Sim, index: usize, change: impl FnOnce(&mut Container)) {
+        if let Some(c) = lock(&self.state).containers.get_mut(index) {
+            change(c);
+        }
+        self.sync(sim);
+    }
+
+    fn wait_for(&self, sim: &Sim, index: usize, reason: &str, message: &str) {
+        self.change(sim, index, |c| {
+            c.state = json!({"waiting": {"reason": reason}});
+            if !message.is_empty() {
+                c.state["waiting"]["message"] = message.into();
+            }
+        });
+    }
+
+    /// Runs one container to its end, restarting it as the policy says. Returns its last exit code.
+    async fn container(&self, sim: &Arc<Sim>, index: usize) -> Result<i32, Stopped> {
+        let pod = self.pod();
+        let inits = list_at(&pod.value, "/spec/initContainers");
+        let spec = inits
+            .get(index)
+            .or_else(|| list_at(&pod.value, "/spec/containers").get(index - inits.len().min(index)))
+            .cloned()
+            .unwrap_or(Value::Null);
+        let name = str_at(&spec, "/name").to_string();
+        let policy = str_at(&pod.value, "/spec/restartPolicy").to_string();
+        let init = index < inits.len();
+        let mut backoff = lock(&sim.settings).crash_loop_backoff_ms;
+        loop {
+            self.pull(sim, index, &spec).await?;
+            let env = self.environment(sim, index, &pod.value, &spec).await?;
+            let delay = lock(&sim.settings).pod_start_delay_ms;
+            self.pause(delay).await?;
+            let begun = Instant::now();
+            let code = self.execute(sim, index, &pod, &spec, env).await;
+            if self.stop_requested() {
+                return Err(Stopped);
+            }
+            let again = match policy.as_str() {
+                "Never" => false,
+                "Always" => !init || code != 0,
+                _ => code != 0,
+            };
+            if !again {
+                return Ok(code);
+            }
+            // The kubelet forgives a container that ran for ten minutes.
+            if begun.elapsed() > Duration::from_secs(600) {
+                backoff = lock(&sim.settings).crash_loop_backoff_ms;
+            }
+            let message = format!(
+                "back-off {}s restarting failed container={name} pod={}_{}({})",
+                backoff.div_ceil(1000),
+                pod.name,
+                pod.namespace,
+                pod.uid
+            );
+            // The first restart comes at once.
+            let restarts = lock(&self.state).containers.get(index).map_or(0, |c| c.restarts);
+            let last = |c: &mut Container| {
+                c.last = c.state.clone();
+                c.restarts += 1;
+            };
+            if restarts > 0 {
+                self.change(sim, index, |c| {
+                    last(c);
+                    c.state = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
+                });
+                self.emit(sim, false, "BackOff", &message);
+                self.pause(backoff).await?;
+                backoff = (backoff * 2).min(300_000);
+            } else {
+                self.change(sim, index, last);
+            }
+            let limit = lock(&sim.settings).log_rotate_bytes;
+            self.change(sim, index, |c| c.log = Arc::new(LogBuffer::new(limit)));
+        }
+    }
+
+    async fn pull(&self, sim: &Sim, index: usize, spec: &Value) -> Result<(), Stopped> {
+        let image = str_at(spec, "/image");
+        let policy = str_at(spec, "/imagePullPolicy");
+        let name = str_at(spec, "/name");
+        let broken = || lock(&sim.settings).cannot_pull(image) || sim.kubelet.image_fails(&self.pod(), name);
+        let present = lock(&sim.kubelet.pulled).contains(image);
+        if policy == "Never" && !broken() || present && policy != "Always" && !broken() {
+            let text = format!("Container image {image:?} already present on machine");
+            self.emit(sim, true, "Pulled", &text);
+            return Ok(());
+        }
+        let mut wait = lock(&sim.settings).image_pull_backoff_ms;
+        while broken() {
+            if policy == "Never" {
+                let text = format!("Container image {image:?} is not present with pull policy of Never");
+                self.wait_for(sim, index, "ErrImageNeverPull", &text);
+                self.emit(sim, false, "ErrImageNeverPull", &text);
+                self.pause(wait).await?;
+                continue;
+            }
+            self.emit(sim, true, "Pulling", &format!("Pulling image {image:?}"));
+            let delay = lock(&sim.settings).image_pull_delay_ms;
+            self.pause(delay).await?;
+            let full = full_image(image);
+            let cause = format!(
+                "failed to pull and unpack image \"{full}\": failed to resolve reference \"{full}\": {full}: not found"
+            );
+            let rpc = format!("rpc error: code = NotFound desc = {cause}");
+            let text = format!("Failed to pull image {image:?}: {rpc}");
+            self.emit(sim, false, "Failed", &text);
+            self.emit(sim, false, "Failed", "Error: ErrImagePull");
+            self.wait_for(sim, index, "ErrImagePull", &rpc);
+            self.pause((wait / 4).min(2000)).await?;
+            let back = format!("Back-off pulling image {image:?}");
+            self.emit(sim, true, "BackOff", &back);
+            self.emit(sim, false, "Failed", "Error: ImagePullBackOff");
+            let text = format!("{back}: ErrImagePull: {rpc}");
+            self.wait_for(sim, index, "ImagePullBackOff", &text);
+            let until = Instant::now() + Duration::from_millis(wait);
+            while Instant::now() < until && broken() {
+                self.pause(wait.min(200)).await?;
+            }
+            wait = (wait * 2).min(300_000);
+        }
+        self.emit(sim, true, "Pulling", &format!("Pulling image {image:?}"));
+        let delay = if present { 0 } else { lock(&sim.settings).image_pull_delay_ms };
+        self.pause(delay).await?;
+        lock(&sim.kubelet.pulled).insert(image.to_string());
+        let text = format!(
+            "Successfully pulled image {image:?} in {delay}ms ({delay}ms including waiting). Image size: 1000000 bytes."
+        );
+        self.emit(sim, true, "Pulled", &text);
+        Ok(())
+    }
+
+    async fn environment(
+        &self,
+        sim: &Sim,
+        index: usize,
+        pod: &Value,
+        spec: &Value,
+    ) -> Result<env::Env, Stopped> {
+        let mut told = String::new();
+        let mut view = pod.clone();
+        view["status"]["podIP"] = lock(&self.state).address.as_str().into();
+        loop {
+            match env::build(&sim.store, &view, spec) {
+                Ok(env) => return Ok(env),
+                Err(why) => {
+                    if told != why {
+                        self.wait_for(sim, index, "CreateContainerConfigError", &why);
+                        self.emit(sim, false, "Failed", &format!("Error: {why}"));
+                        told = why;
+                    }
+                }
+            }
+            self.pause(200).await?;
+        }
+    }
+
+    async fn execute(&self, sim: &Sim, index: usize, pod: &Object, spec: &Value, env: env::Env) -> i32 {
+        let texts = |p: &str| -> Vec<String> {
+            list_at(spec, p).iter().filter_map(|v| v.as_str().map(str::to_string)).collect()
+        };
+        let mut words = texts("/command");
+        words.extend(texts("/args"));
+        let name = str_at(spec, "/name");
+        let id = format!("containerd://{}", hex(64));
+        let log = lock(&self.state).containers.get(index).map(|c| c.log.clone());
+        let Some(log) = log else { return 1 };
+        self.emit(sim, true, "Created", &format!("Created container: {name}"));
+        if words.first().is_some_and(|w| w == emit::COMMAND) {
+            return match Script::parse(words.get(1).map_or("", String::as_str)) {
+                Ok(script) => self.generate(sim, index, &id, &log, &script).await,
+                Err(why) => self.start_failed(sim, index, &id, &why),
+            };
+        }
+        let command = match self.command(sim, pod, spec, &words, env) {
+            Ok(c) => c,
+            Err(why) => return self.start_failed(sim, index, &id, &why),
+        };
+        let mut child = match sim.kubelet.spawner.spawn(command).await {
+            Ok(c) => c,
+            Err(e) => {
+                let why = match e.raw_os_error() {
+                    Some(nix::libc::E2BIG) => "argument list too long".to_string(),
+                    Some(nix::libc::ENOENT) => format!(
+                        "exec: {:?}: executable file not found in $PATH",
+                        words.first().map_or("", String::as_str)
+                    ),
+                    Some(nix::libc::EACCES) => {
+                        format!("exec: {:?}: permission denied", words.first().map_or("", String::as_str))
+                    }
+                    _ => e.to_string(),
+                };
+                return self.start_failed(sim, index, &id, &why);
+            }
+        };
+        let group = child.id().unwrap_or(0);
+        let out = child.stdout.take().map(|s| tokio::spawn(pump(s, log.clone())));
+        let err = child.stderr.take().map(|s| tokio::spawn(pump(s, log.clone())));
+        self.started(sim, index, name, &id, Some(group));
+        let status = self.attend(sim, &mut child, group, name).await;
+        sim.kubelet.spawner.reap(group);
+        for task in [out, err].into_iter().flatten() {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(Duration::from_secs(2), task).await.is_err() {
+                abort.abort();
+            }
+        }
+        let code = status.map_or(137, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(9)));
+        self.ended(sim, index, code, &log);
+        code
+    }
+
+    fn command(
+        &self,
+        sim: &Sim,
+        pod: &Object,
+        spec: &Value,
+        words: &[String],
+        env: env::Env,
+    ) -> Result<std::process::Command, String> {
+        let mounts = volumes::mounts(&sim.kubelet.dir, &self.dir, &pod.value, spec);
+        let root = self.dir.join("root").join(str_at(spec, "/name"));
+        let mut env = env::Env(
+            env.0
+                .into_iter()
+                .map(|(n, v)| {
+                    let v = mounts.rewrite_value(&v);
+                    (n, v)
+                })
+                .collect(),
+        );
+        env.set("PATH", sim.kubelet.path(env.get("PATH")));
+        if env.get("HOSTNAME").is_none() {
+            env.set("HOSTNAME", pod.name.clone());
+        }
+        let words: Vec<String> = words.iter().map(|w| env::expand(&mounts.rewrite(w), &env)).collect();
+        let (first, rest) = words.split_first().ok_or("no command specified")?;
+        let work = str_at(spec, "/workingDir");
+        let work = mounts.resolve(work.trim_end_matches('/')).unwrap_or_else(|| paths::below(&root, work));
+        std::fs::create_dir_all(&work).map_err(|e| e.to_string())?;
+        let mut command = std::process::Command::new(first);
+        command.args(rest).env_clear().envs(env.0.iter().map(|(n, v)| (n, v))).current_dir(work);
+        Ok(command)
+    }
+
+    async fn attend(
+        &self,
+        sim: &Sim,
+        child: &mut tokio::process::Child,
+        group: u32,
+        name: &str,
+    ) -> std::io::Result<std::process::ExitStatus> {
+        let mut end = self.end.subscribe();
+        end.mark_changed();
+        let mut asked = false;
+        let mut kill_at = None;
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                changed = end.changed() => {
+                    if changed.is_err() {
+                        signal(group, Signal::SIGKILL);
+                    }
+                    let now = end.borrow_and_update().clone();
+                    match now {
+                        None => {}
+                        Some(e) if e.kind == EndKind::Lost => signal(group, Signal::SIGSTOP),
+                        Some(e) => {
+                            if !asked && e.kind != EndKind::Gone {
+                                self.emit(sim, true, "Killing", &format!("Stopping container {name}"));
+                                signal(group, Signal::SIGCONT);
+                                signal(group, Signal::SIGTERM);
+                            }
+                            asked = true;
+                            kill_at = Some(Instant::now() + e.grace);
+                        }
+                    }
+                }
+                () = sleep_until(kill_at) => {
+                    signal(group, Signal::SIGKILL);
+                    kill_at = None;
+                }
+            }
+        }
+    }
+
+    async fn generate(&self, sim: &Sim, index: usize, id: &str, log: &LogBuffer, script: &Script) -> i32 {
+        self.started(sim, index, "", id, None);
+        let mut end = self.end.subscribe();
+        let stop = async {
+            while !self.stop_requested() {
+                if end.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let code = tokio::select! {
+            () = script.run(log) => script.exit_code,
+            () = stop => 143,
+        };
+        self.ended(sim, index, code, log);
+        code
+    }
+
+    fn started(&self, sim: &Sim, index: usize, name: &str, id: &str, group: Option<u32>) {
+        self.change(sim, index, |c| {
+            c.id = id.to_string();
+            c.group = group;
+            c.oom = false;
+            c.ready = !c.init;
+            c.started_at = time::now();
+            c.state = json!({"running": {"startedAt": c.started_at}});
+        });
+        if !name.is_empty() {
+            self.emit(sim, true, "Started", &format!("Started container {name}"));
+        }
+    }
+
+    fn ended(&self, sim: &Sim, index: usize, code: i32, log: &LogBuffer) {
+        self.note_failure();
+        self.change(sim, index, |c| {
+            let reason = match (c.oom, code) {
+                (true, _) => "OOMKilled",
+                (false, 0) => "Completed",
+                _ => "Error",
+            };
+            c.ready = c.init && code == 0;
+            c.group = None;
+            c.state = json!({"terminated": {
+                "exitCode": code, "reason": reason, "startedAt": c.started_at,
+                "finishedAt": time::now(), "containerID": c.id,
+            }});
+        });
+        if !self.lost.load(Ordering::SeqCst) {
+            log.close();
+        }
+    }
+
+    fn start_failed(&self, sim: &Sim, index: usize, id: &str, why: &str) -> i32 {
+        let message = format!(
+            "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {why}: unknown"
+        );
+        self.emit(sim, false, "Failed", &format!("Error: {message}"));
+        let mut log = None;
+        self.change(sim, index, |c| {
+            c.id = id.to_string();
+            c.ready = false;
+            c.state = json!({"terminated": {
+                "exitCode": 128, "reason": "StartError", "message": message,
+                "startedAt": "1970-01-01T00:00:00Z", "finishedAt": time::now(), "containerID": id,
+            }});
+            log = Some(c.log.clone());
+        });
+        if let Some(log) = log {
+            log.close();
+        }
+        128
+    }
+
+    /// Writes what is known about the pod into its status.
+    pub fn sync(&self, sim: &Sim) {
+        let _turn = lock(&self.syncing);
+        if matches!(&*self.end.borrow(), Some(e) if matches!(e.kind, EndKind::Lost | EndKind::Gone)) {
+            return;
+        }
+        let pod = self.pod();
+        let policy = str_at(&pod.value, "/spec/restartPolicy");
+        let state = lock(&self.state);
+        let phase = phase(&state, policy);
+        let statuses = |init: bool| -> Vec<Value> {
+            state.containers.iter().filter(|c| c.init == init).map(status_of).collect()
+        };
+        let (init_statuses, statuses) = (statuses(true), statuses(false));
+        let ready = phase == "Running" && state.containers.iter().all(|c| c.init || c.ready);
+        let unready: Vec<&str> =
+            state.containers.iter().filter(|c| !c.init && !c.ready).map(|c| c.name.as_str()).collect();
+        let pending: Vec<&str> =
+            state.containers.iter().filter(|c| c.init && !c.ready).map(|c| c.name.as_str()).collect();
+        let terminal = matches!(phase, "Succeeded" | "Failed");
+        let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
+            self.same(now)?;
+            let s = &mut v["status"];
+            s["phase"] = phase.into();
+            s["hostIP"] = "127.0.0.1".into();
+            s["hostIPs"] = json!([{"ip": "127.0.0.1"}]);
+            s["startTime"] = state.start_time.as_str().into();
+            if state.sandbox {
+                s["podIP"] = state.address.as_str().into();
+                s["podIPs"] = json!([{"ip": state.address}]);
+            }
+            if let Some((reason, message)) = &state.failed {
+                s["reason"] = reason.as_str().into();
+                s["message"] = message.as_str().into();
+            }
+            if !init_statuses.is_empty() {
+                s["initContainerStatuses"] = init_statuses.into();
+            }
+            s["containerStatuses"] = statuses.into();
+            set_condition(s, "PodReadyToStartContainers", state.sandbox && !terminal, "", "");
+            let done = if phase == "Succeeded" { "PodCompleted" } else { "" };
+            if pending.is_empty() || state.initialized {
+                set_condition(s, "Initialized", true, done, "");
+            } else {
+                let text = format!("containers with incomplete status: [{}]", pending.join(" "));
+                set_condition(s, "Initialized", false, "ContainersNotInitialized", &text);
+            }
+            let text = format!("containers with unready status: [{}]", unready.join(" "));
+            for kind in ["Ready", "ContainersReady"] {
+                if ready {
+                    set_condition(s, kind, true, "", "");
+                } else if phase == "Succeeded" {
+                    set_condition(s, kind, false, "PodCompleted", "");
+                } else if phase == "Failed" {
+                    set_condition(s, kind, false, "PodFailed", "");
+                } else {
+                    set_condition(s, kind, false, "ContainersNotReady", &text);
+                }
+            }
+            set_condition(s, "PodScheduled", true, "", "");
+            Ok(())
+        });
+    }
+}
+
+fn status_of(c: &Container) -> Value {
+    let mut s = json!({
+        "name": c.name, "state": c.state, "lastState": c.last, "ready": c.ready,
+        "restartCount": c.restarts, "image": c.image, "imageID": "",
+        "started": c.state.get("running").is_some(),
+    });
+    if !c.id.is_empty() {
+        s["containerID"] = c.id.as_str().into();
+        s["imageID"] = format!("{}@sha256:{}", full_image(&c.image), "0".repeat(64)).into();
+    }
+    s
+}
+
+fn phase(state: &State, policy: &str) -> &'static str {
+    if state.failed.is_some() {
+        return "Failed";
+    }
+    let code = |c: &Container| int_at(&c.state, "/terminated/exitCode");
+    if !state.initialized {
+        let failed = state.containers.iter().any(|c| c.init && code(c).is_some_and(|x| x != 0));
+        return if failed && policy == "Never" { "Failed" } else { "Pending" };
+    }
+    let mains: Vec<&Container> = state.containers.iter().filter(|c| !c.init).collect();
+    let restarts = |c: &Container| match policy {
+        "Never" => false,
+        "Always" => true,
+        _ => code(c) != Some(0),
+    };
+    if mains.iter().all(|c| code(c).is_some() && !restarts(c)) {
+        if mains.iter().all(|c| code(c) == Some(0)) { "Succeeded" } else { "Failed" }
+    } else if mains.iter().any(|c| c.state.get("running").is_some() || code(c).is_some() || c.restarts > 0) {
+        "Running"
+    } else {
+        "Pending"
+    }
+}
+
+fn full_image(image: &str) -> String {
+    let first = image.split('/').next().unwrap_or("");
+    if image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost") {
+        image.to_string()
+    } else if image.contains('/') {
+        format!("docker.io/{image}")
+    } else {
+        format!("docker.io/library/{image}")
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pump(mut from: impl tokio::io::AsyncRead + Unpin, log: Arc<LogBuffer>) {
+    let mut splitter = Splitter::default();
+    let mut chunks: Vec<Chunk> = Vec::new();
+    loop {
+        if splitter.buffer.capacity() - splitter.buffer.len() < 8192 {
+            splitter.buffer.reserve(64 * 1024);
+        }
+        match from.read_buf(&mut splitter.buffer).await {
+            Ok(n) if n > 0 => splitter.split(&mut chunks),
+            _ => break,
+        }
+        log.push(&mut chunks);
+    }
+    splitter.finish(&mut chunks);
+    log.push(&mut chunks);
+}

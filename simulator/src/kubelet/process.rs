@@ -1,0 +1,105 @@
+//! Processes that do not outlive this one.
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+
+type Reply = oneshot::Sender<std::io::Result<Child>>;
+
+/// Starts processes from one thread that lives as long as the cluster: the parent-death signal is
+/// tied to the thread that forks, not to the process.
+pub struct Spawner {
+    jobs: Mutex<Option<mpsc::Sender<(Command, Reply)>>>,
+    watchdog: Mutex<Option<ChildStdin>>,
+}
+
+// Kills the process groups it was told about when its input ends, however this process ended.
+const WATCHDOG: &str = r#"groups=" "
+while read -r op id; do
+  case $op in
+    +) groups="$groups$id " ;;
+    -) groups="${groups%% $id *} ${groups#* $id }" ;;
+  esac
+done
+for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
+"#;
+
+impl Spawner {
+    /// Starts the thread and the watchdog.
+    pub fn start(runtime: tokio::runtime::Handle) -> std::io::Result<Self> {
+        let mut dog = std::process::Command::new("/bin/sh")
+            .args(["-c", WATCHDOG])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let input = dog.stdin.take();
+        let (send, receive) = mpsc::channel::<(Command, Reply)>();
+        std::thread::Builder::new().name("spawner".to_string()).spawn(move || {
+            let _inside = runtime.enter();
+            while let Ok((mut command, reply)) = receive.recv() {
+                let _ = reply.send(command.spawn());
+            }
+            let _ = dog.wait();
+        })?;
+        Ok(Spawner { jobs: Mutex::new(Some(send)), watchdog: Mutex::new(input) })
+    }
+
+    fn tell(&self, op: char, group: u32) {
+        if let Some(input) = crate::util::lock(&self.watchdog).as_mut() {
+            let _ = input.write_all(format!("{op} {group}\n").as_bytes());
+        }
+    }
+
+    /// Starts a process in a session of its own.
+    pub async fn spawn(&self, mut command: std::process::Command) -> std::io::Result<Child> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: both calls are async-signal-safe and touch nothing but the new process.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                #[cfg(target_os = "linux")]
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                Ok(())
+            });
+        }
+        let gone = || std::io::Error::other("the cluster is shutting down");
+        let (reply, answer) = oneshot::channel();
+        let sender = crate::util::lock(&self.jobs).clone().ok_or_else(gone)?;
+        sender.send((Command::from(command), reply)).map_err(|_| gone())?;
+        let child = answer.await.map_err(|_| gone())??;
+        if let Some(pid) = child.id() {
+            self.tell('+', pid);
+        }
+        Ok(child)
+    }
+
+    /// Kills what is left of a process group and forgets it.
+    pub fn reap(&self, group: u32) {
+        signal(group, Signal::SIGKILL);
+        self.tell('-', group);
+    }
+
+    /// Ends the thread and the watchdog; the watchdog kills what it still knows.
+    pub fn stop(&self) {
+        crate::util::lock(&self.jobs).take();
+        crate::util::lock(&self.watchdog).take();
+    }
+}
+
+/// Sends a signal to a process group.
+pub fn signal(group: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(group)
+        && pid > 1
+    {
+        let _ = killpg(Pid::from_raw(pid), signal);
+    }
+}

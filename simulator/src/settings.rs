@@ -1,0 +1,151 @@
+//! Knobs that can be turned at run time.
+
+use crate::status::ApiError;
+use serde_json::{Value, json};
+
+/// The knobs. Times are milliseconds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How far the Job's status lags behind its pods; the real controller batches for 1000.
+    pub job_condition_lag_ms: u64,
+    /// Back-off before a Job's second pod; doubles per failure.
+    pub job_backoff_ms: u64,
+    /// Time a pod stays unscheduled.
+    pub scheduling_delay_ms: u64,
+    /// Time before each container starts.
+    pub pod_start_delay_ms: u64,
+    /// Time an image takes to be pulled for the first time.
+    pub image_pull_delay_ms: u64,
+    /// Time between two tries to pull an image that cannot be pulled.
+    pub image_pull_backoff_ms: u64,
+    /// First back-off of a container restarted under `OnFailure`; doubles per restart.
+    pub crash_loop_backoff_ms: u64,
+    /// Time between bookmarks of a watch.
+    pub bookmark_interval_ms: u64,
+    /// Log bytes kept per container.
+    pub log_rotate_bytes: u64,
+    /// Image names or prefixes that cannot be pulled; a trailing `/` or `*` makes a prefix.
+    pub unpullable: Vec<String>,
+    /// No pod can be scheduled.
+    pub unschedulable: bool,
+    /// Most Jobs a namespace may hold.
+    pub quota_jobs: Option<u64>,
+    /// Most pods a namespace may hold.
+    pub quota_pods: Option<u64>,
+    /// A watch from a compacted version is refused with HTTP 410 instead of an ERROR event.
+    pub expired_as_status: bool,
+    /// The Job controller does nothing.
+    pub job_controller_paused: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            job_condition_lag_ms: 50,
+            job_backoff_ms: 10_000,
+            scheduling_delay_ms: 0,
+            pod_start_delay_ms: 0,
+            image_pull_delay_ms: 0,
+            image_pull_backoff_ms: 10_000,
+            crash_loop_backoff_ms: 10_000,
+            bookmark_interval_ms: 60_000,
+            log_rotate_bytes: 64 << 20,
+            unpullable: vec!["missing/".to_string()],
+            unschedulable: false,
+            quota_jobs: None,
+            quota_pods: None,
+            expired_as_status: false,
+            job_controller_paused: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether an image cannot be pulled.
+    pub fn cannot_pull(&self, image: &str) -> bool {
+        self.unpullable.iter().any(|p| {
+            let prefix = p.strip_suffix('*').unwrap_or(p);
+            image == p || (prefix.len() < p.len() || p.ends_with('/')) && image.starts_with(prefix)
+        })
+    }
+
+    /// As the control API shows them.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "jobConditionLagMs": self.job_condition_lag_ms,
+            "jobBackoffMs": self.job_backoff_ms,
+            "schedulingDelayMs": self.scheduling_delay_ms,
+            "podStartDelayMs": self.pod_start_delay_ms,
+            "imagePullDelayMs": self.image_pull_delay_ms,
+            "imagePullBackoffMs": self.image_pull_backoff_ms,
+            "crashLoopBackoffMs": self.crash_loop_backoff_ms,
+            "bookmarkIntervalMs": self.bookmark_interval_ms,
+            "logRotateBytes": self.log_rotate_bytes,
+            "unpullable": self.unpullable,
+            "unschedulable": self.unschedulable,
+            "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
+            "expiredAsStatus": self.expired_as_status,
+            "jobControllerPaused": self.job_controller_paused,
+        })
+    }
+
+    /// Changes the settings named in `body`; nothing changes when one is unknown or of a wrong type.
+    pub fn apply(&mut self, body: &Value) -> Result<(), ApiError> {
+        let map = body.as_object().ok_or_else(|| ApiError::bad_request("settings must be an object"))?;
+        let mut next = self.clone();
+        for (name, v) in map {
+            let bad = || ApiError::bad_request(format!("bad value for setting {name}"));
+            let number = || v.as_u64().ok_or_else(bad);
+            let flag = || v.as_bool().ok_or_else(bad);
+            match name.as_str() {
+                "jobConditionLagMs" => next.job_condition_lag_ms = number()?,
+                "jobBackoffMs" => next.job_backoff_ms = number()?,
+                "schedulingDelayMs" => next.scheduling_delay_ms = number()?,
+                "podStartDelayMs" => next.pod_start_delay_ms = number()?,
+                "imagePullDelayMs" => next.image_pull_delay_ms = number()?,
+                "imagePullBackoffMs" => next.image_pull_backoff_ms = number()?,
+                "crashLoopBackoffMs" => next.crash_loop_backoff_ms = number()?,
+                "bookmarkIntervalMs" => next.bookmark_interval_ms = number()?.max(10),
+                "logRotateBytes" => next.log_rotate_bytes = number()?,
+                "unschedulable" => next.unschedulable = flag()?,
+                "expiredAsStatus" => next.expired_as_status = flag()?,
+                "jobControllerPaused" => next.job_controller_paused = flag()?,
+                "unpullable" => {
+                    next.unpullable = v
+                        .as_array()
+                        .ok_or_else(bad)?
+                        .iter()
+                        .map(|s| s.as_str().map(str::to_string).ok_or_else(bad))
+                        .collect::<Result<_, _>>()?;
+                }
+                "quota" => {
+                    next.quota_jobs = v.get("jobs").and_then(Value::as_u64);
+                    next.quota_pods = v.get("pods").and_then(Value::as_u64);
+                }
+                _ => return Err(ApiError::bad_request(format!("unknown setting {name}"))),
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images() {
+        let mut s = Settings::default();
+        assert!(s.cannot_pull("missing/x:1") && !s.cannot_pull("missing"));
+        s.apply(&json!({"unpullable": ["a:1", "b*"]})).expect("known");
+        assert!(s.cannot_pull("a:1") && !s.cannot_pull("a:12") && s.cannot_pull("bus"));
+    }
+
+    #[test]
+    fn unknown_settings_change_nothing() {
+        let mut s = Settings::default();
+        assert!(s.apply(&json!({"bookmarkIntervalMs": 20, "nope": 1})).is_err());
+        assert_eq!(s.bookmark_interval_ms, 60_000);
+    }
+}

@@ -1,0 +1,152 @@
+//! Small helpers: randomness, globs, and walking through JSON values.
+
+use serde_json::{Map, Value};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex; a panic elsewhere does not make the data unusable here.
+pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut out = [0u8; N];
+    if getrandom::fill(&mut out).is_err() {
+        let seed = crate::time::now_ns().to_le_bytes();
+        for (i, b) in out.iter_mut().enumerate() {
+            *b = seed[i % seed.len()] ^ (i as u8);
+        }
+    }
+    out
+}
+
+/// A random version 4 UUID.
+pub fn uuid() -> String {
+    let mut b: [u8; 16] = random();
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let h: String = b.iter().map(|x| format!("{x:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+}
+
+/// `n` random hexadecimal digits.
+pub fn hex(n: usize) -> String {
+    let mut s = String::new();
+    while s.len() < n {
+        s.push_str(&uuid().replace('-', ""));
+    }
+    s.truncate(n);
+    s
+}
+
+/// The five-character suffix generated names get.
+pub fn name_suffix() -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    random::<5>().iter().map(|b| ALPHABET[*b as usize % ALPHABET.len()] as char).collect()
+}
+
+/// Whether `text` matches `pattern`, in which `*` stands for any run of characters.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => {
+            let Some(mut tail) = text.strip_prefix(head) else {
+                return false;
+            };
+            loop {
+                if glob(rest, tail) {
+                    return true;
+                }
+                let mut chars = tail.chars();
+                if chars.next().is_none() {
+                    return false;
+                }
+                tail = chars.as_str();
+            }
+        }
+    }
+}
+
+/// The string at a JSON pointer, or `""`.
+pub fn str_at<'a>(v: &'a Value, pointer: &str) -> &'a str {
+    v.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// The integer at a JSON pointer.
+pub fn int_at(v: &Value, pointer: &str) -> Option<i64> {
+    v.pointer(pointer).and_then(Value::as_i64)
+}
+
+/// The array at a JSON pointer, or an empty slice.
+pub fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
+    v.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The object under `key`, created when missing or of another type.
+pub fn obj<'a>(v: &'a mut Value, key: &str) -> &'a mut Value {
+    if !v.is_object() {
+        *v = Value::Object(Map::new());
+    }
+    let slot = &mut v[key];
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    slot
+}
+
+/// Sets `key` when it is missing or null.
+pub fn default(v: &mut Value, key: &str, value: impl Into<Value>) {
+    if v.get(key).is_none_or(Value::is_null) {
+        v[key] = value.into();
+    }
+}
+
+/// Removes a key of an object, if it is one.
+pub fn remove(v: &mut Value, key: &str) -> Option<Value> {
+    v.as_object_mut().and_then(|m| m.remove(key))
+}
+
+/// Decodes percent-encoding; `+` is a space when `form` is set.
+pub fn percent_decode(text: &str, form: bool) -> String {
+    let b = text.as_bytes();
+    let mut out = Vec::with_capacity(b.len());
+    let mut i = 0;
+    while i < b.len() {
+        let hex = (b[i] == b'%')
+            .then(|| text.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (b[i], hex) {
+            (_, Some(byte)) => {
+                out.push(byte);
+                i += 2;
+            }
+            (b'+', _) if form => out.push(b' '),
+            (c, _) => out.push(c),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        assert!(glob("*", "") && glob("ac-*", "ac-1") && glob("*-x-*", "a-x-b"));
+        assert!(glob("a", "a") && !glob("a", "ab") && !glob("a*c", "ab"));
+    }
+
+    #[test]
+    fn decoding() {
+        assert_eq!(percent_decode("a%3Db%2Cc+d", true), "a=b,c d");
+        assert_eq!(percent_decode("%zz+", false), "%zz+");
+    }
+
+    #[test]
+    fn uuids_differ() {
+        assert_ne!(uuid(), uuid());
+        assert_eq!(uuid().len(), 36);
+    }
+}

@@ -1,0 +1,190 @@
+//! What can go wrong between us and a cluster, as data.
+
+use std::time::Duration;
+
+/// The class of an [`ApiError`]; decisions are made on this, never on a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiErrorKind {
+    /// 404: the object (or its namespace) does not exist.
+    NotFound,
+    /// 409 with reason `AlreadyExists`.
+    AlreadyExists,
+    /// 409 otherwise: a precondition (UID, resourceVersion) did not hold.
+    Conflict,
+    /// 400: the request makes no sense now, for example a log that is opened before its container started.
+    BadRequest,
+    /// 401: the credentials are unknown or have expired.
+    Unauthorized,
+    /// 403: RBAC, quota or an admission plugin refused.
+    Forbidden,
+    /// 410 or reason `Expired`: a resourceVersion that the server has forgotten.
+    Expired,
+    /// 422: the object was refused by validation.
+    Invalid,
+    /// 429: too many requests; see [`ApiError::retry_after`].
+    TooManyRequests,
+    /// 5xx.
+    Server,
+    /// Any other status.
+    Other,
+    /// No answer: refused, reset, name not found, TLS failure.
+    Connection,
+    /// No answer within our own limit.
+    Timeout,
+    /// An answer that could not be read as what was asked for.
+    Decode,
+    /// The client itself could not be set up: kubeconfig missing or malformed, no in-cluster environment.
+    Setup,
+}
+
+/// A failed request: what was tried on which object, and what came back.
+///
+/// Its `Display` is the `{msg}` of the log lines and messages of the contract: for an answer of the API server
+/// one line `HTTP-Code: {code} Message: {message of the Status}`, otherwise a sentence with host, port and cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The class.
+    pub kind: ApiErrorKind,
+    /// HTTP status, when there was an answer.
+    pub code: Option<u16>,
+    /// `reason` of the Status object, when there was one.
+    pub reason: Option<String>,
+    /// `message` of the Status object, or the cause of a failure without an answer.
+    pub message: String,
+    /// How long the server asked us to stay away (header `Retry-After` or `details.retryAfterSeconds`).
+    pub retry_after: Option<Duration>,
+    /// What was tried, for example `list jobs in paperclip`.
+    pub attempt: String,
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "HTTP-Code: {code} Message: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl ApiError {
+    /// An error without an answer of the server.
+    pub fn local(kind: ApiErrorKind, attempt: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code: None,
+            reason: None,
+            message: message.into(),
+            retry_after: None,
+            attempt: attempt.into(),
+        }
+    }
+
+    /// The error that an HTTP answer stands for. `body` is a `Status` object where the API server speaks and
+    /// arbitrary text where a proxy does.
+    pub fn from_answer(
+        attempt: impl Into<String>,
+        code: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Details {
+            retry_after_seconds: Option<u64>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Status {
+            kind: String,
+            message: Option<String>,
+            reason: Option<String>,
+            details: Option<Details>,
+        }
+        let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.kind == "Status");
+        let (message, reason, told) = match status {
+            Some(status) => (
+                status.message,
+                status.reason,
+                status.details.and_then(|details| details.retry_after_seconds),
+            ),
+            None => (None, None, None),
+        };
+        let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| {
+            let text = String::from_utf8_lossy(body);
+            let text = text.trim();
+            let short: String = text.chars().take(300).collect();
+            if short.is_empty() { "no body".to_owned() } else { short.replace(['\r', '\n'], " ") }
+        });
+        let kind = match (code, reason.as_deref()) {
+            (_, Some("Expired")) | (410, _) => ApiErrorKind::Expired,
+            (400, _) => ApiErrorKind::BadRequest,
+            (401, _) => ApiErrorKind::Unauthorized,
+            (403, _) => ApiErrorKind::Forbidden,
+            (404, _) => ApiErrorKind::NotFound,
+            (409, Some("AlreadyExists")) => ApiErrorKind::AlreadyExists,
+            (409, _) => ApiErrorKind::Conflict,
+            (422, _) => ApiErrorKind::Invalid,
+            (429, _) => ApiErrorKind::TooManyRequests,
+            (500..=599, _) => ApiErrorKind::Server,
+            _ => ApiErrorKind::Other,
+        };
+        Self {
+            kind,
+            code: Some(code),
+            reason,
+            message,
+            retry_after: retry_after.or(told.map(Duration::from_secs)),
+            attempt: attempt.into(),
+        }
+    }
+
+    /// True when the same request may well succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.kind,
+            ApiErrorKind::TooManyRequests
+                | ApiErrorKind::Server
+                | ApiErrorKind::Connection
+                | ApiErrorKind::Timeout
+                | ApiErrorKind::Decode
+        )
+    }
+
+    /// True for a 404.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ApiErrorKind::NotFound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_object_gives_kind_reason_message_and_delay() {
+        let body = br#"{"kind":"Status","message":"slow down","reason":"TooManyRequests","details":{"retryAfterSeconds":7}}"#;
+        let error = ApiError::from_answer("list jobs", 429, None, body);
+        assert_eq!(error.kind, ApiErrorKind::TooManyRequests);
+        assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(error.to_string(), "HTTP-Code: 429 Message: slow down");
+    }
+
+    #[test]
+    fn a_proxy_page_becomes_one_short_line() {
+        let body = format!("<html>\nbad gateway{}</html>", " ".repeat(2000));
+        let error = ApiError::from_answer("get job", 502, None, body.as_bytes());
+        assert_eq!(error.kind, ApiErrorKind::Server);
+        assert!(error.is_transient());
+        assert!(!error.to_string().contains('\n'));
+        assert!(error.to_string().len() < 400);
+    }
+
+    #[test]
+    fn a_conflict_is_told_from_an_existing_object() {
+        let exists = br#"{"kind":"Status","message":"x","reason":"AlreadyExists"}"#;
+        let conflict = br#"{"kind":"Status","message":"x","reason":"Conflict"}"#;
+        assert_eq!(ApiError::from_answer("", 409, None, exists).kind, ApiErrorKind::AlreadyExists);
+        assert_eq!(ApiError::from_answer("", 409, None, conflict).kind, ApiErrorKind::Conflict);
+    }
+}

@@ -1,0 +1,139 @@
+//! The only room that talks to Kubernetes.
+//!
+//! A run reaches a cluster through [`Cluster`], so that its whole life can be played against an in-memory
+//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use serde_json::Value;
+
+#[cfg(feature = "client")]
+pub mod client;
+mod error;
+pub mod retry;
+
+pub use error::{ApiError, ApiErrorKind};
+
+/// What to ask of a container's log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Keep the body open until the container ends.
+    pub follow: bool,
+    /// RFC 3339, whole seconds, inclusive (the kubelet cuts fractions off). `None`: from the start.
+    pub since_time: Option<String>,
+}
+
+/// The bytes of a log body as they arrive. The end of the stream is the end of the body, never the end of the
+/// response headers.
+pub type LogBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+
+/// One question to the API server: may I do this?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessQuestion<'a> {
+    /// API group, `""` for core.
+    pub group: &'a str,
+    /// Resource, for example `jobs` or `pods/log`.
+    pub resource: &'a str,
+    /// Verb.
+    pub verb: &'a str,
+    /// Namespace asked about.
+    pub namespace: &'a str,
+}
+
+/// The requests a run needs of a cluster.
+///
+/// Every method is one request. Errors are typed; nothing retries in here (see [`retry`]).
+pub trait Cluster: Send + Sync + 'static {
+    /// Jobs that match a label selector, in the server's order.
+    fn list_jobs(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> impl Future<Output = Result<Vec<Job>, ApiError>> + Send;
+    /// One Job.
+    fn get_job(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Job, ApiError>> + Send;
+    /// Creates a Job and returns it as the server stored it.
+    fn create_job(&self, namespace: &str, job: &Job) -> impl Future<Output = Result<Job, ApiError>> + Send;
+    /// Applies a JSON Patch to a Job.
+    fn patch_job(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Deletes a Job with its pods (Background), only if it still has this UID when one is given.
+    fn delete_job(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Creates a Secret.
+    fn create_secret(
+        &self,
+        namespace: &str,
+        secret: &Secret,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Applies a JSON Patch to a Secret.
+    fn patch_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Deletes a Secret.
+    fn delete_secret(&self, namespace: &str, name: &str)
+    -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// One pod.
+    fn get_pod(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Pod, ApiError>> + Send;
+    /// Pods that match a label selector.
+    fn list_pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> impl Future<Output = Result<Vec<Pod>, ApiError>> + Send;
+    /// Opens a container's log, always with timestamps. Resolves at the response headers; the body follows.
+    fn open_log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        query: &LogQuery,
+    ) -> impl Future<Output = Result<LogBody, ApiError>> + Send;
+    /// True when the namespace can be read.
+    fn get_namespace(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// True when the Secret can be read.
+    fn get_secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// The access modes of a PersistentVolumeClaim.
+    fn claim_access_modes(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// Whether the service account may do something (SelfSubjectAccessReview).
+    fn may(&self, question: AccessQuestion<'_>) -> impl Future<Output = Result<bool, ApiError>> + Send;
+}
+
+/// The clusters of a process, by kubeconfig path.
+pub trait Clusters: Send + Sync + 'static {
+    /// The kind of cluster given out.
+    type Cluster: Cluster;
+
+    /// The cluster of a kubeconfig file (its current context), or the one this process runs in. Clients are
+    /// kept, one per cluster. `env` is the host's environment as the call found it.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::Setup`] when the file cannot be read or used, or outside a cluster.
+    fn cluster(
+        &self,
+        kubeconfig: Option<&str>,
+        env: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Arc<Self::Cluster>, ApiError>> + Send;
+}

@@ -1,0 +1,129 @@
+//! What is known about a Job that disappeared.
+
+use std::time::Duration;
+
+use super::pod::Disruption;
+
+/// How it was found out that the Job is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectionPath {
+    /// 404 when it was read again after the end of its output.
+    GracePeriodVerify404,
+    /// 404 while waiting for its completion.
+    CompletionPoll404,
+    /// 404 when it was read again after an error.
+    RecheckPoll404,
+    /// The watch delivered its deletion.
+    WatchDeleted,
+    /// Another Job has its name.
+    UidChanged,
+    /// Its namespace is being deleted.
+    NamespaceTerminating,
+}
+
+impl DetectionPath {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::GracePeriodVerify404,
+        Self::CompletionPoll404,
+        Self::RecheckPoll404,
+        Self::WatchDeleted,
+        Self::UidChanged,
+        Self::NamespaceTerminating,
+    ];
+
+    /// The path's name in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GracePeriodVerify404 => "grace-period-verify-404",
+            Self::CompletionPoll404 => "completion-poll-404",
+            Self::RecheckPoll404 => "recheck-poll-404",
+            Self::WatchDeleted => "watch-deleted",
+            Self::UidChanged => "uid-changed",
+            Self::NamespaceTerminating => "namespace-terminating",
+        }
+    }
+}
+
+/// A Job that disappeared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vanished {
+    /// How that was found out.
+    pub path: DetectionPath,
+    /// The Job's name.
+    pub job: String,
+    /// The Job's namespace.
+    pub namespace: String,
+    /// From the pod running to the disappearance; printed in whole seconds.
+    pub since_pod_running: Option<Duration>,
+    /// Successful reads of the Job's conditions.
+    pub completion_polls: u64,
+    /// [`super::job::conditions_text`] of the last Job that was read; `None` when none was.
+    pub last_conditions: Option<String>,
+    /// What the last pod object that was seen says about who ended it.
+    pub disruption: Option<Disruption>,
+}
+
+/// All that is known, in one line. The last item, `pod_disruption`, is there only when the pod named a cause.
+///
+/// `stdout_bytes` counts bytes of output, `stdout_nonempty_lines` its lines with more than white space.
+pub fn vanished_details(vanished: &Vanished, stdout_bytes: u64, stdout_nonempty_lines: u64) -> String {
+    let mut details = vec![
+        format!("detected_via={}", vanished.path.as_str()),
+        format!("job={}", vanished.job),
+        format!("ns={}", vanished.namespace),
+    ];
+    if let Some(elapsed) = vanished.since_pod_running {
+        let seconds = elapsed.saturating_add(Duration::from_millis(500)).as_secs();
+        details.push(format!("elapsed_since_pod_running={seconds}s"));
+    }
+    details.push(format!("completion_polls={}", vanished.completion_polls));
+    details.push(format!(
+        "last_job_conditions={}",
+        vanished.last_conditions.as_deref().unwrap_or("none_observed")
+    ));
+    details.push(format!("stdout_bytes={stdout_bytes}"));
+    details.push(format!("stdout_nonempty_lines={stdout_nonempty_lines}"));
+    details.extend(vanished.disruption.as_ref().map(|cause| format!("pod_disruption={}", cause.text())));
+    details.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_in_their_order() {
+        let mut vanished = Vanished {
+            path: DetectionPath::CompletionPoll404,
+            job: "j".into(),
+            namespace: "n".into(),
+            since_pod_running: Some(Duration::from_millis(12_500)),
+            completion_polls: 3,
+            last_conditions: Some("[Suspended=False]".into()),
+            disruption: None,
+        };
+        assert_eq!(
+            vanished_details(&vanished, 7, 1),
+            "detected_via=completion-poll-404, job=j, ns=n, elapsed_since_pod_running=13s, completion_polls=3, \
+             last_job_conditions=[Suspended=False], stdout_bytes=7, stdout_nonempty_lines=1"
+        );
+        vanished.since_pod_running = None;
+        vanished.last_conditions = None;
+        vanished.disruption = Some(Disruption { reason: "NodeLost".into(), message: None });
+        assert_eq!(
+            vanished_details(&vanished, 0, 0),
+            "detected_via=completion-poll-404, job=j, ns=n, completion_polls=3, last_job_conditions=none_observed, \
+             stdout_bytes=0, stdout_nonempty_lines=0, pod_disruption=the pod's node was lost [NodeLost]"
+        );
+        vanished.since_pod_running = Some(Duration::MAX);
+        assert!(!vanished_details(&vanished, u64::MAX, u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn paths_have_their_names() {
+        let names = DetectionPath::ALL.map(DetectionPath::as_str);
+        assert_eq!(names[..3], ["grace-period-verify-404", "completion-poll-404", "recheck-poll-404"]);
+        assert_eq!(names[3..], ["watch-deleted", "uid-changed", "namespace-terminating"]);
+    }
+}

@@ -1,0 +1,73 @@
+//! Which configured variables are the host's own.
+//!
+//! Before a run the host mixes variables into `config.env` that hold only on its own machine: directories for
+//! temporary files, wrappers on its `PATH`, sockets, copies of its credentials. In a pod their targets do not
+//! exist. They are told from what a user configured by name where only the host uses the name, else by value.
+
+use serde_json::Value;
+
+use crate::request::{HostEnv, Request, js};
+
+/// The variables that name the directory for temporary files.
+const TMP_VARIABLES: [&str; 3] = ["TMPDIR", "TEMP", "TMP"];
+
+/// What is known about the host's machine.
+pub(super) struct HostLocal<'a> {
+    env: &'a HostEnv,
+    /// Directories that exist only there, without a slash at the end.
+    roots: Vec<&'a str>,
+    /// The variables for temporary files that the host says it has set.
+    applied: Vec<&'a str>,
+}
+
+impl<'a> HostLocal<'a> {
+    pub(super) fn new(request: &'a Request) -> Self {
+        let scratch = request
+            .context
+            .object("paperclipScratch")
+            .filter(|scratch| scratch.get("type").and_then(Value::as_str) == Some("heartbeat_run"));
+        let own =
+            request.config.env.iter().filter(|(name, _)| is_scratch(name)).map(|(_, value)| value.as_str());
+        let roots = own
+            .chain(scratch.and_then(|scratch| js::text(scratch.get("dir"))))
+            .chain([request.host_env.tmp_dir.as_str()])
+            .map(|dir| dir.trim_end_matches('/'))
+            // `/` would contain everything, a relative path nothing.
+            .filter(|dir| dir.starts_with('/'))
+            .collect();
+        let applied = scratch.and_then(|scratch| scratch.get("tempKeysApplied")).and_then(Value::as_array);
+        let applied = applied.into_iter().flatten().filter_map(Value::as_str).collect();
+        Self { env: &request.host_env, roots, applied }
+    }
+
+    /// Whether this variable means something on the host only.
+    pub(super) fn holds(&self, name: &str, value: &str) -> bool {
+        let copied = || self.env.get(name) == Some(value);
+        if is_scratch(name)
+            || name == "PAPERCLIP_GIT_METADATA_ROOTS"
+            || name.starts_with("PAPERCLIP_RUNNER_NETWORK_")
+        {
+            true
+        } else if TMP_VARIABLES.contains(&name) {
+            self.applied.contains(&name) || copied() || self.contains(value)
+        } else if matches!(name, "PATH" | "BASH_ENV" | "ZDOTDIR") {
+            value.split(':').any(|part| self.contains(part))
+        } else if name == "SSH_AUTH_SOCK"
+            || ["GH_", "GITHUB_", "GIT_"].iter().any(|prefix| name.starts_with(prefix))
+        {
+            copied()
+        } else {
+            false
+        }
+    }
+
+    fn contains(&self, path: &str) -> bool {
+        self.roots
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    }
+}
+
+fn is_scratch(name: &str) -> bool {
+    name == "PAPERCLIP_TMPDIR" || (name.starts_with("PAPERCLIP_") && name.contains("SCRATCH"))
+}

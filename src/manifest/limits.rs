@@ -1,0 +1,127 @@
+/// Linux' limit of one string handed to a new process, with its closing NUL, in bytes (`MAX_ARG_STRLEN`). It
+/// holds for each argument and for each variable as `NAME=value`.
+const PROCESS_STRING: usize = 131_072;
+/// Kubernetes' limit of a Secret's data, in bytes.
+const SECRET: usize = 1_048_576;
+
+/// Why no pod could start from a Job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// A variable exceeds Linux' limit.
+    #[error(
+        "Environment variable {name} is too large: {size} bytes as NAME=value, Linux allows {} for one variable",
+        PROCESS_STRING - 1
+    )]
+    EnvTooLarge {
+        /// The variable.
+        name: String,
+        /// Bytes of `NAME=value`.
+        size: usize,
+    },
+    /// The agent's command line exceeds Linux' limit.
+    #[error(
+        "The agent's command is too large: {size} bytes, Linux allows {} for one argument (see extraArgs)",
+        PROCESS_STRING - 1
+    )]
+    CommandTooLarge {
+        /// Bytes of the shell command.
+        size: usize,
+    },
+    /// The prompt and its attachments exceed Kubernetes' limit.
+    #[error("The prompt Secret is too large: {size} bytes, Kubernetes allows {SECRET}")]
+    SecretTooLarge {
+        /// Bytes of all values.
+        size: usize,
+    },
+    /// A NUL character where the operating system allows none.
+    #[error("{what} contains a NUL character")]
+    Nul {
+        /// What contains it.
+        what: String,
+    },
+}
+
+/// Whether a variable fits into a process's environment.
+pub(super) fn env_fits(name: &str, value: &str) -> bool {
+    env_size(name, value) < PROCESS_STRING
+}
+
+/// Checks a variable.
+pub(super) fn check_env(name: &str, value: &str) -> Result<(), ManifestError> {
+    if value.contains('\0') {
+        return Err(ManifestError::Nul { what: format!("Environment variable {name}") });
+    }
+    if !env_fits(name, value) {
+        return Err(ManifestError::EnvTooLarge { name: name.to_owned(), size: env_size(name, value) });
+    }
+    Ok(())
+}
+
+/// Checks the shell command of the agent's container.
+pub(super) fn check_command(command: &str) -> Result<(), ManifestError> {
+    if command.contains('\0') {
+        return Err(ManifestError::Nul { what: "The agent's command".to_owned() });
+    }
+    if command.len() >= PROCESS_STRING {
+        return Err(ManifestError::CommandTooLarge { size: command.len() });
+    }
+    Ok(())
+}
+
+/// Checks the data of a Secret.
+pub(super) fn check_secret<'a>(values: impl Iterator<Item = &'a String>) -> Result<(), ManifestError> {
+    let size = values.map(String::len).sum();
+    if size > SECRET {
+        return Err(ManifestError::SecretTooLarge { size });
+    }
+    Ok(())
+}
+
+fn env_size(name: &str, value: &str) -> usize {
+    name.len() + "=".len() + value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The largest that Linux takes, found by trying it: `NAME=value` of 131,071 bytes starts, one more is
+    // E2BIG.
+    #[test]
+    fn bounds() {
+        let fits = "x".repeat(131_071 - "A=".len());
+        assert_eq!(check_env("A", &fits), Ok(()));
+        let error = check_env("AB", &fits).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Environment variable AB is too large: 131072 bytes as NAME=value, Linux allows 131071 for one variable"
+        );
+
+        assert_eq!(check_command(&"x".repeat(131_071)), Ok(()));
+        let error = check_command(&"x".repeat(131_072)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The agent's command is too large: 131072 bytes, Linux allows 131071 for one argument (see extraArgs)"
+        );
+
+        let half = "é".repeat(262_144);
+        assert_eq!(check_secret([&half, &half].into_iter()), Ok(()));
+        let error = check_secret([&half, &half, &"!".to_owned()].into_iter()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The prompt Secret is too large: 1048577 bytes, Kubernetes allows 1048576"
+        );
+    }
+
+    #[test]
+    fn nul() {
+        assert_eq!(
+            check_env("A", "x\0").unwrap_err().to_string(),
+            "Environment variable A contains a NUL character"
+        );
+        assert_eq!(
+            check_command("\0").unwrap_err().to_string(),
+            "The agent's command contains a NUL character"
+        );
+    }
+}

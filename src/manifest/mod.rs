@@ -1,0 +1,267 @@
+//! From a request to the Job that carries it out.
+//!
+//! Pure: everything the Job needs from outside has been read before. [`Request`] holds the settings,
+//! [`SelfPod`] what the Job inherits from the host's own pod, [`Prepared`] what the host's JavaScript helpers
+//! answered and [`PromptBundle`] where the skills and instructions lie. [`build`] puts them together, or says
+//! why no pod could ever start from them.
+
+mod command;
+mod env;
+mod host_local;
+mod job;
+mod limits;
+mod prompt;
+mod rtk;
+mod self_pod;
+mod serde_ext;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use crate::request::sanitize_label_value;
+use crate::request::{RESERVED_LABEL_PREFIXES, Request};
+pub use limits::ManifestError;
+pub use prompt::{Prepared, PromptMetrics, Skill};
+pub use rtk::rtk_setup_commands;
+pub use self_pod::{SelfPod, SelfPodError, SelfPodSecretVolume};
+
+/// The value of the label and annotation `paperclip.io/adapter-type`.
+pub const ADAPTER_TYPE: &str = "claude_k8s";
+/// Label: this adapter's Jobs, among others of the host.
+pub const LABEL_ADAPTER_TYPE: &str = "paperclip.io/adapter-type";
+/// Label: the agent a Job belongs to.
+pub const LABEL_AGENT_ID: &str = "paperclip.io/agent-id";
+/// Label: the run a Job was made or taken over for.
+pub const LABEL_RUN_ID: &str = "paperclip.io/run-id";
+/// Label: the company of the agent.
+pub const LABEL_COMPANY_ID: &str = "paperclip.io/company-id";
+/// Label: the task a Job works on.
+pub const LABEL_TASK_ID: &str = "paperclip.io/task-id";
+/// Label: the Claude session a Job resumed.
+pub const LABEL_SESSION_ID: &str = "paperclip.io/session-id";
+/// Label: who manages the object.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "paperclip";
+
+/// The agent's home directory in the pod, where the shared volume is mounted.
+const HOME: &str = "/paperclip";
+/// Where the init container leaves the prompt and what else is too large for a variable.
+const PROMPT_DIR: &str = "/tmp/prompt";
+/// The prompt's file in [`PROMPT_DIR`], and its key in the prompt Secret.
+const PROMPT_FILE: &str = "prompt.txt";
+
+/// The skills and instructions of one agent, laid out in a directory that host and pod share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PromptBundle {
+    /// Hash of the bundle's contents.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub bundle_key: String,
+    /// The bundle's directory.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub root_dir: String,
+    /// The directory passed with `--add-dir`.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub add_dir: String,
+    /// The bundle's copy of the instructions; `null` when the agent has none.
+    pub instructions_file_path: Option<String>,
+}
+
+/// A Job ready to be created, and what there is to report about it.
+#[derive(Clone)]
+pub struct Manifest {
+    /// The Job.
+    pub job: Job,
+    /// Its name, a DNS-1123 label of at most 43 characters.
+    pub job_name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The image of the agent's container.
+    pub image: String,
+    /// The prompt, complete.
+    pub prompt: String,
+    /// The arguments of the Claude CLI, unquoted.
+    pub claude_args: Vec<String>,
+    /// Lengths of the prompt and its sections.
+    pub prompt_metrics: PromptMetrics,
+    /// The Secret the Job mounts; it must be created first. `None` when everything fits in variables.
+    pub prompt_secret: Option<PromptSecret>,
+    /// Label keys left out: ids without a usable character, and configured labels with a reserved prefix.
+    pub skipped_labels: Vec<String>,
+    /// What else the user should know about this Job: one line each, without prefix or line end. The notes of
+    /// the configuration are not repeated.
+    pub notes: Vec<String>,
+}
+
+/// What is too large for variables, on its way into the pod.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PromptSecret {
+    /// `{job_name}-prompt`.
+    pub name: String,
+    /// The Job's namespace.
+    pub namespace: String,
+    /// File name → contents. `prompt.txt` is always among them. At most 1 MiB in all.
+    pub data: BTreeMap<String, String>,
+}
+
+// The Job's variables and the Secret's data hold tokens.
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest")
+            .field("job_name", &self.job_name)
+            .field("namespace", &self.namespace)
+            .field("image", &self.image)
+            .field("prompt_metrics", &self.prompt_metrics)
+            .field("prompt_secret", &self.prompt_secret)
+            .field("skipped_labels", &self.skipped_labels)
+            .field("notes", &self.notes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PromptSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PromptSecret")
+            .field("name", &self.name)
+            .field("namespace", &self.namespace)
+            .field("keys", &self.data.keys())
+            .finish()
+    }
+}
+
+/// Makes the Job for a request.
+///
+/// # Errors
+///
+/// When no pod could start from it, because Linux or Kubernetes has a limit: see [`ManifestError`].
+pub fn build(
+    request: &Request,
+    self_pod: &SelfPod,
+    prepared: &Prepared,
+    bundle: Option<&PromptBundle>,
+) -> Result<Manifest, ManifestError> {
+    let config = &request.config;
+    let job_name = job_name(&request.agent.id, &request.run_id);
+    let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
+    let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
+
+    let (labels, skipped_labels) = labels(request);
+    let claude_args = command::claude_args(request, bundle);
+    let main_command = command::main(request, &claude_args)?;
+    let prompt::Prompt { text: prompt, metrics: prompt_metrics } = prompt::assemble(request, prepared);
+    let env::Env { vars, files, notes } = env::collect(request, self_pod, prepared)?;
+
+    let delivery = prompt::deliver(&prompt, files, &job_name, &namespace)?;
+    let job = job::assemble(job::Parts {
+        request,
+        self_pod,
+        job_name: &job_name,
+        namespace: &namespace,
+        image: &image,
+        labels,
+        main_command,
+        env: vars,
+        delivery: &delivery,
+    });
+
+    Ok(Manifest {
+        job,
+        job_name,
+        namespace,
+        image,
+        prompt,
+        claude_args,
+        prompt_metrics,
+        prompt_secret: delivery.into_secret(),
+        skipped_labels,
+        notes,
+    })
+}
+
+/// The name of the Job of one run of one agent: the same ids give the same name, other ids another.
+///
+/// A DNS-1123 label of at most 43 characters, `ac-{agent}-{run}-{hash}`: a readable part of each id, and the
+/// first six hex digits of the SHA-256 of `{agent_id}:{run_id}`. Both ids are the raw ones.
+pub fn job_name(agent_id: &str, run_id: &str) -> String {
+    let digest = Sha256::digest(format!("{agent_id}:{run_id}"));
+    let hash: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    format!("ac-{}-{}-{hash}", slug(agent_id), slug(run_id))
+}
+
+/// The readable part of an id: up to 16 of `[a-z0-9-]`, not ending in a dash. May be empty or begin with one.
+fn slug(id: &str) -> String {
+    let lower = id.to_lowercase();
+    let kept = lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-');
+    kept.take(16).collect::<String>().trim_end_matches('-').to_owned()
+}
+
+/// The label selector that finds all Jobs of one agent.
+pub fn agent_selector(agent_label: &str) -> String {
+    format!("{LABEL_AGENT_ID}={agent_label},{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE}")
+}
+
+/// The Secret to create for a Job, without an owner: that is added once the Job exists.
+///
+/// `run_label` is the run's id as a label value ([`Request::run_label`]), so that the API server takes it
+/// whatever the host calls its runs. The Job's name is an annotation, for whoever finds a Secret without an
+/// owner.
+pub fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_name: &str) -> Secret {
+    let mut labels = BTreeMap::from([
+        (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
+        (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
+    ]);
+    labels.extend(run_label.map(|label| (LABEL_RUN_ID.to_owned(), label.to_owned())));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(secret.name.clone()),
+            namespace: Some(secret.namespace.clone()),
+            labels: Some(labels),
+            annotations: Some(BTreeMap::from([("paperclip.io/job-name".to_owned(), job_name.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        string_data: Some(secret.data.clone()),
+        ..Secret::default()
+    }
+}
+
+/// The labels of Job and pod, and the keys left out.
+fn labels(request: &Request) -> (BTreeMap<String, String>, Vec<String>) {
+    let mut labels = BTreeMap::from([
+        (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
+        ("app.kubernetes.io/component".to_owned(), "agent-job".to_owned()),
+        (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
+        // A run without a usable agent id is refused before it comes here.
+        (LABEL_AGENT_ID.to_owned(), request.agent_label().unwrap_or_else(|| request.agent.id.clone())),
+    ]);
+    let mut skipped = Vec::new();
+
+    let company = sanitize_label_value(&request.agent.company_id, crate::request::MAX_LABEL_LEN);
+    for (key, label) in [(LABEL_RUN_ID, request.run_label()), (LABEL_COMPANY_ID, company)] {
+        match label {
+            Some(label) => drop(labels.insert(key.to_owned(), label)),
+            None => skipped.push(key.to_owned()),
+        }
+    }
+    for (key, label) in [(LABEL_TASK_ID, request.task_label()), (LABEL_SESSION_ID, request.session_label())] {
+        labels.extend(label.map(|label| (key.to_owned(), label)));
+    }
+    for (key, value) in &request.config.labels {
+        if RESERVED_LABEL_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+            skipped.push(key.clone());
+        } else {
+            labels.insert(key.clone(), value.clone());
+        }
+    }
+    (labels, skipped)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The prompt: its sections, and its way into the pod.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::env::escape;
+use super::limits::{self, ManifestError};
+use super::{PROMPT_FILE, PromptSecret, serde_ext};
+use crate::request::{Request, js};
+
+/// From this size on (UTF-8 bytes) a prompt travels in a Secret. Linux would take a variable of 128 KiB; the
+/// rest is room for what the variable's name and escapes add.
+const SECRET_FROM: usize = 98_304;
+/// The variable of the init container that holds a small prompt.
+pub(super) const PROMPT_VARIABLE: &str = "PROMPT_CONTENT";
+
+/// What the host's JavaScript helpers answered for one run.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Prepared {
+    /// `buildPaperclipEnv(agent)`, in its order.
+    #[serde(deserialize_with = "serde_ext::ordered::deserialize")]
+    pub base_env: Vec<(String, String)>,
+    /// `renderTemplate` of the bootstrap template; empty without one. Used for new sessions only.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub bootstrap_prompt: String,
+    /// `renderTemplate` of the main template or its default.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub heartbeat_prompt: String,
+    /// The skills the agent is to have, in the host's order.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub skills: Vec<Skill>,
+}
+
+/// A skill the agent is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "RawSkill")]
+pub struct Skill {
+    /// The skill's key at the host.
+    pub key: String,
+    /// The name of its directory; the key when the host gives none.
+    pub runtime_name: String,
+    /// Where it lies on the host's disk.
+    pub source: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSkill {
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    key: String,
+    runtime_name: Option<String>,
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    source: String,
+}
+
+impl From<RawSkill> for Skill {
+    fn from(raw: RawSkill) -> Self {
+        Self {
+            runtime_name: raw.runtime_name.unwrap_or_else(|| raw.key.clone()),
+            key: raw.key,
+            source: raw.source,
+        }
+    }
+}
+
+impl Prepared {
+    /// Reads the JSON of `{baseEnv, bootstrapPrompt, heartbeatPrompt, skills}` that JavaScript wrote, halves
+    /// of surrogate pairs included.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no JSON or a field is of the wrong type.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(js::parse_json(json)?)
+    }
+}
+
+/// Lengths of the prompt and its sections, in UTF-16 code units as JavaScript counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptMetrics {
+    /// The whole prompt.
+    pub prompt_chars: usize,
+    /// The section that only new sessions get.
+    pub bootstrap_prompt_chars: usize,
+    /// The section on what woke the agent.
+    pub wake_prompt_chars: usize,
+    /// The section handed over by an earlier session.
+    pub session_handoff_chars: usize,
+    /// The main section.
+    pub heartbeat_prompt_chars: usize,
+}
+
+/// The prompt and its lengths.
+pub(super) struct Prompt {
+    pub(super) text: String,
+    pub(super) metrics: PromptMetrics,
+}
+
+/// Puts the sections together.
+pub(super) fn assemble(request: &Request, prepared: &Prepared) -> Prompt {
+    let resumed = !request.session_id.is_empty();
+    let bootstrap = if resumed { "" } else { js::trim(&prepared.bootstrap_prompt) };
+    let wake = wake_section(request);
+    let handoff = request.context.text("paperclipSessionHandoffMarkdown").unwrap_or_default();
+    // A resumed session knows its standing orders; what woke it is all it needs.
+    let main = if resumed && !wake.is_empty() { "" } else { prepared.heartbeat_prompt.as_str() };
+
+    let sections = [bootstrap, wake.as_str(), handoff, main];
+    let used: Vec<&str> = sections.into_iter().filter(|section| !js::trim(section).is_empty()).collect();
+    let text = used.join("\n\n");
+    let [bootstrap_prompt_chars, wake_prompt_chars, session_handoff_chars, heartbeat_prompt_chars] =
+        sections.map(js::utf16_len);
+    let metrics = PromptMetrics {
+        prompt_chars: js::utf16_len(&text),
+        bootstrap_prompt_chars,
+        wake_prompt_chars,
+        session_handoff_chars,
+        heartbeat_prompt_chars,
+    };
+    Prompt { text, metrics }
+}
+
+/// Why the agent was woken, and the comments that did it.
+fn wake_section(request: &Request) -> String {
+    let Some(wake) = request.context.object("paperclipWake") else { return String::new() };
+    let reason = js::trimmed(wake.get("reason")).map(|reason| format!("Wake reason: {reason}"));
+    let comments = wake.get("comments").and_then(|comments| comments.as_array()).into_iter().flatten();
+    let comments = comments.filter_map(|comment| js::trimmed(comment.as_object()?.get("body")));
+    let parts: Vec<String> =
+        reason.into_iter().chain(comments.map(|body| format!("Comment: {body}"))).collect();
+    parts.join("\n\n")
+}
+
+/// How the prompt, and what else is too large for a variable, gets into the pod.
+pub(super) enum Delivery {
+    /// As the value of [`PROMPT_VARIABLE`] in the init container, escaped for Kubernetes.
+    Variable(String),
+    /// As files of a Secret that the init container mounts.
+    Secret(PromptSecret),
+}
+
+impl Delivery {
+    /// The Secret, if it takes one.
+    pub(super) fn into_secret(self) -> Option<PromptSecret> {
+        match self {
+            Self::Variable(_) => None,
+            Self::Secret(secret) => Some(secret),
+        }
+    }
+}
+
+/// Chooses the way: a variable for a small prompt alone, else a Secret with the prompt and the `files`.
+pub(super) fn deliver(
+    prompt: &str,
+    files: Vec<(&'static str, String)>,
+    job_name: &str,
+    namespace: &str,
+) -> Result<Delivery, ManifestError> {
+    let value = escape(prompt);
+    let fits = prompt.len() < SECRET_FROM && limits::env_fits(PROMPT_VARIABLE, &value);
+    if files.is_empty() && fits && !prompt.contains('\0') {
+        return Ok(Delivery::Variable(value.into_owned()));
+    }
+    let mut data = BTreeMap::from([(PROMPT_FILE.to_owned(), prompt.to_owned())]);
+    data.extend(files.into_iter().map(|(file, contents)| (file.to_owned(), contents)));
+    limits::check_secret(data.values())?;
+    Ok(Delivery::Secret(PromptSecret {
+        name: format!("{job_name}-prompt"),
+        namespace: namespace.to_owned(),
+        data,
+    }))
+}

@@ -1,0 +1,96 @@
+//! Volumes of the pod and mounts of the agent's container.
+
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
+};
+
+use super::{HOME, PROMPT_DIR, PromptSecret, SelfPod};
+
+/// The volume the init container writes the prompt to.
+pub(super) const PROMPT: &str = "prompt";
+/// The volume of the prompt Secret.
+pub(super) const PROMPT_SECRET: &str = "prompt-secret";
+/// The volume host and pod share.
+const DATA: &str = "data";
+/// The longest name of a volume.
+const MAX_NAME: usize = 63;
+
+/// All volumes, and the mounts of the agent's container.
+pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = vec![Volume {
+        name: PROMPT.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }];
+    let mut mounts = vec![mount(PROMPT, PROMPT_DIR)];
+
+    if let Some(claim_name) = self_pod.pvc_claim_name.as_ref().filter(|name| !name.is_empty()) {
+        let claim = PersistentVolumeClaimVolumeSource { claim_name: claim_name.clone(), read_only: None };
+        volumes.push(Volume {
+            name: DATA.to_owned(),
+            persistent_volume_claim: Some(claim),
+            ..Volume::default()
+        });
+        mounts.push(mount(DATA, HOME));
+    }
+
+    // A Secret may be mounted several times: that is one volume with several mounts. Two Secrets may not
+    // share a volume's name, nor take one of ours.
+    let mut given: Vec<(&str, &str, String)> = Vec::new();
+    for source in &self_pod.secret_volumes {
+        let (wanted, secret_name) = (source.volume_name.as_str(), source.secret_name.as_str());
+        let known = given.iter().find(|(volume, secret, _)| (*volume, *secret) == (wanted, secret_name));
+        let name = match known {
+            Some((_, _, name)) => name.clone(),
+            None => {
+                let name = free_name(wanted, |name| volumes.iter().any(|volume| volume.name == name));
+                volumes.push(secret_volume(&name, secret_name, source.default_mode, true));
+                given.push((wanted, secret_name, name.clone()));
+                name
+            }
+        };
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            sub_path: source.sub_path.clone().filter(|path| !path.is_empty()),
+            ..mount(&name, &source.mount_path)
+        });
+    }
+
+    if let Some(secret) = secret {
+        volumes.push(secret_volume(PROMPT_SECRET, &secret.name, None, false));
+    }
+    (volumes, mounts)
+}
+
+/// A mount of a whole volume.
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
+}
+
+fn secret_volume(name: &str, secret_name: &str, default_mode: Option<i32>, optional: bool) -> Volume {
+    let source = SecretVolumeSource {
+        secret_name: Some(secret_name.to_owned()),
+        default_mode,
+        optional: Some(optional),
+        items: None,
+    };
+    Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
+}
+
+/// The wanted name, with the first number from 2 on that makes it free if it is not.
+fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
+    let blocked = |name: &str| [PROMPT, DATA, PROMPT_SECRET].contains(&name) || taken(name);
+    if !blocked(wanted) {
+        return wanted.to_owned();
+    }
+    let mut number = 2u32;
+    loop {
+        let suffix = format!("-{number}");
+        let stem: String = wanted.chars().take(MAX_NAME - suffix.len()).collect();
+        let name = format!("{stem}{suffix}");
+        if !blocked(&name) {
+            return name;
+        }
+        number += 1;
+    }
+}

@@ -1,0 +1,152 @@
+//! The Node binding: the only room that knows napi.
+//!
+//! It turns a host's context into a [`Request`](crate::request::Request) and its callbacks into a
+//! [`Host`](crate::run::Host). Runs live on a runtime of their own: napi's dies with the last environment that
+//! uses it, while clients and runs are shared by all environments of the process.
+#![allow(unreachable_pub)] // what JavaScript reaches, no Rust path does
+
+mod host;
+mod status;
+
+use std::sync::{Arc, OnceLock};
+
+use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
+use napi::threadsafe_function::ThreadsafeFunction;
+use napi::{Env, Error, Status};
+use napi_derive::napi;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::client::KubeClusters;
+use crate::run::Runner;
+
+/// A callback that resolves to the text of its error, if any. Weak: it does not hold the process open.
+type HostFunction<Args> = ThreadsafeFunction<
+    Args,
+    Promise<Option<String>>,
+    Args,
+    Status,
+    /* callee handled */ false,
+    /* weak */ true,
+>;
+/// `onLog(stream, chunk)`.
+type LogFunction = HostFunction<FnArgs<(String, String)>>;
+/// `onMeta(meta)`.
+type MetaFunction = HostFunction<FnArgs<(Value,)>>;
+/// `ensureSymlink(source, target)`.
+type LinkFunction = HostFunction<FnArgs<(String, String)>>;
+/// Asks the host's helpers; resolves to JSON.
+type PrepareFunction = ThreadsafeFunction<(), Promise<String>, (), Status, false, true>;
+
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("claude-k8s")
+            .enable_all()
+            .build()
+            .expect("the operating system gives this process no threads")
+    })
+}
+
+fn runner() -> &'static Runner<KubeClusters> {
+    static RUNNER: OnceLock<Runner<KubeClusters>> = OnceLock::new();
+    RUNNER.get_or_init(|| Runner::new(KubeClusters::default()))
+}
+
+/// The host's hold on one run.
+///
+/// Node drops it with the environment it was made in; a run whose environment is gone is given up, and its Job
+/// left alone for the next host to attach to.
+#[napi]
+pub struct RunControl {
+    cancel: CancellationToken,
+    gone: CancellationToken,
+}
+
+#[napi]
+impl RunControl {
+    /// A hold on a run that has not started.
+    #[napi(constructor)]
+    #[allow(clippy::new_without_default)] // JavaScript has no use for a default
+    pub fn new() -> Self {
+        Self { cancel: CancellationToken::new(), gone: CancellationToken::new() }
+    }
+
+    /// Cancels the run: its Job is deleted, and the run resolves when the pod is gone.
+    #[napi]
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// To be called after the run has settled: keeps this object alive until then.
+    #[napi]
+    pub fn release(&self) {}
+}
+
+impl Drop for RunControl {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
+}
+
+/// Runs one agent run; resolves to the adapter's result.
+///
+/// `request` is the JSON of what the host passed; `log`, `meta` and `link` resolve to the text of their error.
+#[napi(ts_return_type = "Promise<object>")]
+pub fn execute<'env>(
+    env: &'env Env,
+    request: String,
+    control: &RunControl,
+    #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")] log: LogFunction,
+    #[napi(ts_arg_type = "(meta: object) => Promise<string | undefined>")] meta: MetaFunction,
+    #[napi(ts_arg_type = "() => Promise<string>")] prepare: PrepareFunction,
+    #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
+    link: LinkFunction,
+) -> napi::Result<PromiseRaw<'env, Value>> {
+    let cancel = control.cancel.clone();
+    let gone = control.gone.clone();
+    let host = Arc::new(host::NodeHost { log, meta, prepare, link });
+    env.spawn_future(on_own_runtime(async move {
+        tokio::select! {
+            outcome = runner().execute(&request, host, cancel) => {
+                outcome.map(|outcome| outcome.to_json()).map_err(|error| error.to_string())
+            }
+            () = gone.cancelled() => Err("the environment of this run is gone".to_owned()),
+        }
+    }))
+}
+
+/// Checks what runs will need; resolves to the list of checks.
+#[napi(ts_return_type = "Promise<object[]>")]
+pub fn test_environment(env: &Env, request: String) -> napi::Result<PromiseRaw<'_, Value>> {
+    env.spawn_future(on_own_runtime(async move {
+        let checks = runner().test_environment(&request).await;
+        serde_json::to_value(checks).map_err(|error| error.to_string())
+    }))
+}
+
+/// Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names.
+#[napi(ts_return_type = "Promise<string[]>")]
+pub fn shutdown(env: &Env) -> napi::Result<PromiseRaw<'_, Vec<String>>> {
+    env.spawn_future(on_own_runtime(async move {
+        Ok(runner().shutdown().await.into_iter().map(|job| job.job_name).collect())
+    }))
+}
+
+/// The names of the Jobs of all runs under way in this process.
+#[napi(catch_unwind)]
+pub fn active_jobs() -> Vec<String> {
+    runner().active_jobs().into_iter().map(|job| job.job_name).collect()
+}
+
+/// Runs a future on our runtime and turns its error into a JavaScript one.
+async fn on_own_runtime<T: Send + 'static>(
+    work: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> napi::Result<T> {
+    match runtime().spawn(work).await {
+        Ok(done) => done.map_err(Error::from_reason),
+        Err(error) => Err(Error::from_reason(format!("claude_k8s: internal error: {error}"))),
+    }
+}

@@ -1,0 +1,59 @@
+//! Asking Paperclip's own API whether a run was cancelled.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::Request;
+use http::header::{ACCEPT, AUTHORIZATION};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::run::{StatusAnswer, StatusQuery};
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<bytes::Bytes>>;
+
+/// How long an answer may take; the next question comes 15 s later.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A run object is a few KiB; anything larger is not one.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+fn client() -> Option<&'static HttpClient> {
+    static CLIENT: OnceLock<Option<HttpClient>> = OnceLock::new();
+    CLIENT
+        .get_or_init(|| {
+            let tls = hyper_rustls::HttpsConnectorBuilder::new()
+                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+                .ok()?
+                .https_or_http()
+                .enable_http1()
+                .build();
+            let client = Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(60))
+                .build(tls);
+            Some(client)
+        })
+        .as_ref()
+}
+
+pub(super) async fn ask(query: StatusQuery<'_>) -> StatusAnswer {
+    tokio::time::timeout(LIMIT, answer(query)).await.ok().flatten().unwrap_or(StatusAnswer::Unreachable)
+}
+
+async fn answer(query: StatusQuery<'_>) -> Option<StatusAnswer> {
+    let request = Request::get(format!("{}/api/heartbeat-runs/{}", query.api_url, query.run_id))
+        .header(AUTHORIZATION, format!("Bearer {}", query.token))
+        .header(ACCEPT, "application/json")
+        .body(Empty::new())
+        .ok()?;
+    let response = client()?.request(request).await.ok()?;
+    if !response.status().is_success() {
+        return Some(StatusAnswer::Refused(response.status().as_u16()));
+    }
+    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.ok()?.to_bytes();
+    let run: serde_json::Value = serde_json::from_slice(&body).ok()?;
+    Some(StatusAnswer::Status(run.get("status").and_then(|status| status.as_str()).map(str::to_owned)))
+}

@@ -1,0 +1,154 @@
+//! What the host asks for: one run, its agent, its configuration.
+//!
+//! Configuration has two stages. The host's JSON is raw: every field may be missing or of the wrong type. It
+//! is resolved exactly once, by [`Request::parse`]; behind that point every value is of its type, inside its
+//! bounds and acceptable to Kubernetes, so no later room checks a setting again.
+
+mod config;
+mod context;
+mod error;
+pub(crate) mod js;
+mod label;
+mod syntax;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+pub(crate) use config::RESERVED_LABEL_PREFIXES;
+pub use config::{Config, HostShutdown, Resources};
+pub use context::Context;
+pub use error::RequestError;
+pub use label::{MAX_LABEL_LEN, sanitize_label_value};
+
+/// One run as the host asked for it, resolved.
+///
+/// Its JSON has the fields `runId`, `agent {id, companyId, name}`, `runtime {sessionId, sessionParams}`,
+/// `config`, `context`, `authToken`, `hostEnv` (name → value) and `tmpDir`. Everything may be absent; an
+/// absent string is empty.
+#[derive(Clone)]
+pub struct Request {
+    /// The host's id of this run, raw.
+    pub run_id: String,
+    /// The agent that runs.
+    pub agent: Agent,
+    /// The Claude session to resume; empty when this run starts a new one.
+    pub session_id: String,
+    /// The adapter's settings.
+    pub config: Config,
+    /// What woke the agent and where it works.
+    pub context: Context,
+    /// The agent's token for the host's API, when the host issued one. Never empty.
+    pub auth_token: Option<String>,
+    /// The environment of the host's own process.
+    pub host_env: HostEnv,
+}
+
+/// The agent a run belongs to. All three are the host's raw values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agent {
+    /// Unique id, normally a UUID.
+    pub id: String,
+    /// Id of the company that owns the agent.
+    pub company_id: String,
+    /// The name people read.
+    pub name: String,
+}
+
+/// The environment of the host's own process, needed to tell which configured variables are copies of it.
+#[derive(Clone, Default)]
+pub struct HostEnv {
+    /// Every variable of the host's process.
+    pub vars: BTreeMap<String, String>,
+    /// The host's directory for temporary files; empty when unknown.
+    pub tmp_dir: String,
+}
+
+impl HostEnv {
+    /// The host's own value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str)
+    }
+}
+
+impl Request {
+    /// Reads and resolves the host's JSON.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not a JSON object, or when a setting has the right type but a value that can not
+    /// work. A setting of the wrong type falls back to its default, which [`Config::notes`] then mentions.
+    pub fn parse(json: &str) -> Result<Self, RequestError> {
+        let Value::Object(raw) = js::parse_json(json).map_err(RequestError::Json)? else {
+            return Err(RequestError::NotAnObject);
+        };
+        let runtime = js::object(raw.get("runtime"));
+        let agent = js::object(raw.get("agent"));
+        let field = |map: Option<&Map<String, Value>>, key: &str| {
+            map.and_then(|map| js::text(map.get(key))).unwrap_or_default().to_owned()
+        };
+
+        let resumed = runtime
+            .and_then(|runtime| js::object(runtime.get("sessionParams")))
+            .and_then(|params| js::text(params.get("sessionId")));
+        let session_id = resumed.map_or_else(|| field(runtime, "sessionId"), str::to_owned);
+
+        let vars = js::object(raw.get("hostEnv")).into_iter().flatten();
+        let vars = vars.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+
+        Ok(Self {
+            run_id: field(Some(&raw), "runId"),
+            agent: Agent {
+                id: field(agent, "id"),
+                company_id: field(agent, "companyId"),
+                name: field(agent, "name"),
+            },
+            session_id,
+            config: Config::resolve(js::object(raw.get("config")).unwrap_or(&Map::new()))?,
+            context: Context::new(js::object(raw.get("context")).cloned().unwrap_or_default()),
+            auth_token: js::text(raw.get("authToken")).map(str::to_owned),
+            host_env: HostEnv { vars: vars.collect(), tmp_dir: field(Some(&raw), "tmpDir") },
+        })
+    }
+
+    /// The task's id as a label value; `None` without a task or when nothing usable is left of its id.
+    pub fn task_label(&self) -> Option<String> {
+        sanitize_label_value(self.context.task_id()?, MAX_LABEL_LEN)
+    }
+
+    /// The resumed session's id as a label value; `None` for a new session.
+    pub fn session_label(&self) -> Option<String> {
+        sanitize_label_value(&self.session_id, MAX_LABEL_LEN)
+    }
+
+    /// The run's id as a label value. Jobs are told apart by this form, never by the raw id.
+    pub fn run_label(&self) -> Option<String> {
+        sanitize_label_value(&self.run_id, MAX_LABEL_LEN)
+    }
+
+    /// The agent's id as a label value; without one no Job can be found again, so no run may start.
+    pub fn agent_label(&self) -> Option<String> {
+        sanitize_label_value(&self.agent.id, MAX_LABEL_LEN)
+    }
+}
+
+// Tokens and configured variables are secrets: they have no place in a panic message or a log.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("run_id", &self.run_id)
+            .field("agent", &self.agent)
+            .field("session_id", &self.session_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HostEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostEnv").field("tmp_dir", &self.tmp_dir).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,524 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse(request: Value) -> Request {
+    Request::parse(&request.to_string()).unwrap()
+}
+
+fn config(config: Value) -> Config {
+    parse(json!({"config": config})).config
+}
+
+#[track_caller]
+fn refused(config: Value, message: &str) {
+    let request = json!({"config": config}).to_string();
+    match Request::parse(&request) {
+        Ok(_) => panic!("{request} should be refused"),
+        Err(error) => assert_eq!(error.to_string(), format!("Invalid adapter config: {message}")),
+    }
+}
+
+fn pairs(want: &[(&str, &str)]) -> Vec<(String, String)> {
+    want.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn an_empty_request_has_every_default() {
+    let request = parse(json!({}));
+    assert_eq!((request.run_id.as_str(), request.session_id.as_str()), ("", ""));
+    assert_eq!(request.agent, Agent::default());
+    assert_eq!(request.auth_token, None);
+    assert!(request.config == Config::default());
+    assert_eq!(request.task_label(), None);
+    assert_eq!(request.agent_label(), None);
+}
+
+#[test]
+fn the_whole_request() {
+    let request = parse(json!({
+        "runId": "run 1", "agent": {"id": "a@1", "companyId": "c", "name": "Ann"},
+        "runtime": {"sessionId": "s1", "sessionParams": null}, "config": null, "context": [],
+        "authToken": "t", "hostEnv": {"PATH": "/bin", "N": 1}, "tmpDir": "/tmp"}));
+    assert_eq!(request.run_label().as_deref(), Some("run1"));
+    assert_eq!(request.agent_label().as_deref(), Some("a1"));
+    assert_eq!(request.session_label().as_deref(), Some("s1"));
+    assert_eq!(request.auth_token.as_deref(), Some("t"));
+    assert_eq!(request.host_env.get("PATH"), Some("/bin"));
+    assert_eq!(request.host_env.get("N"), None);
+    assert_eq!(request.host_env.tmp_dir, "/tmp");
+    assert!(!format!("{request:?}").contains("\"t\""), "tokens are not printed");
+}
+
+#[test]
+fn session_ids() {
+    for (runtime, want) in [
+        (json!({"sessionId": "old", "sessionParams": {"sessionId": "new"}}), "new"),
+        (json!({"sessionId": "old", "sessionParams": {"sessionId": ""}}), "old"),
+        (json!({"sessionId": "old", "sessionParams": {"sessionId": 7}}), "old"),
+        (json!({"sessionId": "old", "sessionParams": []}), "old"),
+        (json!({"sessionId": null}), ""),
+        (json!(null), ""),
+    ] {
+        assert_eq!(parse(json!({"runtime": runtime})).session_id, want, "{runtime}");
+    }
+}
+
+// B9: one task id for label and environment.
+#[test]
+fn task_ids() {
+    for (context, want) in [
+        (json!({"taskId": "t", "issueId": "i"}), Some("t")),
+        (json!({"taskId": "", "issueId": "i"}), Some("i")),
+        (json!({"taskId": "  ", "issueId": "i"}), Some("i")),
+        (json!({"taskId": 5, "issueId": " i "}), Some("i")),
+        (json!({"taskId": null}), None),
+        (json!({"issueId": "é"}), None),
+    ] {
+        assert_eq!(parse(json!({"context": context})).task_label().as_deref(), want, "{context}");
+    }
+}
+
+#[test]
+fn context_fields() {
+    let context = parse(json!({"context": {
+        "a": " x ", "blank": " ", "n": 1, "nothing": null,
+        "paperclipWorkspace": {"cwd": " /w ", "source": " s "}}}))
+    .context;
+    assert_eq!(context.text("a"), Some("x"));
+    assert_eq!(context.text("blank"), None);
+    assert_eq!(context.first_text("nothing", "a"), Some("x"));
+    assert_eq!(context.first_text("blank", "a"), None);
+    assert_eq!(context.first_text("n", "a"), None);
+    assert_eq!(context.workspace_cwd(), Some(" /w "));
+    assert_eq!(context.workspace_text("source"), Some("s"));
+}
+
+#[test]
+fn no_request_at_all() {
+    assert_eq!(Request::parse("[]").unwrap_err().to_string(), "The run request is not a JSON object");
+    let error = Request::parse("{").unwrap_err().to_string();
+    assert!(error.starts_with("The run request is not valid JSON: "), "{error}");
+}
+
+#[test]
+fn a_cut_emoji_in_the_context_is_no_error() {
+    let request = Request::parse(r#"{"context":{"wakeReason":"cut \ud83d"}}"#).unwrap();
+    assert_eq!(request.context.text("wakeReason"), Some("cut \u{fffd}"));
+}
+
+#[test]
+fn settings_of_the_right_type() {
+    let got = config(json!({
+        "timeoutSec": 90, "graceSec": 0.5, "retainJobs": true, "reattachOrphanedJobs": false,
+        "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "kubeconfig": "/k", "namespace": "agents-1",
+        "secretRef": "my.secret", "instructionsFilePath": "  /i.md\n", "model": "m", "effort": "high",
+        "maxTurnsPerRun": 12, "dangerouslySkipPermissions": false, "extraArgs": ["--a", "", "b c"],
+        "cwd": "/w", "image": "r/i:1", "imagePullPolicy": "Always", "serviceAccountName": "sa",
+        "ttlSecondsAfterFinished": 60, "enableRtk": true, "rtkMaxOutputBytes": 1000}));
+    let want = Config {
+        timeout_sec: 90.0,
+        grace_sec: 0.5,
+        retain_jobs: true,
+        reattach_orphaned_jobs: false,
+        host_shutdown: HostShutdown::Leave,
+        unschedulable_grace: Duration::from_millis(1500),
+        kubeconfig: Some("/k".into()),
+        namespace: Some("agents-1".into()),
+        secret_ref: "my.secret".into(),
+        instructions_file_path: Some("/i.md".into()),
+        model: "m".into(),
+        effort: "high".into(),
+        max_turns_per_run: Some(12),
+        dangerously_skip_permissions: false,
+        extra_args: vec!["--a".into(), "".into(), "b c".into()],
+        cwd: Some("/w".into()),
+        image: Some("r/i:1".into()),
+        image_pull_policy: "Always".into(),
+        service_account_name: Some("sa".into()),
+        ttl_seconds_after_finished: 60,
+        enable_rtk: true,
+        rtk_max_output_bytes: 1000,
+        ..Config::default()
+    };
+    assert!(got == want, "{:?}", got.notes);
+}
+
+#[test]
+fn empty_texts_and_nulls_are_unset() {
+    let got = config(json!({
+        "namespace": "", "image": "", "imagePullPolicy": "", "hostShutdown": "", "serviceAccountName": null,
+        "tolerations": "  ", "labels": "", "nodeSelector": " \n ", "instructionsFilePath": " ", "secretRef": "",
+        "resources.limits.cpu": "", "resources": {"limits": {"cpu": "", "memory": null}}, "timeoutSec": null,
+        "env": null, "extraArgs": null}));
+    assert!(got == Config::default(), "{:?}", got.notes);
+}
+
+#[test]
+fn wrong_types_fall_back_and_are_mentioned() {
+    let got = config(json!({
+        "timeoutSec": "90", "retainJobs": "true", "namespace": 5, "model": ["m"], "extraArgs": "--a",
+        "tolerations": {"key": "k"}, "labels": [1], "nodeSelector": {"disk": true, "zone": "a"}, "env": "A=1",
+        "resources.requests.cpu": 2, "hostShutdown": false, "maxTurnsPerRun": true}));
+    let want =
+        Config { node_selector: pairs(&[("zone", "a")]), notes: got.notes.clone(), ..Config::default() };
+    assert!(got == want);
+    for note in [
+        "config.timeoutSec ignored: it is a string, not a number",
+        "config.retainJobs ignored: it is a string, not true or false",
+        "config.namespace ignored: it is a number, not a string",
+        "config.extraArgs ignored: it is a string, not an array of strings",
+        "config.nodeSelector.disk ignored: it is a boolean, not a string",
+        "config.env ignored: it is a string, not an object",
+    ] {
+        assert!(got.notes.iter().any(|got| got == note), "{note}: {:?}", got.notes);
+    }
+    assert_eq!(got.notes.len(), 12);
+}
+
+// Defect 14: the host's form says thinkingEffort, and 0 for a number nobody typed.
+#[test]
+fn defect_14_effort_has_two_names() {
+    assert_eq!(config(json!({"thinkingEffort": "low"})).effort, "low");
+    assert_eq!(config(json!({"effort": "", "thinkingEffort": "low"})).effort, "low");
+    assert_eq!(config(json!({"effort": "high", "thinkingEffort": "low"})).effort, "high");
+}
+
+#[test]
+fn defect_14_zero_of_an_untouched_form_is_unset() {
+    let got = config(json!({
+        "ttlSecondsAfterFinished": 0, "maxTurnsPerRun": 0, "rtkMaxOutputBytes": 0, "timeoutSec": 0,
+        "unschedulableGraceSec": 0}));
+    let note = "ttlSecondsAfterFinished 0 counts as unset: finished Jobs are kept for 300 s";
+    assert!(got == Config { notes: vec![note.into()], ..Config::default() }, "{:?}", got.notes);
+
+    let got = config(json!({"rtkMaxOutputBytes": 0, "enableRtk": true}));
+    assert_eq!(got.rtk_max_output_bytes, 50_000);
+    assert_eq!(got.notes, ["rtkMaxOutputBytes 0 counts as unset: tool output is cut at 50000 bytes"]);
+    assert_eq!(config(json!({"maxTurnsPerRun": -1})).max_turns_per_run, None);
+}
+
+#[test]
+fn defect_14_tolerations_come_as_array_or_text() {
+    let array = json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+                       {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5, "value": null}]);
+    let text = config(json!({"tolerations": array.to_string()})).tolerations;
+    assert_eq!(text, config(json!({"tolerations": array})).tolerations);
+    assert_eq!(
+        serde_json::to_value(&text).unwrap(),
+        json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+               {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}])
+    );
+    assert!(config(json!({"tolerations": []})).tolerations.is_empty());
+    assert!(config(json!({"tolerations": "[]"})).tolerations.is_empty());
+}
+
+// B8: the form writes dotted keys, people write nested objects.
+#[test]
+fn b8_resources_come_flat_or_nested() {
+    let got = config(json!({
+        "resources.requests.cpu": "250m",
+        "resources": {"requests": {"cpu": "9", "memory": "512Mi"}, "limits": {"memory": "1Gi", "cpu": 2}}}));
+    let want = Resources {
+        requests_cpu: "250m".into(),
+        requests_memory: "512Mi".into(),
+        limits_cpu: "4000m".into(),
+        limits_memory: "1Gi".into(),
+    };
+    assert_eq!(got.resources, want);
+    assert_eq!(got.notes.len(), 1, "{:?}", got.notes);
+}
+
+#[test]
+fn defaults_of_resources_give_way() {
+    let got = config(json!({"resources.requests.cpu": "6", "resources.limits.memory": "1Gi"}));
+    let want = Resources {
+        requests_cpu: "6".into(),
+        requests_memory: "1Gi".into(),
+        limits_cpu: "6".into(),
+        limits_memory: "1Gi".into(),
+    };
+    assert_eq!(got.resources, want);
+    assert_eq!(
+        got.notes,
+        [
+            "resources.requests.cpu 6 is above the default limit 4000m: resources.limits.cpu is 6 too",
+            "resources.limits.memory 1Gi is below the default request 2Gi: resources.requests.memory is 1Gi too",
+        ]
+    );
+    let equal = config(json!({"resources.requests.cpu": "100m", "resources.limits.cpu": "0.1"}));
+    assert!(equal.notes.is_empty());
+}
+
+#[test]
+fn keys_and_values_come_as_object_json_or_lines() {
+    let want = pairs(&[("disk", "ssd"), ("zone", "a=b"), ("empty", "")]);
+    // `a=b` is no label value, so the shape is tested with labels that are not sent to Kubernetes.
+    let reserved = |entries: &[(String, String)]| -> Vec<(String, String)> {
+        entries.iter().map(|(key, value)| (format!("paperclip.io/{key}"), value.clone())).collect()
+    };
+    let want = reserved(&want);
+    let object: Map<String, Value> = want.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let lines = "# comment\r\n paperclip.io/disk = hdd \r\n\n\tpaperclip.io/zone=a=b\npaperclip.io/empty=\n\
+                 paperclip.io/disk=ssd";
+    for labels in [json!(object), json!(Value::from(object.clone()).to_string()), json!(lines)] {
+        let got = config(json!({"labels": labels}));
+        assert_eq!(got.labels, want, "{labels}");
+        assert!(got.notes.is_empty(), "{:?}", got.notes);
+    }
+    let got = config(json!({"nodeSelector": "disk=ssd\n=x\nnonsense"}));
+    assert_eq!(got.node_selector, pairs(&[("disk", "ssd")]));
+    assert_eq!(got.notes.len(), 2);
+    assert_eq!(config(json!({"nodeSelector": "[1]"})).node_selector, []);
+}
+
+#[test]
+fn env_keeps_order_and_empty_strings() {
+    let got = config(json!({"env": {"Z": "1", "A": "", "N": 5, "O": {"type": "plain"}}}));
+    assert_eq!(got.env, pairs(&[("Z", "1"), ("A", "")]));
+    assert_eq!(got.notes.len(), 2);
+}
+
+#[test]
+fn settings_that_can_not_work() {
+    let seconds = "must be between 0 and 2147483647 seconds";
+    let subdomain = "a name is at most 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part \
+                     between dots";
+    let label_key = "a label's key is at most 63 letters, digits, -, _ and ., with a letter or digit at both ends \
+                     and optionally a DNS name and / before it";
+    let label_value =
+        "a label's value is at most 63 letters, digits, -, _ and ., with a letter or digit at both ends";
+    let quantity = "must be a Kubernetes quantity such as 500m, 0.5, 512Mi or 2Gi, not negative";
+    let nul = "a NUL character can be in no argument, path or variable";
+    let no_array = "must be a JSON array of tolerations";
+    for (config, message) in [
+        (json!({"timeoutSec": -1}), format!("timeoutSec = -1: {seconds}")),
+        (json!({"graceSec": -0.5}), format!("graceSec = -0.5: {seconds}")),
+        (json!({"timeoutSec": 1e300}), format!("timeoutSec = 1e+300: {seconds}")),
+        (json!({"unschedulableGraceSec": -3}), format!("unschedulableGraceSec = -3: {seconds}")),
+        (
+            json!({"ttlSecondsAfterFinished": -1}),
+            "ttlSecondsAfterFinished = -1: must be a whole number between 0 and 2147483647".into(),
+        ),
+        (
+            json!({"ttlSecondsAfterFinished": 1.5}),
+            "ttlSecondsAfterFinished = 1.5: must be a whole number between 0 and 2147483647".into(),
+        ),
+        (
+            json!({"maxTurnsPerRun": 2.5}),
+            "maxTurnsPerRun = 2.5: must be a whole number between 0 and 9007199254740991".into(),
+        ),
+        (
+            json!({"rtkMaxOutputBytes": -5}),
+            "rtkMaxOutputBytes = -5: must be a whole number between 0 and 9007199254740991".into(),
+        ),
+        (
+            json!({"imagePullPolicy": "Sometimes"}),
+            "imagePullPolicy = \"Sometimes\": must be one of IfNotPresent, Always, Never".into(),
+        ),
+        (json!({"hostShutdown": "stay"}), "hostShutdown = \"stay\": must be one of delete, leave".into()),
+        (
+            json!({"namespace": "My NS"}),
+            "namespace = \"My NS\": a namespace is at most 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+                .into(),
+        ),
+        (json!({"serviceAccountName": "Sa"}), format!("serviceAccountName = \"Sa\": {subdomain}")),
+        (json!({"secretRef": "a/b"}), format!("secretRef = \"a/b\": {subdomain}")),
+        (json!({"image": "a b"}), "image = \"a b\": an image name has no spaces".into()),
+        (json!({"labels": {"a b": "c"}}), format!("labels = \"a b\": {label_key}")),
+        (json!({"labels": "a=b c"}), format!("labels.a = \"b c\": {label_value}")),
+        (
+            json!({"labels": {"job-name": "x"}}),
+            "labels = \"job-name\": Kubernetes' Job controller sets this label by itself".into(),
+        ),
+        (json!({"nodeSelector": {"k": "-"}}), format!("nodeSelector.k = \"-\": {label_value}")),
+        (json!({"resources.limits.cpu": "lots"}), format!("resources.limits.cpu = \"lots\": {quantity}")),
+        (
+            json!({"resources": {"requests": {"memory": "-1Gi"}}}),
+            format!("resources.requests.memory = \"-1Gi\": {quantity}"),
+        ),
+        (
+            json!({"resources.requests.cpu": "2", "resources.limits.cpu": "500m"}),
+            "resources.requests.cpu = \"2\": must not exceed resources.limits.cpu (500m)".into(),
+        ),
+        (json!({"extraArgs": ["a", "b\0"]}), format!("extraArgs[1] = \"b\\u0000\": {nul}")),
+        (json!({"model": "\0"}), format!("model = \"\\u0000\": {nul}")),
+        (
+            json!({"env": {"A B": "x"}}),
+            "env = \"A B\": a variable's name is made of letters, digits, _, - and ., and begins with no digit".into(),
+        ),
+        (json!({"env": {"KEY": "s3cret\0"}}), format!("env.KEY = (hidden): {nul}")),
+        (json!({"tolerations": "{}"}), format!("tolerations = \"{{}}\": {no_array}")),
+        (
+            json!({"tolerations": "gpu"}),
+            format!("tolerations = \"gpu\": {no_array} (expected value at line 1 column 1)"),
+        ),
+        (json!({"tolerations": ["gpu"]}), "tolerations[0] = \"gpu\": must be an object".into()),
+        (json!({"tolerations": [{"key": 1}]}), "tolerations[0].key = 1: must be a string".into()),
+        (
+            json!({"tolerations": [{"key": "k"}, {"key": "k", "operator": "In"}]}),
+            "tolerations[1].operator = \"In\": must be Exists or Equal".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "effect": "noschedule"}]}),
+            "tolerations[0].effect = \"noschedule\": must be NoSchedule, PreferNoSchedule or NoExecute".into(),
+        ),
+        (
+            json!({"tolerations": [{"value": "v"}]}),
+            "tolerations[0].operator = \"\": must be Exists when there is no key".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k!", "operator": "Exists"}]}),
+            "tolerations[0].key = \"k!\": must be the key of a taint".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}),
+            "tolerations[0].value = \"v\": must be absent with the operator Exists".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "value": "v v"}]}),
+            "tolerations[0].value = \"v v\": must be the value of a taint".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "tolerationSeconds": 5}]}),
+            "tolerations[0].tolerationSeconds = 5: has a meaning only with the effect NoExecute".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "effect": "NoExecute", "tolerationSeconds": 1.5}]}),
+            "tolerations[0].tolerationSeconds = 1.5: must be a whole number of seconds".into(),
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "effects": "NoExecute"}]}),
+            "tolerations[0].effects = \"NoExecute\": known are key, operator, value, effect and tolerationSeconds".into(),
+        ),
+    ] {
+        refused(config, &message);
+    }
+}
+
+#[test]
+fn long_values_are_shortened() {
+    let error = Request::parse(&json!({"config": {"namespace": "é".repeat(500)}}).to_string()).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("namespace = \"{}…: a namespace", "é".repeat(79))),
+        "{error}"
+    );
+}
+
+#[test]
+fn fractions_of_a_deadline_are_mentioned() {
+    let got = config(json!({"timeoutSec": 1.5}));
+    assert_eq!(got.timeout_sec, 1.5);
+    assert_eq!(got.notes, ["timeoutSec 1.5: Kubernetes counts whole seconds, the Job's deadline is 2"]);
+}
+
+/// Any JSON, with a taste for what settings look like.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (-2i64..5000).prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        "[a-z]{1,8}(=[a-z]{0,4})?".prop_map(Value::from),
+        "[0-9.]{1,4}[a-zA-Z]{0,2}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "delete",
+            "leave",
+            "Always",
+            "[]",
+            "[{\"operator\":\"Exists\"}]",
+            "Exists",
+            "\0"
+        ])
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let key = prop_oneof![
+            "\\PC{0,6}",
+            prop::sample::select(vec![
+                "requests", "limits", "cpu", "memory", "key", "operator", "effect", "value"
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..4)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_config_is_resolved_or_refused(
+        settings in prop::collection::vec((prop::sample::select(KEYS.to_vec()), any_json()), 0..8),
+    ) {
+        let config: Map<String, Value> = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        match Config::resolve(&config) {
+            Ok(config) => {
+                prop_assert!(config.timeout_sec >= 0.0 && config.grace_sec >= 0.0);
+                prop_assert!(config.ttl_seconds_after_finished > 0 && config.rtk_max_output_bytes > 0);
+                for (key, value) in &config.node_selector {
+                    prop_assert!(syntax::is_label_key(key) && syntax::is_label_value(value));
+                }
+                for (name, value) in &config.env {
+                    prop_assert!(syntax::is_env_name(name) && !value.contains('\0'));
+                }
+            }
+            Err(RequestError::Config { key, .. }) => {
+                prop_assert!(KEYS.iter().any(|known| key.starts_with(known)), "{}", key);
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+
+    #[test]
+    fn any_json_is_a_request_or_refused(json in any_json(), text in "\\PC{0,40}") {
+        let _ = Request::parse(&json.to_string());
+        let _ = Request::parse(&text);
+        let _ = Request::parse(&json!({"runtime": json, "agent": json, "hostEnv": json, "context": json}).to_string());
+    }
+}
+
+/// Every setting.
+const KEYS: [&str; 35] = [
+    "timeoutSec",
+    "graceSec",
+    "retainJobs",
+    "reattachOrphanedJobs",
+    "hostShutdown",
+    "unschedulableGraceSec",
+    "kubeconfig",
+    "namespace",
+    "secretRef",
+    "instructionsFilePath",
+    "model",
+    "effort",
+    "thinkingEffort",
+    "maxTurnsPerRun",
+    "dangerouslySkipPermissions",
+    "extraArgs",
+    "env",
+    "cwd",
+    "image",
+    "imagePullPolicy",
+    "serviceAccountName",
+    "ttlSecondsAfterFinished",
+    "resources",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "resources.limits.cpu",
+    "resources.limits.memory",
+    "nodeSelector",
+    "tolerations",
+    "labels",
+    "enableRtk",
+    "rtkMaxOutputBytes",
+    "paperclipRuntimeSkills",
+    "promptTemplate",
+    "unknown",
+];

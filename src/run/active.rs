@@ -1,0 +1,91 @@
+//! The Jobs that runs of this process have under way: what a host that shuts down must think of.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cleanup::Owned;
+use crate::cluster::Cluster;
+use crate::request::{HostShutdown, Request};
+
+/// A Job under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveJob {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub job_name: String,
+    /// The prompt Secret that belongs to it.
+    pub prompt_secret: Option<String>,
+    /// Whether a host that shuts down deletes it.
+    pub deleted_on_shutdown: bool,
+}
+
+struct Entry<C> {
+    cluster: Arc<C>,
+    uid: Option<String>,
+    job: ActiveJob,
+}
+
+/// All Jobs under way, by an id of their owner.
+pub(crate) struct ActiveJobs<C> {
+    entries: Mutex<HashMap<u64, Entry<C>>>,
+}
+
+impl<C> Default for ActiveJobs<C> {
+    fn default() -> Self {
+        Self { entries: Mutex::default() }
+    }
+}
+
+impl<C: Cluster> ActiveJobs<C> {
+    pub(super) fn add(&self, owned: &Owned<C>, request: &Request) {
+        let Some(job) = owned.job() else { return };
+        let config = &request.config;
+        let entry = Entry {
+            cluster: job.cluster,
+            uid: job.uid,
+            job: ActiveJob {
+                namespace: job.namespace,
+                job_name: job.name,
+                prompt_secret: owned.secret_name(),
+                deleted_on_shutdown: config.host_shutdown == HostShutdown::Delete && !config.retain_jobs,
+            },
+        };
+        self.lock().insert(owned.id(), entry);
+    }
+
+    pub(super) fn remove(&self, owned: &Owned<C>) {
+        self.lock().remove(&owned.id());
+    }
+
+    pub(super) fn list(&self) -> Vec<ActiveJob> {
+        self.lock().values().map(|entry| entry.job.clone()).collect()
+    }
+
+    /// Deletes every entry's Job, then its Secret; errors are ignored, the Job's TTL and the Secret's owner
+    /// reference are the net below.
+    pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
+        let doomed: Vec<Entry<C>> = {
+            let mut entries = self.lock();
+            let ids: Vec<u64> = entries
+                .iter()
+                .filter(|(_, entry)| entry.job.deleted_on_shutdown)
+                .map(|(id, _)| *id)
+                .collect();
+            ids.into_iter().filter_map(|id| entries.remove(&id)).collect()
+        };
+        futures::future::join_all(doomed.into_iter().map(|entry| async move {
+            let Entry { cluster, uid, job } = entry;
+            let _ = cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()).await;
+            if let Some(secret) = &job.prompt_secret {
+                let _ = cluster.delete_secret(&job.namespace, secret).await;
+            }
+            job
+        }))
+        .await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry<C>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,327 @@
+//! The prompt bundle: instructions and skills laid out once per content on the shared volume (contract section 7).
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::Host;
+use super::log::Log;
+use crate::manifest::{PromptBundle, Skill};
+
+/// What a bundle is made of.
+#[derive(Debug, Clone)]
+pub struct BundleInput {
+    /// `agent.companyId`, a path segment of the bundle.
+    pub company_id: String,
+    /// `PAPERCLIP_HOME`, or `None` for `{home}/.paperclip`.
+    pub paperclip_home: Option<String>,
+    /// The user's home folder.
+    pub user_home: String,
+    /// `PAPERCLIP_INSTANCE_ID`, or `None` for `default`.
+    pub instance_id: Option<String>,
+    /// Skills to link, in order.
+    pub skills: Vec<Skill>,
+    /// The agent's instructions with their directive.
+    pub instructions: Option<String>,
+}
+
+/// Why a bundle could not be made. The messages are the contract's (section 7.1).
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A path segment that would leave its folder or name none.
+    #[error("Invalid {field}: {why}")]
+    Segment {
+        /// `companyId` or `instanceId`.
+        field: &'static str,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// The file system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: String,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+    let path = path.display().to_string();
+    move |source| BundleError::Io { what, path, source }
+}
+
+/// Makes the bundle: hash, folders, links, instructions file.
+///
+/// # Errors
+/// See [`BundleError`]. A skill that cannot be linked is only warned about.
+pub(crate) async fn prepare<H: Host>(
+    input: BundleInput,
+    host: &H,
+    log: Option<&Log>,
+) -> Result<PromptBundle, BundleError> {
+    let hashed = input.clone();
+    let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref())).await?;
+    let root = root_of(&input)?.join(&key);
+    let skills_dir = root.join(".claude").join("skills");
+    tokio::fs::create_dir_all(&skills_dir).await.map_err(io_error("create", &skills_dir))?;
+    for skill in &input.skills {
+        let target = skills_dir.join(&skill.runtime_name);
+        let linked = host.link_skill(&skill.source, &target.display().to_string()).await;
+        if let (Err(error), Some(log)) = (linked, log) {
+            log.err(format!(
+                "[paperclip] Failed to materialize Claude skill \"{}\" into {}: {error}",
+                skill.key,
+                skills_dir.display()
+            ))
+            .await;
+        }
+    }
+    let mut instructions_file_path = None;
+    if let Some(text) = input.instructions.filter(|text| !text.is_empty()) {
+        let file = root.join("agent-instructions.md");
+        let written = file.clone();
+        blocking(move || write_instructions(&written, &text)).await?;
+        instructions_file_path = Some(file.display().to_string());
+    }
+    let root_dir = root.display().to_string();
+    Ok(PromptBundle { bundle_key: key, add_dir: root_dir.clone(), root_dir, instructions_file_path })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
+) -> Result<T, BundleError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(BundleError::Io {
+            what: "prepare",
+            path: "the prompt bundle".to_owned(),
+            source: io::Error::other(error),
+        })
+    })
+}
+
+/// `{home}/instances/{instance}/companies/{company}/claude-prompt-cache`, absolute.
+fn root_of(input: &BundleInput) -> Result<PathBuf, BundleError> {
+    let given = |value: &Option<String>| {
+        value.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let home = given(&input.paperclip_home)
+        .map_or_else(|| Path::new(&input.user_home).join(".paperclip"), PathBuf::from);
+    let instance = given(&input.instance_id).unwrap_or_else(|| "default".to_owned());
+    checked_segment("companyId", &input.company_id)?;
+    checked_segment("instanceId", &instance)?;
+    let root = home
+        .join("instances")
+        .join(instance)
+        .join("companies")
+        .join(&input.company_id)
+        .join("claude-prompt-cache");
+    std::path::absolute(&root).map_err(io_error("resolve", &root))
+}
+
+fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> {
+    let why = if value.trim().is_empty() {
+        "must not be empty"
+    } else if value.contains(['/', '\\']) {
+        "must not contain path separators"
+    } else if value.contains("..") {
+        "must not contain \"..\""
+    } else if value.contains('\0') {
+        "must not contain null bytes"
+    } else {
+        return Ok(());
+    };
+    Err(BundleError::Segment { field, why })
+}
+
+/// A damaged or older file is replaced (defects B23); a rename makes it appear whole.
+fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
+    if std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
+        return Ok(());
+    }
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.map_err(io_error("write", file))
+}
+
+/// SHA-256 over instructions and skill contents (recipe: contract section 7.2, byte order instead of collation
+/// as decided in A10), lower-case hex.
+fn bundle_key(skills: &[Skill], instructions: Option<&str>) -> Result<String, BundleError> {
+    let mut hash = Sha256::new();
+    hash.update("paperclip-claude-prompt-bundle:v1\n");
+    match instructions.filter(|text| !text.is_empty()) {
+        Some(text) => {
+            hash.update("instructions\n");
+            hash.update(text);
+            hash.update("\n");
+        }
+        None => hash.update("instructions:none\n"),
+    }
+    let mut sorted: Vec<&Skill> = skills.iter().collect();
+    sorted.sort_by(|a, b| a.runtime_name.as_bytes().cmp(b.runtime_name.as_bytes()));
+    for skill in sorted {
+        hash.update(format!("skill:{}:{}\n", skill.key, skill.runtime_name));
+        hash_path(&mut hash, Path::new(&skill.source), &skill.runtime_name, &mut HashSet::new())?;
+    }
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
+}
+
+fn hash_path(
+    hash: &mut Sha256,
+    path: &Path,
+    relative: &str,
+    visited: &mut HashSet<PathBuf>,
+) -> Result<(), BundleError> {
+    let meta = std::fs::symlink_metadata(path).map_err(io_error("read", path))?;
+    if meta.is_symlink() {
+        hash.update(format!("symlink:{relative}\n"));
+        return match std::fs::canonicalize(path) {
+            Ok(resolved) => hash_path(hash, &resolved, relative, visited),
+            Err(_) => {
+                hash.update("missing\n");
+                Ok(())
+            }
+        };
+    }
+    if meta.is_dir() {
+        hash.update(format!("dir:{relative}\n"));
+        let real = std::fs::canonicalize(path).map_err(io_error("resolve", path))?;
+        if !visited.insert(real) {
+            hash.update("loop\n");
+            return Ok(());
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(io_error("list", path))? {
+            names.push(entry.map_err(io_error("list", path))?.file_name());
+        }
+        names.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
+        for name in names {
+            let child = format!("{relative}/{}", name.to_string_lossy());
+            hash_path(hash, &path.join(&name), &child, visited)?;
+        }
+        return Ok(());
+    }
+    if meta.is_file() {
+        hash.update(format!("file:{relative}\n"));
+        let mut file = std::fs::File::open(path).map_err(io_error("open", path))?;
+        let mut buffer = [0u8; 64 * 1024];
+        loop {
+            let read = file.read(&mut buffer).map_err(io_error("read", path))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+        }
+        hash.update("\n");
+        return Ok(());
+    }
+    hash.update(format!("other:{relative}:{}\n", mode_of(&meta)));
+    Ok(())
+}
+
+#[cfg(unix)]
+fn mode_of(meta: &std::fs::Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    meta.mode()
+}
+
+#[cfg(not(unix))]
+fn mode_of(_: &std::fs::Metadata) -> u32 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temp(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("bundle-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("temp dir");
+        dir
+    }
+
+    #[test]
+    fn the_contracts_vectors() {
+        let key = |skills: &[Skill], text: Option<&str>| bundle_key(skills, text).expect("hash");
+        assert_eq!(key(&[], None), "08bef4f10ef56ac0d71c5532f0ff338dabc4e7e078ed011e240b9e8a1df1b5fe");
+        assert_eq!(key(&[], Some("")), key(&[], None));
+        assert_eq!(
+            key(&[], Some("hello")),
+            "5adf2440c0354f9730927bd3c8a705ca21b989ba577ca761f1e05bf6198b284a"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn every_kind_of_file_enters_the_hash_in_byte_order() {
+        let dir = temp("kinds");
+        std::fs::create_dir(dir.join("scripts")).expect("dir");
+        for (name, text) in [("SKILL.md", "# demo\n"), ("Readme.txt", "r"), ("scripts/a.sh", "echo a\n")] {
+            std::fs::write(dir.join(name), text).expect("file");
+        }
+        std::os::unix::fs::symlink("scripts", dir.join("link")).expect("link");
+        std::os::unix::fs::symlink("gone", dir.join("broken")).expect("link");
+        let skill = Skill {
+            key: "org/demo".to_owned(),
+            runtime_name: "demo".to_owned(),
+            source: dir.display().to_string(),
+        };
+        let expected = concat!(
+            "paperclip-claude-prompt-bundle:v1\ninstructions:none\nskill:org/demo:demo\n",
+            "dir:demo\nfile:demo/Readme.txt\nr\nfile:demo/SKILL.md\n# demo\n\n",
+            "symlink:demo/broken\nmissing\nsymlink:demo/link\ndir:demo/link\nfile:demo/link/a.sh\necho a\n\n",
+            "dir:demo/scripts\nloop\n"
+        );
+        let mut hex = String::new();
+        for byte in Sha256::digest(expected) {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        assert_eq!(bundle_key(&[skill], None).expect("hash"), hex);
+        std::fs::remove_dir_all(dir).expect("clean up");
+    }
+
+    #[test]
+    fn a_segment_that_would_leave_its_folder_is_refused() {
+        for (value, why) in [
+            ("", "must not be empty"),
+            ("   ", "must not be empty"),
+            ("..", "must not contain \"..\""),
+            ("../x", "must not contain path separators"),
+            ("a/b", "must not contain path separators"),
+            ("a\\b", "must not contain path separators"),
+            ("a\0b", "must not contain null bytes"),
+        ] {
+            let error = checked_segment("companyId", value).expect_err("refused").to_string();
+            assert_eq!(error, format!("Invalid companyId: {why}"));
+        }
+        assert!(checked_segment("companyId", "c-1").is_ok());
+    }
+
+    #[test]
+    fn damaged_instructions_are_written_again_and_no_temporary_file_stays() {
+        let dir = temp("instructions");
+        let file = dir.join("agent-instructions.md");
+        std::fs::write(&file, "dama").expect("file");
+        write_instructions(&file, "damaged no more").expect("write");
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "damaged no more");
+        assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 1);
+        std::fs::remove_dir_all(dir).expect("clean up");
+    }
+}

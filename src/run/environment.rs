@@ -1,0 +1,233 @@
+//! The environment test: what an operator sees before the first run (contract sections 8.7 and 8.8).
+
+use serde::Serialize;
+
+use super::{RunError, Runner};
+use crate::cluster::{AccessQuestion, Cluster, Clusters};
+use crate::request::Request;
+
+/// How grave a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Runs may work.
+    Warn,
+    /// Runs will fail.
+    Error,
+}
+
+/// One line of the test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Stable name.
+    pub code: &'static str,
+    /// How grave.
+    pub level: Level,
+    /// What was found.
+    pub message: String,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Check {
+    fn new(code: &'static str, level: Level, message: impl Into<String>) -> Self {
+        Self { code, level, message: message.into(), detail: None, hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// One permission that runs use.
+struct Permission {
+    code: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    verb: &'static str,
+    label: &'static str,
+    /// What the lack of it means: without the first ones no run works, the others make runs worse.
+    lack: Level,
+}
+
+const fn permission(
+    code: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    verb: &'static str,
+    label: &'static str,
+) -> Permission {
+    Permission { code, group, resource, verb, label, lack: Level::Error }
+}
+
+/// The contract's ten rows in its order, then the verbs it used without naming them.
+const PERMISSIONS: &[Permission] = &[
+    permission("k8s_rbac_job_create", "batch", "jobs", "create", "create Jobs"),
+    permission("k8s_rbac_job_delete", "batch", "jobs", "delete", "delete Jobs"),
+    permission("k8s_rbac_job_get", "batch", "jobs", "get", "get Jobs"),
+    permission("k8s_rbac_job_list", "batch", "jobs", "list", "list Jobs"),
+    permission("k8s_rbac_pod_list", "", "pods", "list", "list Pods"),
+    permission("k8s_rbac_pod_log", "", "pods/log", "get", "get Pod logs"),
+    permission("k8s_rbac_secret_create", "", "secrets", "create", "create Secrets"),
+    permission("k8s_rbac_secret_delete", "", "secrets", "delete", "delete Secrets"),
+    permission("k8s_rbac_secret_get", "", "secrets", "get", "get Secrets"),
+    permission("k8s_rbac_pvc_get", "", "persistentvolumeclaims", "get", "get PersistentVolumeClaims"),
+    Permission {
+        lack: Level::Warn,
+        ..permission("k8s_rbac_job_patch", "batch", "jobs", "patch", "patch Jobs")
+    },
+    Permission {
+        lack: Level::Warn,
+        ..permission("k8s_rbac_secret_patch", "", "secrets", "patch", "patch Secrets")
+    },
+];
+
+impl<K: Clusters> Runner<K> {
+    /// All checks, in a stable order: API, namespace, permissions, Secret, PVC. Everything after the API check
+    /// is asked at once. Never fails: what goes wrong is a check.
+    pub async fn test_environment(&self, request_json: &str) -> Vec<Check> {
+        let unreachable = |error: &dyn std::fmt::Display| {
+            vec![
+                Check::new("k8s_api_unreachable", Level::Error, format!("Cannot reach Kubernetes API: {error}"))
+                    .hint(
+                        "Ensure the pod has a valid service account token mounted and the API server is accessible.",
+                    ),
+            ]
+        };
+        let request = match Request::parse(request_json) {
+            Ok(request) => request,
+            Err(error) => {
+                return vec![
+                    Check::new("k8s_config_invalid", Level::Error, error.to_string())
+                        .hint("Correct this value in the agent's adapter configuration."),
+                ];
+            }
+        };
+        let reached = async {
+            let config = &request.config;
+            let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+            let pod = self.self_pods.read(cluster.as_ref(), &request).await?;
+            Ok::<_, RunError>((cluster, pod))
+        };
+        let (cluster, pod) = match reached.await {
+            Ok(reached) => reached,
+            Err(error) => return unreachable(&error),
+        };
+        let cluster = cluster.as_ref();
+        let namespace = request.config.namespace.as_deref().unwrap_or(&pod.namespace);
+        let api = Check::new(
+            "k8s_api_reachable",
+            Level::Info,
+            format!("Kubernetes API reachable; running in namespace {}", pod.namespace),
+        )
+        .detail(format!("Image: {}", pod.image));
+        let permissions = futures::future::join_all(
+            PERMISSIONS.iter().map(|permission| check_permission(cluster, permission, namespace)),
+        );
+        let (target, permissions, secret, claim) = tokio::join!(
+            check_namespace(cluster, namespace, &pod.namespace),
+            permissions,
+            check_secret(cluster, namespace, &request.config.secret_ref),
+            check_claim(cluster, &pod.namespace, pod.pvc_claim_name.as_deref()),
+        );
+        let mut checks = vec![api, target];
+        checks.extend(permissions);
+        checks.extend([secret, claim]);
+        checks
+    }
+}
+
+async fn check_namespace<C: Cluster>(cluster: &C, namespace: &str, own: &str) -> Check {
+    if namespace == own {
+        let message = format!("Target namespace is the pod namespace: {namespace}");
+        return Check::new("k8s_namespace_exists", Level::Info, message);
+    }
+    match cluster.get_namespace(namespace).await {
+        Ok(()) => {
+            Check::new("k8s_namespace_exists", Level::Info, format!("Target namespace exists: {namespace}"))
+        }
+        Err(error) => Check::new(
+            "k8s_namespace_check_failed",
+            Level::Warn,
+            format!("Cannot verify namespace \"{namespace}\": {error}"),
+        )
+        .hint(
+            "The service account may lack cluster-level namespace read permissions. The namespace may still be \
+             usable — verify RBAC checks below.",
+        ),
+    }
+}
+
+async fn check_permission<C: Cluster>(cluster: &C, permission: &Permission, namespace: &str) -> Check {
+    let Permission { code, group, resource, verb, label, lack } = *permission;
+    match cluster.may(AccessQuestion { group, resource, verb, namespace }).await {
+        Ok(true) => Check::new(code, Level::Info, format!("RBAC: allowed to {label} in {namespace}")),
+        Ok(false) => Check::new(code, lack, format!("RBAC: not allowed to {label} in {namespace}")).hint(
+            format!("Grant the service account permission to {verb} {resource} in namespace {namespace}."),
+        ),
+        Err(error) => Check::new(code, Level::Warn, format!("RBAC check failed for {label}: {error}"))
+            .hint("SelfSubjectAccessReview may not be available; verify permissions manually."),
+    }
+}
+
+async fn check_secret<C: Cluster>(cluster: &C, namespace: &str, name: &str) -> Check {
+    match cluster.get_secret(namespace, name).await {
+        Ok(()) => Check::new(
+            "k8s_secret_exists",
+            Level::Info,
+            format!("Secret \"{name}\" exists in namespace {namespace}"),
+        ),
+        Err(_) => Check::new(
+            "k8s_secret_missing",
+            Level::Warn,
+            format!("Secret \"{name}\" not found in namespace {namespace}"),
+        )
+        .hint(format!(
+            "Ensure the {name} Secret exists with keys for ANTHROPIC_API_KEY and/or AWS_BEARER_TOKEN_BEDROCK."
+        )),
+    }
+}
+
+async fn check_claim<C: Cluster>(cluster: &C, namespace: &str, claim: Option<&str>) -> Check {
+    let Some(claim) = claim else {
+        return Check::new(
+            "k8s_pvc_not_detected",
+            Level::Warn,
+            "No PVC detected on /paperclip mount — session resume and workspace sharing will not work.",
+        )
+        .hint(
+            "Ensure the Paperclip Deployment has a PVC mounted at /paperclip with ReadWriteMany access mode.",
+        );
+    };
+    match cluster.claim_access_modes(namespace, claim).await {
+        Ok(modes) if modes.iter().any(|mode| mode == "ReadWriteMany") => Check::new(
+            "k8s_pvc_rwx",
+            Level::Info,
+            format!("PVC \"{claim}\" has ReadWriteMany access — Job pods can mount it."),
+        ),
+        Ok(modes) => Check::new(
+            "k8s_pvc_not_rwx",
+            Level::Warn,
+            format!(
+                "PVC \"{claim}\" access modes: {}. ReadWriteMany is required for Job pods to share the volume.",
+                modes.join(", ")
+            ),
+        )
+        .hint("Change the PVC accessMode to ReadWriteMany in Helm values."),
+        Err(error) => {
+            Check::new("k8s_pvc_check_failed", Level::Warn, format!("Could not read PVC \"{claim}\": {error}"))
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Following a container's log to its true end, exactly once per line.
+//!
+//! The end of a body proves nothing: a run's log is over when the body ended *and* the container has. Until then
+//! the log is opened again from the last delivered line. One body is open at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::observe::Observed;
+use super::{Log, timing};
+use crate::cluster::retry::Backoff;
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
+use crate::forensics::{ContainerLife, TerminatedState, container_ended};
+use crate::stream::{LineSplitter, Resume, Tally, Verdict};
+
+/// The agent's container.
+pub(super) const CONTAINER: &str = "claude";
+/// How the contract counts reconnects in its log line; we never give up, so the count stays at this.
+const SHOWN_ATTEMPTS: u32 = 50;
+
+/// What is known of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It runs, as far as anybody knows.
+    Running,
+    /// It has terminated; how, where that was seen.
+    Ended(Option<TerminatedState>),
+    /// Its pod is gone.
+    Gone,
+}
+
+impl Life {
+    pub(super) fn is_over(&self) -> bool {
+        *self != Life::Running
+    }
+}
+
+/// What stands where lines are missing for good.
+const GAP: &str = "[paperclip] Log gap: the container's log was rotated while the stream was disconnected; \
+                   lines are missing here";
+
+/// Adds a line to the chunk; a chunk ends before a line that would take it over its size.
+fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &[u8]) {
+    if !chunk.is_empty() && chunk.len() + line.len() + 1 > timing::CHUNK_BYTES {
+        full.push_back(std::mem::take(chunk));
+    }
+    match std::str::from_utf8(line) {
+        Ok(text) => chunk.push_str(text),
+        Err(_) => chunk.push_str(&String::from_utf8_lossy(line)),
+    }
+    chunk.push('\n');
+}
+
+/// What a follower is doing, for the one who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// A body is open; what it does not bring now it may bring later.
+    Reading,
+    /// No body is open: the last one broke, or the API refuses a new one for now.
+    CutOff,
+    /// The host has not taken the last chunk yet.
+    Delivering,
+}
+
+/// When the agent last printed something, and what the follower is doing about it.
+pub(super) struct Progress {
+    since: Instant,
+    last_output: AtomicU64,
+    doing: AtomicU8,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let doing = AtomicU8::new(Doing::Reading as u8);
+        Self { since: Instant::now(), last_output: AtomicU64::new(0), doing }
+    }
+
+    fn output(&self) {
+        let now = self.since.elapsed().as_millis();
+        self.last_output.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When output last came, or was last taken by the host.
+    pub(super) fn last_output(&self) -> Instant {
+        self.since + std::time::Duration::from_millis(self.last_output.load(Ordering::Relaxed))
+    }
+
+    fn now(&self, doing: Doing) {
+        self.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn doing(&self) -> Doing {
+        match self.doing.load(Ordering::Relaxed) {
+            0 => Doing::Reading,
+            1 => Doing::CutOff,
+            _ => Doing::Delivering,
+        }
+    }
+}
+
+/// A log on its way from the kubelet to the host and the tally.
+pub(super) struct Follower<C> {
+    observed: Arc<Observed<C>>,
+    pod: String,
+    log: Log,
+    life: Arc<watch::Sender<Life>>,
+    progress: Arc<Progress>,
+    resume: Resume,
+    pub(super) tally: Tally,
+    /// Whole lines that are not a full chunk yet.
+    chunk: String,
+    /// Full chunks on their way to the host.
+    full: VecDeque<String>,
+    /// The last body ended in the middle of a line.
+    unfinished: bool,
+}
+
+impl<C: Cluster> Follower<C> {
+    pub(super) fn new(
+        observed: Arc<Observed<C>>,
+        pod: String,
+        log: Log,
+        life: Arc<watch::Sender<Life>>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self {
+            observed,
+            pod,
+            log,
+            life,
+            progress,
+            resume: Resume::new(),
+            tally: Tally::new(),
+            chunk: String::new(),
+            full: VecDeque::new(),
+            unfinished: false,
+        }
+    }
+
+    /// Reads until the container's log is over. May be dropped at any await and called again: lines that were
+    /// delivered are not delivered twice.
+    pub(super) async fn run(&mut self) {
+        let mut backoff = Backoff::new(timing::RECONNECT.0, timing::RECONNECT.1);
+        let mut fruitless = 0u32;
+        let mut first = true;
+        loop {
+            if !first {
+                fruitless += 1;
+                let shown = fruitless.min(SHOWN_ATTEMPTS);
+                self.log
+                    .out(format!(
+                        "[paperclip] Log stream disconnected — reconnecting (attempt {shown}/{SHOWN_ATTEMPTS})..."
+                    ))
+                    .await;
+            }
+            let lines_before = self.tally.so_far().lines;
+            let ended = match self.open(true).await {
+                Ok(body) => {
+                    first = false;
+                    self.progress.now(Doing::Reading);
+                    self.read(body).await
+                }
+                Err(error) => BodyEnd::Refused(error),
+            };
+            if self.tally.so_far().lines > lines_before {
+                fruitless = 0;
+                backoff.reset();
+            }
+            let asked = match &ended {
+                BodyEnd::Refused(error) => error.retry_after,
+                _ => None,
+            };
+            if !matches!(ended, BodyEnd::Clean) {
+                self.progress.now(Doing::CutOff);
+            }
+            if self.is_over(ended).await {
+                return;
+            }
+            // Once the container has ended somebody waits for the rest.
+            let mut life = self.life.subscribe();
+            let over = life.borrow_and_update().is_over();
+            tokio::select! {
+                () = tokio::time::sleep(backoff.pause(asked)) => {}
+                _ = life.changed(), if !over => backoff.reset(),
+            }
+        }
+    }
+
+    /// Whether the log must be read once more after the container has ended: the result is not there, or the
+    /// last line has no end yet.
+    pub(super) fn needs_another_look(&self) -> bool {
+        self.unfinished || !self.tally.has_result()
+    }
+
+    /// Reads the log once without following it; only lines that were not delivered yet come out.
+    pub(super) async fn read_once(&mut self) -> Result<(), ApiError> {
+        let body = self.open(false).await?;
+        match self.read(body).await {
+            BodyEnd::Clean => {
+                self.finish_partial().await;
+                self.unfinished = false;
+                Ok(())
+            }
+            BodyEnd::Broken(error) | BodyEnd::Refused(error) => Err(error),
+            BodyEnd::Silent | BodyEnd::Reread => Ok(()),
+        }
+    }
+
+    async fn open(&self, follow: bool) -> Result<LogBody, ApiError> {
+        let since_time = self.resume.since().map(|stamp| stamp.floor_seconds_rfc3339());
+        let query = LogQuery { follow, since_time };
+        self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CONTAINER, &query).await
+    }
+
+    /// One body, to its end.
+    async fn read(&mut self, mut body: LogBody) -> BodyEnd {
+        self.resume.begin_body();
+        let mut splitter = LineSplitter::new();
+        let end = loop {
+            let next = tokio::time::timeout(timing::LOG_IDLE_LIMIT, body.next()).await;
+            let bytes = match next {
+                Err(_) => break BodyEnd::Silent,
+                Ok(None) => break BodyEnd::Clean,
+                Ok(Some(Err(error))) => break BodyEnd::Broken(error),
+                Ok(Some(Ok(bytes))) => bytes,
+            };
+            let mut reread = false;
+            splitter.push(&bytes, |line| reread |= self.take(line, true));
+            self.progress.output();
+            self.flush().await;
+            if reread {
+                break BodyEnd::Reread;
+            }
+        };
+        // What follows the last newline is a whole line only when the container had ended before the body did,
+        // which a follow stream cannot tell: see `needs_another_look`.
+        let partial = splitter.take_partial();
+        self.unfinished = partial.is_some();
+        if let Some(partial) = partial {
+            self.take(&partial, false);
+        }
+        self.resume.end_body();
+        end
+    }
+
+    /// One line of a body. Returns true when the body must be read again from earlier.
+    fn take(&mut self, raw: &[u8], complete: bool) -> bool {
+        let (gap, line) = match self.resume.line(raw, complete) {
+            Verdict::Deliver(line) => (false, line),
+            Verdict::Gap(line) => (true, line),
+            Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) => return false,
+            Verdict::Refetch => return true,
+        };
+        if gap {
+            append(&mut self.chunk, &mut self.full, GAP.as_bytes());
+        }
+        self.tally.line(line);
+        append(&mut self.chunk, &mut self.full, line);
+        false
+    }
+
+    /// Hands everything that is there to the host. A chunk leaves only when there is room for it, so that
+    /// nothing is lost when this is dropped while waiting.
+    async fn flush(&mut self) {
+        if !self.chunk.is_empty() {
+            self.full.push_back(std::mem::take(&mut self.chunk));
+        }
+        while !self.full.is_empty() {
+            self.progress.now(Doing::Delivering);
+            self.log.room().await;
+            self.progress.now(Doing::Reading);
+            if let Some(chunk) = self.full.pop_front() {
+                self.log.raw_now(chunk);
+                self.progress.output();
+            }
+        }
+    }
+
+    async fn finish_partial(&mut self) {
+        if let Some(line) = self.resume.finish_partial() {
+            self.tally.line(&line);
+            append(&mut self.chunk, &mut self.full, &line);
+            self.flush().await;
+        }
+    }
+
+    /// Is that the end of the log, or only of a body?
+    async fn is_over(&mut self, ended: BodyEnd) -> bool {
+        // The status of the container follows its last line by a moment.
+        let patience = Instant::now() + timing::EXIT_STATUS_LAG;
+        let mut pause = std::time::Duration::from_millis(50);
+        loop {
+            self.look().await;
+            let life = self.life.borrow().clone();
+            match (life, &ended) {
+                (Life::Ended(_), BodyEnd::Clean) => return true,
+                (Life::Gone, _) => {
+                    self.finish_partial().await;
+                    return true;
+                }
+                // The container has ended and its log is refused for good: collected, or never written.
+                (Life::Ended(_), BodyEnd::Refused(error)) => return !error.is_transient(),
+                (Life::Ended(_), _) => return false,
+                (Life::Running, BodyEnd::Clean) if Instant::now() < patience => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(std::time::Duration::from_millis(500));
+                }
+                (Life::Running, _) => return false,
+            }
+        }
+    }
+
+    /// Looks at the pod and tells the others what was seen.
+    async fn look(&self) {
+        if self.life.borrow().is_over() {
+            return;
+        }
+        let seen = match self.observed.pod().await {
+            Ok(None) => Life::Gone,
+            Ok(Some(pod)) => match container_ended(&pod, CONTAINER) {
+                ContainerLife::Terminated(state) => Life::Ended(Some(state)),
+                ContainerLife::Waiting | ContainerLife::Running => return,
+            },
+            // Not knowing is not an end.
+            Err(error) if error.kind == ApiErrorKind::NotFound => Life::Gone,
+            Err(_) => return,
+        };
+        self.life.send_replace(seen);
+    }
+}
+
+/// How one body ended.
+enum BodyEnd {
+    /// The server closed it.
+    Clean,
+    /// The connection broke.
+    Broken(ApiError),
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    Silent,
+    /// A fragment was met: the same lines must be asked for again.
+    Reread,
+    /// It was never opened.
+    Refused(ApiError),
+}

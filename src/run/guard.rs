@@ -1,0 +1,106 @@
+//! No other run of the agent may be alive (contract section 3.5). The guard fails closed and changes nothing.
+
+use k8s_openapi::api::batch::v1::Job;
+
+use super::timing;
+use crate::cluster::{Cluster, retry};
+use crate::forensics::{self, Expected};
+use crate::manifest::agent_selector;
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+/// What the guard found.
+pub(super) enum Verdict {
+    /// Nothing of this agent is alive.
+    Clear,
+    /// A live Job of the same agent, task and session, left by a host that went away.
+    Reattach(Target),
+    /// This run may not start.
+    Blocked(Outcome),
+}
+
+/// The Job to attach to.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: Option<String>,
+    pub(super) prior_run: String,
+    pub(super) image: String,
+}
+
+/// Looks at all Jobs of the agent.
+pub(super) async fn check<C: Cluster>(
+    cluster: &C,
+    request: &Request,
+    namespace: &str,
+    agent_label: &str,
+) -> Verdict {
+    let selector = agent_selector(agent_label);
+    let jobs = match retry::read(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await
+    {
+        Ok(jobs) => jobs,
+        Err(error) => return Verdict::Blocked(Outcome::guard_unreachable(&error.to_string())),
+    };
+    let run_label = request.run_label();
+    // Both sides in the one form a label can have: a raw run id never equals its own label.
+    let (same_run, mut orphans): (Vec<Job>, Vec<Job>) = jobs
+        .into_iter()
+        .filter(forensics::is_live)
+        .partition(|job| run_label.is_some() && label(job, "paperclip.io/run-id") == run_label.as_deref());
+
+    let mut target = None;
+    if !orphans.is_empty() {
+        if !request.config.reattach_orphaned_jobs {
+            return Verdict::Blocked(Outcome::reattach_disabled(&names(&orphans)));
+        }
+        orphans.sort_by_key(|job| {
+            std::cmp::Reverse(
+                job.metadata.creation_timestamp.as_ref().map_or(i128::MIN, |time| time.0.as_nanosecond()),
+            )
+        });
+        let (task, session) = (request.task_label(), request.session_label());
+        let expected = Expected { task_id: task.as_deref(), session_id: session.as_deref() };
+        for orphan in &orphans {
+            let verdict = forensics::classify_orphan(orphan, &expected);
+            if let Some(outcome) = Outcome::orphan_blocked(verdict, orphan.metadata.name.as_deref()) {
+                return Verdict::Blocked(outcome);
+            }
+            target.get_or_insert_with(|| Target::of(orphan, namespace));
+        }
+    }
+    if !same_run.is_empty() {
+        return Verdict::Blocked(Outcome::same_run_blocked(&names(&same_run)));
+    }
+    target.map_or(Verdict::Clear, Verdict::Reattach)
+}
+
+impl Target {
+    fn of(job: &Job, namespace: &str) -> Self {
+        let image = job
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.template.spec.as_ref())
+            .and_then(|pod| pod.containers.first())
+            .and_then(|container| container.image.clone());
+        Self {
+            name: name(job).to_owned(),
+            namespace: job.metadata.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+            uid: job.metadata.uid.clone(),
+            prior_run: label(job, "paperclip.io/run-id").unwrap_or_default().to_owned(),
+            image: image.unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+}
+
+fn label<'a>(job: &'a Job, key: &str) -> Option<&'a str> {
+    job.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
+}
+
+fn name(job: &Job) -> &str {
+    job.metadata.name.as_deref().unwrap_or("unknown")
+}
+
+fn names(jobs: &[Job]) -> Vec<&str> {
+    jobs.iter().map(name).collect()
+}

@@ -1,0 +1,106 @@
+//! One queue per run between what happens and the host's `onLog`.
+//!
+//! The queue is short: when the host is slow, `send` waits, the log's socket is not read, and the kubelet holds
+//! the output back. A host that rejects a line ends nothing; it is told once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::Host;
+use crate::outcome::{LogLine, LogStream, Outcome};
+
+/// Which of the host's two streams a line belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// What the agent printed, and progress.
+    Stdout,
+    /// Warnings and errors of the adapter.
+    Stderr,
+}
+
+impl Channel {
+    /// The name `onLog` knows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Channel::Stdout => "stdout",
+            Channel::Stderr => "stderr",
+        }
+    }
+}
+
+/// How many chunks may wait for the host.
+const QUEUE: usize = 16;
+
+/// The writing end; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Log {
+    queue: mpsc::Sender<(Channel, String)>,
+}
+
+impl Log {
+    /// A log and the task that hands its chunks to the host, one after the other. The task ends when every
+    /// clone of the log is gone; nothing reaches the host after that.
+    pub(crate) fn open<H: Host>(host: Arc<H>) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, mut chunks) = mpsc::channel::<(Channel, String)>(QUEUE);
+        let told = AtomicBool::new(false);
+        let pump = async move {
+            while let Some((channel, text)) = chunks.recv().await {
+                let Err(error) = host.log(channel, text).await else { continue };
+                if !told.swap(true, Ordering::Relaxed) {
+                    let line = format!(
+                        "[paperclip] Warning: onLog failed: {error} — the run goes on, this is said once\n"
+                    );
+                    let _ = host.log(Channel::Stderr, line).await;
+                }
+            }
+        };
+        (Self { queue }, pump)
+    }
+
+    /// Waits until there is room for [`Log::raw_now`].
+    pub(crate) async fn room(&self) {
+        // A closed queue means that the host is gone; there is nobody left to tell.
+        let _ = self.queue.reserve().await;
+    }
+
+    /// Whole lines of the agent, as they are. To be called when there is room: a run writes from one task, so
+    /// room does not go away by itself.
+    pub(crate) fn raw_now(&self, text: String) {
+        let _ = self.queue.try_send((Channel::Stdout, text));
+    }
+
+    /// Tells the lines that belong to an outcome, and returns it.
+    pub(crate) async fn told(&self, mut outcome: Outcome) -> Outcome {
+        for LogLine { stream, text } in std::mem::take(&mut outcome.logs) {
+            let channel = match stream {
+                LogStream::Stdout => Channel::Stdout,
+                LogStream::Stderr => Channel::Stderr,
+            };
+            self.line(channel, text).await;
+        }
+        outcome
+    }
+
+    /// One line of progress.
+    pub(crate) async fn out(&self, line: impl Into<String>) {
+        self.line(Channel::Stdout, line.into()).await;
+    }
+
+    /// One warning or error.
+    pub(crate) async fn err(&self, line: impl Into<String>) {
+        self.line(Channel::Stderr, line.into()).await;
+    }
+
+    /// One line of progress that is left out when the host is behind: a keep-alive is no use late.
+    pub(crate) fn out_if_idle(&self, mut line: String) {
+        line.push('\n');
+        let _ = self.queue.try_send((Channel::Stdout, line));
+    }
+
+    async fn line(&self, channel: Channel, mut line: String) {
+        line.push('\n');
+        let _ = self.queue.send((channel, line)).await;
+    }
+}

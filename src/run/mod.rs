@@ -1,0 +1,384 @@
+//! One run's life, a room per stage:
+//! guard → prepare → create (or reattach) → wait for the pod → follow and settle → explain → clean up.
+//!
+//! The stages see a cluster through [`Cluster`] and the control plane through [`Host`], so that a whole run can
+//! be played in memory under a paused clock.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ApiError, Clusters};
+use crate::manifest::{Prepared, PromptBundle};
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+mod active;
+pub mod bundle;
+mod cleanup;
+mod create;
+pub mod environment;
+mod follow;
+mod guard;
+mod lock;
+mod log;
+mod observe;
+mod pod;
+mod self_pod;
+mod settle;
+mod timing;
+
+#[cfg(test)]
+mod scenarios;
+
+pub use active::ActiveJob;
+pub use log::Channel;
+pub(crate) use log::Log;
+
+/// What a run asks of the control plane.
+///
+/// Every method resolves when the host's own promise has; an error is the text of its rejection.
+pub trait Host: Send + Sync + 'static {
+    /// `onLog(stream, chunk)`; `text` is whole lines.
+    fn log(&self, channel: Channel, text: String) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// `onMeta(meta)`; a host without `onMeta` answers at once.
+    fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// Asks the host's own helpers for skills, rendered templates and the base environment.
+    fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
+    /// Links a skill's folder into a prompt bundle with the host's own helper.
+    fn link_skill(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// The status of a run in the control plane.
+    fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
+}
+
+/// A question for the status of a run: `GET {api_url}/api/heartbeat-runs/{run_id}`.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusQuery<'a> {
+    /// `PAPERCLIP_API_URL`.
+    pub api_url: &'a str,
+    /// The run.
+    pub run_id: &'a str,
+    /// Bearer token.
+    pub token: &'a str,
+}
+
+/// What came of a [`StatusQuery`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusAnswer {
+    /// 2xx with the value of `status`, when it is a string.
+    Status(Option<String>),
+    /// Any other HTTP status.
+    Refused(u16),
+    /// No answer, or one that is not JSON.
+    Unreachable,
+}
+
+/// A rejected or failed host callback.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);
+
+/// Why `execute` rejects instead of resolving with a result (contract section 3.17).
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The cluster cannot be set up, or the host's own pod cannot be read.
+    #[error("{0}")]
+    Cluster(#[from] ApiError),
+    /// The host's own pod cannot serve as the model of a Job.
+    #[error("{0}")]
+    SelfPod(String),
+    /// A helper or callback of the host failed.
+    #[error("{0}")]
+    Host(#[from] HostError),
+    /// The prompt bundle cannot be made.
+    #[error("{0}")]
+    Bundle(#[from] bundle::BundleError),
+    /// A bug: a stage panicked. What the run created is cleaned up all the same.
+    #[error("claude_k8s: internal error: {0}")]
+    Panic(String),
+}
+
+/// Everything that runs of one process share.
+pub struct Runner<K: Clusters> {
+    clusters: K,
+    locks: lock::AgentLocks,
+    active: active::ActiveJobs<K::Cluster>,
+    self_pods: self_pod::SelfPods,
+}
+
+impl<K: Clusters> Runner<K> {
+    /// A runner without any run.
+    pub fn new(clusters: K) -> Self {
+        Self {
+            clusters,
+            locks: lock::AgentLocks::default(),
+            active: active::ActiveJobs::default(),
+            self_pods: self_pod::SelfPods::default(),
+        }
+    }
+
+    /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
+    /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
+    pub async fn shutdown(&self) -> Vec<ActiveJob> {
+        self.active.delete_all().await
+    }
+
+    /// The Jobs of all runs that are under way.
+    pub fn active_jobs(&self) -> Vec<ActiveJob> {
+        self.active.list()
+    }
+
+    /// One run, from the request to the result.
+    ///
+    /// `cancel` is the host's abort signal. All that the run tells goes through `host`; nothing reaches it after
+    /// this has resolved.
+    ///
+    /// # Errors
+    /// See [`RunError`]; every failure of the run itself is an [`Outcome`].
+    pub async fn execute<H: Host>(
+        &self,
+        request_json: &str,
+        host: Arc<H>,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, RunError> {
+        let (log, pump) = Log::open(host.clone());
+        let life = async move {
+            match Request::parse(request_json) {
+                Ok(request) => self.life(Arc::new(request), host, log, cancel).await,
+                Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
+            }
+        };
+        let (outcome, ()) = tokio::join!(life, pump);
+        outcome
+    }
+
+    async fn life<H: Host>(
+        &self,
+        request: Arc<Request>,
+        host: Arc<H>,
+        log: Log,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, RunError> {
+        if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
+            log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
+        }
+        let Some(agent_label) = request.agent_label() else {
+            return Ok(log.told(Outcome::agent_id_invalid(&request.agent.id)).await);
+        };
+        for note in &request.config.notes {
+            log.out(format!("[paperclip] {note}")).await;
+        }
+        if cancel.is_cancelled() {
+            return Ok(Outcome::cancelled(true));
+        }
+
+        // Whatever is created from here on is on this list, and cleaned up on every way out.
+        let owned = cleanup::Owned::default();
+        let stages = self.stages(&request, &host, &log, &cancel, &agent_label, &owned);
+        let ended = AssertUnwindSafe(stages).catch_unwind().await;
+        cleanup::clean_up(&owned, &request.config, &log).await;
+        self.active.remove(&owned);
+        match ended {
+            Ok(Ok(stage)) => Ok(stage.conclude(&log).await),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                let text = panic
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_else(|| "unknown".to_owned());
+                Err(RunError::Panic(text))
+            }
+        }
+    }
+
+    async fn stages<H: Host>(
+        &self,
+        request: &Arc<Request>,
+        host: &Arc<H>,
+        log: &Log,
+        cancel: &CancellationToken,
+        agent_label: &str,
+        owned: &cleanup::Owned<K::Cluster>,
+    ) -> Result<Ended, RunError> {
+        let held = self.locks.acquire(&request.agent.id).await;
+        let started = match self.start(request, host, log, agent_label, owned).await? {
+            Started::Early(outcome) => return Ok(Ended::Early(outcome)),
+            Started::Job(started) => started,
+        };
+        drop(held);
+        self.active.add(owned, request);
+        let live = Live {
+            cluster: started.cluster,
+            request: request.clone(),
+            log: log.clone(),
+            cancel: cancel.clone(),
+            namespace: started.namespace,
+            job_name: started.job_name,
+            job_uid: started.job_uid,
+            reattached: started.reattached,
+        };
+        settle::see_through(live, host.as_ref(), owned).await
+    }
+
+    /// Everything that happens under the agent's lock.
+    async fn start<H: Host>(
+        &self,
+        request: &Request,
+        host: &Arc<H>,
+        log: &Log,
+        agent_label: &str,
+        owned: &cleanup::Owned<K::Cluster>,
+    ) -> Result<Started<K::Cluster>, RunError> {
+        let config = &request.config;
+        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
+        let target = match guard::check(cluster.as_ref(), request, &namespace, agent_label).await {
+            guard::Verdict::Clear => None,
+            guard::Verdict::Reattach(target) => Some(target),
+            guard::Verdict::Blocked(outcome) => return Ok(Started::Early(log.told(outcome).await)),
+        };
+        let prepared = host.prepare().await?;
+        let bundle = prepare_bundle(request, host.as_ref(), log, &prepared).await?;
+        match target {
+            Some(target) => {
+                create::reattach(cluster, request, host.as_ref(), log, target, owned).await.map(Started::Job)
+            }
+            None => {
+                create::create(cluster, request, host.as_ref(), log, &self_pod, &prepared, &bundle, owned)
+                    .await
+            }
+        }
+    }
+}
+
+/// A run whose Job exists.
+pub(crate) struct Live<C> {
+    cluster: Arc<C>,
+    request: Arc<Request>,
+    log: Log,
+    cancel: CancellationToken,
+    namespace: String,
+    job_name: String,
+    job_uid: Option<String>,
+    reattached: bool,
+}
+
+/// What came of the stages under the agent's lock.
+enum Started<C> {
+    Early(Outcome),
+    Job(StartedJob<C>),
+}
+
+struct StartedJob<C> {
+    cluster: Arc<C>,
+    namespace: String,
+    job_name: String,
+    job_uid: Option<String>,
+    reattached: bool,
+}
+
+/// How the stages ended; the result is chosen after the cleanup, as the contract orders it.
+enum Ended {
+    Early(Outcome),
+    Settled(Box<crate::outcome::Settled>),
+}
+
+impl Ended {
+    async fn conclude(self, log: &Log) -> Outcome {
+        match self {
+            Ended::Early(outcome) => outcome,
+            Ended::Settled(settled) => log.told(crate::outcome::classify(*settled)).await,
+        }
+    }
+}
+
+/// `Skills bundled (n): …` and the agent's instructions, then the bundle (contract section 3.6).
+async fn prepare_bundle<H: Host>(
+    request: &Request,
+    host: &H,
+    log: &Log,
+    prepared: &Prepared,
+) -> Result<PromptBundle, RunError> {
+    log.out(format!("[paperclip] Skills bundled {}", skill_summary(prepared))).await;
+    let mut instructions = None;
+    if let Some(path) = &request.config.instructions_file_path {
+        match tokio::fs::read(path).await {
+            Ok(bytes) => instructions = Some(with_directive(&String::from_utf8_lossy(&bytes), path)),
+            Err(error) => {
+                log.err(format!(
+                    "[paperclip] Warning: could not read agent instructions file \"{path}\": {}",
+                    node_read_error(&error, path)
+                ))
+                .await;
+            }
+        }
+    }
+    let env = |name: &str| request.host_env.get(name).map(str::to_owned);
+    let input = bundle::BundleInput {
+        company_id: request.agent.company_id.clone(),
+        paperclip_home: env("PAPERCLIP_HOME"),
+        user_home: env("HOME").unwrap_or_else(|| "/".to_owned()),
+        instance_id: env("PAPERCLIP_INSTANCE_ID"),
+        skills: prepared.skills.clone(),
+        instructions,
+    };
+    Ok(bundle::prepare(input, host, Some(log)).await?)
+}
+
+/// `(2): a, b`, or `(0): none`.
+fn skill_summary(prepared: &Prepared) -> String {
+    let names: Vec<&str> = prepared.skills.iter().map(|skill| skill.runtime_name.as_str()).collect();
+    let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("({}): {listed}", names.len())
+}
+
+/// The wording Node has for the commonest failure; operators search for it.
+fn node_read_error(error: &std::io::Error, path: &str) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
+        std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
+        _ => error.to_string(),
+    }
+}
+
+fn with_directive(text: &str, path: &str) -> String {
+    let dir = path.rfind('/').map_or("./".to_owned(), |at| path[..=at].to_owned());
+    format!(
+        "{text}\nThe agent instructions above come from {path}. Resolve every relative file reference in them \
+         against {dir}. For sibling instruction files such as ./HEARTBEAT.md, ./SOUL.md and ./TOOLS.md that \
+         directory is authoritative: do not look for them in the parent agent directory."
+    )
+}
+
+/// The object `onMeta` is called with; the host's own context is added to it in JavaScript.
+fn meta_of(
+    command: &str,
+    namespace: &str,
+    args: &[String],
+    notes: &[String],
+    prompt: &str,
+    metrics: Option<Value>,
+) -> Value {
+    let mut meta = json!({
+        "adapterType": "claude_k8s",
+        "command": command,
+        "cwd": namespace,
+        "commandArgs": args,
+        "commandNotes": notes,
+        "prompt": prompt,
+    });
+    if let Some(metrics) = metrics {
+        meta["promptMetrics"] = metrics;
+    }
+    meta
+}
+
+/// The timeout as the contract prints it: `60s`.
+fn seconds(value: f64) -> String {
+    format!("{}s", crate::outcome::js_number(value))
+}

@@ -1,0 +1,606 @@
+//! Whole runs in memory, under a paused clock.
+
+mod memory;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::memory::{Fault, Memory, OneCluster, Script};
+use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery};
+use crate::manifest::Prepared;
+
+const SUCCESS: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/simulator/fixtures/claude-cli-2.1.197/success.jsonl"));
+
+/// A host that remembers what it was told.
+#[derive(Default)]
+struct Ear {
+    told: Mutex<Vec<(Channel, String, Instant)>>,
+    meta: Mutex<Vec<Value>>,
+    /// How long each `onLog` takes.
+    slow: Duration,
+    /// Which `onLog` calls reject.
+    rejects: bool,
+    /// The answers of the control plane, the last one for ever.
+    statuses: Mutex<Vec<StatusAnswer>>,
+    secret_prompt: Option<String>,
+}
+
+impl Ear {
+    fn text(&self, channel: Channel) -> String {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().filter(|(on, ..)| *on == channel).map(|(_, text, _)| text.as_str()).collect()
+    }
+
+    fn out(&self) -> String {
+        self.text(Channel::Stdout)
+    }
+
+    fn err(&self) -> String {
+        self.text(Channel::Stderr)
+    }
+
+    /// What the agent printed: every line that is not ours.
+    fn agent_lines(&self) -> Vec<String> {
+        self.out().lines().filter(|line| !line.starts_with("[paperclip]")).map(str::to_owned).collect()
+    }
+
+    fn calls(&self) -> usize {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Host for Ear {
+    async fn log(&self, channel: Channel, text: String) -> Result<(), HostError> {
+        assert!(text.ends_with('\n'), "whole lines: {text:?}");
+        tokio::time::sleep(self.slow).await;
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+        if self.rejects { Err(HostError("disk full".to_owned())) } else { Ok(()) }
+    }
+
+    async fn meta(&self, meta: Value) -> Result<(), HostError> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner).push(meta);
+        Ok(())
+    }
+
+    async fn prepare(&self) -> Result<Prepared, HostError> {
+        let prompt = self.secret_prompt.as_deref().unwrap_or("Work.");
+        serde_json::from_value(json!({
+            "baseEnv": {"PAPERCLIP_AGENT_ID": "agent-1"},
+            "bootstrapPrompt": "",
+            "heartbeatPrompt": prompt,
+            "skills": [],
+        }))
+        .map_err(|error| HostError(error.to_string()))
+    }
+
+    async fn link_skill(&self, _: &str, _: &str) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
+        assert_eq!((query.api_url, query.token), ("http://paperclip", "token"));
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        if statuses.len() > 1 {
+            statuses.remove(0)
+        } else {
+            statuses.first().cloned().unwrap_or(StatusAnswer::Unreachable)
+        }
+    }
+}
+
+/// One scene: a cluster, a host, a request.
+struct Scene {
+    cluster: Arc<Memory>,
+    runner: Arc<Runner<OneCluster>>,
+    ear: Arc<Ear>,
+    cancel: CancellationToken,
+    config: Value,
+    context: Value,
+    run_id: &'static str,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let cluster = Arc::new(Memory::new());
+        Self {
+            runner: Arc::new(Runner::new(OneCluster(cluster.clone()))),
+            cluster,
+            ear: Arc::default(),
+            cancel: CancellationToken::new(),
+            config: json!({}),
+            context: json!({"taskId": "task-1"}),
+            run_id: "run-1",
+        }
+    }
+
+    fn script(self, script: Script) -> Self {
+        self.cluster.script(script);
+        self
+    }
+
+    fn config(mut self, config: Value) -> Self {
+        self.config = config;
+        self
+    }
+
+    fn ear(mut self, ear: Ear) -> Self {
+        self.ear = Arc::new(ear);
+        self
+    }
+
+    fn request(&self) -> String {
+        json!({
+            "runId": self.run_id,
+            "agent": {"id": "agent-1", "companyId": "company-1", "name": "Ada"},
+            "runtime": {},
+            "config": self.config,
+            "context": self.context,
+            "authToken": "token",
+            "hostEnv": {
+                "HOSTNAME": "paperclip-0",
+                "PAPERCLIP_NAMESPACE": "paperclip",
+                "PAPERCLIP_API_URL": "http://paperclip",
+                "PAPERCLIP_HOME": std::env::temp_dir().join("claude-k8s-scenarios").display().to_string(),
+            },
+        })
+        .to_string()
+    }
+
+    async fn try_run(&self) -> Result<Value, RunError> {
+        let request = self.request();
+        let run = self.runner.execute(&request, self.ear.clone(), self.cancel.clone());
+        let outcome = tokio::time::timeout(Duration::from_secs(24 * 3600), run).await.expect("the run ends");
+        assert!(self.runner.active_jobs().is_empty(), "no Job stays on the list of active ones");
+        let calls = self.ear.calls();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(self.ear.calls(), calls, "nothing is told after the run has resolved");
+        outcome.map(|outcome| outcome.to_json())
+    }
+
+    async fn run(&self) -> Value {
+        self.try_run().await.expect("the run resolves")
+    }
+}
+
+/// The recorded success, its lines spread over a time.
+fn success_over(total: Duration) -> Script {
+    let lines: Vec<&str> = SUCCESS.lines().collect();
+    let step = total / u32::try_from(lines.len()).expect("few");
+    Script {
+        lines: (0u32..).zip(&lines).map(|(at, line)| (step * at, (*line).to_owned())).collect(),
+        ends_after: total,
+        ..Script::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_has_every_field_and_leaves_nothing_behind() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(5)));
+    let result = scene.run().await;
+    assert_eq!(result["exitCode"], 0);
+    assert_eq!(result["errorMessage"], Value::Null);
+    assert!(result.get("errorCode").is_none());
+    assert_eq!(result["usage"], json!({"inputTokens": 240, "cachedInputTokens": 128, "outputTokens": 84}));
+    assert_eq!(result["sessionId"], "52f5bda4-ae87-4cbd-980b-f530fbb3cf90");
+    assert_eq!(result["sessionParams"]["sessionId"], result["sessionId"]);
+    assert_eq!(result["provider"], "anthropic");
+    assert_eq!(result["model"], "claude-opus-4-8[1m]");
+    assert_eq!(result["billingType"], "api");
+    assert_eq!(result["costUsd"], 0.003364);
+    assert_eq!(result["summary"], "All done.");
+    assert_eq!(result["resultJson"]["subtype"], "success");
+    assert_eq!(result["clearSession"], false);
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>(), "every line, once, in order");
+    assert!(scene.cluster.left().is_empty());
+    let meta = &scene.ear.meta.lock().expect("meta")[0];
+    assert!(
+        meta["command"].as_str().is_some_and(|command| command.starts_with("kubectl job/ac-agent-1-run-1-"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_sixty_seconds_with_output_all_along_is_a_success() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(60)));
+    let began = Instant::now();
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
+    assert!(began.elapsed() >= Duration::from_secs(63));
+    assert_eq!(scene.cluster.logs_open_most(), 1, "one log stream at a time");
+    assert_eq!(scene.cluster.count("open log"), 1, "and only one in all");
+    assert_eq!(scene.cluster.count("delete job"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_silence_before_the_result_is_no_end() {
+    let mut script = success_over(Duration::from_secs(8));
+    for (at, _) in script.lines.iter_mut().skip(3) {
+        *at += Duration::from_secs(3600);
+    }
+    script.ends_after += Duration::from_secs(3600);
+    let scene = Scene::new().script(script);
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
+    assert!(scene.ear.out().contains("[paperclip] keepalive — job ac-agent-1-run-1-"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
+    let mut script = success_over(Duration::from_secs(40));
+    let numbered: Vec<(Duration, String)> = (0..400u64)
+        .map(|n| (Duration::from_millis(n * 97), format!("{{\"type\":\"user\",\"n\":{n}}}")))
+        .collect();
+    let (_, result) = script.lines.pop().expect("a result");
+    script.lines = numbered;
+    script.lines.push((Duration::from_secs(40), result));
+    script.ends_after = Duration::from_secs(41);
+    let expected: Vec<String> = script.lines.iter().map(|(_, line)| line.clone()).collect();
+    let scene = Scene::new().script(script);
+    // Some end before anything new came, the others in the middle of a line or of a stamp.
+    scene.cluster.cut_logs([1, 20, 300].into_iter().chain((0..12).map(|n| 1_800 + n * 211)));
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), expected);
+    assert!(scene.cluster.count("open log") >= 12);
+    assert_eq!(scene.cluster.logs_open_most(), 1);
+    assert!(scene.ear.out().contains("[paperclip] Log stream disconnected — reconnecting (attempt 1/50)..."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_period() {
+    let mut script = success_over(Duration::from_secs(10));
+    script.condition_lag = None;
+    let scene = Scene::new().script(script);
+    let began = Instant::now();
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "the captured result counts: {result}");
+    assert!(scene.ear.out().contains("without K8s Job condition update"), "{}", scene.ear.out());
+    assert!(began.elapsed() < Duration::from_secs(60 + 600));
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_condition_within_the_grace_period_is_an_ordinary_success() {
+    let mut script = success_over(Duration::from_secs(10));
+    script.condition_lag = Some(Duration::from_secs(25));
+    let scene = Scene::new().script(script);
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(!scene.ear.out().contains("FAR-23"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_deleted_in_mid_run_is_explained() {
+    let mut script = success_over(Duration::from_secs(60));
+    script.job_deleted_at = Some(Duration::from_secs(20));
+    let scene = Scene::new().script(script);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.starts_with(
+        "K8s Job was deleted externally before Claude could complete [detected_via=completion-poll-404, job=ac-agent-1-run-1-"
+    ), "{message}");
+    assert!(message.contains(", ns=paperclip, elapsed_since_pod_running="), "{message}");
+    assert!(message.contains("last_job_conditions=none_observed, stdout_bytes="), "{message}");
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_result_is_kept_when_the_job_vanishes_afterwards() {
+    let mut script = success_over(Duration::from_secs(10));
+    script.condition_lag = None;
+    script.job_deleted_at = Some(Duration::from_secs(14));
+    let scene = Scene::new().script(script);
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(result["summary"], "All done.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oom_kill_is_named() {
+    let mut script = success_over(Duration::from_secs(10));
+    script.lines.truncate(3);
+    script.exit_code = 137;
+    script.reason = "OOMKilled";
+    let scene = Scene::new().script(script);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "claude_truncated", "{result}");
+    assert_eq!(result["exitCode"], 137);
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("exit code 137, SIGKILL (commonly OOMKilled), reason=OOMKilled"), "{message}");
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_limit_ends_a_run() {
+    let scene = Scene::new()
+        .script(success_over(Duration::from_secs(3600)))
+        .config(json!({"timeoutSec": 30, "graceSec": 5}));
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "timeout");
+    assert_eq!(result["errorMessage"], "Timed out after 30s");
+    assert_eq!(result["timedOut"], true);
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn api_errors_in_mid_run_end_nothing() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(30)));
+    let storm =
+        |codes: &[u16]| codes.iter().map(|code| Fault::Answer(*code, "overloaded")).collect::<Vec<_>>();
+    scene.cluster.fault("get job", storm(&[500, 503, 429, 500, 401]));
+    scene.cluster.fault("list pods", storm(&[503, 500]));
+    scene.cluster.fault("open log", storm(&[500, 503, 429]));
+    scene.cluster.fault("delete job", storm(&[503]));
+    scene.cluster.fault("list jobs", storm(&[503]));
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_whose_answer_is_lost_makes_one_job_and_one_run() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(5)));
+    scene.cluster.fault("create job", [Fault::LostAnswer]);
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.cluster.count("create job"), 2);
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_creation_is_told_and_takes_its_secret_along() {
+    let prompt = "x".repeat(120 * 1024);
+    let scene = Scene::new().ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
+    scene.cluster.fault("create job", [Fault::Answer(403, "exceeded quota: jobs")]);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_create_failed");
+    assert_eq!(
+        result["errorMessage"],
+        "Failed to create Kubernetes Job: HTTP-Code: 403 Message: exceeded quota: jobs"
+    );
+    assert!(scene.ear.out().contains("[paperclip] Created prompt Secret: ac-agent-1-run-1-"));
+    assert!(scene.cluster.left().is_empty(), "{:?}", scene.cluster.left());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_creation_never_got_an_answer_is_still_cleaned_up() {
+    let scene = Scene::new();
+    scene.cluster.fault(
+        "create job",
+        [
+            Fault::LostAnswer,
+            Fault::Answer(503, "down"),
+            Fault::Answer(503, "down"),
+            Fault::Answer(503, "down"),
+        ],
+    );
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_create_failed", "{result}");
+    assert!(scene.cluster.left().is_empty(), "{:?}", scene.cluster.left());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_onlog_that_rejects_ends_nothing_and_is_told_once() {
+    let scene = Scene::new()
+        .script(success_over(Duration::from_secs(5)))
+        .ear(Ear { rejects: true, ..Ear::default() });
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.err().matches("onLog failed: disk full").count(), 1);
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_host_gets_every_line_in_order() {
+    let scene = Scene::new()
+        .script(success_over(Duration::from_secs(5)))
+        .ear(Ear { slow: Duration::from_secs(1), ..Ear::default() });
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hosts_abort_deletes_the_job_and_is_acknowledged() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(600)));
+    let cancel = scene.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        cancel.cancel();
+    });
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "cancelled");
+    assert_eq!(result["errorMessage"], "Run cancelled");
+    assert_eq!(result["resultJson"]["executionCancellation"]["state"], "acknowledged", "{result}");
+    assert_eq!(result["executionRecovery"]["providerStopped"], true, "{result}");
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_in_the_control_plane_acts_at_once_and_another_status_when_seen_twice() {
+    let status = |text: &str| StatusAnswer::Status(Some(text.to_owned()));
+    for (statuses, seconds) in [
+        (vec![status("running"), status("cancelled")], 30),
+        (vec![status("queued"), status("running"), status("failed")], 60),
+        (vec![StatusAnswer::Refused(500), status("failed")], 45),
+    ] {
+        let scene = Scene::new()
+            .script(success_over(Duration::from_secs(600)))
+            .ear(Ear { statuses: Mutex::new(statuses), ..Ear::default() });
+        let began = Instant::now();
+        let result = scene.run().await;
+        assert_eq!(result["errorCode"], "cancelled");
+        let took = began.elapsed() - Duration::from_secs(600);
+        assert!(took.as_secs() >= seconds && took.as_secs() < seconds + 10, "{took:?}");
+        assert!(scene.ear.out().contains("[paperclip] Run cancelled externally — deleting Job ac-agent-1"));
+        assert!(scene.cluster.left().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_cannot_run_says_why_and_is_deleted() {
+    let unschedulable = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/3 nodes are available"}]});
+    let pull = json!({"phase": "Pending", "containerStatuses": [{"name": "claude",
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}]});
+    let init = json!({"phase": "Pending", "initContainerStatuses": [{"name": "write-prompt", "ready": false,
+        "restartCount": 0, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]});
+    for (stuck, message) in [
+        (unschedulable, "Pod scheduling failed: Pod unschedulable: 0/3 nodes are available"),
+        (pull, "Pod scheduling failed: Image pull failed for \"claude\": Back-off pulling image"),
+        (init, "Pod scheduling failed: Init container \"write-prompt\" failed with exit code 1: Error"),
+        (
+            json!({"phase": "Pending"}),
+            "Pod scheduling failed: Timed out waiting for pod to be scheduled (120s)",
+        ),
+    ] {
+        let scene = Scene::new().script(Script { stuck: Some(stuck), ..Script::default() });
+        let result = scene.run().await;
+        assert_eq!(result["errorCode"], "k8s_pod_schedule_failed");
+        assert_eq!(result["errorMessage"], message);
+        assert!(scene.ear.err().contains(&format!("[paperclip] {message}")));
+        assert!(scene.cluster.left().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told() {
+    let scene = Scene::new();
+    scene.cluster.put_job(
+        "ac-orphan",
+        &[
+            ("paperclip.io/agent-id", "agent-1"),
+            ("paperclip.io/adapter-type", "claude_k8s"),
+            ("paperclip.io/run-id", "run-0"),
+            ("paperclip.io/task-id", "task-1"),
+        ],
+        success_over(Duration::from_secs(60)),
+    );
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>(), "from the start of its log");
+    assert!(scene.ear.out().contains(
+        "[paperclip] Reattaching to in-flight K8s Job ac-orphan in namespace paperclip (prior run run-0)"
+    ));
+    assert_eq!(scene.cluster.count("create job"), 0);
+    assert_eq!(scene.cluster.labels("ac-orphan")["paperclip.io/run-id"], "run-1");
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guard_blocks_and_changes_nothing() {
+    let labels = |run, task, session| {
+        let mut labels = vec![
+            ("paperclip.io/agent-id", "agent-1"),
+            ("paperclip.io/adapter-type", "claude_k8s"),
+            ("paperclip.io/run-id", run),
+        ];
+        labels.extend(Some(("paperclip.io/task-id", task)).filter(|_| !str::is_empty(task)));
+        labels.extend(Some(("paperclip.io/session-id", session)).filter(|_| !str::is_empty(session)));
+        labels
+    };
+    for (labels, config, code, message) in [
+        (
+            labels("run-0", "task-2", ""),
+            json!({}),
+            "k8s_concurrent_run_blocked",
+            "Concurrent run blocked: orphaned Job ac-orphan is running a different task",
+        ),
+        (
+            labels("run-0", "", ""),
+            json!({}),
+            "k8s_orphan_task_unknown",
+            "Concurrent run blocked: orphaned Job ac-orphan has unknown task context",
+        ),
+        (
+            labels("run-0", "task-1", ""),
+            json!({"reattachOrphanedJobs": false}),
+            "k8s_concurrent_run_blocked",
+            "Concurrent run blocked: orphaned Job(s) still running for this agent (reattach disabled)",
+        ),
+        (
+            labels("run-1", "task-1", ""),
+            json!({}),
+            "k8s_concurrent_run_blocked",
+            "Concurrent run blocked: Job ac-orphan is still running for this agent",
+        ),
+    ] {
+        let scene = Scene::new().config(config);
+        scene.cluster.put_job("ac-orphan", &labels, success_over(Duration::from_secs(7200)));
+        let result = scene.run().await;
+        assert_eq!(result["errorCode"], code);
+        assert_eq!(result["errorMessage"], message);
+        assert_eq!(scene.cluster.left(), ["ac-orphan"]);
+        assert_eq!(scene.cluster.count("patch job"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_cannot_look_blocks() {
+    let scene = Scene::new();
+    scene.cluster.fault("list jobs", [Fault::Answer(403, "jobs.batch is forbidden")]);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_concurrency_guard_unreachable");
+    assert_eq!(
+        result["errorMessage"],
+        "Concurrency guard unreachable: HTTP-Code: 403 Message: jobs.batch is forbidden"
+    );
+    assert_eq!(scene.cluster.count("create job"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retained_jobs_stay() {
+    let scene = Scene::new().script(success_over(Duration::from_secs(5))).config(json!({"retainJobs": true}));
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null);
+    assert_eq!(scene.cluster.left().len(), 1);
+    assert!(scene.ear.out().contains("for debugging (retainJobs=true)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_cannot_be_set_up_rejects_and_releases_the_agents_lock() {
+    let mut scene = Scene::new().config(json!({"kubeconfig": "missing"}));
+    let error = scene.try_run().await.expect_err("rejects").to_string();
+    assert!(error.contains("ENOENT"), "{error}");
+    scene.config = json!({});
+    scene.cluster.script(success_over(Duration::from_secs(5)));
+    assert_eq!(scene.run().await["errorMessage"], Value::Null, "the next run of the agent is not held up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_configuration_is_a_clear_error_before_anything_is_created() {
+    let scene = Scene::new().config(json!({"imagePullPolicy": "Sometimes"}));
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_config_invalid");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("imagePullPolicy") && message.contains("Sometimes"), "{message}");
+    assert_eq!(scene.cluster.count("create job"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_shuts_down_deletes_active_jobs_unless_they_are_to_stay() {
+    for (config, stays) in
+        [(json!({}), false), (json!({"hostShutdown": "leave"}), true), (json!({"retainJobs": true}), true)]
+    {
+        let scene = Arc::new(Scene::new().script(success_over(Duration::from_secs(600))).config(config));
+        let running = tokio::spawn({
+            let scene = scene.clone();
+            async move { scene.runner.execute(&scene.request(), scene.ear.clone(), scene.cancel.clone()).await }
+        });
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(scene.runner.active_jobs().len(), 1);
+        let deleted = scene.runner.shutdown().await;
+        assert_eq!((deleted.is_empty(), scene.cluster.left().is_empty()), (stays, !stays));
+        running.abort();
+    }
+}

@@ -1,0 +1,496 @@
+//! From the created Job to everything the result is chosen from: the pod, the log, the end (contract sections
+//! 3.9 to 3.13).
+//!
+//! Two futures run side by side in one task: the follower reads the log, the watcher waits for the end. They
+//! share only what is known of the container.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::cleanup::{Keep, Owned};
+use super::follow::{Doing, Follower, Life, Progress};
+use super::observe::{JobSeen, Observed};
+use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, follow, pod, timing};
+use crate::cluster::{ApiError, Cluster};
+use crate::forensics::{
+    DetectionPath, Disruption, JobState, TerminatedState, Vanished, conditions_text, disruption, is_terminal,
+    should_abort_for_cancellation, terminated_state,
+};
+use crate::outcome::{JobEnd, Outcome, Settled, Workspace};
+
+/// How the wait for a run's end was over.
+#[derive(Debug)]
+enum End {
+    /// The Job has a final condition.
+    Job(JobState),
+    /// The Job is gone.
+    Gone(DetectionPath),
+    /// The container ended, the condition did not come within the grace period.
+    Grace,
+    /// The run's own time limit.
+    Deadline,
+    /// The control plane or the host cancelled it.
+    Cancelled { acknowledged: bool },
+    /// The API could not be asked for too long.
+    Unreachable(ApiError),
+}
+
+/// What was learnt of the Job on the way.
+#[derive(Default)]
+struct Seen {
+    polls: u64,
+    conditions: Option<String>,
+    gone_at: Option<Instant>,
+}
+
+pub(super) async fn see_through<C: Cluster, H: Host>(
+    live: Live<C>,
+    host: &H,
+    owned: &Owned<C>,
+) -> Result<Ended, RunError> {
+    let observed = Arc::new(Observed {
+        cluster: live.cluster.clone(),
+        namespace: live.namespace.clone(),
+        job_name: live.job_name.clone(),
+        job_uid: live.job_uid.clone(),
+    });
+    let pod = tokio::select! {
+        found = find_pod(&live, &observed) => match found {
+            Ok(pod) => pod,
+            Err(outcome) => return Ok(Ended::Early(outcome)),
+        },
+        () = live.cancel.cancelled() => {
+            let acknowledged = acknowledge(&observed, owned).await;
+            return Ok(Ended::Early(Outcome::cancelled(acknowledged)));
+        }
+    };
+
+    let running_at = Instant::now();
+    let life = Arc::new(watch::channel(Life::Running).0);
+    let progress = Arc::new(Progress::new());
+    let mut follower = Follower::new(
+        observed.clone(),
+        pod::name_of(&pod).to_owned(),
+        live.log.clone(),
+        life.clone(),
+        progress.clone(),
+    );
+    let mut seen = Seen::default();
+    let end = {
+        let mut following = pin!(follower.run());
+        let mut waiting = pin!(wait_for_end(&live, host, &observed, &life, &progress, &mut seen));
+        let mut followed = false;
+        let end = loop {
+            tokio::select! {
+                end = &mut waiting => break end,
+                () = &mut following, if !followed => followed = true,
+            }
+        };
+        if !followed {
+            drain(&end, &life, &progress, following).await;
+        }
+        end
+    };
+
+    if let End::Cancelled { acknowledged } = end {
+        owned.keep(Keep::Gone);
+        return Ok(Ended::Early(Outcome::cancelled(acknowledged)));
+    }
+    if let End::Unreachable(_) = &end {
+        owned.keep(Keep::StateMismatch);
+    }
+    one_shot(&live, &mut follower).await;
+    if let End::Gone(_) = end {
+        live.log
+            .out(format!(
+                "[paperclip] Job {} was deleted before terminal condition was observed (TTL or external deletion) — proceeding with captured output.",
+                live.job_name
+            ))
+            .await;
+        owned.keep(Keep::Gone);
+        seen.gone_at.get_or_insert_with(Instant::now);
+    }
+    let last = final_state(&observed, &life).await;
+    let timed_out = matches!(end, End::Deadline);
+    let end = match end {
+        End::Job(JobState::Failed { reason, message }) => JobEnd::Failed { reason, message },
+        End::Job(_) => JobEnd::Complete,
+        End::Gone(path) => JobEnd::Gone(Vanished {
+            path,
+            job: live.job_name.clone(),
+            namespace: live.namespace.clone(),
+            since_pod_running: seen.gone_at.map(|at| at.saturating_duration_since(running_at)),
+            completion_polls: seen.polls,
+            last_conditions: seen.conditions.clone(),
+            disruption: last.disruption.clone(),
+        }),
+        End::Grace | End::Deadline | End::Cancelled { .. } => JobEnd::Unconfirmed,
+        End::Unreachable(error) => {
+            JobEnd::Unreachable { seconds: timing::RECHECK_LIMIT.as_secs(), error: error.to_string() }
+        }
+    };
+    let workspace = |key: &str| live.request.context.workspace_text(key).map(str::to_owned);
+    Ok(Ended::Settled(Box::new(Settled {
+        job: live.job_name.clone(),
+        end,
+        timed_out,
+        timeout_sec: live.request.config.timeout_sec,
+        container: last.container,
+        disruption: last.disruption,
+        captured: follower.tally.finish(),
+        config_model: live.request.config.model.clone(),
+        current_session_id: live.request.session_id.clone(),
+        workspace: Workspace {
+            cwd: workspace("cwd"),
+            workspace_id: workspace("workspaceId"),
+            repo_url: workspace("repoUrl"),
+            repo_ref: workspace("repoRef"),
+        },
+    })))
+}
+
+/// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
+async fn find_pod<C: Cluster>(
+    live: &Live<C>,
+    observed: &Observed<C>,
+) -> Result<k8s_openapi::api::core::v1::Pod, Outcome> {
+    let (found, told) = if live.reattached {
+        let found = match observed.pod_within(timing::SETUP_READ_BUDGET).await {
+            Ok(Some(pod)) if pod.metadata.name.is_some() => Ok(pod),
+            Ok(_) => Err(Outcome::reattach_without_pod(&live.job_name)),
+            Err(error) => Err(Outcome::pod_reattach_failed(&error.to_string())),
+        };
+        (found, "Reattached to pod")
+    } else {
+        let found = pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await;
+        (found.map_err(|failed| Outcome::pod_schedule_failed(&failed.text, failed.started)), "Pod running:")
+    };
+    match found {
+        Ok(pod) => {
+            live.log.out(format!("[paperclip] {told} {}", pod::name_of(&pod))).await;
+            Ok(pod)
+        }
+        Err(outcome) => Err(live.log.told(outcome).await),
+    }
+}
+
+/// Waits for the first thing that ends the run.
+async fn wait_for_end<C: Cluster, H: Host>(
+    live: &Live<C>,
+    host: &H,
+    observed: &Arc<Observed<C>>,
+    life: &watch::Sender<Life>,
+    progress: &Progress,
+    seen: &mut Seen,
+) -> End {
+    let started = Instant::now();
+    let config = &live.request.config;
+    let deadline = (config.timeout_sec > 0.0)
+        .then(|| started + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
+    let mut jobs = pin!(observed.clone().jobs());
+    let mut life_changed = life.subscribe();
+    let mut grace_at = None;
+    let mut failing_since = None;
+    let mut keepalive = tokio::time::interval_at(started + timing::KEEPALIVE, timing::KEEPALIVE);
+    keepalive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut cancelled = pin!(cancelled_externally(live, host));
+
+    loop {
+        tokio::select! {
+            Some(look) = jobs.next() => match look {
+                Ok(JobSeen::Present(job)) => {
+                    failing_since = None;
+                    seen.polls += 1;
+                    seen.conditions = Some(conditions_text(&job));
+                    match JobState::read(&job) {
+                        JobState::Running => {}
+                        state => return End::Job(state),
+                    }
+                }
+                Ok(JobSeen::Gone) => {
+                    seen.gone_at = Some(Instant::now());
+                    return End::Gone(DetectionPath::CompletionPoll404);
+                }
+                Err(error) => {
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    // Output that keeps coming shows that the run is alive, whatever the API says.
+                    let alive = progress.last_output().max(since);
+                    if alive.elapsed() >= timing::RECHECK_LIMIT {
+                        return match observed.job().await {
+                            Ok(JobSeen::Gone) => End::Gone(DetectionPath::RecheckPoll404),
+                            _ => End::Unreachable(error),
+                        };
+                    }
+                }
+            },
+            Ok(()) = life_changed.changed() => {
+                if life_changed.borrow_and_update().is_over() && grace_at.is_none() {
+                    grace_at = Some(Instant::now() + timing::COMPLETION_GRACE);
+                }
+            }
+            () = until(grace_at) => {
+                if let Some(end) = verify_after_grace(live, observed, seen).await {
+                    return end;
+                }
+                grace_at = None;
+            }
+            () = until(deadline) => return End::Deadline,
+            () = &mut cancelled => {
+                live.log
+                    .out(format!("[paperclip] Run cancelled externally — deleting Job {}", live.job_name))
+                    .await;
+                let _ = delete(observed).await;
+                return End::Cancelled { acknowledged: false };
+            }
+            _ = keepalive.tick() => {
+                let quiet = rounded_seconds(progress.last_output().elapsed());
+                live.log.out_if_idle(format!(
+                    "[paperclip] keepalive — job {} running ({quiet}s since last output)",
+                    live.job_name
+                ));
+            }
+            () = live.cancel.cancelled() => {
+                let acknowledged = delete(observed).await.is_ok() && pod_is_gone(observed).await;
+                return End::Cancelled { acknowledged };
+            }
+        }
+    }
+}
+
+/// The Job after the grace period: its condition may have come at the last moment, it may be gone, or nobody
+/// knows. The contract's three log lines are told here.
+async fn verify_after_grace<C: Cluster>(
+    live: &Live<C>,
+    observed: &Observed<C>,
+    seen: &mut Seen,
+) -> Option<End> {
+    let name = &live.job_name;
+    match observed.job().await {
+        Ok(JobSeen::Present(job)) => match JobState::read(&job) {
+            JobState::Running => {
+                live.log
+                    .out(format!(
+                        "[paperclip] Log stream exited 30s ago without K8s Job condition update; Job {name} still present — proceeding with captured output (FAR-23)"
+                    ))
+                    .await;
+                Some(End::Grace)
+            }
+            state => Some(End::Job(state)),
+        },
+        Ok(JobSeen::Gone) => {
+            seen.gone_at = Some(Instant::now());
+            live.log
+                .out(format!(
+                    "[paperclip] Log stream exited 30s ago and Job {name} is gone (TTL or external deletion) — proceeding with captured output (FAR-23)"
+                ))
+                .await;
+            Some(End::Gone(DetectionPath::GracePeriodVerify404))
+        }
+        Err(error) => {
+            live.log
+                .out(format!(
+                    "[paperclip] Log stream exited 30s ago; Job state unverifiable ({error}) — proceeding with captured output (FAR-23)"
+                ))
+                .await;
+            Some(End::Grace)
+        }
+    }
+}
+
+/// Resolves when the control plane says that the run was cancelled, asking every [`timing::KEEPALIVE`]
+/// (contract section 3.11, point 3). Never resolves where it may not ask.
+async fn cancelled_externally<C: Cluster, H: Host>(live: &Live<C>, host: &H) {
+    let request = &live.request;
+    let api_url = request.host_env.get("PAPERCLIP_API_URL").unwrap_or_default();
+    let token = request.auth_token.as_deref().unwrap_or_default();
+    if live.reattached || api_url.is_empty() || token.is_empty() {
+        return std::future::pending().await;
+    }
+    let query = StatusQuery { api_url, run_id: &request.run_id, token };
+    let mut suspicious = false;
+    loop {
+        tokio::time::sleep(timing::KEEPALIVE).await;
+        match host.run_status(query).await {
+            StatusAnswer::Status(status) => {
+                let abort = should_abort_for_cancellation(status.as_deref());
+                // One stale read must not kill a run: all but `cancelled` count when seen twice in a row.
+                if abort && (suspicious || status.as_deref() == Some("cancelled")) {
+                    return;
+                }
+                suspicious = abort;
+            }
+            StatusAnswer::Refused(code) if code >= 500 => {
+                live.log
+                    .err(format!(
+                        "[paperclip] keepalive: cancel poll returned HTTP {code} — transient, ignoring"
+                    ))
+                    .await;
+            }
+            StatusAnswer::Refused(_) | StatusAnswer::Unreachable => {}
+        }
+    }
+}
+
+async fn delete<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
+    let gone = crate::cluster::retry::read(timing::CLEANUP_BUDGET, || {
+        observed.cluster.delete_job(&observed.namespace, &observed.job_name, observed.job_uid.as_deref())
+    })
+    .await;
+    match gone {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// After a cancel while the pod was still awaited: delete the Job and see its pod go.
+async fn acknowledge<C: Cluster>(observed: &Observed<C>, owned: &Owned<C>) -> bool {
+    let deleted = delete(observed).await.is_ok();
+    if deleted {
+        owned.keep(Keep::Gone);
+    }
+    deleted && pod_is_gone(observed).await
+}
+
+/// Whether the pod went within the time the host waits for an acknowledgement.
+async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
+    let deadline = Instant::now() + timing::CANCEL_CONFIRM;
+    let mut pause = Duration::from_millis(100);
+    while Instant::now() < deadline {
+        if matches!(observed.pod().await, Ok(None)) {
+            return true;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(timing::POLL);
+    }
+    false
+}
+
+/// Lets the follower read what is left once the end is known.
+async fn drain(
+    end: &End,
+    life: &watch::Sender<Life>,
+    progress: &Progress,
+    mut following: std::pin::Pin<&mut impl Future<Output = ()>>,
+) {
+    let limit = match end {
+        End::Job(_) | End::Grace => None,
+        End::Gone(_) => Some(Instant::now() + timing::DRAIN_GONE),
+        End::Deadline | End::Cancelled { .. } | End::Unreachable(_) => return,
+    };
+    if matches!(end, End::Job(_)) {
+        // A final condition means that the container has ended; the follower need not find that out again.
+        life.send_if_modified(|life| {
+            let running = *life == Life::Running;
+            if running {
+                *life = Life::Ended(None);
+            }
+            running
+        });
+    }
+    let from = Instant::now();
+    let mut look = tokio::time::interval(timing::DRAIN_STALL / 10);
+    loop {
+        tokio::select! {
+            () = &mut following => return,
+            () = until(limit) => return,
+            _ = look.tick() => {
+                let stalled = progress.last_output().max(from).elapsed();
+                let patience = match progress.doing() {
+                    Doing::Reading => timing::DRAIN_STALL,
+                    Doing::CutOff => timing::RECHECK_LIMIT,
+                    Doing::Delivering => continue,
+                };
+                if stalled >= patience {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
+/// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
+async fn one_shot<C: Cluster>(live: &Live<C>, follower: &mut Follower<C>) {
+    if !follower.needs_another_look() {
+        return;
+    }
+    let was_blank = follower.tally.so_far().nonempty_lines == 0;
+    if was_blank {
+        live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
+    }
+    let before = follower.tally.so_far().lines;
+    let deadline = Instant::now() + timing::DRAIN_GONE;
+    let mut pause = timing::RECONNECT.0;
+    while Instant::now() < deadline {
+        let lines = follower.tally.so_far().lines;
+        let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
+        match read {
+            Ok(Ok(())) if follower.tally.so_far().lines == lines => break,
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_transient() => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    if !was_blank && follower.tally.so_far().lines > before {
+        live.log
+            .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
+            .await;
+    }
+}
+
+/// What is known of the container's end.
+#[derive(Default)]
+struct Last {
+    container: Option<TerminatedState>,
+    disruption: Option<Disruption>,
+}
+
+/// How the container ended, from what was seen or from the pod, asked again while its status lags. A failing
+/// read loses the exit code, never the run.
+async fn final_state<C: Cluster>(observed: &Observed<C>, life: &watch::Sender<Life>) -> Last {
+    if let Life::Ended(Some(state)) = &*life.borrow() {
+        return Last { container: Some(state.clone()), disruption: None };
+    }
+    let mut last = Last::default();
+    let patience = Instant::now() + timing::EXIT_STATUS_LAG;
+    loop {
+        match observed.pod().await {
+            Ok(Some(pod)) => {
+                last.disruption = disruption(&pod);
+                last.container = terminated_state(&pod, follow::CONTAINER);
+                let lagging = is_terminal(&pod) || life.borrow().is_over();
+                if last.container.is_some() || !lagging {
+                    return last;
+                }
+            }
+            Ok(None) => return last,
+            Err(error) if !error.is_transient() => return last,
+            Err(_) => {}
+        }
+        if Instant::now() >= patience {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn rounded_seconds(duration: Duration) -> u64 {
+    // Half a second and more rounds up, as JavaScript's Math.round does.
+    (duration.as_millis() as u64 + 500) / 1000
+}
+
+/// Sleeps until then; for ever without a time.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,37 @@
+//! Every interval of a run in one place. Names and values are those of the contract (section 3.1) unless the
+//! comment says otherwise.
+
+use std::time::Duration;
+
+/// Between two looks at a pod or a Job where the cluster cannot be watched.
+pub(super) const POLL: Duration = Duration::from_secs(2);
+/// Between two keep-alive lines.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a Job's final condition may stay away after its container ended.
+pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
+/// How long a pod may take until its container runs.
+pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
+/// How long the API may stay unreachable before a run's end is called unknown.
+pub(super) const RECHECK_LIMIT: Duration = Duration::from_secs(60);
+
+/// For how long a read before the Job exists is repeated (ours: the contract gave up at once).
+pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
+/// First and longest pause before a log is opened again; progress starts over at the first.
+pub(super) const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// A log body that is silent for so long while the container runs may be half-open: it is opened anew.
+pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// After a clean end of the log, for how long the pod may still read as running before that counts as a cut.
+pub(super) const EXIT_STATUS_LAG: Duration = Duration::from_secs(2);
+/// How long the rest of a log may stall once the Job has ended.
+pub(super) const DRAIN_STALL: Duration = Duration::from_secs(5);
+/// For how long a vanished Job's log is still read: its pod is being deleted meanwhile.
+pub(super) const DRAIN_GONE: Duration = Duration::from_secs(10);
+/// After a cancel, for how long the pod may take to go; the host waits 60 s for an acknowledgement.
+pub(super) const CANCEL_CONFIRM: Duration = Duration::from_secs(50);
+/// How long cleaning up may be retried before it is given up with a warning.
+pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
+/// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
+/// of a chunk live).
+pub(super) const CHUNK_BYTES: usize = 8 * 1024;
+/// For how long what is known of the host's own pod is used again.
+pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);

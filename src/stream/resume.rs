@@ -1,0 +1,689 @@
+//! Following one container's log over any number of bodies, each line exactly once.
+//!
+//! What is known of the server:
+//!
+//! - `sinceTime` is cut to whole seconds and is inclusive, so a resumed body repeats lines: the *overlap*.
+//! - A body is the log file from some line on, in file order. Lines are appended only; rotation removes a
+//!   prefix. So every line before a line that was delivered has been delivered too, and what follows the last
+//!   delivered line is new.
+//! - stdout and stderr are stamped by two writers, so stamps can be out of order by a little. A body is asked
+//!   from one second (`SLACK`) before the newest delivered stamp, or a late line would be filtered out on the
+//!   server.
+//! - A long line is stored in pieces with a stamp each, and the server filters pieces. The first line of a
+//!   resumed body can therefore be the tail of a line, under the stamp of a later piece.
+//!
+//! [`Resume`] keeps stamp and hash of the lines delivered in the window a resume asks for, in order, and lays
+//! the beginning of a new body against them.
+//!
+//! | line of a resumed body | verdict |
+//! |---|---|
+//! | is in the overlap | `Duplicate` |
+//! | after the last line of the overlap | `Deliver`, whatever its stamp |
+//! | first line, not in the overlap | `Refetch`: either a tail, or the overlap was rotated away. The next body is asked from the log's beginning, where no filter cuts lines |
+//! | the same in a body from the beginning | `Gap`: lines were lost |
+//! | unknown, between two lines of the overlap | the tail of a line whose beginning was filtered out: `Duplicate`; or, where no such line was delivered, one that an earlier body left out: `Deliver` |
+//!
+//! Two limits. When rotation removed exactly the delivered lines and no other, a gap is reported although
+//! nothing is missing: it cannot be told apart. And after the node's clock was set back by more than the
+//! slack, each resume reads from the beginning.
+
+use std::collections::VecDeque;
+
+use super::stamp::{Stamp, split_stamp};
+
+/// How far stamps may be out of order, in seconds: a resumed body is asked from this much before the second
+/// of the newest delivered line.
+const SLACK: i64 = 1;
+
+/// Most lines remembered (16 bytes each). Reached only above 130 000 lines per second; then the oldest are
+/// told by their stamp alone.
+const MOST: usize = 1 << 18;
+
+/// What to do with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// A new line, without its stamp.
+    Deliver(&'a [u8]),
+    /// A new line before which lines of the log were lost to rotation: say so, then deliver it.
+    Gap(&'a [u8]),
+    /// Delivered before (or the tail of such a line).
+    Duplicate,
+    /// The unfinished last line of a body: kept for [`Resume::finish_partial`].
+    Partial,
+    /// A line without a stamp. The kubelet or a proxy wrote it, not the container.
+    Noise(&'a [u8]),
+    /// Stop reading this body and open another one from [`Resume::since`].
+    Refetch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    stamp: Stamp,
+    hash: u64,
+}
+
+/// A delivered line that a resumed body should repeat.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    seen: Seen,
+    /// Its place in `delivered` when the body began.
+    index: usize,
+    /// Delivered lines older than what the body was asked from lie right before it: their tails may show.
+    tails_before: bool,
+}
+
+/// How the overlap at the beginning of a body is being matched.
+#[derive(Debug, Default)]
+struct Replay {
+    expected: Vec<Expected>,
+    /// Index into `expected` of the first line of the body, once one was found.
+    start: Option<usize>,
+    /// Index into `expected` of the next line to come.
+    next: usize,
+    /// Lowest and highest stamp in `expected`.
+    range: Option<(Stamp, Stamp)>,
+    /// Lines accepted in this body after a gap while the overlap might still come.
+    after_gap: Option<usize>,
+    /// Lines put into `delivered` before the places of `expected`.
+    shifted: usize,
+}
+
+/// The state of following one container's log. See the module's text.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// Lines delivered and possibly repeated by the next body, in the log's order.
+    delivered: VecDeque<Seen>,
+    newest: Option<Stamp>,
+    last: Option<Stamp>,
+    /// The newest stamp that was dropped from `delivered`.
+    forgotten: Option<Stamp>,
+    /// Ask for the whole log next time.
+    from_start: bool,
+    /// What the current body was asked from.
+    asked: Option<Stamp>,
+    replay: Option<Replay>,
+    stopped: bool,
+    progress: bool,
+    partial: Option<(Seen, Vec<u8>)>,
+}
+
+impl Resume {
+    /// Nothing was read yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What to ask the next body from, a whole second; `None`: from the beginning of the log.
+    pub fn since(&self) -> Option<Stamp> {
+        let low = self.low()?;
+        // A last line older than the window means that the clock was set back. Asking from the window would
+        // hide what is written from now on.
+        let clock_set_back = self.last.is_some_and(|last| last < low);
+        (!self.from_start && !clock_set_back).then_some(low)
+    }
+
+    /// Stamp of the newest delivered line.
+    pub fn watermark(&self) -> Option<Stamp> {
+        self.newest
+    }
+
+    /// A new body begins, asked from [`Resume::since`].
+    pub fn begin_body(&mut self) {
+        self.asked = self.since();
+        self.stopped = false;
+        self.progress = false;
+        self.partial = None;
+        let mut replay = Replay::default();
+        let mut tails_before = false;
+        for (index, &seen) in self.delivered.iter().enumerate() {
+            if self.asked.is_some_and(|asked| seen.stamp < asked) {
+                tails_before = true;
+                continue;
+            }
+            let (low, high) = replay.range.unwrap_or((seen.stamp, seen.stamp));
+            replay.range = Some((low.min(seen.stamp), high.max(seen.stamp)));
+            replay.expected.push(Expected { seen, index, tails_before });
+            tails_before = false;
+        }
+        self.replay = (!replay.expected.is_empty()).then_some(replay);
+    }
+
+    /// Judges the next line of the body. `complete`: a newline followed it.
+    pub fn line<'a>(&mut self, raw: &'a [u8], complete: bool) -> Verdict<'a> {
+        if self.stopped {
+            return Verdict::Refetch;
+        }
+        let stamped = split_stamp(raw);
+        if !complete {
+            // Inside the overlap an unfinished line is the beginning of one that was delivered.
+            if let (Some((stamp, text)), None) = (stamped, &self.replay) {
+                self.partial = Some((Seen { stamp, hash: hash(text) }, text.to_vec()));
+            }
+            return Verdict::Partial;
+        }
+        let Some((stamp, text)) = stamped else {
+            return Verdict::Noise(raw);
+        };
+        let seen = Seen { stamp, hash: hash(text) };
+        let Some(mut replay) = self.replay.take() else {
+            self.accept(seen);
+            return Verdict::Deliver(text);
+        };
+        let step = match replay.start {
+            None => self.find_overlap(&mut replay, seen),
+            Some(start) => self.follow_overlap(&mut replay, start, seen),
+        };
+        if replay.next < replay.expected.len() && step != Step::PastOverlap {
+            self.replay = Some(replay);
+        } else {
+            self.from_start = false;
+        }
+        match step {
+            Step::Known => Verdict::Duplicate,
+            Step::Tail => {
+                self.from_start = true;
+                self.stopped = true;
+                Verdict::Refetch
+            }
+            Step::Lost => {
+                self.accept(seen);
+                Verdict::Gap(text)
+            }
+            Step::New | Step::PastOverlap => {
+                self.accept(seen);
+                Verdict::Deliver(text)
+            }
+            Step::Late => Verdict::Deliver(text),
+        }
+    }
+
+    /// The body ended, cleanly or not. True when it brought at least one new line.
+    pub fn end_body(&mut self) -> bool {
+        self.replay = None;
+        std::mem::take(&mut self.progress)
+    }
+
+    /// The text of an unfinished last line of the last body, for a container that is terminated and will
+    /// never finish it.
+    pub fn finish_partial(&mut self) -> Option<Vec<u8>> {
+        let (seen, text) = self.partial.take()?;
+        self.accept(seen);
+        Some(text)
+    }
+
+    /// Where the remembered window begins.
+    fn low(&self) -> Option<Stamp> {
+        self.newest.map(|newest| newest.floor_seconds().back_seconds(SLACK))
+    }
+
+    /// A line while no line of the overlap was met yet.
+    fn find_overlap(&mut self, replay: &mut Replay, seen: Seen) -> Step {
+        let within = replay.range.is_some_and(|(low, high)| (low..=high).contains(&seen.stamp));
+        let found =
+            within.then(|| replay.expected.iter().position(|expected| expected.seen == seen)).flatten();
+        if let Some(found) = found {
+            // Lines accepted after a gap turn out to stand before the overlap.
+            if let Some(count) = replay.after_gap.take() {
+                self.delivered.rotate_right(count.min(self.delivered.len()));
+                replay.shifted += count;
+            }
+            replay.start = Some(found);
+            replay.next = found + 1;
+            return Step::Known;
+        }
+        if let Some(count) = &mut replay.after_gap {
+            *count += 1;
+            let beyond = replay.range.is_none_or(|(_, high)| seen.stamp > high.back_seconds(-SLACK));
+            return if beyond { Step::PastOverlap } else { Step::New };
+        }
+        let forgotten = self.forgotten.is_some_and(|forgotten| seen.stamp <= forgotten);
+        if forgotten || self.asked.is_some_and(|asked| seen.stamp < asked) {
+            return Step::Known;
+        }
+        if self.asked.is_some() {
+            return Step::Tail;
+        }
+        replay.after_gap = Some(1);
+        self.from_start = false;
+        Step::Lost
+    }
+
+    /// A line after the first line of the overlap.
+    fn follow_overlap(&mut self, replay: &mut Replay, start: usize, seen: Seen) -> Step {
+        let expected = &replay.expected;
+        let next = expected[replay.next];
+        if next.seen == seen {
+            replay.next += 1;
+            return Step::Known;
+        }
+        // Equal lines can make the overlap seem to begin too early. Lay what was matched against a later
+        // place.
+        let matched = replay.next - start;
+        let same = |at: usize| (0..matched).all(|i| expected[at + i].seen == expected[start + i].seen);
+        let fits = |at: &usize| {
+            let after = expected.get(at + matched);
+            after.is_none_or(|after| after.seen == seen) && same(*at)
+        };
+        if matched > 0
+            && let Some(at) = (start + 1..=expected.len() - matched).find(fits)
+        {
+            replay.start = Some(at);
+            replay.next = at + matched;
+            if replay.next == expected.len() {
+                return Step::PastOverlap;
+            }
+            replay.next += 1;
+            return Step::Known;
+        }
+        if let Some(skipped) = expected[replay.next..].iter().position(|later| later.seen == seen) {
+            let at = replay.next + skipped;
+            replay.start = Some(at);
+            replay.next = at + 1;
+            return Step::Known;
+        }
+        if next.tails_before {
+            return Step::Known;
+        }
+        if next.seen.stamp == seen.stamp {
+            // The same line with other pieces filtered out of it.
+            replay.next += 1;
+            replay.start = Some(replay.next);
+            return Step::Known;
+        }
+        self.delivered.insert((next.index + replay.shifted).min(self.delivered.len()), seen);
+        replay.shifted += 1;
+        replay.start = Some(replay.next);
+        self.progress = true;
+        Step::Late
+    }
+
+    fn accept(&mut self, seen: Seen) {
+        self.progress = true;
+        self.last = Some(seen.stamp);
+        self.newest = self.newest.max(Some(seen.stamp));
+        self.delivered.push_back(seen);
+        if self.replay.is_some() {
+            return;
+        }
+        let low = self.low();
+        while let Some(front) = self.delivered.front() {
+            if self.delivered.len() <= MOST && low.is_none_or(|low| front.stamp >= low) {
+                break;
+            }
+            self.forgotten = self.forgotten.max(Some(front.stamp));
+            self.delivered.pop_front();
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Delivered before.
+    Known,
+    /// New, and the overlap may still come.
+    New,
+    /// New, and the overlap is over.
+    PastOverlap,
+    /// New, but its place is before lines already delivered.
+    Late,
+    /// New, and lines before it are lost.
+    Lost,
+    /// Not to be told from the tail of a line.
+    Tail,
+}
+
+/// 64 bits of a text. Lines are compared under equal stamps only, so speed matters more than strength.
+fn hash(text: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |hash: u64, word: u64| {
+        let wide = u128::from(hash ^ word) * u128::from(FACTOR);
+        (wide as u64) ^ ((wide >> 64) as u64)
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let mut hash =
+        words.iter().fold(FACTOR ^ text.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    hash = mix(hash, u64::from_le_bytes(last));
+    mix(hash, FACTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::LineSplitter;
+    use proptest::prelude::*;
+
+    const MS: i64 = 1_000_000;
+    const START: i64 = 1_767_323_045_000 * MS;
+
+    /// A line as the node stores it: pieces with a stamp each.
+    #[derive(Clone, Debug)]
+    struct Stored(Vec<(i64, String)>);
+
+    impl Stored {
+        fn whole(&self) -> String {
+            self.0.iter().map(|(_, text)| text.as_str()).collect()
+        }
+    }
+
+    /// What the kubelet answers: pieces from `since` on, joined, under the stamp of the first.
+    fn serve(log: &[Stored], since: Option<Stamp>) -> Vec<u8> {
+        let mut body = Vec::new();
+        for line in log {
+            let mut pieces = line.0.iter().filter(|(at, _)| since.is_none_or(|since| *at >= since.nanos()));
+            let Some((at, text)) = pieces.next() else { continue };
+            body.extend(format!("{} {text}", Stamp::from_nanos(*at)).bytes());
+            pieces.for_each(|(_, text)| body.extend(text.bytes()));
+            body.push(b'\n');
+        }
+        body
+    }
+
+    #[derive(Default)]
+    struct Reader {
+        resume: Resume,
+        lines: Vec<String>,
+        gaps: usize,
+        refetched: usize,
+    }
+
+    impl Reader {
+        /// Reads a body cut after `cut` bytes. False when a refetch was asked for.
+        fn read(&mut self, body: &[u8], cut: usize) -> bool {
+            let Self { resume, lines, gaps, refetched } = self;
+            let mut splitter = LineSplitter::new();
+            let mut take = |raw: &[u8], complete: bool, resume: &mut Resume| match resume.line(raw, complete)
+            {
+                Verdict::Deliver(text) => lines.push(String::from_utf8(text.to_vec()).unwrap()),
+                Verdict::Gap(text) => {
+                    *gaps += 1;
+                    lines.push(String::from_utf8(text.to_vec()).unwrap());
+                }
+                Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) | Verdict::Refetch => {}
+            };
+            resume.begin_body();
+            splitter.push(&body[..cut.min(body.len())], |raw| take(raw, true, resume));
+            if let Some(rest) = splitter.take_partial() {
+                take(&rest, false, resume);
+            }
+            resume.end_body();
+            *refetched += usize::from(resume.stopped);
+            !resume.stopped
+        }
+
+        fn read_all(&mut self, log: &[Stored]) {
+            while !self.read(&serve(log, self.resume.since()), usize::MAX) {}
+        }
+    }
+
+    fn lines(log: &[(i64, &str)]) -> Vec<Stored> {
+        log.iter().map(|(ms, text)| Stored(vec![(START + ms * MS, text.to_string())])).collect()
+    }
+
+    #[test]
+    fn a_body_is_asked_from_a_whole_second_before_the_newest_line() {
+        let mut resume = Resume::new();
+        assert_eq!(resume.since(), None);
+        resume.begin_body();
+        assert_eq!(resume.line(b"2026-01-02T03:04:07.7Z a", true), Verdict::Deliver(b"a"));
+        assert_eq!(resume.line(b"2026-01-02T03:04:07.1Z b", true), Verdict::Deliver(b"b"));
+        assert!(resume.end_body());
+        assert_eq!(resume.since().unwrap().floor_seconds_rfc3339(), "2026-01-02T03:04:06Z");
+        resume.begin_body();
+        assert!(!resume.end_body());
+    }
+
+    #[test]
+    fn transport_noise_is_told_from_lines() {
+        let mut resume = Resume::new();
+        resume.begin_body();
+        assert_eq!(
+            resume.line(b"failed to try resolving symlinks", true),
+            Verdict::Noise(b"failed to try resolving symlinks")
+        );
+        assert_eq!(resume.line(b"unexpected end", false), Verdict::Partial);
+        resume.end_body();
+        assert_eq!(resume.finish_partial(), None);
+        assert_eq!(resume.since(), None);
+    }
+
+    #[test]
+    fn an_unfinished_last_line_waits_for_the_container_to_be_over() {
+        let mut resume = Resume::new();
+        resume.begin_body();
+        assert_eq!(resume.line(b"2026-01-02T03:04:07Z a", true), Verdict::Deliver(b"a"));
+        assert_eq!(resume.line(b"2026-01-02T03:04:07Z bc", false), Verdict::Partial);
+        resume.end_body();
+        // The connection was cut: the line comes again, whole.
+        resume.begin_body();
+        assert_eq!(resume.line(b"2026-01-02T03:04:07Z a", false), Verdict::Partial);
+        resume.end_body();
+        assert_eq!(resume.finish_partial(), None, "the beginning of a delivered line");
+        resume.begin_body();
+        assert_eq!(resume.line(b"2026-01-02T03:04:07Z a", true), Verdict::Duplicate);
+        assert_eq!(resume.line(b"2026-01-02T03:04:07Z bcd", false), Verdict::Partial);
+        resume.end_body();
+        assert_eq!(resume.finish_partial(), Some(b"bcd".to_vec()));
+        assert_eq!(resume.finish_partial(), None);
+    }
+
+    #[test]
+    fn equal_lines_under_one_stamp_are_counted() {
+        let log = lines(&[(0, "a"), (0, "a"), (0, "b"), (0, "a")]);
+        let mut reader = Reader::default();
+        for upto in 1..=4 {
+            reader.read_all(&log[..upto]);
+        }
+        assert_eq!(reader.lines, ["a", "a", "b", "a"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 0));
+    }
+
+    #[test]
+    fn a_late_stamp_from_the_other_stream_is_not_lost() {
+        let log = lines(&[(2100, "out"), (1900, "err"), (1950, "err2"), (2200, "out2")]);
+        let mut reader = Reader::default();
+        for upto in 1..=4 {
+            reader.read_all(&log[..upto]);
+        }
+        assert_eq!(reader.lines, ["out", "err", "err2", "out2"]);
+    }
+
+    #[test]
+    fn the_tail_of_a_delivered_line_is_found_out_by_reading_from_the_beginning() {
+        let mut log = lines(&[(0, "first")]);
+        log.push(Stored(vec![(START + 900 * MS, "beginning-".into()), (START + 1100 * MS, "tail".into())]));
+        log.extend(lines(&[(2300, "c")]));
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        log.extend(lines(&[(2500, "d")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["first", "beginning-tail", "c", "d"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 1));
+    }
+
+    #[test]
+    fn a_tail_between_lines_of_the_overlap_is_a_duplicate() {
+        // The long line began late (out of order) and its beginning falls below what is asked for.
+        let mut log = lines(&[(1200, "a")]);
+        log.push(Stored(vec![(START + 900 * MS, "beginning-".into()), (START + 1300 * MS, "tail".into())]));
+        log.extend(lines(&[(2300, "c")]));
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        log.extend(lines(&[(2400, "d")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "beginning-tail", "c", "d"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 0));
+    }
+
+    #[test]
+    fn rotation_that_leaves_the_overlap_is_no_loss() {
+        let log = lines(&[(0, "a"), (100, "b"), (200, "c"), (300, "d")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log[..3]);
+        reader.read_all(&log[2..]);
+        assert_eq!(reader.lines, ["a", "b", "c", "d"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 0));
+    }
+
+    #[test]
+    fn rotation_past_the_overlap_is_one_gap() {
+        let log = lines(&[(0, "a"), (0, "b"), (0, "lost"), (0, "d"), (1, "e"), (9000, "f")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log[..2]);
+        reader.read_all(&log[3..5]);
+        reader.read_all(&log[3..]);
+        assert_eq!(reader.lines, ["a", "b", "d", "e", "f"]);
+        assert_eq!((reader.gaps, reader.refetched), (1, 1));
+    }
+
+    #[test]
+    fn a_log_file_that_begins_inside_a_delivered_line_repeats_nothing_else() {
+        let mut log = vec![Stored(vec![(START, "beginning-".into()), (START + 1, "tail".into())])];
+        log.extend(lines(&[(1, "b"), (2, "c")]));
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        log[0].0.remove(0);
+        log.extend(lines(&[(3, "d")]));
+        reader.read_all(&log);
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["beginning-tail", "b", "c", "tail", "d"]);
+        assert_eq!(reader.gaps, 1);
+    }
+
+    #[test]
+    fn a_line_an_earlier_body_left_out_is_delivered_late_and_once() {
+        let log = lines(&[(0, "a"), (1, "left out"), (2, "b")]);
+        let without = [log[0].clone(), log[2].clone()];
+        let mut reader = Reader::default();
+        reader.read_all(&without);
+        reader.read_all(&log);
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "b", "left out"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_set_back_reads_from_the_beginning() {
+        let log =
+            lines(&[(0, "a"), (60_000, "b"), (60_500, "c"), (10_000, "d"), (11_000, "e"), (12_000, "f")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log[..4]);
+        assert_eq!(reader.resume.since(), None);
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(reader.gaps, 0);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut resume = Resume::new();
+        resume.begin_body();
+        for n in 0..MOST + 1000 {
+            let line = format!("{} {n}", Stamp::from_nanos(START + n as i64));
+            assert!(matches!(resume.line(line.as_bytes(), true), Verdict::Deliver(_)));
+        }
+        assert_eq!(resume.delivered.len(), MOST);
+        resume.begin_body();
+        let line = |n: usize| format!("{} {n}", Stamp::from_nanos(START + n as i64));
+        assert_eq!(resume.line(line(3).as_bytes(), true), Verdict::Duplicate);
+        assert_eq!(resume.line(line(1000).as_bytes(), true), Verdict::Duplicate);
+        let mut slow = Resume::new();
+        slow.begin_body();
+        for n in 0..1000 {
+            let line = format!("{} {n}", Stamp::from_nanos(START + n * 1000 * MS));
+            slow.line(line.as_bytes(), true);
+        }
+        assert!(slow.delivered.len() <= 3);
+    }
+
+    /// A log: per line the time since the one before, how late its stamp is (below 1 s), and its pieces. A
+    /// tail never has stamp and text of the next line: it could not be told from it.
+    fn log() -> impl Strategy<Value = Vec<Stored>> {
+        let step = prop_oneof![3 => Just(0), 3 => 0..1000i64, 2 => 0..900 * MS, 1 => 0..4000 * MS];
+        let late = prop_oneof![4 => Just(0), 1 => 0..1000 * MS];
+        let more = proptest::collection::vec((1..1500 * MS, "[xy]{1,3}"), 0..3);
+        let more = prop_oneof![4 => Just(vec![]), 1 => more];
+        proptest::collection::vec((step, late, "[ab]{0,2}", more), 1..60).prop_map(|lines| {
+            let mut clock = START;
+            let mut log = Vec::new();
+            for (step, late, text, more) in lines {
+                clock += step;
+                let mut pieces = vec![(clock - late, text)];
+                for (step, text) in more {
+                    clock += step;
+                    // Pieces of one line come from one stream, so they are in order.
+                    pieces.push((clock - late, text));
+                }
+                clock += i64::from(pieces.len() > 1);
+                log.push(Stored(pieces));
+            }
+            log
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(600))]
+
+        #[test]
+        fn cut_anywhere_any_number_of_times_each_line_comes_once(
+            log in log(),
+            reads in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..14),
+        ) {
+            let mut reader = Reader::default();
+            let mut written = 0;
+            for (grow, cut) in reads {
+                written += grow.index(log.len() + 1 - written);
+                let body = serve(&log[..written], reader.resume.since());
+                reader.read(&body, cut.index(body.len() + 1));
+            }
+            reader.read_all(&log);
+            let whole: Vec<String> = log.iter().map(Stored::whole).collect();
+            prop_assert_eq!(reader.lines, whole);
+            prop_assert_eq!(reader.gaps, 0);
+        }
+
+        #[test]
+        fn a_rotated_prefix_gives_one_gap_per_loss(
+            mut log in log(),
+            reads in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..10),
+        ) {
+            // Each line is told from the others, so that the test itself can tell what was lost.
+            for (n, line) in log.iter_mut().enumerate() {
+                line.0[0].1.insert_str(0, &format!("{n}:"));
+            }
+            let number = |text: &String| text.split(':').next().unwrap().parse::<usize>().unwrap();
+            let mut reader = Reader::default();
+            let (mut written, mut rotated, mut losses) = (0, 0, 0);
+            let mut reads: Vec<_> = reads.into_iter().map(Some).collect();
+            reads.push(None);
+            for read in reads {
+                if let Some((grow, rotate, _)) = &read {
+                    written += grow.index(log.len() + 1 - written);
+                    // Rotation keeps the file that is being written, and never cuts inside a line here.
+                    rotated += rotate.index(written + 1 - rotated) / 2;
+                } else {
+                    written = log.len();
+                }
+                let before = reader.lines.len();
+                loop {
+                    let body = serve(&log[rotated..written], reader.resume.since());
+                    let cut = read.as_ref().map_or(usize::MAX, |(_, _, cut)| cut.index(body.len() + 1));
+                    if reader.read(&body, cut) {
+                        break;
+                    }
+                }
+                if before > 0 && reader.lines.len() > before && number(&reader.lines[before - 1]) < rotated {
+                    losses += 1;
+                }
+            }
+            let numbers: Vec<usize> = reader.lines.iter().map(number).collect();
+            prop_assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+            prop_assert!(reader.lines.iter().zip(&numbers).all(|(line, n)| *line == log[*n].whole()));
+            let last_lost = numbers.first().copied().unwrap_or(0);
+            let missing = (last_lost..log.len()).filter(|n| !numbers.contains(n)).count();
+            prop_assert!(missing == 0 || losses > 0);
+            prop_assert_eq!(reader.gaps, losses);
+        }
+    }
+}

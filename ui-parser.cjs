@@ -1,0 +1,213 @@
+'use strict';
+
+// The host's UI fetches this file as text and evaluates it inside a function in a worker: it must stay
+// one self-contained CommonJS file that names nothing but `exports` and the language's own globals.
+
+/**
+ * @typedef {import('@paperclipai/adapter-utils', { with: { 'resolution-mode': 'import' } }).TranscriptEntry} TranscriptEntry
+ * @typedef {Record<string, unknown>} JsonObject
+ */
+
+/**
+ * @param {unknown} value
+ * @returns {JsonObject | null}
+ */
+function objectOrNull(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? /** @type {JsonObject} */ (value)
+    : null;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} fallback
+ * @returns {string}
+ */
+function stringOr(value, fallback) {
+  return typeof value === 'string' ? value : fallback;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {number}
+ */
+function finiteOrZero(value) {
+  return typeof value === 'number' && Number.isFinite(value) ? value : 0;
+}
+
+/**
+ * @param {string} text
+ * @returns {JsonObject | null}
+ */
+function parseJsonObject(text) {
+  try {
+    return objectOrNull(JSON.parse(text));
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * @param {JsonObject} event
+ * @returns {JsonObject[]}
+ */
+function contentBlocks(event) {
+  const message = objectOrNull(event.message);
+  if (message === null || !Array.isArray(message.content)) return [];
+  /** @type {JsonObject[]} */
+  const blocks = [];
+  for (const element of message.content) {
+    const block = objectOrNull(element);
+    if (block !== null) blocks.push(block);
+  }
+  return blocks;
+}
+
+/**
+ * @param {unknown} content
+ * @returns {string}
+ */
+function toolResultText(content) {
+  if (!Array.isArray(content)) return stringOr(content, '');
+  /** @type {string[]} */
+  const texts = [];
+  for (const element of content) {
+    const part = objectOrNull(element);
+    if (part !== null && typeof part.text === 'string') texts.push(part.text);
+  }
+  return texts.join('\n');
+}
+
+/**
+ * @param {unknown} error
+ * @returns {string}
+ */
+function errorText(error) {
+  const details = objectOrNull(error);
+  if (details === null) return stringOr(error, '');
+  return (
+    stringOr(details.message, '') ||
+    stringOr(details.error, '') ||
+    stringOr(details.code, '') ||
+    JSON.stringify(details)
+  );
+}
+
+/**
+ * @param {JsonObject} block
+ * @param {string} ts
+ * @returns {TranscriptEntry | null}
+ */
+function assistantEntry(block, ts) {
+  if (block.type === 'text') {
+    const text = stringOr(block.text, '');
+    return text === '' ? null : { kind: 'assistant', ts, text };
+  }
+  if (block.type === 'thinking') {
+    const text = stringOr(block.thinking, '');
+    return text === '' ? null : { kind: 'thinking', ts, text };
+  }
+  if (block.type === 'tool_use') {
+    const id = typeof block.id === 'string' ? block.id : block.tool_use_id;
+    return {
+      kind: 'tool_call',
+      ts,
+      name: stringOr(block.name, 'unknown'),
+      toolUseId: typeof id === 'string' ? id : undefined,
+      input: block.input ?? {},
+    };
+  }
+  return null;
+}
+
+/**
+ * @param {JsonObject} block
+ * @param {string} ts
+ * @returns {TranscriptEntry | null}
+ */
+function userEntry(block, ts) {
+  if (block.type === 'text') {
+    const text = stringOr(block.text, '');
+    return text === '' ? null : { kind: 'user', ts, text };
+  }
+  if (block.type === 'tool_result') {
+    return {
+      kind: 'tool_result',
+      ts,
+      toolUseId: stringOr(block.tool_use_id, ''),
+      content: toolResultText(block.content),
+      isError: block.is_error === true,
+    };
+  }
+  return null;
+}
+
+/**
+ * @param {JsonObject} event
+ * @param {string} ts
+ * @returns {TranscriptEntry}
+ */
+function resultEntry(event, ts) {
+  const usage = objectOrNull(event.usage) ?? {};
+  const errors = Array.isArray(event.errors) ? event.errors : [];
+  return {
+    kind: 'result',
+    ts,
+    text: stringOr(event.result, ''),
+    inputTokens: finiteOrZero(usage.input_tokens),
+    outputTokens: finiteOrZero(usage.output_tokens),
+    cachedTokens: finiteOrZero(usage.cache_read_input_tokens),
+    costUsd: finiteOrZero(event.total_cost_usd),
+    subtype: stringOr(event.subtype, ''),
+    isError: event.is_error === true,
+    errors: errors.map(errorText).filter((text) => text !== ''),
+  };
+}
+
+/**
+ * @param {JsonObject} event
+ * @param {string} ts
+ * @returns {Array<TranscriptEntry | null>}
+ */
+function eventEntries(event, ts) {
+  switch (event.type) {
+    case 'system':
+      if (event.subtype !== 'init') return [];
+      return [
+        {
+          kind: 'init',
+          ts,
+          model: stringOr(event.model, 'unknown'),
+          sessionId: stringOr(event.session_id, ''),
+        },
+      ];
+    case 'assistant':
+      return contentBlocks(event).map((block) => assistantEntry(block, ts));
+    case 'user':
+      return contentBlocks(event).map((block) => userEntry(block, ts));
+    case 'result':
+      return [resultEntry(event, ts)];
+    default:
+      return [];
+  }
+}
+
+/**
+ * Turns one stdout line of a run into transcript entries. A line that says nothing this parser knows
+ * becomes one `stdout` entry with the untouched line, so that nothing is ever lost.
+ *
+ * @param {string} line
+ * @param {string} ts
+ * @returns {TranscriptEntry[]}
+ */
+function parseStdoutLine(line, ts) {
+  const event = parseJsonObject(line);
+  /** @type {TranscriptEntry[]} */
+  const entries = [];
+  for (const entry of event === null ? [] : eventEntries(event, ts)) {
+    if (entry !== null) entries.push(entry);
+  }
+  return entries.length > 0 ? entries : [{ kind: 'stdout', ts, text: line }];
+}
+
+exports.parseStdoutLine = parseStdoutLine;
