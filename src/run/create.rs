@@ -169,7 +169,7 @@ fn meta(request: &Request, prepared: &Prepared, manifest: &Manifest) -> serde_js
         &manifest.claude_args,
         &notes,
         &manifest.prompt,
-        serde_json::to_value(&manifest.prompt_metrics).ok(),
+        serde_json::to_value(manifest.prompt_metrics).ok(),
     );
     meta["env"] = literal_env(&manifest.job);
     meta

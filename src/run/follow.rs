@@ -212,6 +212,13 @@ impl<C: Cluster> Follower<C> {
     }
 
     async fn open(&self, follow: bool) -> Result<LogBody, ApiError> {
+        if self.pod.is_empty() {
+            return Err(ApiError::local(
+                ApiErrorKind::NotFound,
+                "read the log",
+                "the Job has no pod any more",
+            ));
+        }
         let since_time = self.resume.since().map(|stamp| stamp.floor_seconds_rfc3339());
         let query = LogQuery { follow, since_time };
         self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CONTAINER, &query).await

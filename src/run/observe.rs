@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::timing;
 use crate::cluster::{ApiError, Cluster, retry};
+use crate::forensics::JobState;
 
 /// One look at a Job.
 #[derive(Debug, Clone)]
@@ -17,6 +18,16 @@ pub(super) enum JobSeen {
     Present(Box<Job>),
     /// It is not there any more, or another one has its name.
     Gone,
+}
+
+impl JobSeen {
+    /// Gone, or with a final condition.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            JobSeen::Present(job) => JobState::read(job) != JobState::Running,
+            JobSeen::Gone => true,
+        }
+    }
 }
 
 /// A run's own objects.

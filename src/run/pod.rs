@@ -9,57 +9,68 @@ use super::{Log, timing};
 use crate::cluster::Cluster;
 use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
 
-/// Why a pod did not come to run.
-pub(super) struct NotRunning {
-    /// The cause in words.
-    pub(super) text: String,
-    /// Whether the agent's container may have run all the same.
-    pub(super) started: bool,
+/// What the wait for a pod came to.
+pub(super) enum Found {
+    /// Its container runs, or has run and succeeded.
+    Running(Box<Pod>),
+    /// Its container ran and failed before anybody looked; the text is the contract's. What it printed says more.
+    Failed(Box<Pod>, String),
+    /// It never came to run, for this reason.
+    NotRunning(String),
+    /// The Job ended, or was deleted, before its pod was seen running.
+    JobIsOver,
 }
 
-/// Waits until the container runs or has run, telling every change, and returns the pod.
-///
-/// # Errors
-/// What keeps the pod from running.
+/// How many looks without a pod before the Job itself is looked at.
+const PATIENT_LOOKS: u32 = 3;
+
+/// Waits until the container runs or has run, telling every change.
 pub(super) async fn wait<C: Cluster>(
     observed: &Observed<C>,
     log: &Log,
     unschedulable_grace: std::time::Duration,
-) -> Result<Pod, NotRunning> {
+) -> Found {
     let job_name = &observed.job_name;
     log.out(format!("[paperclip] Waiting for pod to be scheduled (job: {job_name})...")).await;
     let deadline = Instant::now() + timing::SCHEDULE_LIMIT.max(unschedulable_grace);
     let mut told_key = String::new();
-    let mut told_missing = false;
+    let mut without_pod = 0;
     let mut unschedulable_since = None;
     while Instant::now() < deadline {
-        let pod = observed
-            .pod_within(deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT))
-            .await
-            .map_err(|error| NotRunning { text: error.to_string(), started: false })?;
+        let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
+        let pod = match observed.pod_within(budget).await {
+            Ok(pod) => pod,
+            Err(error) => return Found::NotRunning(error.to_string()),
+        };
         let Some(pod) = pod else {
-            if !told_missing {
+            if without_pod == 0 {
                 log.out("[paperclip] Waiting for Job controller to create pod...").await;
-                told_missing = true;
+            }
+            without_pod += 1;
+            // A pod that was there and is not any more, or none for a while: the Job knows why.
+            if (!told_key.is_empty() || without_pod > PATIENT_LOOKS)
+                && let Ok(seen) = observed.job().await
+                && seen.is_over()
+            {
+                return Found::JobIsOver;
             }
             tokio::time::sleep(timing::POLL).await;
             continue;
         };
-        told_missing = false;
+        without_pod = 0;
         let progress = PodProgress::read(&pod);
         if progress.key != told_key {
             log.out(format!("[paperclip] Pod {}: {}", name_of(&pod), progress.line)).await;
             told_key = progress.key;
         }
         match progress.verdict {
-            PodVerdict::Ready => return Ok(pod),
-            PodVerdict::Failed(text) => {
-                return Err(NotRunning { text, started: has_started(&pod) });
-            }
+            PodVerdict::Ready => return Found::Running(Box::new(pod)),
+            PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(Box::new(pod), text),
+            PodVerdict::Failed(text) => return Found::NotRunning(text),
             PodVerdict::Unschedulable(text) => {
                 let since = *unschedulable_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= unschedulable_grace {
-                    return Err(NotRunning { text, started: false });
+                    return Found::NotRunning(text);
                 }
             }
             PodVerdict::Waiting => unschedulable_since = None,
@@ -67,7 +78,7 @@ pub(super) async fn wait<C: Cluster>(
         tokio::time::sleep(timing::POLL).await;
     }
     let limit = timing::SCHEDULE_LIMIT.as_secs();
-    Err(NotRunning { text: format!("Timed out waiting for pod to be scheduled ({limit}s)"), started: false })
+    Found::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
 }
 
 /// Whether the agent's container has run, so that some of its work may have been done.

@@ -61,7 +61,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     });
     let pod = tokio::select! {
         found = find_pod(&live, &observed) => match found {
-            Ok(pod) => pod,
+            Ok(found) => found,
             Err(outcome) => return Ok(Ended::Early(outcome)),
         },
         () = live.cancel.cancelled() => {
@@ -73,13 +73,16 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     let running_at = Instant::now();
     let life = Arc::new(watch::channel(Life::Running).0);
     let progress = Arc::new(Progress::new());
-    let mut follower = Follower::new(
-        observed.clone(),
-        pod::name_of(&pod).to_owned(),
-        live.log.clone(),
-        life.clone(),
-        progress.clone(),
-    );
+    let mut follower =
+        Follower::new(observed.clone(), pod.name.clone(), live.log.clone(), life.clone(), progress.clone());
+    if let Some(failed) = &pod.failed {
+        // It ended before it was seen running; what it printed is worth more than that it failed.
+        let _ = tokio::time::timeout(timing::DRAIN_GONE, follower.read_once()).await;
+        if follower.tally.so_far().nonempty_lines == 0 {
+            let outcome = Outcome::pod_schedule_failed(failed, true);
+            return Ok(Ended::Early(live.log.told(outcome).await));
+        }
+    }
     let mut seen = Seen::default();
     let end = {
         let mut following = pin!(follower.run());
@@ -154,29 +157,38 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     })))
 }
 
+/// The pod to follow.
+#[derive(Default)]
+struct FoundPod {
+    /// Its name; empty when the Job was over before there was a pod to see.
+    name: String,
+    /// Why it failed, when it had before it was seen running.
+    failed: Option<String>,
+}
+
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
-async fn find_pod<C: Cluster>(
-    live: &Live<C>,
-    observed: &Observed<C>,
-) -> Result<k8s_openapi::api::core::v1::Pod, Outcome> {
-    let (found, told) = if live.reattached {
-        let found = match observed.pod_within(timing::SETUP_READ_BUDGET).await {
-            Ok(Some(pod)) if pod.metadata.name.is_some() => Ok(pod),
-            Ok(_) => Err(Outcome::reattach_without_pod(&live.job_name)),
-            Err(error) => Err(Outcome::pod_reattach_failed(&error.to_string())),
-        };
-        (found, "Reattached to pod")
-    } else {
-        let found = pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await;
-        (found.map_err(|failed| Outcome::pod_schedule_failed(&failed.text, failed.started)), "Pod running:")
-    };
-    match found {
-        Ok(pod) => {
-            live.log.out(format!("[paperclip] {told} {}", pod::name_of(&pod))).await;
-            Ok(pod)
+async fn find_pod<C: Cluster>(live: &Live<C>, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
+    let (pod, told) = if live.reattached {
+        match observed.pod_within(timing::SETUP_READ_BUDGET).await {
+            Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
+            Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
+            Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
         }
-        Err(outcome) => Err(live.log.told(outcome).await),
-    }
+    } else {
+        match pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await {
+            pod::Found::Running(pod) => (*pod, "Pod running:"),
+            pod::Found::Failed(pod, text) => {
+                return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
+            }
+            pod::Found::NotRunning(text) => {
+                return Err(live.log.told(Outcome::pod_schedule_failed(&text, false)).await);
+            }
+            pod::Found::JobIsOver => return Ok(FoundPod::default()),
+        }
+    };
+    let name = pod::name_of(&pod).to_owned();
+    live.log.out(format!("[paperclip] {told} {name}")).await;
+    Ok(FoundPod { name, failed: None })
 }
 
 /// Waits for the first thing that ends the run.

@@ -473,6 +473,47 @@ async fn a_pod_that_cannot_run_says_why_and_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_failed_before_anybody_looked_says_what_claude_said() {
+    let auth = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/simulator/fixtures/claude-cli-2.1.197/auth.jsonl"
+    ));
+    let script = Script {
+        start_at: Duration::from_millis(600),
+        lines: auth.lines().map(|line| (Duration::ZERO, line.to_owned())).collect(),
+        ends_after: Duration::from_millis(300),
+        exit_code: 1,
+        reason: "Error",
+        ..Script::default()
+    };
+    let scene = Scene::new().script(script.clone());
+    let result = scene.run().await;
+    assert_eq!(result["exitCode"], 1);
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("Invalid API key"), "{message}");
+    assert_eq!(scene.ear.agent_lines(), auth.lines().collect::<Vec<_>>());
+
+    let scene = Scene::new().script(Script { lines: Vec::new(), ..script });
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "nothing printed, nothing more to say");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.ends_with("reached phase=Failed: claude exited 1 (Error)"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_deleted_before_its_pod_ran_is_not_waited_for() {
+    let scene = Scene::new().script(Script {
+        start_at: Duration::from_secs(60),
+        job_deleted_at: Some(Duration::from_secs(3)),
+        ..Script::default()
+    });
+    let began = Instant::now();
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+    assert!(began.elapsed() < Duration::from_secs(600 + 20));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told() {
     let scene = Scene::new();
     scene.cluster.put_job(
