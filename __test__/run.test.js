@@ -264,8 +264,9 @@ describe('the host', () => {
       resultJson: { executionCancellation: { state: 'acknowledged' } },
       executionRecovery: { kind: 'interrupted', providerStopped: true, sessionPreserved: true, actionOutcomes: 'settled' },
     });
-    const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods`);
-    expect(items.map(({ metadata }) => metadata.name)).toEqual(['paperclip-0']);
+    const selector = encodeURIComponent(`paperclip.io/agent-id=${ctx.agent.id}`);
+    const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+    expect(items).toEqual([]);
   });
 
   it('may not start a second run of an agent while one is alive', async () => {

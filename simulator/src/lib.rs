@@ -11,6 +11,17 @@
 //! | `selectors`, `patch`, `authz`, `faults`, `settings` | one concern each, pure |
 //! | `controllers` | Jobs, garbage collection, TTL, namespaces |
 //! | `kubelet`, `logs` | scheduling, containers as processes, their logs |
+//!
+//! Where it differs from a real cluster:
+//!
+//! - HTTP/1.1 and JSON only: no protobuf, no Tables (kubectl prints NAME and AGE), no OpenAPI.
+//! - Containers are processes of this user: no isolation, no `runAsUser`, no resource limits, no read-only mounts,
+//!   no probes, no previous logs. An OOM kill is one that the control API asks for.
+//! - Mount paths are mapped by rewriting them at path boundaries in commands, and in environment values that are
+//!   nothing but such a path or a colon list of them.
+//! - A signal goes to the whole process group of a container.
+//! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is no snapshot.
+//! - A lost node stops its processes and leaves log streams half-open.
 
 mod authz;
 mod controllers;
