@@ -21,7 +21,8 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [] }
   const child = spawn(
     path.join(programs, 'embedded-cluster'),
     ['--exit-on-stdin-eof', '--port', String(port), ...binDirs.flatMap((dir) => ['--bin-dir', dir]), ...args],
-    { stdio: ['pipe', 'pipe', 'pipe'] },
+    // A group of its own: a Ctrl-C at the terminal is for this process, which then ends the cluster in order.
+    { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
   );
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {
