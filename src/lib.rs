@@ -15,6 +15,7 @@
 
 pub mod cluster;
 pub mod forensics;
+pub mod js;
 pub mod manifest;
 #[cfg(feature = "binding")]
 mod node;

@@ -6,12 +6,12 @@ use crate::forensics::{
     Disruption, OrphanVerdict, PartialFacts, TerminatedState, Vanished, describe_truncation_cause,
     partial_run_error, vanished_details,
 };
-use crate::stream::js;
+use crate::js;
 use crate::stream::{
     Captured, Usage, describe_claude_failure, is_claude_max_turns_result, is_claude_unknown_session_error,
 };
 
-pub use crate::stream::js::number as js_number;
+pub use crate::js::number as js_number;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {

@@ -1,6 +1,6 @@
 //! Small readings of what APIs say, exported as helpers.
 
-use crate::stream::js;
+use crate::js;
 
 /// Whether an error message is that of an HTTP 404 of the Kubernetes API: `HTTP-Code:`, white space, `404`
 /// and no further letter or digit.

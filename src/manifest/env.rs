@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::limits::{self, ManifestError};
 use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local};
-use crate::request::{Request, js};
+use crate::js;
+use crate::request::Request;
 
 const API_KEY: &str = "PAPERCLIP_API_KEY";
 const API_URL: &str = "PAPERCLIP_API_URL";

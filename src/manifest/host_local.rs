@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 
-use crate::request::{HostEnv, Request, js};
+use crate::js;
+use crate::request::{HostEnv, Request};
 
 /// The variables that name the directory for temporary files.
 const TMP_VARIABLES: [&str; 3] = ["TMPDIR", "TEMP", "TMP"];

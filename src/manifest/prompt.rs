@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::env::escape;
 use super::limits::{self, ManifestError};
 use super::{PROMPT_FILE, PromptSecret, serde_ext};
-use crate::request::{Request, js};
+use crate::js;
+use crate::request::Request;
 
 /// From this size on (UTF-8 bytes) a prompt travels in a Secret. Linux would take a variable of 128 KiB; the
 /// rest is room for what the variable's name and escapes add.

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::Toleration;
 use serde_json::{Map, Value};
 
 use super::error::RequestError;
-use super::{js, syntax};
+use super::syntax;
+use crate::js;
 
 /// The longest time a setting may ask for, in seconds: Kubernetes keeps some of them in 32 bits.
 const MAX_SECONDS: f64 = i32::MAX as f64;

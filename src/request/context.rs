@@ -1,6 +1,6 @@
 use serde_json::{Map, Value};
 
-use super::js;
+use crate::js;
 
 /// What woke the agent and where it works, as the host sent it.
 ///

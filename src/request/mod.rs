@@ -7,7 +7,6 @@
 mod config;
 mod context;
 mod error;
-pub(crate) mod js;
 mod label;
 mod syntax;
 
@@ -15,6 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+use crate::js;
 
 pub(crate) use config::RESERVED_LABEL_PREFIXES;
 pub use config::{Config, HostShutdown, Resources};

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::js;
+use crate::js;
 
 /// What identifies an event of the CLI; `None` for events without an identity.
 pub fn event_dedup_key(event: &Value) -> Option<String> {
@@ -63,7 +63,7 @@ impl LogLineDedupFilter {
         if !line.starts_with('{') || !line.ends_with('}') {
             return true;
         }
-        let Some(event) = js::parse_json(line) else {
+        let Ok(event) = js::parse_json(line) else {
             return true;
         };
         self.seen.insert(event_dedup_key(&event).unwrap_or_else(|| format!("raw:{line}")))

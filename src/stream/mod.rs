@@ -11,7 +11,6 @@
 pub mod dedup;
 mod event;
 mod excerpt;
-pub mod js;
 pub mod lines;
 pub mod parse;
 pub mod resume;

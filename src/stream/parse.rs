@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::js;
 use super::tally::{Tally, Usage};
+use crate::js;
 
 /// What `parseClaudeStreamJson` returns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

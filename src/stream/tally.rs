@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::event::{self, Event};
 use super::excerpt::Excerpt;
-use super::js;
+use crate::js;
 
 /// Most bytes of assistant texts kept for the summary; the beginning is kept.
 const TEXTS: usize = 256 * 1024;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What `\s` matches and `String.prototype.trim` removes. It differs from Rust's white space in U+0085 (not
 /// in JavaScript) and U+FEFF (only in JavaScript).
@@ -69,9 +69,12 @@ pub fn stringify(value: &Value) -> String {
     }
 }
 
-/// `JSON.parse`, also for texts with lone surrogates.
-pub(crate) fn parse_json(text: &str) -> Option<Value> {
-    serde_json::from_str(text).ok().or_else(|| serde_json::from_str(&replace_lone_surrogates(text)?).ok())
+/// `JSON.parse`, also for what `JSON.stringify` makes of strings with lone surrogates.
+pub(crate) fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| match replace_lone_surrogates(text) {
+        Some(mended) => serde_json::from_str(&mended),
+        None => Err(error),
+    })
 }
 
 /// The text with U+FFFD for each escape of a lone surrogate; `None` when there is none. JavaScript cuts
@@ -124,9 +127,29 @@ fn surrogate(bytes: &[u8], at: usize) -> Option<Half> {
     }
 }
 
+/// A string of at least one character; anything else is `None`.
+pub(crate) fn text(value: Option<&Value>) -> Option<&str> {
+    value?.as_str().filter(|text| !text.is_empty())
+}
+
+/// An object that is neither null nor an array; anything else is `None`.
+pub(crate) fn object(value: Option<&Value>) -> Option<&Map<String, Value>> {
+    value?.as_object()
+}
+
+/// A string with something besides spaces in it, trimmed.
+pub(crate) fn trimmed(value: Option<&Value>) -> Option<&str> {
+    Some(trim(value?.as_str()?)).filter(|text| !text.is_empty())
+}
+
+/// A string's length in JavaScript: UTF-16 code units.
+pub(crate) fn utf16_len(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
 /// A non-empty string field of an object.
 pub(crate) fn string_field<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    value.get(key)?.as_str().filter(|text| !text.is_empty())
+    text(value.get(key))
 }
 
 #[cfg(test)]
@@ -170,15 +193,20 @@ mod tests {
     fn white_space_is_javascripts() {
         assert_eq!(trim("\u{feff}\u{a0} x \u{2028}\r\n"), "x");
         assert_eq!(trim("\u{85}x"), "\u{85}x");
+        assert_eq!(trimmed(Some(&json!("  "))), None);
+        assert_eq!(utf16_len("é😀"), 3);
     }
 
     #[test]
     fn lone_surrogates_become_replacement_characters() {
-        assert_eq!(parse_json(r#"{"a":"x\ud83d"}"#), Some(json!({"a": "x\u{fffd}"})));
-        assert_eq!(parse_json(r#""\ude00\ud83d\ude00""#), Some(json!("\u{fffd}😀")));
-        assert_eq!(parse_json(r#""\ud83d\ud83d\ude00""#), Some(json!("\u{fffd}😀")));
-        assert_eq!(parse_json(r#""\\ud83d\ud800""#), Some(json!("\\ud83d\u{fffd}")));
-        assert_eq!(parse_json(r#""\ud83"#), None);
-        assert_eq!(parse_json("{"), None);
+        let parsed = |text: &str| parse_json(text).ok();
+        assert_eq!(parsed(r#"{"a":"x\ud83d"}"#), Some(json!({"a": "x\u{fffd}"})));
+        assert_eq!(parsed(r#""\ude00\ud83d\ude00""#), Some(json!("\u{fffd}😀")));
+        assert_eq!(parsed(r#""\ud83d\ud83d\ude00""#), Some(json!("\u{fffd}😀")));
+        assert_eq!(parsed(r#""\\ud83d\ud800""#), Some(json!("\\ud83d\u{fffd}")));
+        assert_eq!(parsed(r#""\ud83d\n""#), Some(json!("\u{fffd}\n")));
+        for broken in ["", "{", r#""\u12"#, "\"\\", r#""\ud8"#, "\"\\é\""] {
+            assert_eq!(parsed(broken), None, "{broken}");
+        }
     }
 }
