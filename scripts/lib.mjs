@@ -1,7 +1,7 @@
 // What every script needs: prerequisites, dependencies and builds, each said in one line. Node builtins only:
 // this runs before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync, utimesSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -49,7 +49,10 @@ export async function installDependencies() {
   const lock = path.join(root, 'package-lock.json');
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
   step('Installing npm dependencies');
-  await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // Not `npm ci`: it wants every other platform's optional packages in the lock file, and npm leaves out those whose
+  // engines do not admit the Node that wrote it. This takes the locked versions and leaves the lock file alone.
+  await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
+  utimesSync(installed, new Date(), new Date());
 }
 
 /** Builds the addon (release). Cargo knows whether anything is to do. */
