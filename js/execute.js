@@ -64,5 +64,6 @@ function settled(callback) {
  */
 function forHost({ env, ...meta }) {
   const redact = optionalHostHelper('redactEnvForLogs');
-  return redact ? { ...meta, env: redact(env) } : meta;
+  // A reattached run has none: its Job was made by another host.
+  return redact && env ? { ...meta, env: redact(env) } : meta;
 }

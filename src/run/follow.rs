@@ -279,10 +279,12 @@ impl<C: Cluster> Follower<C> {
         }
         while !self.full.is_empty() {
             self.progress.now(Doing::Delivering);
-            self.log.room().await;
+            let room = self.log.room().await;
             self.progress.now(Doing::Reading);
-            if let Some(chunk) = self.full.pop_front() {
-                self.log.raw_now(chunk);
+            // Taken off only now: a chunk is not lost when this is dropped while waiting.
+            let Some(chunk) = self.full.pop_front() else { break };
+            if let Some(room) = room {
+                room.take(chunk);
                 self.progress.output();
             }
         }

@@ -39,6 +39,16 @@ pub(crate) struct Log {
     queue: mpsc::Sender<(Channel, String)>,
 }
 
+/// A place in the queue.
+pub(crate) struct Room<'a>(mpsc::Permit<'a, (Channel, String)>);
+
+impl Room<'_> {
+    /// Takes it with whole lines of the agent, as they are.
+    pub(crate) fn take(self, text: String) {
+        self.0.send((Channel::Stdout, text));
+    }
+}
+
 impl Log {
     /// A log and the task that hands its chunks to the host, one after the other. The task ends when every
     /// clone of the log is gone; nothing reaches the host after that.
@@ -59,16 +69,9 @@ impl Log {
         (Self { queue }, pump)
     }
 
-    /// Waits until there is room for [`Log::raw_now`].
-    pub(crate) async fn room(&self) {
-        // A closed queue means that the host is gone; there is nobody left to tell.
-        let _ = self.queue.reserve().await;
-    }
-
-    /// Whole lines of the agent, as they are. To be called when there is room: a run writes from one task, so
-    /// room does not go away by itself.
-    pub(crate) fn raw_now(&self, text: String) {
-        let _ = self.queue.try_send((Channel::Stdout, text));
+    /// Waits for a place in the queue and holds it; `None` when the host is gone and nobody listens any more.
+    pub(crate) async fn room(&self) -> Option<Room<'_>> {
+        self.queue.reserve().await.ok().map(Room)
     }
 
     /// Tells the lines that belong to an outcome, and returns it.

@@ -1,0 +1,191 @@
+// Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { createServerAdapter } from '../index.js';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+
+const adapter = createServerAdapter();
+const children = new Set();
+let cluster;
+
+beforeAll(async () => {
+  cluster = await clusterForHost();
+});
+
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await cluster.stop();
+});
+
+/** Starts a host process with one run. */
+function host({ options, listen = false }) {
+  const script = fileURLToPath(new URL('./support/host-process.mjs', import.meta.url));
+  const { kubeconfig, namespace } = cluster;
+  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen })]);
+  children.add(child);
+  const told = { stdout: '', stderr: '', heard: false, result: undefined, errors: '' };
+  let rest = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    for (const line of lines) {
+      const { stream, chunk, heard, result } = JSON.parse(line);
+      if (stream) told[stream] += chunk;
+      if (heard) told.heard = true;
+      if (result) told.result = result;
+    }
+  });
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    told.errors += text;
+  });
+  const ended = new Promise((resolve) => {
+    child.once('exit', (code, signal) => {
+      children.delete(child);
+      resolve({ code, signal });
+    });
+  });
+  return { child, told, ended };
+}
+
+const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
+
+describe('SIGTERM to the host', () => {
+  it('deletes Job and prompt Secret, and ends a host that listens for nothing itself', async () => {
+    const { child, told, ended } = host({
+      options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } },
+    });
+    await running(told);
+    expect(await leftovers(cluster)).toHaveLength(2);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toEqual([]);
+  });
+
+  it('deletes the Job of a host that shuts down by itself, and does not kill it in the middle of that', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.heard).toBe(true);
+  });
+
+  it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toHaveLength(1);
+    await attach(agent);
+  });
+});
+
+describe('a host that is killed', () => {
+  it('leaves its run to the next one, which loses and doubles nothing', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const { child, told, ended } = host({
+      options: { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, agent },
+    });
+    await running(told);
+    child.kill('SIGKILL');
+    await ended;
+    await attach(agent);
+  });
+});
+
+/** A new run of the agent attaches to its live Job and sees it through. */
+async function attach(agent) {
+  const { ctx, told } = hostRun(cluster, { agent, runId: 'run-after' });
+  const result = await adapter.execute(ctx);
+  expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+  expect(told.stdout).toMatch(/\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace paperclip \(prior run \S+\)/);
+  expect(told.stdout).toMatch(/\[paperclip\] Reattached to pod ac-agent/);
+  const ticks = agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)));
+  const unique = [...new Set(ticks)];
+  expect(unique).toEqual(unique.map((_, index) => index + 1));
+  const uuids = agentLines(told).map((line) => JSON.parse(line).uuid);
+  expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+  expect(await leftovers(cluster)).toEqual([]);
+}
+
+describe('the control plane', () => {
+  it('cancels a run that it calls cancelled', { timeout: 60_000 }, async () => {
+    const asked = [];
+    const server = createServer((request, response) => {
+      asked.push([request.url, request.headers.authorization]);
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ status: 'cancelled' }));
+    });
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    process.env.PAPERCLIP_API_URL = `http://127.0.0.1:${server.address().port}`;
+    try {
+      const { ctx, told } = hostRun(cluster, { scenario: 'hang', authToken: 'run-token' });
+      const result = await adapter.execute(ctx);
+      expect(result).toMatchObject({ errorCode: 'cancelled', errorMessage: 'Run cancelled', exitCode: null });
+      expect(told.stdout).toMatch(/\[paperclip\] Run cancelled externally — deleting Job ac-agent/);
+      expect(asked).toEqual([[`/api/heartbeat-runs/${ctx.runId}`, 'Bearer run-token']]);
+      expect(await leftovers(cluster)).toEqual([]);
+    } finally {
+      delete process.env.PAPERCLIP_API_URL;
+      server.close();
+    }
+  });
+});
+
+describe('the prompt bundle', () => {
+  it('holds instructions and skills, and the CLI is pointed at it', async () => {
+    const home = mkdtempSync(path.join(tmpdir(), 'bundle-'));
+    const skill = path.join(home, 'skills', 'demo');
+    mkdirSync(skill, { recursive: true });
+    writeFileSync(path.join(skill, 'SKILL.md'), '# demo\n');
+    const instructions = path.join(home, 'AGENTS.md');
+    writeFileSync(instructions, 'Be brief.');
+    const { ctx, told } = hostRun(cluster, {
+      scenario: 'echo-env',
+      config: {
+        instructionsFilePath: instructions,
+        paperclipRuntimeSkills: [{ key: 'org/demo', runtimeName: 'demo', source: skill }],
+        paperclipSkillSync: { desiredSkills: ['org/demo'] },
+      },
+    });
+    const result = await adapter.execute(ctx);
+    expect(result.errorMessage).toBeNull();
+    expect(told.stdout).toContain('[paperclip] Skills bundled (1): demo');
+    const { argv } = JSON.parse(result.summary);
+    const bundle = argv[argv.indexOf('--add-dir') + 1];
+    expect(bundle).toMatch(/\/instances\/default\/companies\/company-1\/claude-prompt-cache\/[0-9a-f]{64}$/);
+    expect(readlinkSync(path.join(bundle, '.claude', 'skills', 'demo'))).toBe(skill);
+    const file = argv[argv.indexOf('--append-system-prompt-file') + 1];
+    expect(file).toBe(path.join(bundle, 'agent-instructions.md'));
+    const text = readFileSync(file, 'utf8');
+    expect(text.startsWith('Be brief.\n')).toBe(true);
+    expect(text).toContain(`${home}/`);
+    expect(text.split('\n')).toHaveLength(2);
+    expect(told.meta[0].commandNotes).toContain('Skills (1): demo');
+  });
+
+  it('without readable instructions is a warning and the raw path', async () => {
+    const { ctx, told } = hostRun(cluster, {
+      scenario: 'echo-env',
+      config: { instructionsFilePath: '/no/such/AGENTS.md' },
+    });
+    const result = await adapter.execute(ctx);
+    expect(told.stderr).toContain(
+      '[paperclip] Warning: could not read agent instructions file "/no/such/AGENTS.md": ENOENT: no such file or directory',
+    );
+    expect(JSON.parse(result.summary).argv).toContain('/no/such/AGENTS.md');
+  });
+
+  it('of a company whose id is no folder name is refused', async () => {
+    const { ctx } = hostRun(cluster, { agent: { companyId: '../else' } });
+    await expect(adapter.execute(ctx)).rejects.toThrow('Invalid companyId: must not contain path separators');
+  });
+});
