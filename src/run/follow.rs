@@ -273,7 +273,7 @@ impl<C: Cluster> Follower<C> {
 
     /// Hands everything that is there to the host. A chunk leaves only when there is room for it, so that
     /// nothing is lost when this is dropped while waiting.
-    async fn flush(&mut self) {
+    pub(super) async fn flush(&mut self) {
         if !self.chunk.is_empty() {
             self.full.push_back(std::mem::take(&mut self.chunk));
         }

@@ -107,6 +107,8 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     if let End::Unreachable(_) = &end {
         owned.keep(Keep::StateMismatch);
     }
+    // What the follower had read but not handed over when it was stopped.
+    follower.flush().await;
     one_shot(&live, &mut follower).await;
     if let End::Gone(_) = end {
         live.log
