@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::memory::{Fault, Memory, OneCluster, Script};
+use super::bundle::{BundleOrder, Bundled};
 use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery};
 use crate::manifest::Prepared;
 
@@ -78,8 +79,8 @@ impl Host for Ear {
         .map_err(|error| HostError(error.to_string()))
     }
 
-    async fn link_skill(&self, _: &str, _: &str) -> Result<(), HostError> {
-        Ok(())
+    async fn bundle(&self, _: BundleOrder) -> Result<Bundled, HostError> {
+        Ok(Bundled::default())
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
