@@ -254,6 +254,24 @@ async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does() {
+    let mut script = success_over(Duration::from_secs(10));
+    let (_, result) = script.lines.pop().expect("a result");
+    script.lines.truncate(2);
+    script.lines.push((Duration::from_millis(8_500), "printed, then cut off".repeat(20)));
+    script.lines.push((Duration::from_millis(9_900), result));
+    let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
+    // Nothing of what was read is there any more, so that the next body does not fit what is known.
+    script.rotated = Some((Duration::from_secs(9), 2));
+    let scene = Scene::new().script(script);
+    scene.cluster.cut_logs([read + 40]);
+    let outcome = scene.run().await;
+    assert_eq!(outcome["errorMessage"], Value::Null, "{outcome}");
+    assert_eq!(scene.ear.agent_lines().len(), 4, "{}", scene.ear.out());
+    assert!(scene.ear.out().contains("[paperclip] Log gap:"), "{}", scene.ear.out());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_period() {
     let mut script = success_over(Duration::from_secs(10));
     script.condition_lag = None;
