@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::{LinkFunction, LogFunction, RunControl, on_own_runtime, runner};
 use crate::forensics::{self, Expected, TerminatedState};
+use crate::js;
 use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
-use crate::request::{MAX_LABEL_LEN, Request, js};
+use crate::request::{MAX_LABEL_LEN, Request};
 use crate::run::bundle::{self, BundleInput, Links};
 use crate::run::{HostError, LogOrder};
 use crate::stream;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{BundleFunction, LogFunction, MetaFunction, PrepareFunction, status};
+use crate::js;
 use crate::manifest::Prepared;
-use crate::request::js;
 use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Channel, Host, HostError, StatusAnswer, StatusQuery};
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Channel, HostError};
+use crate::js;
 use crate::manifest::{PromptBundle, Skill};
-use crate::request::js;
 
 /// What a run asks of its host: a bundle with these contents.
 ///
