@@ -15,7 +15,7 @@ import { watchForShutdown } from './shutdown.js';
 export const execute = createExecute();
 
 /**
- * `execute` for a host with this environment, asked for anew at each run.
+ * `execute` with another environment for the native half than this process's own, asked for at each run.
  *
  * @param {{hostEnv?: () => NodeJS.ProcessEnv}} [options]
  * @returns {import('../index.js').ClaudeK8sAdapter['execute']}
