@@ -9,6 +9,16 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Passes a text on, without the JSON lines that were passed on before. */
+export declare class LogLineDedupFilter {
+  /** A filter that has seen nothing. */
+  constructor()
+  /** The complete lines of the text so far that are new. */
+  filter(chunk: string): string
+  /** The unfinished line, if it is new. */
+  flush(): string
+}
+
 /**
  * The host's hold on one run.
  *
@@ -28,14 +38,78 @@ export declare class RunControl {
 export declare function activeJobs(): Array<string>
 
 /**
+ * `buildJobManifest({ctx, selfPod, promptBundle})`: the request of `execute`, the self pod, the answers of the
+ * host's helpers and the bundle, all as JSON.
+ */
+export declare function buildJobManifest(request: string, selfPod: string, prepared: string, bundle: string): object
+
+/** `buildPartialRunError(exitCode, model, stdout, podState)`, `podState` as JSON. */
+export declare function buildPartialRunError(exitCode: number | undefined | null, model: string, stdout: string, podState: string): string
+
+/** `buildRtkSetupCommands(maxOutputBytes)`. */
+export declare function buildRtkSetupCommands(maxOutputBytes: number): string
+
+/** `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON. */
+export declare function classifyOrphan(job: string, taskId?: string | undefined | null, sessionId?: string | undefined | null): string
+
+/** `describeClaudeFailure(parsed)`, `parsed` as JSON. */
+export declare function describeClaudeFailure(parsed: string): string | null
+
+/**
+ * `describePodTerminatedError(podName, phase, containerStatuses)`; of the statuses the `terminated` state of
+ * the container `claude`, as JSON.
+ */
+export declare function describePodTerminatedError(podName: string, phase: string, terminated: string): string
+
+/** `describeTruncationCause(state)`, `state` as JSON. */
+export declare function describeTruncationCause(state: string): string
+
+/** `detectClaudeLoginRequired({parsed, stdout, stderr})`, `parsed` as JSON. */
+export declare function detectClaudeLoginRequired(parsed: string, stdout: string, stderr: string): object
+
+/** `eventDedupKey(event)`, `event` as JSON. */
+export declare function eventDedupKey(event: string): string | null
+
+/**
  * Runs one agent run; resolves to the adapter's result.
  *
- * `request` is the JSON of what the host passed; `log`, `meta` and `link` resolve to the text of their error.
+ * `request` is the JSON of what the host passed; `log` and `meta` resolve to the text of their error, `prepare`
+ * and `bundle` to JSON.
  */
-export declare function execute(request: string, control: RunControl, log: (stream: string, chunk: string) => Promise<string | undefined>, meta: (meta: object) => Promise<string | undefined>, prepare: () => Promise<string>, link: (source: string, target: string) => Promise<string | undefined>): Promise<object>
+export declare function execute(request: string, control: RunControl, log: (stream: string, chunk: string) => Promise<string | undefined>, meta: (meta: object) => Promise<string | undefined>, prepare: () => Promise<string>, bundle: (order: string) => Promise<string>): Promise<object>
+
+/** `extractClaudeLoginUrl(text)`. */
+export declare function extractClaudeLoginUrl(text: string): string | null
+
+/** `getSelfPodInfo(kubeconfigPath)`, for the `config` and `hostEnv` of a request as JSON. */
+export declare function getSelfPodInfo(request: string): Promise<object>
+
+/** `isClaudeMaxTurnsResult(parsed)`, `parsed` as JSON. */
+export declare function isClaudeMaxTurnsResult(parsed: string): boolean
+
+/** `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON. */
+export declare function isClaudeUnknownSessionError(parsed: string): boolean
+
+/** The part of `isK8s404(err)` that looks at the message. */
+export declare function isNotFoundMessage(message: string): boolean
+
+/** `parseClaudeStreamJson(stdout)`. */
+export declare function parseClaudeStreamJson(stdout: string): object
+
+/** Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error. */
+export declare function preparePromptBundle(input: string, link: (source: string, target: string) => Promise<string | undefined>): Promise<object>
+
+/** `sanitizeLabelValue(value, maxLen)`. */
+export declare function sanitizeLabelValue(value: string, maxLen?: number | undefined | null): string | null
+
+/** `shouldAbortForCancellation(runStatus)`. */
+export declare function shouldAbortForCancellation(runStatus?: string | undefined | null): boolean
 
 /** Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names. */
 export declare function shutdown(): Promise<string[]>
+
+/** Follows a container's log to the end of one body; rejects when it breaks off or `control` is cancelled. */
+export declare function streamPodLogsOnce(order: string, control: RunControl, log: (stream: string, chunk: string) => Promise<string | undefined>): Promise<void>
 
 /** Checks what runs will need; resolves to the list of checks. */
 export declare function testEnvironment(request: string): Promise<object[]>

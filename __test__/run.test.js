@@ -242,6 +242,28 @@ describe('a run that fails', () => {
   });
 });
 
+describe('the prompt bundle', () => {
+  it('of a company id that leaves its folder rejects', async () => {
+    const { ctx } = hostRun(cluster, { agent: { companyId: '../x' } });
+    await expect(adapter.execute(ctx)).rejects.toThrow(/^Invalid companyId: must not contain path separators$/);
+  });
+
+  it('that misses a skill is told in its place, and the run goes on', async () => {
+    const { told, result } = await play({
+      config: {
+        paperclipRuntimeSkills: [{ key: 'org/demo', runtimeName: 'no/such/folder', source: import.meta.filename }],
+        paperclipSkillSync: { desiredSkills: ['org/demo'] },
+      },
+    });
+    expect(result.errorMessage).toBeNull();
+    const at = (text) => told.chunks.findIndex(({ chunk }) => chunk.includes(text));
+    const failed = at('[paperclip] Failed to materialize Claude skill "org/demo" into /');
+    expect(told.chunks[failed]?.stream).toBe('stderr');
+    expect(at('[paperclip] Skills bundled (1): no/such/folder')).toBeLessThan(failed);
+    expect(failed).toBeLessThan(at('[paperclip] Created K8s Job:'));
+  });
+});
+
 describe('the host', () => {
   it('cancels: the Job goes, the pod is gone, and that is acknowledged', async () => {
     const abort = new AbortController();

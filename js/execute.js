@@ -1,7 +1,8 @@
 import { binding } from './binding.js';
-import { errText } from './errors.js';
-import { ensurePaperclipSkillSymlink, optionalHostHelper } from './host-utils.js';
+import { settled } from './errors.js';
+import { optionalHostHelper } from './host-utils.js';
 import { prepare } from './prepare.js';
+import { prepareClaudePromptBundle } from './prompt-cache.js';
 import { requestOf } from './request.js';
 import { watchForShutdown } from './shutdown.js';
 
@@ -11,7 +12,23 @@ import { watchForShutdown } from './shutdown.js';
  *
  * @type {import('../index.js').ClaudeK8sAdapter['execute']}
  */
-export async function execute(ctx) {
+export const execute = createExecute();
+
+/**
+ * `execute` with another environment for the native half than this process's own, asked for at each run.
+ *
+ * @param {{hostEnv?: () => NodeJS.ProcessEnv}} [options]
+ * @returns {import('../index.js').ClaudeK8sAdapter['execute']}
+ */
+export function createExecute({ hostEnv = () => process.env } = {}) {
+  return (ctx) => runOnce(ctx, hostEnv());
+}
+
+/**
+ * @param {import('@paperclipai/adapter-utils').AdapterExecutionContext} ctx
+ * @param {NodeJS.ProcessEnv} hostEnv
+ */
+async function runOnce(ctx, hostEnv) {
   const control = new binding.RunControl();
   const abort = () => control.cancel();
   // Hosts of the same major line differ in what they pass: all of these may be absent.
@@ -24,12 +41,12 @@ export async function execute(ctx) {
     await onCancellationReady?.();
     return /** @type {import('@paperclipai/adapter-utils').AdapterExecutionResult} */ (
       await binding.execute(
-        requestOf(ctx),
+        requestOf(ctx, hostEnv),
         control,
         settled((stream, text) => ctx.onLog(/** @type {'stdout' | 'stderr'} */ (stream), text)),
         settled((meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context })),
         () => prepare(ctx).then(JSON.stringify),
-        settled((source, target) => ensurePaperclipSkillSymlink(source, target)),
+        bundle,
       )
     );
   } finally {
@@ -40,21 +57,18 @@ export async function execute(ctx) {
 }
 
 /**
- * A host callback that neither throws nor rejects: it resolves to the text of its error, if any.
+ * Has the bundle of a run made. What it tells on the way is told by the run, in its order.
  *
- * @template {unknown[]} Args
- * @param {(...args: Args) => unknown} callback
- * @returns {(...args: Args) => Promise<string | undefined>}
+ * @param {string} order
  */
-function settled(callback) {
-  return async (...args) => {
-    try {
-      await callback(...args);
-      return undefined;
-    } catch (error) {
-      return errText(error);
-    }
-  };
+async function bundle(order) {
+  /** @type {Array<[string, string]>} */
+  const told = [];
+  const made = await prepareClaudePromptBundle({
+    ...JSON.parse(order),
+    onLog: (stream, text) => told.push([stream, text]),
+  });
+  return JSON.stringify({ bundle: made, told });
 }
 
 /**

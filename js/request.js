@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os';
  *
  * @param {{runId?: string, agent?: {id?: string, companyId?: string, name?: string}, runtime?: unknown,
  *   config?: unknown, context?: unknown, authToken?: string}} ctx
+ * @param {NodeJS.ProcessEnv} [hostEnv]
  * @returns {string}
  */
-export function requestOf(ctx) {
+export function requestOf(ctx, hostEnv = process.env) {
   const { id, companyId, name } = ctx.agent ?? {};
   return JSON.stringify({
     runId: ctx.runId,
@@ -17,7 +18,7 @@ export function requestOf(ctx) {
     config: ctx.config,
     context: ctx.context,
     authToken: ctx.authToken,
-    hostEnv: process.env,
+    hostEnv,
     tmpDir: tmpdir(),
   });
 }

@@ -58,8 +58,6 @@ error_codes! {
     PodReattachFailed = "k8s_pod_reattach_failed",
     /// The run was cancelled in the host.
     Cancelled = "cancelled",
-    /// The host's environment went away while the run was in progress.
-    HostStopped = "host_stopped",
     /// How the Job ended could not be found out; it is kept.
     JobStateMismatch = "k8s_job_state_mismatch",
     /// The run took longer than it may.
@@ -301,16 +299,6 @@ impl Outcome {
     pub fn cancelled(acknowledged: bool) -> Self {
         let recovery = if acknowledged { Recovery::Acknowledged } else { Recovery::None };
         Self::early(ErrorCode::Cancelled, "Run cancelled").with_recovery(recovery)
-    }
-
-    /// The host's environment went away while the run was in progress.
-    pub fn host_stopped(job: &str) -> Self {
-        Self::early(
-            ErrorCode::HostStopped,
-            format!(
-                "The host stopped while Job {job} was in progress; its output was not followed to the end"
-            ),
-        )
     }
 
     /// How the Job ended could not be found out within `seconds`.
@@ -653,7 +641,6 @@ mod tests {
                 "k8s_pod_schedule_failed",
                 "k8s_pod_reattach_failed",
                 "cancelled",
-                "host_stopped",
                 "k8s_job_state_mismatch",
                 "timeout",
                 "session_unavailable",
@@ -761,13 +748,6 @@ mod tests {
                 false,
             ),
             (Outcome::cancelled(false), Code::Cancelled, "Run cancelled", "", false),
-            (
-                Outcome::host_stopped("j"),
-                Code::HostStopped,
-                "The host stopped while Job j was in progress; its output was not followed to the end",
-                "",
-                false,
-            ),
             (
                 Outcome::job_state_unreachable("j", 60, "m"),
                 Code::JobStateMismatch,

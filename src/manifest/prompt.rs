@@ -35,8 +35,8 @@ pub struct Prepared {
 }
 
 /// A skill the agent is to have.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "RawSkill")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", from = "RawSkill")]
 pub struct Skill {
     /// The skill's key at the host.
     pub key: String,

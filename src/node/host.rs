@@ -2,15 +2,17 @@
 
 use serde_json::Value;
 
-use super::{LinkFunction, LogFunction, MetaFunction, PrepareFunction, status};
+use super::{BundleFunction, LogFunction, MetaFunction, PrepareFunction, status};
+use crate::js;
 use crate::manifest::Prepared;
+use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Channel, Host, HostError, StatusAnswer, StatusQuery};
 
 pub(super) struct NodeHost {
     pub(super) log: LogFunction,
     pub(super) meta: MetaFunction,
     pub(super) prepare: PrepareFunction,
-    pub(super) link: LinkFunction,
+    pub(super) bundle: BundleFunction,
 }
 
 /// The host could not be called, or its promise was lost: its environment is going away.
@@ -39,9 +41,11 @@ impl Host for NodeHost {
             .map_err(|error| HostError(format!("the host's helpers gave an unusable answer: {error}")))
     }
 
-    async fn link_skill(&self, source: &str, target: &str) -> Result<(), HostError> {
-        let call = self.link.call_async_catch((source.to_owned(), target.to_owned()).into());
-        told(call.await.map_err(lost)?.await.map_err(lost)?)
+    async fn bundle(&self, order: BundleOrder) -> Result<Bundled, HostError> {
+        let order = serde_json::to_string(&order).map_err(|error| HostError(error.to_string()))?;
+        let json = self.bundle.call_async_catch(order).await.map_err(lost)?.await.map_err(lost)?;
+        let answer = js::parse_json(&json).and_then(serde_json::from_value);
+        answer.map_err(|error| HostError(format!("the prompt bundle cannot be used: {error}")))
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)] // what JavaScript reaches, no Rust path does
 #![cfg_attr(test, allow(dead_code))] // napi registers nothing in a test build
 
+mod helpers;
 mod host;
 mod status;
 
@@ -36,6 +37,8 @@ type LogFunction = HostFunction<FnArgs<(String, String)>>;
 type MetaFunction = HostFunction<FnArgs<(Value,)>>;
 /// `ensureSymlink(source, target)`.
 type LinkFunction = HostFunction<FnArgs<(String, String)>>;
+/// `prepareClaudePromptBundle(order)`; JSON in, JSON out.
+type BundleFunction = ThreadsafeFunction<String, Promise<String>, String, Status, false, true>;
 /// Asks the host's helpers; resolves to JSON.
 type PrepareFunction = ThreadsafeFunction<(), Promise<String>, (), Status, false, true>;
 
@@ -86,6 +89,19 @@ impl RunControl {
     pub fn release(&self) {}
 }
 
+impl RunControl {
+    /// Resolves when the host cancels or goes away.
+    fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (cancel, gone) = (self.cancel.clone(), self.gone.clone());
+        async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = gone.cancelled() => {}
+            }
+        }
+    }
+}
+
 impl Drop for RunControl {
     fn drop(&mut self) {
         self.gone.cancel();
@@ -94,7 +110,8 @@ impl Drop for RunControl {
 
 /// Runs one agent run; resolves to the adapter's result.
 ///
-/// `request` is the JSON of what the host passed; `log`, `meta` and `link` resolve to the text of their error.
+/// `request` is the JSON of what the host passed; `log` and `meta` resolve to the text of their error, `prepare`
+/// and `bundle` to JSON.
 #[napi(ts_return_type = "Promise<object>")]
 pub fn execute<'env>(
     env: &'env Env,
@@ -103,12 +120,11 @@ pub fn execute<'env>(
     #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")] log: LogFunction,
     #[napi(ts_arg_type = "(meta: object) => Promise<string | undefined>")] meta: MetaFunction,
     #[napi(ts_arg_type = "() => Promise<string>")] prepare: PrepareFunction,
-    #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
-    link: LinkFunction,
+    #[napi(ts_arg_type = "(order: string) => Promise<string>")] bundle: BundleFunction,
 ) -> napi::Result<PromiseRaw<'env, Value>> {
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
-    let host = Arc::new(host::NodeHost { log, meta, prepare, link });
+    let host = Arc::new(host::NodeHost { log, meta, prepare, bundle });
     env.spawn_future(on_own_runtime(async move {
         tokio::select! {
             outcome = runner().execute(&request, host, cancel) => {

@@ -5,14 +5,47 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Host;
-use super::log::Log;
+use super::{Channel, HostError};
+use crate::js;
 use crate::manifest::{PromptBundle, Skill};
 
+/// What a run asks of its host: a bundle with these contents.
+///
+/// The bundle is made through the host and not here, because the folders it lies in and the helper that links
+/// skills are the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleOrder {
+    /// `agent.companyId`, raw.
+    pub company_id: String,
+    /// Skills to link, in order.
+    pub skills: Vec<Skill>,
+    /// The agent's instructions with their directive.
+    pub instructions_contents: Option<String>,
+}
+
+/// The host's answer to a [`BundleOrder`].
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Bundled {
+    /// The bundle.
+    pub bundle: PromptBundle,
+    /// What there was to tell on the way: whole lines.
+    #[serde(default)]
+    pub told: Vec<(Channel, String)>,
+}
+
+/// Links a skill's folder into a bundle, with the host's own helper.
+pub trait Links {
+    /// Makes `target` a link to `source`, unless it is there already.
+    fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
+}
+
 /// What a bundle is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BundleInput {
     /// `agent.companyId`, a path segment of the bundle.
     pub company_id: String,
@@ -31,6 +64,9 @@ pub struct BundleInput {
 /// Why a bundle could not be made. The messages are the contract's (section 7.1).
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
+    /// The input is no JSON of a [`BundleInput`].
+    #[error("the bundle's input cannot be read: {0}")]
+    Input(serde_json::Error),
     /// A path segment that would leave its folder or name none.
     #[error("Invalid {field}: {why}")]
     Segment {
@@ -56,15 +92,26 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bundle
     move |source| BundleError::Io { what, path, source }
 }
 
-/// Makes the bundle: hash, folders, links, instructions file.
+impl BundleInput {
+    /// Reads the JSON that JavaScript wrote.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(json: &str) -> Result<Self, BundleError> {
+        js::parse_json(json).and_then(serde_json::from_value).map_err(BundleError::Input)
+    }
+}
+
+/// Makes the bundle: hash, folders, links, instructions file. Returns it with the warnings about skills that
+/// could not be linked, one line each.
 ///
 /// # Errors
-/// See [`BundleError`]. A skill that cannot be linked is only warned about.
-pub(crate) async fn prepare<H: Host>(
+/// See [`BundleError`].
+pub async fn prepare(
     input: BundleInput,
-    host: &H,
-    log: Option<&Log>,
-) -> Result<PromptBundle, BundleError> {
+    links: &impl Links,
+) -> Result<(PromptBundle, Vec<String>), BundleError> {
+    let mut warnings = Vec::new();
     let hashed = input.clone();
     let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref())).await?;
     let root = root_of(&input)?.join(&key);
@@ -72,14 +119,12 @@ pub(crate) async fn prepare<H: Host>(
     tokio::fs::create_dir_all(&skills_dir).await.map_err(io_error("create", &skills_dir))?;
     for skill in &input.skills {
         let target = skills_dir.join(&skill.runtime_name);
-        let linked = host.link_skill(&skill.source, &target.display().to_string()).await;
-        if let (Err(error), Some(log)) = (linked, log) {
-            log.err(format!(
+        if let Err(error) = links.link(&skill.source, &target.display().to_string()).await {
+            warnings.push(format!(
                 "[paperclip] Failed to materialize Claude skill \"{}\" into {}: {error}",
                 skill.key,
                 skills_dir.display()
-            ))
-            .await;
+            ));
         }
     }
     let mut instructions_file_path = None;
@@ -90,7 +135,9 @@ pub(crate) async fn prepare<H: Host>(
         instructions_file_path = Some(file.display().to_string());
     }
     let root_dir = root.display().to_string();
-    Ok(PromptBundle { bundle_key: key, add_dir: root_dir.clone(), root_dir, instructions_file_path })
+    let bundle =
+        PromptBundle { bundle_key: key, add_dir: root_dir.clone(), root_dir, instructions_file_path };
+    Ok((bundle, warnings))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -248,6 +295,8 @@ fn mode_of(_: &std::fs::Metadata) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn temp(name: &str) -> PathBuf {
@@ -295,6 +344,44 @@ mod tests {
         }
         assert_eq!(bundle_key(&[skill], None).expect("hash"), hex);
         std::fs::remove_dir_all(dir).expect("clean up");
+    }
+
+    #[tokio::test]
+    async fn a_skill_that_cannot_be_linked_is_a_warning_and_the_others_are_linked() {
+        struct OneFails(std::sync::Mutex<Vec<String>>);
+        impl Links for OneFails {
+            async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
+                if source.ends_with("bad") {
+                    return Err(HostError("read-only".to_owned()));
+                }
+                self.0.lock().expect("links").push(target.to_owned());
+                Ok(())
+            }
+        }
+        let home = temp("links");
+        let skill = |name: &str| {
+            let source = home.join(name);
+            std::fs::create_dir_all(&source).expect("skill");
+            json!({"key": format!("org/{name}"), "runtimeName": name, "source": source})
+        };
+        let input = json!({
+            "companyId": "c-1", "paperclipHome": home, "userHome": "/nowhere", "instanceId": null,
+            "skills": [skill("bad"), skill("good")], "instructions": "Be brief.",
+        });
+        let links = OneFails(std::sync::Mutex::default());
+        let input = BundleInput::parse(&input.to_string()).expect("input");
+        let (bundle, warnings) = prepare(input, &links).await.expect("bundle");
+        let skills_dir = format!("{}/.claude/skills", bundle.root_dir);
+        assert_eq!(
+            warnings,
+            [format!(
+                "[paperclip] Failed to materialize Claude skill \"org/bad\" into {skills_dir}: read-only"
+            )]
+        );
+        assert_eq!(*links.0.lock().expect("links"), [format!("{skills_dir}/good")]);
+        let file = bundle.instructions_file_path.expect("instructions");
+        assert_eq!(std::fs::read_to_string(file).expect("read"), "Be brief.");
+        std::fs::remove_dir_all(home).expect("clean up");
     }
 
     #[test]

@@ -199,15 +199,19 @@ impl<C: Cluster> Follower<C> {
 
     /// Reads the log once without following it; only lines that were not delivered yet come out.
     pub(super) async fn read_once(&mut self) -> Result<(), ApiError> {
-        let body = self.open(false).await?;
-        match self.read(body).await {
-            BodyEnd::Clean => {
-                self.finish_partial().await;
-                self.unfinished = false;
-                Ok(())
+        let mut body = self.open(false).await?;
+        loop {
+            match self.read(body).await {
+                BodyEnd::Clean => {
+                    self.finish_partial().await;
+                    self.unfinished = false;
+                    return Ok(());
+                }
+                BodyEnd::Broken(error) | BodyEnd::Refused(error) => return Err(error),
+                BodyEnd::Silent => return Ok(()),
+                // Once at most: the next body is asked from the log's beginning.
+                BodyEnd::Reread => body = self.open(false).await?,
             }
-            BodyEnd::Broken(error) | BodyEnd::Refused(error) => Err(error),
-            BodyEnd::Silent | BodyEnd::Reread => Ok(()),
         }
     }
 

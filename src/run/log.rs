@@ -12,7 +12,8 @@ use super::Host;
 use crate::outcome::{LogLine, LogStream, Outcome};
 
 /// Which of the host's two streams a line belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Channel {
     /// What the agent printed, and progress.
     Stdout,
@@ -104,6 +105,11 @@ impl Log {
 
     async fn line(&self, channel: Channel, mut line: String) {
         line.push('\n');
-        let _ = self.queue.send((channel, line)).await;
+        self.text(channel, line).await;
+    }
+
+    /// Whole lines that somebody else has made.
+    pub(crate) async fn text(&self, channel: Channel, text: String) {
+        let _ = self.queue.send((channel, text)).await;
     }
 }

@@ -21,6 +21,7 @@ pub mod bundle;
 mod cleanup;
 mod create;
 pub mod environment;
+mod exported;
 mod follow;
 mod guard;
 mod lock;
@@ -34,7 +35,10 @@ mod timing;
 #[cfg(test)]
 mod scenarios;
 
+use bundle::{BundleOrder, Bundled};
+
 pub use active::ActiveJob;
+pub use exported::LogOrder;
 pub use log::Channel;
 pub(crate) use log::Log;
 
@@ -48,8 +52,8 @@ pub trait Host: Send + Sync + 'static {
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
-    /// Links a skill's folder into a prompt bundle with the host's own helper.
-    fn link_skill(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// Has the host make the prompt bundle of a run.
+    fn bundle(&self, order: BundleOrder) -> impl Future<Output = Result<Bundled, HostError>> + Send;
     /// The status of a run in the control plane.
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
 }
@@ -93,9 +97,6 @@ pub enum RunError {
     /// A helper or callback of the host failed.
     #[error("{0}")]
     Host(#[from] HostError),
-    /// The prompt bundle cannot be made.
-    #[error("{0}")]
-    Bundle(#[from] bundle::BundleError),
     /// A bug: a stage panicked. What the run created is cleaned up all the same.
     #[error("claude_k8s: internal error: {0}")]
     Panic(String),
@@ -318,16 +319,16 @@ async fn prepare_bundle<H: Host>(
             }
         }
     }
-    let env = |name: &str| request.host_env.get(name).map(str::to_owned);
-    let input = bundle::BundleInput {
+    let order = BundleOrder {
         company_id: request.agent.company_id.clone(),
-        paperclip_home: env("PAPERCLIP_HOME"),
-        user_home: env("HOME").unwrap_or_else(|| "/".to_owned()),
-        instance_id: env("PAPERCLIP_INSTANCE_ID"),
         skills: prepared.skills.clone(),
-        instructions,
+        instructions_contents: instructions,
     };
-    Ok(bundle::prepare(input, host, Some(log)).await?)
+    let Bundled { bundle, told } = host.bundle(order).await?;
+    for (channel, text) in told {
+        log.text(channel, text).await;
+    }
+    Ok(bundle)
 }
 
 /// `(2): a, b`, or `(0): none`.

@@ -32,6 +32,8 @@ pub(super) struct Script {
     pub(super) exit_code: i32,
     /// Reason of the terminated state.
     pub(super) reason: &'static str,
+    /// When, after the container's start, so many of its first lines are rotated away.
+    pub(super) rotated: Option<(Duration, usize)>,
     /// How long the Job's condition lags behind; `None`: it never comes.
     pub(super) condition_lag: Option<Duration>,
     /// When somebody deletes the Job with its pod.
@@ -49,6 +51,7 @@ impl Default for Script {
             ends_after: Duration::from_secs(1),
             exit_code: 0,
             reason: "Completed",
+            rotated: None,
             condition_lag: Some(Duration::from_secs(1)),
             job_deleted_at: None,
             stuck: None,
@@ -391,10 +394,12 @@ impl Cluster for Memory {
                 ));
             }
             let ends = stored.deleted_at().map_or(stored.ended(), |at| at.min(stored.ended()));
+            let rotated = stored.script.rotated.filter(|(at, _)| Instant::now() >= stored.started() + *at);
             let lines: Vec<(Instant, String)> = stored
                 .script
                 .lines
                 .iter()
+                .skip(rotated.map_or(0, |(_, lines)| lines))
                 .map(|(offset, text)| (stored.started() + *offset, text.clone()))
                 .filter(|(at, _)| *at <= ends)
                 .collect();

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::memory::{Fault, Memory, OneCluster, Script};
+use super::bundle::{BundleOrder, Bundled};
 use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery};
 use crate::manifest::Prepared;
 
@@ -78,8 +79,8 @@ impl Host for Ear {
         .map_err(|error| HostError(error.to_string()))
     }
 
-    async fn link_skill(&self, _: &str, _: &str) -> Result<(), HostError> {
-        Ok(())
+    async fn bundle(&self, _: BundleOrder) -> Result<Bundled, HostError> {
+        Ok(Bundled::default())
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
@@ -101,6 +102,8 @@ struct Scene {
     cancel: CancellationToken,
     config: Value,
     context: Value,
+    session_id: &'static str,
+    agent_id: &'static str,
     run_id: &'static str,
 }
 
@@ -114,6 +117,8 @@ impl Scene {
             cancel: CancellationToken::new(),
             config: json!({}),
             context: json!({"taskId": "task-1"}),
+            session_id: "",
+            agent_id: "agent-1",
             run_id: "run-1",
         }
     }
@@ -136,8 +141,8 @@ impl Scene {
     fn request(&self) -> String {
         json!({
             "runId": self.run_id,
-            "agent": {"id": "agent-1", "companyId": "company-1", "name": "Ada"},
-            "runtime": {},
+            "agent": {"id": self.agent_id, "companyId": "company-1", "name": "Ada"},
+            "runtime": {"sessionId": self.session_id},
             "config": self.config,
             "context": self.context,
             "authToken": "token",
@@ -250,6 +255,24 @@ async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
     assert!(scene.cluster.count("open log") >= 12);
     assert_eq!(scene.cluster.logs_open_most(), 1);
     assert!(scene.ear.out().contains("[paperclip] Log stream disconnected — reconnecting (attempt 1/50)..."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does() {
+    let mut script = success_over(Duration::from_secs(10));
+    let (_, result) = script.lines.pop().expect("a result");
+    script.lines.truncate(2);
+    script.lines.push((Duration::from_millis(8_500), "printed, then cut off".repeat(20)));
+    script.lines.push((Duration::from_millis(9_900), result));
+    let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
+    // Nothing of what was read is there any more, so that the next body does not fit what is known.
+    script.rotated = Some((Duration::from_secs(9), 2));
+    let scene = Scene::new().script(script);
+    scene.cluster.cut_logs([read + 40]);
+    let outcome = scene.run().await;
+    assert_eq!(outcome["errorMessage"], Value::Null, "{outcome}");
+    assert_eq!(scene.ear.agent_lines().len(), 4, "{}", scene.ear.out());
+    assert!(scene.ear.out().contains("[paperclip] Log gap:"), "{}", scene.ear.out());
 }
 
 #[tokio::test(start_paused = true)]
@@ -564,6 +587,12 @@ async fn the_guard_blocks_and_changes_nothing() {
             "Concurrent run blocked: orphaned Job ac-orphan has unknown task context",
         ),
         (
+            labels("run-0", "task-1", "session-2"),
+            json!({}),
+            "k8s_orphan_session_mismatch",
+            "Concurrent run blocked: orphaned Job ac-orphan has a mismatched session",
+        ),
+        (
             labels("run-0", "task-1", ""),
             json!({"reattachOrphanedJobs": false}),
             "k8s_concurrent_run_blocked",
@@ -576,7 +605,7 @@ async fn the_guard_blocks_and_changes_nothing() {
             "Concurrent run blocked: Job ac-orphan is still running for this agent",
         ),
     ] {
-        let scene = Scene::new().config(config);
+        let scene = Scene { session_id: "session-1", ..Scene::new().config(config) };
         scene.cluster.put_job("ac-orphan", &labels, success_over(Duration::from_secs(7200)));
         let result = scene.run().await;
         assert_eq!(result["errorCode"], code);
@@ -584,6 +613,62 @@ async fn the_guard_blocks_and_changes_nothing() {
         assert_eq!(scene.cluster.left(), ["ac-orphan"]);
         assert_eq!(scene.cluster.count("patch job"), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_id_without_a_usable_character_is_refused_before_any_request() {
+    let scene = Scene { agent_id: "@@@", ..Scene::new() };
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_agent_id_invalid");
+    assert_eq!(result["errorMessage"], "Agent ID \"@@@\" cannot be sanitized to a valid Kubernetes label");
+    assert_eq!(scene.cluster.count("get pod") + scene.cluster.count("list jobs"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_prompt_secret_ends_the_run_before_its_job() {
+    let prompt = "x".repeat(120 * 1024);
+    let scene = Scene::new().ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
+    scene.cluster.fault("create secret", [Fault::Answer(403, "secrets is forbidden")]);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_prompt_secret_create_failed");
+    assert_eq!(
+        result["errorMessage"],
+        "Failed to create prompt Secret: HTTP-Code: 403 Message: secrets is forbidden"
+    );
+    assert_eq!(scene.cluster.count("create job"), 0);
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted() {
+    let scene = Scene::new();
+    scene.cluster.put_job(
+        "ac-orphan",
+        &[
+            ("paperclip.io/agent-id", "agent-1"),
+            ("paperclip.io/adapter-type", "claude_k8s"),
+            ("paperclip.io/run-id", "run-0"),
+            ("paperclip.io/task-id", "task-1"),
+        ],
+        Script { pod_at: Duration::from_secs(3600), ..success_over(Duration::from_secs(60)) },
+    );
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_pod_reattach_failed");
+    assert_eq!(result["errorMessage"], "Pod reattach failed: Reattach target Job ac-orphan has no pod");
+    assert!(scene.cluster.left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_state_stays_unknown_is_an_error_and_stays() {
+    let mut script = success_over(Duration::from_secs(3600));
+    script.lines.clear();
+    let scene = Scene::new().script(script);
+    scene.cluster.fault("get job", vec![Fault::Answer(500, "etcd is gone"); 500]);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_state_mismatch");
+    assert!(result["errorMessage"].as_str().is_some_and(|text| text.contains("etcd is gone")), "{result}");
+    assert_eq!(scene.cluster.left().len(), 1, "somebody must look at it");
+    assert!(scene.ear.out().contains("(state mismatch — UI is waiting on it)"));
 }
 
 #[tokio::test(start_paused = true)]

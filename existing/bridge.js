@@ -1,0 +1,244 @@
+// Kubernetes and the control plane on loopback, answered from what a test has put in their place: the client
+// methods of a mocked `k8s-client` module and the global `fetch`.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Writable } from 'node:stream';
+
+import { selfSigned } from './certificate.js';
+import { state } from './state.js';
+
+const HOSTNAME = 'existing-host';
+const NAMESPACE = 'paperclip';
+const CONTAINER = 'claude';
+
+let servers;
+/** Calls under test by number; a call's number is its bearer token and the first segment of its API URL. */
+const calls = [];
+
+/**
+ * Gives one call under test a cluster of its own: a kubeconfig that leads to the bridge, and the environment of
+ * a host in that cluster.
+ *
+ * @param {typeof import('./modules/k8s-client.js')} k8s where the answers come from, asked at each request
+ * @param {string} [kubeconfigPath] what the call itself said; the mocked getters are given it
+ */
+export async function openCall(k8s, kubeconfigPath) {
+  servers ??= start();
+  const { port, apiPort, cert, dir } = await servers;
+  const id = calls.length;
+  const apiUrl = process.env.PAPERCLIP_API_URL;
+  calls.push({ k8s, kubeconfigPath, apiUrl });
+  const kubeconfig = path.join(dir, `kubeconfig-${id}.json`);
+  const named = { name: 'bridge' };
+  writeFileSync(
+    kubeconfig,
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      'current-context': named.name,
+      contexts: [{ ...named, context: { cluster: named.name, user: named.name } }],
+      users: [{ ...named, user: { token: `call-${id}` } }],
+      clusters: [
+        {
+          ...named,
+          cluster: {
+            server: `https://127.0.0.1:${port}`,
+            'certificate-authority-data': Buffer.from(cert).toString('base64'),
+          },
+        },
+      ],
+    }),
+  );
+  const env = { ...process.env, HOSTNAME, PAPERCLIP_NAMESPACE: NAMESPACE, NO_PROXY: '127.0.0.1' };
+  if (apiUrl) env.PAPERCLIP_API_URL = `http://127.0.0.1:${apiPort}/${id}`;
+  return { kubeconfig, env };
+}
+
+async function start() {
+  const dir = mkdtempSync(path.join(tmpdir(), 'existing-bridge-'));
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  const { key, cert } = selfSigned();
+  const listening = (server) =>
+    new Promise((resolve) => {
+      server.unref().listen(0, '127.0.0.1', () => resolve(server.address().port));
+    });
+  const port = await listening(https.createServer({ key, cert }, (...pair) => answer(kubernetes, ...pair)));
+  const apiPort = await listening(http.createServer((...pair) => answer(controlPlane, ...pair)));
+  return { port, apiPort, cert, dir };
+}
+
+async function answer(handler, request, response) {
+  state.touch();
+  try {
+    let text = '';
+    for await (const chunk of request.setEncoding('utf8')) text += chunk;
+    await handler(request, response, text ? JSON.parse(text) : undefined);
+  } catch (error) {
+    refuse(response, error);
+  } finally {
+    state.touch();
+  }
+}
+
+function send(response, code, object) {
+  response.writeHead(code, { 'content-type': 'application/json' }).end(JSON.stringify(object ?? {}));
+}
+
+/** What a rejection of a mocked method is on the wire. */
+function refuse(response, error) {
+  const message = error instanceof Error ? error.message : String(error);
+  const named = /HTTP-Code:\s*(\d{3})/.exec(message)?.[1];
+  const code = error?.response?.statusCode ?? error?.response?.status ?? error?.statusCode ?? Number(named ?? 500);
+  if (response.headersSent) response.destroy();
+  else send(response, code, { kind: 'Status', apiVersion: 'v1', status: 'Failure', code, message });
+}
+
+const httpError = (statusCode, message) => Object.assign(new Error(message), { statusCode });
+
+/** The requests of contract section 3.2, and only these: method, path below the namespace, client method. */
+const ROUTES = [
+  ['GET', /^pods\/([^/]+)$/, selfPod],
+  ['GET', /^pods$/, (call, { namespace, query }) =>
+    call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) })],
+  ['GET', /^pods\/([^/]+)\/log$/, podLog],
+  ['GET', /^jobs$/, (call, { namespace, query }) =>
+    call.batch().listNamespacedJob({
+      namespace,
+      labelSelector: selector(query, /^paperclip\.io\/agent-id=[^,]+,paperclip\.io\/adapter-type=[^,]+$/),
+    })],
+  ['POST', /^jobs$/, (call, { namespace, body }) => call.batch().createNamespacedJob({ namespace, body })],
+  ['GET', /^jobs\/([^/]+)$/, (call, { namespace, name }) => call.batch().readNamespacedJob({ name, namespace })],
+  ['PATCH', /^jobs\/([^/]+)$/, (call, { namespace, name, body }) =>
+    call.batch().patchNamespacedJob({ name, namespace, body })],
+  ['DELETE', /^jobs\/([^/]+)$/, (call, { namespace, name, body }) =>
+    call.batch().deleteNamespacedJob({ name, namespace, body })],
+  ['POST', /^secrets$/, (call, { namespace, body }) => call.core().createNamespacedSecret({ namespace, body })],
+  ['PATCH', /^secrets\/([^/]+)$/, (call, { namespace, name, body }) =>
+    call.core().patchNamespacedSecret({ name, namespace, body })],
+  ['DELETE', /^secrets\/([^/]+)$/, (call, { namespace, name }) =>
+    call.core().deleteNamespacedSecret({ name, namespace })],
+];
+
+async function kubernetes(request, response, body) {
+  const { k8s, kubeconfigPath } = calls[Number(/^Bearer call-(\d+)$/.exec(request.headers.authorization)?.[1])] ?? {};
+  if (!k8s) throw httpError(401, 'Unauthorized');
+  const url = new URL(request.url, 'https://bridge');
+  const [, namespace, rest] = /^\/(?:api|apis\/batch)\/v1\/namespaces\/([^/]+)\/(.+)$/.exec(url.pathname) ?? [];
+  const query = Object.fromEntries(url.searchParams);
+  const watch = ['true', '1'].includes(query.watch);
+  for (const [method, shape, handler] of watch ? [] : ROUTES) {
+    const match = request.method === method && shape.exec(rest ?? '');
+    if (!match) continue;
+    const call = {
+      info: () => k8s.getSelfPodInfo(kubeconfigPath),
+      batch: () => k8s.getBatchApi(kubeconfigPath),
+      core: () => k8s.getCoreApi(kubeconfigPath),
+      logs: () => k8s.getLogApi(kubeconfigPath),
+    };
+    const asked = { namespace, name: match[1] && decodeURIComponent(match[1]), query, body, response };
+    const object = await handler(call, asked);
+    if (!response.headersSent) send(response, 200, object);
+    return;
+  }
+  // A watch above all: the contract has none, so the binding polls as the contract says.
+  throw httpError(403, `${request.method} ${request.url} is forbidden: no mock can answer it`);
+}
+
+/** Lists that no mock has are forbidden, so that they do not use up answers meant for others. */
+function selector({ labelSelector = '' }, shape) {
+  if (!shape.test(labelSelector)) throw httpError(403, `a list of "${labelSelector}" is forbidden`);
+  return labelSelector;
+}
+
+/** The pod from which the same self-pod facts can be read again. */
+async function selfPod(call, { namespace, name }) {
+  if (name !== HOSTNAME) throw httpError(403, `pod ${name} is forbidden`);
+  const info = await call.info();
+  if (info.namespace !== namespace) {
+    throw new Error(`the bridge plays namespace ${namespace} only, not ${info.namespace}`);
+  }
+  const mounts = [];
+  const volumes = [];
+  if (info.pvcClaimName) {
+    mounts.push({ name: 'data', mountPath: '/paperclip' });
+    volumes.push({ name: 'data', persistentVolumeClaim: { claimName: info.pvcClaimName } });
+  }
+  for (const { volumeName, secretName, mountPath, defaultMode } of info.secretVolumes ?? []) {
+    mounts.push({ name: volumeName, mountPath });
+    volumes.push({ name: volumeName, secret: { secretName, defaultMode } });
+  }
+  const literal = Object.entries(info.inheritedEnv ?? {}).map(([key, value]) => ({ name: key, value }));
+  return {
+    metadata: { name, namespace },
+    spec: {
+      imagePullSecrets: info.imagePullSecrets,
+      dnsConfig: info.dnsConfig,
+      volumes,
+      containers: [
+        {
+          name: 'paperclip',
+          image: info.image,
+          env: [...literal, ...(info.inheritedEnvValueFrom ?? [])],
+          envFrom: info.inheritedEnvFrom,
+          volumeMounts: mounts,
+        },
+      ],
+    },
+  };
+}
+
+/** Logs: a follow request lasts as long as the promise of the mocked `log`, whatever is written becomes body. */
+async function podLog(call, { namespace, name, query, response }) {
+  const follow = query.follow === 'true';
+  const container = query.container ?? CONTAINER;
+  const stamped = query.timestamps === 'true' ? stamps() : (chunk) => chunk;
+  if (!follow) {
+    const text = await call.core().readNamespacedPodLog({ name, namespace, container });
+    response.writeHead(200, { 'content-type': 'text/plain' }).end(stamped(Buffer.from(text ?? '')));
+    return;
+  }
+  const writable = new Writable({
+    write(chunk, _encoding, done) {
+      state.touch();
+      response.write(stamped(chunk), () => done());
+    },
+  });
+  response.once('close', () => writable.destroy());
+  const options = { follow: true, pretty: false };
+  const since = Date.parse(query.sinceTime ?? '');
+  if (!Number.isNaN(since)) options.sinceSeconds = Math.max(1, Math.round((Date.now() - since) / 1000));
+  response.writeHead(200, { 'content-type': 'text/plain' }).flushHeaders();
+  // The headers are out: a rejection can only end the body, as its end does.
+  await call.logs().log(namespace, name, container, writable, options)?.catch?.(() => {});
+  response.end();
+}
+
+/** Puts a stamp before each line. A line's stamp follows from its index alone, so it is the same in every body. */
+function stamps() {
+  let index = 0;
+  let atLineStart = true;
+  return (chunk) => {
+    const out = [];
+    for (let from = 0; from < chunk.length; ) {
+      const end = chunk.indexOf(0x0a, from);
+      const to = end === -1 ? chunk.length : end + 1;
+      if (atLineStart) out.push(Buffer.from(`2026-01-01T00:00:00.${String(index++).padStart(9, '0')}Z `));
+      out.push(chunk.subarray(from, to));
+      atLineStart = end !== -1;
+      from = to;
+    }
+    return Buffer.concat(out);
+  };
+}
+
+/** The control plane: whatever global `fetch` the test has put there is asked with the test's own URL. */
+async function controlPlane(request, response) {
+  const [, id, rest] = /^\/(\d+)(\/.*)$/.exec(request.url) ?? [];
+  const headers = { Authorization: request.headers.authorization };
+  const answered = await globalThis.fetch(`${calls[Number(id)].apiUrl}${rest}`, { headers });
+  if (answered.ok) send(response, answered.status ?? 200, await answered.json());
+  else response.writeHead(answered.status ?? 500).end();
+}

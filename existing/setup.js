@@ -1,0 +1,52 @@
+// Real time for tests written for fake time. The code under test waits in native threads, which no fake clock
+// moves; everything done about it is noted on the test it was done for.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeEach, vi } from 'vitest';
+
+import { state } from './state.js';
+import { TURNS } from './plugin.mjs';
+
+const STEP_MS = 10;
+/** How long promise turns become: at least this, and until the bridge has been quiet for a while. */
+const TURNS_MS = { least: 1_000, quiet: 500, most: 15_000 };
+
+let task;
+beforeEach((context) => {
+  task = context.task;
+});
+
+function note(what) {
+  if (!task) throw new Error(`${what} outside of a test`);
+  task.meta.adapted = [...new Set([...(task.meta.adapted ?? []), what])];
+}
+
+vi.useFakeTimers = () => {
+  // The clock of `beforeEach` belongs to the test that follows.
+  note('fake clock left real');
+  return vi;
+};
+
+vi.advanceTimersByTimeAsync = async (ms) => {
+  note('advanced time waited for');
+  const until = performance.now() + ms;
+  while (!state.isIdle() && performance.now() < until) await sleep(STEP_MS);
+  return vi;
+};
+
+// Nothing else of the fake clock has a meaning here.
+for (const name of Object.keys(vi)) {
+  if (/^(advanceTimers|run(All|OnlyPending)|setSystemTime|setTimerTickMode)/.test(name) && name !== 'advanceTimersByTimeAsync') {
+    vi[name] = () => {
+      throw new Error(`vi.${name} is not adapted`);
+    };
+  }
+}
+
+globalThis[Symbol.for(TURNS)] = async () => {
+  note('loop over promise turns became a wait');
+  const from = performance.now();
+  const elapsed = () => performance.now() - from;
+  while (elapsed() < TURNS_MS.least || (state.quietFor() < TURNS_MS.quiet && elapsed() < TURNS_MS.most)) {
+    await sleep(STEP_MS);
+  }
+};

@@ -1,0 +1,278 @@
+//! The helpers of the existing package, for whoever imports them from its modules (contract sections 4 to 8).
+//!
+//! Objects come in as JSON text, so that a property that is `undefined` is simply not there.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
+use napi::bindgen_prelude::PromiseRaw;
+use napi::{Env, Error};
+use napi_derive::napi;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{LinkFunction, LogFunction, RunControl, on_own_runtime, runner};
+use crate::forensics::{self, Expected, TerminatedState};
+use crate::js;
+use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
+use crate::request::{MAX_LABEL_LEN, Request};
+use crate::run::bundle::{self, BundleInput, Links};
+use crate::run::{HostError, LogOrder};
+use crate::stream;
+
+/// Reads an argument that JavaScript wrote as JSON.
+fn read<T: DeserializeOwned>(what: &str, json: &str) -> napi::Result<T> {
+    js::parse_json(json)
+        .and_then(serde_json::from_value)
+        .map_err(|error| Error::from_reason(format!("{what}: {error}")))
+}
+
+fn written(value: impl serde::Serialize) -> napi::Result<Value> {
+    serde_json::to_value(value).map_err(|error| Error::from_reason(error.to_string()))
+}
+
+/// `parseClaudeStreamJson(stdout)`.
+#[napi(catch_unwind, ts_return_type = "object")]
+pub fn parse_claude_stream_json(stdout: String) -> napi::Result<Value> {
+    written(stream::parse_claude_stream_json(&stdout))
+}
+
+/// `extractClaudeLoginUrl(text)`.
+#[napi(catch_unwind)]
+pub fn extract_claude_login_url(text: String) -> Option<String> {
+    stream::extract_claude_login_url(&text)
+}
+
+/// `detectClaudeLoginRequired({parsed, stdout, stderr})`, `parsed` as JSON.
+#[napi(catch_unwind, ts_return_type = "object")]
+pub fn detect_claude_login_required(parsed: String, stdout: String, stderr: String) -> napi::Result<Value> {
+    let parsed: Option<Value> = read("parsed", &parsed)?;
+    written(stream::detect_claude_login_required(parsed.as_ref(), &stdout, &stderr))
+}
+
+/// `describeClaudeFailure(parsed)`, `parsed` as JSON.
+#[napi(catch_unwind)]
+pub fn describe_claude_failure(parsed: String) -> napi::Result<Option<String>> {
+    Ok(stream::describe_claude_failure(&read("parsed", &parsed)?))
+}
+
+/// `isClaudeMaxTurnsResult(parsed)`, `parsed` as JSON.
+#[napi(catch_unwind)]
+pub fn is_claude_max_turns_result(parsed: String) -> napi::Result<bool> {
+    let parsed: Option<Value> = read("parsed", &parsed)?;
+    Ok(stream::is_claude_max_turns_result(parsed.as_ref()))
+}
+
+/// `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON.
+#[napi(catch_unwind)]
+pub fn is_claude_unknown_session_error(parsed: String) -> napi::Result<bool> {
+    Ok(stream::is_claude_unknown_session_error(&read("parsed", &parsed)?))
+}
+
+/// `eventDedupKey(event)`, `event` as JSON.
+#[napi(catch_unwind)]
+pub fn event_dedup_key(event: String) -> napi::Result<Option<String>> {
+    Ok(stream::event_dedup_key(&read("event", &event)?))
+}
+
+/// Passes a text on, without the JSON lines that were passed on before.
+#[napi]
+#[derive(Default)]
+pub struct LogLineDedupFilter {
+    inner: stream::LogLineDedupFilter,
+}
+
+#[napi]
+impl LogLineDedupFilter {
+    /// A filter that has seen nothing.
+    #[napi(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The complete lines of the text so far that are new.
+    #[napi(catch_unwind)]
+    pub fn filter(&mut self, chunk: String) -> String {
+        self.inner.filter(&chunk)
+    }
+
+    /// The unfinished line, if it is new.
+    #[napi(catch_unwind)]
+    pub fn flush(&mut self) -> String {
+        self.inner.flush()
+    }
+}
+
+/// `buildJobManifest({ctx, selfPod, promptBundle})`: the request of `execute`, the self pod, the answers of the
+/// host's helpers and the bundle, all as JSON.
+#[napi(catch_unwind, ts_return_type = "object")]
+pub fn build_job_manifest(
+    request: String,
+    self_pod: String,
+    prepared: String,
+    bundle: String,
+) -> napi::Result<Value> {
+    let reason = |error: &dyn std::fmt::Display| Error::from_reason(error.to_string());
+    let request = Request::parse(&request).map_err(|error| reason(&error))?;
+    let self_pod: SelfPod = read("selfPod", &self_pod)?;
+    let prepared: Prepared = read("prepared", &prepared)?;
+    let bundle: Option<PromptBundle> = read("promptBundle", &bundle)?;
+    let manifest =
+        manifest::build(&request, &self_pod, &prepared, bundle.as_ref()).map_err(|error| reason(&error))?;
+    let Manifest {
+        job,
+        job_name,
+        namespace,
+        prompt,
+        claude_args,
+        prompt_metrics,
+        prompt_secret,
+        skipped_labels,
+        ..
+    } = manifest;
+    let secret = prompt_secret
+        .map(|secret| json!({"name": secret.name, "namespace": secret.namespace, "data": secret.data}));
+    Ok(json!({
+        "job": written(job)?,
+        "jobName": job_name,
+        "namespace": namespace,
+        "prompt": prompt,
+        "claudeArgs": claude_args,
+        "promptMetrics": written(prompt_metrics)?,
+        "promptSecret": secret,
+        "skippedLabels": skipped_labels,
+    }))
+}
+
+/// `buildRtkSetupCommands(maxOutputBytes)`.
+#[napi(catch_unwind)]
+pub fn build_rtk_setup_commands(max_output_bytes: f64) -> String {
+    // A cast saturates: what is negative or not a number cuts everything, as it would in the filter.
+    manifest::rtk_setup_commands(max_output_bytes as u64)
+}
+
+/// `sanitizeLabelValue(value, maxLen)`.
+#[napi(catch_unwind)]
+pub fn sanitize_label_value(value: String, max_len: Option<u32>) -> Option<String> {
+    let most = max_len.and_then(|most| usize::try_from(most).ok()).unwrap_or(MAX_LABEL_LEN);
+    manifest::sanitize_label_value(&value, most)
+}
+
+/// `shouldAbortForCancellation(runStatus)`.
+#[napi(catch_unwind)]
+pub fn should_abort_for_cancellation(run_status: Option<String>) -> bool {
+    forensics::should_abort_for_cancellation(run_status.as_deref())
+}
+
+/// `buildPartialRunError(exitCode, model, stdout, podState)`, `podState` as JSON.
+#[napi(catch_unwind)]
+pub fn build_partial_run_error(
+    exit_code: Option<i32>,
+    model: String,
+    stdout: String,
+    pod_state: String,
+) -> napi::Result<String> {
+    let state: Option<TerminatedState> = read("podState", &pod_state)?;
+    Ok(forensics::build_partial_run_error(exit_code, &model, &stdout, state.as_ref()))
+}
+
+/// `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON.
+#[napi(catch_unwind)]
+pub fn classify_orphan(
+    job: String,
+    task_id: Option<String>,
+    session_id: Option<String>,
+) -> napi::Result<String> {
+    let job: Job = read("job", &job)?;
+    let expected = Expected { task_id: task_id.as_deref(), session_id: session_id.as_deref() };
+    Ok(forensics::classify_orphan(&job, &expected).as_str().to_owned())
+}
+
+/// `describePodTerminatedError(podName, phase, containerStatuses)`; of the statuses the `terminated` state of
+/// the container `claude`, as JSON.
+#[napi(catch_unwind)]
+pub fn describe_pod_terminated_error(
+    pod_name: String,
+    phase: String,
+    terminated: String,
+) -> napi::Result<String> {
+    let state: Option<TerminatedState> = read("terminated", &terminated)?;
+    Ok(forensics::describe_pod_terminated_error(&pod_name, &phase, state.as_ref()))
+}
+
+/// `describeTruncationCause(state)`, `state` as JSON.
+#[napi(catch_unwind)]
+pub fn describe_truncation_cause(state: String) -> napi::Result<String> {
+    let state: Option<TerminatedState> = read("state", &state)?;
+    Ok(forensics::describe_truncation_cause(state.as_ref()))
+}
+
+/// The part of `isK8s404(err)` that looks at the message.
+#[napi(catch_unwind)]
+pub fn is_not_found_message(message: String) -> bool {
+    forensics::is_not_found_message(&message)
+}
+
+struct HostLinks(LinkFunction);
+
+impl Links for HostLinks {
+    async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
+        let call = self.0.call_async_catch((source.to_owned(), target.to_owned()).into());
+        let lost = |error: Error| HostError(error.reason.to_string());
+        call.await.map_err(lost)?.await.map_err(lost)?.map_or(Ok(()), |text| Err(HostError(text)))
+    }
+}
+
+/// Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error.
+#[napi(ts_return_type = "Promise<object>")]
+pub fn prepare_prompt_bundle<'env>(
+    env: &'env Env,
+    input: String,
+    #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
+    link: LinkFunction,
+) -> napi::Result<PromiseRaw<'env, Value>> {
+    env.spawn_future(on_own_runtime(async move {
+        let input = BundleInput::parse(&input).map_err(|error| error.to_string())?;
+        let (bundle, warnings) =
+            bundle::prepare(input, &HostLinks(link)).await.map_err(|error| error.to_string())?;
+        Ok(json!({"bundle": bundle, "warnings": warnings}))
+    }))
+}
+
+/// `getSelfPodInfo(kubeconfigPath)`, for the `config` and `hostEnv` of a request as JSON.
+#[napi(ts_return_type = "Promise<object>")]
+pub fn get_self_pod_info(env: &Env, request: String) -> napi::Result<PromiseRaw<'_, Value>> {
+    env.spawn_future(on_own_runtime(async move {
+        let request = Request::parse(&request).map_err(|error| error.to_string())?;
+        let pod = runner().self_pod(&request).await.map_err(|error| error.to_string())?;
+        serde_json::to_value(pod).map_err(|error| error.to_string())
+    }))
+}
+
+/// Follows a container's log to the end of one body; rejects when it breaks off or `control` is cancelled.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn stream_pod_logs_once<'env>(
+    env: &'env Env,
+    order: String,
+    control: &RunControl,
+    #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")] log: LogFunction,
+) -> napi::Result<PromiseRaw<'env, ()>> {
+    let order: LogOrder = read("order", &order)?;
+    let over = control.over();
+    let log = Arc::new(log);
+    env.spawn_future(on_own_runtime(async move {
+        let tell = |text: String| {
+            let log = log.clone();
+            async move {
+                // A host that rejects a chunk still gets the next one.
+                if let Ok(call) = log.call_async_catch(("stdout".to_owned(), text).into()).await {
+                    let _ = call.await;
+                }
+            }
+        };
+        tokio::select! {
+            ended = runner().stream_log_once(&order, tell) => ended.map_err(|error| error.to_string()),
+            () = over => Err("given up".to_owned()),
+        }
+    }))
+}

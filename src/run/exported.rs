@@ -1,0 +1,79 @@
+//! What the existing package exports from inside a run and needs a cluster for.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+
+use super::{RunError, Runner};
+use crate::cluster::{Cluster, Clusters, LogQuery};
+use crate::manifest::SelfPod;
+use crate::request::Request;
+use crate::run::follow::CONTAINER;
+use crate::stream::{LineSplitter, split_stamp};
+
+/// Which log to read (contract section 4.7).
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LogOrder {
+    /// Path of a kubeconfig; `None`: the cluster this process runs in.
+    pub kubeconfig: Option<String>,
+    /// The host's environment.
+    pub host_env: BTreeMap<String, String>,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// Only what is younger than this.
+    pub since_seconds: Option<u32>,
+}
+
+impl<K: Clusters> Runner<K> {
+    /// What is known of the host's own pod.
+    ///
+    /// # Errors
+    /// Outside a pod, or when it cannot be read.
+    pub async fn self_pod(&self, request: &Request) -> Result<SelfPod, RunError> {
+        let kubeconfig = request.config.kubeconfig.as_deref();
+        let cluster = self.clusters.cluster(kubeconfig, &request.host_env.vars).await?;
+        self.self_pods.read(cluster.as_ref(), request).await
+    }
+
+    /// Follows a container's log once, to the end of the body. `text` is given what arrived, in whole lines but
+    /// for the last one; the next is read when it has resolved.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or breaks off.
+    pub async fn stream_log_once<F: Future<Output = ()> + Send>(
+        &self,
+        order: &LogOrder,
+        mut text: impl FnMut(String) -> F + Send,
+    ) -> Result<(), RunError> {
+        let cluster = self.clusters.cluster(order.kubeconfig.as_deref(), &order.host_env).await?;
+        let since_time = order.since_seconds.filter(|seconds| *seconds > 0).and_then(|seconds| {
+            let from = jiff::Timestamp::now().as_second() - i64::from(seconds);
+            Some(jiff::Timestamp::from_second(from).ok()?.to_string())
+        });
+        let query = LogQuery { follow: true, since_time };
+        let mut body = cluster.open_log(&order.namespace, &order.pod, CONTAINER, &query).await?;
+        let mut splitter = LineSplitter::new();
+        while let Some(bytes) = body.next().await {
+            let mut lines = String::new();
+            splitter.push(&bytes?, |line| {
+                lines.push_str(&unstamped(line));
+                lines.push('\n');
+            });
+            if !lines.is_empty() {
+                text(lines).await;
+            }
+        }
+        if let Some(rest) = splitter.take_partial() {
+            text(unstamped(&rest)).await;
+        }
+        Ok(())
+    }
+}
+
+fn unstamped(line: &[u8]) -> String {
+    let text = split_stamp(line).map_or(line, |(_, text)| text);
+    String::from_utf8_lossy(text).into_owned()
+}
