@@ -28,7 +28,8 @@ use serde_json::{Value, json};
 use tower::{BoxError, ServiceBuilder};
 
 use super::{
-    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
+    WatchQuery,
 };
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).

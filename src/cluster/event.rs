@@ -167,10 +167,14 @@ mod tests {
         ]});
         let list = read_list::<Job>(body.to_string().as_bytes()).expect("a list");
         assert_eq!(list.version.as_deref(), Some("9"));
-        let names: Vec<_> = list.items.iter().map(|item| match item {
-            Ok(job) => Ok(job.metadata.name.as_deref()),
-            Err(bad) => Err(bad.name.as_deref()),
-        }).collect();
+        let names: Vec<_> = list
+            .items
+            .iter()
+            .map(|item| match item {
+                Ok(job) => Ok(job.metadata.name.as_deref()),
+                Err(bad) => Err(bad.name.as_deref()),
+            })
+            .collect();
         assert_eq!(names, [Ok(Some("a")), Err(Some("b")), Ok(Some("c"))]);
         assert!(read_list::<Job>(b"{\"kind\":\"Status\"}").is_err());
         assert!(read_list::<Job>(b"<html>").is_err());

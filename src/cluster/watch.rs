@@ -271,7 +271,9 @@ impl Kept for Job {
     fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Sight<Self>) {
         let Some(job) = sight.last() else { return };
         let name = job.metadata.name.as_deref().unwrap_or_default();
-        for feed in feeds.get(name).into_iter().flatten().filter(|feed| feed.is_for(job.metadata.uid.as_deref())) {
+        for feed in
+            feeds.get(name).into_iter().flatten().filter(|feed| feed.is_for(job.metadata.uid.as_deref()))
+        {
             feed.view.send_modify(|view| {
                 view.job = sight.clone();
                 view.job_events += 1;
@@ -360,8 +362,11 @@ impl State {
         }
         // An item without a readable name may be any of those that seem to be missing.
         if all_named {
-            let gone: Vec<Arc<T>> =
-                T::store(self).objects.extract_if(|name, _| !there.contains(name)).map(|(_, gone)| gone).collect();
+            let gone: Vec<Arc<T>> = T::store(self)
+                .objects
+                .extract_if(|name, _| !there.contains(name))
+                .map(|(_, gone)| gone)
+                .collect();
             for object in gone {
                 T::tell(&self.feeds, &Sight::Deleted(object));
             }
