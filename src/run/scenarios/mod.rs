@@ -1,6 +1,7 @@
 //! Whole runs in memory, under a paused clock.
 
 mod memory;
+mod watching;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -162,9 +163,13 @@ impl Scene {
     }
 
     fn request(&self) -> String {
+        self.request_of("agent-1")
+    }
+
+    fn request_of(&self, agent: &str) -> String {
         json!({
             "runId": self.run_id,
-            "agent": {"id": "agent-1", "companyId": "company-1", "name": "Ada"},
+            "agent": {"id": agent, "companyId": "company-1", "name": "Ada"},
             "runtime": {},
             "config": self.config,
             "context": self.context,
@@ -180,9 +185,16 @@ impl Scene {
     }
 
     async fn try_run(&self) -> Result<Value, RunError> {
+        Ok(self.timed_run().await?.0)
+    }
+
+    /// The result, and how long it took.
+    async fn timed_run(&self) -> Result<(Value, Duration), RunError> {
+        let began = Instant::now();
         let request = self.request();
         let run = self.runner.execute(&request, self.ear.clone(), self.cancel.clone());
         let outcome = tokio::time::timeout(Duration::from_secs(24 * 3600), run).await.expect("the run ends");
+        let took = began.elapsed();
         assert!(self.runner.active_jobs().is_empty(), "no Job stays on the list of active ones");
         let calls = self.ear.calls();
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -192,7 +204,7 @@ impl Scene {
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
         assert!(refusals <= usize::from(created && self.mode == Mode::Polled), "{refusals}");
-        outcome.map(|outcome| outcome.to_json())
+        outcome.map(|outcome| (outcome.to_json(), took))
     }
 
     async fn run(&self) -> Value {
