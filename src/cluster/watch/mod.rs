@@ -36,9 +36,10 @@ pub enum Health {
 }
 
 /// What was last seen of an object.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Sight<T> {
     /// Nothing.
+    #[default]
     Unseen,
     /// It is there.
     Present(Arc<T>),
@@ -53,12 +54,6 @@ impl<T> Clone for Sight<T> {
             Sight::Present(object) => Sight::Present(object.clone()),
             Sight::Deleted(object) => Sight::Deleted(object.clone()),
         }
-    }
-}
-
-impl<T> Default for Sight<T> {
-    fn default() -> Self {
-        Sight::Unseen
     }
 }
 
@@ -103,10 +98,13 @@ impl View {
     }
 }
 
+/// The address of a cluster's client, and a namespace.
+type AreaKey = (usize, String);
+
 /// All watches of this process.
 pub struct Watches<C> {
     selector: String,
-    areas: Mutex<HashMap<(usize, String), Arc<Area<C>>>>,
+    areas: Mutex<HashMap<AreaKey, Arc<Area<C>>>>,
     /// Clusters for which a refusal was told. Weak: the address is not used again while it is on this list.
     told: Mutex<Vec<Weak<C>>>,
 }
