@@ -301,6 +301,25 @@ describe('the host', () => {
     expect(own.filter(({ verb, resource }) => resource === 'pods' && verb === 'list')).toEqual([]);
   });
 
+  it.each([
+    ['expired versions', { expireWatch: true }, 6],
+    ['objects that nobody can read', { garbage: true }, 6],
+    ['lines that are no JSON', { garbage: 'json' }, 6],
+    ['resets', { cut: { afterLines: 2, reset: true } }, 6],
+    ['a server that is overloaded', { status: { code: 429, retryAfter: 1 } }, 4],
+    ['errors for as long as it takes', { status: { code: 500 } }, 1_000],
+  ])('loses nothing by watches with %s', async (_what, action, times) => {
+    // An account of its own has watches of its own, which meet the faults from their start.
+    const name = `faults-${Math.random().toString(36).slice(2)}`;
+    const kubeconfig = await account(name, [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }]);
+    const user = `system:serviceaccount:paperclip:${name}`;
+    await cluster.post('/simulator/faults', { match: { verb: 'watch', user }, times, action });
+    const { told, result } = await play({ config: { kubeconfig } });
+    await cluster.delete('/simulator/faults');
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(agentLines(told).length).toBe(fixture('success').length);
+  });
+
   it('whose service account may not watch is told so once, and runs all the same', async () => {
     // The Role of existing installations.
     const kubeconfig = await account('unwatching', [

@@ -91,7 +91,7 @@ fn object<T: Watchable>(json: Value) -> Result<T, Unreadable> {
 /// Reads one line of a watch.
 pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
     let mut event: Value = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
-    let json = event["object"].take();
+    let json = event.get_mut("object").map(Value::take).unwrap_or_default();
     match event["type"].as_str() {
         Some("ADDED") => object(json).map(WatchEvent::Added),
         Some("MODIFIED") => object(json).map(WatchEvent::Modified),
@@ -126,7 +126,7 @@ pub(super) fn read_list<T: Watchable>(body: &[u8]) -> Result<Listed<T>, ApiError
     let mut list: Value =
         serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
     let version = list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    match list["items"].take() {
+    match list.get_mut("items").map(Value::take).unwrap_or_default() {
         Value::Array(items) => Ok(Listed { version, items: items.into_iter().map(object).collect() }),
         Value::Null if version.is_some() => Ok(Listed { version, items: Vec::new() }),
         _ => Err(bad("the answer is no list".to_owned())),
@@ -177,6 +177,8 @@ mod tests {
             .collect();
         assert_eq!(names, [Ok(Some("a")), Err(Some("b")), Ok(Some("c"))]);
         assert!(read_list::<Job>(b"{\"kind\":\"Status\"}").is_err());
-        assert!(read_list::<Job>(b"<html>").is_err());
+        for broken in [&b"<html>"[..], b"[]", b"7", b"{\"items\":7}"] {
+            assert!(read_list::<Job>(broken).is_err());
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The only room that talks to Kubernetes.
 //!
 //! A run reaches a cluster through [`Cluster`], so that its whole life can be played against an in-memory
-//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS.
+//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS, [`watch`] shares
+//! watches between runs and knows nothing but the trait.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -93,7 +93,7 @@ impl<C: Cluster> Observed<C> {
 
     /// Whether what the watches say is the state of things.
     pub(super) fn is_watched(&self) -> bool {
-        self.view().health == Health::Live
+        self.watched.health() == Health::Live
     }
 
     /// What the watches have brought so far; to be believed in what it shows, whether they work now or not.

@@ -24,6 +24,8 @@ const TIMEOUT_JITTER: f64 = 0.25;
 const SILENCE: Duration = Duration::from_secs(30);
 /// First and longest pause before a watch is opened again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A watch is not doubted before this age: a busy cluster lags, and a new watch would lag as much.
+const SURE: Duration = Duration::from_secs(10);
 /// How long the answer to a list or the opening of a watch may take.
 const OPENING: Duration = Duration::from_secs(15);
 /// No object is so large; what is, is no line of a watch.
@@ -116,7 +118,7 @@ impl<C: Cluster> Area<C> {
             let one = AssertUnwindSafe(self.watch_once::<T>(selector)).catch_unwind();
             let ended = tokio::select! {
                 ended = one => ended,
-                _ = doubts.changed() => {
+                () = doubted(&mut doubts, began) => {
                     self.forget::<T>();
                     tokio::time::sleep(backoff.pause(None)).await;
                     continue;
@@ -295,6 +297,18 @@ async fn supervise<C: Cluster>(area: Arc<Area<C>>, selector: String) {
         state.running = false;
         state.end();
         return;
+    }
+}
+
+/// Resolves when somebody doubts a watch that is older than [`SURE`].
+async fn doubted(doubts: &mut watch::Receiver<u64>, began: Instant) {
+    loop {
+        if doubts.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if began.elapsed() >= SURE {
+            return;
+        }
     }
 }
 

@@ -161,13 +161,18 @@ impl<C> Subscription<C> {
         self.view.borrow().clone()
     }
 
+    /// How well the watches work now.
+    pub fn health(&self) -> Health {
+        self.view.borrow().health
+    }
+
     /// What was seen so far, and a notice of every change.
     pub fn follow(&self) -> watch::Receiver<View> {
         self.view.clone()
     }
 
     /// To be called when something was found out elsewhere that the watches should have told: they are opened
-    /// anew.
+    /// anew, unless they have only just been.
     pub fn doubt(&self) {
         self.area.doubts.send_modify(|doubts| *doubts += 1);
     }

@@ -413,7 +413,10 @@ async fn a_doubt_opens_the_watches_anew() {
     cluster.list(&list(9, &[]));
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    after(10).await;
+    after(9_000).await;
+    a.doubt();
+    after(1_000).await;
+    assert_eq!(job_seen(&a.view()), ("present", at(5)), "it is new");
     a.doubt();
     after(1_000).await;
     assert_eq!(job_seen(&a.view()), ("deleted", at(5)));

@@ -190,7 +190,7 @@ async fn a_watch_that_falls_silent_costs_time_and_nothing_else() {
 async fn a_refusal_is_told_once_and_tried_again_after_a_while() {
     let scene = Scene::new(Mode::Polled);
     let refusals = || scene.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
-    let asked = || scene.cluster.count("watch jobs").max(scene.cluster.count("watch pods"));
+    let asked = || scene.cluster.count("watch jobs") + scene.cluster.count("watch pods");
     for n in 1..=3 {
         scene.cluster.script(success_over(Duration::from_secs(5)));
         let request = scene.request();
