@@ -197,6 +197,10 @@ impl<C: Cluster> JobEyes<C> {
         self.poll_at = Instant::now() + pause;
         self.unseen_at = Instant::now() + timing::UNSEEN;
         self.tell_again |= health != Health::Live;
+        if health == Health::Live && seen.is_ok() && self.view.borrow().job_events == 0 {
+            // There or gone: the watch should have told that.
+            self.observed.watched.doubt();
+        }
         seen
     }
 }
@@ -224,7 +228,12 @@ impl<C: Cluster> PodEyes<'_, C> {
         }
         self.unreadable = view.unreadable;
         self.read_at = Instant::now() + timing::UNSEEN;
-        Ok(self.observed.pod_within(budget).await?.map(Arc::new))
+        let pod = self.observed.pod_within(budget).await?;
+        if pod.is_some() && view.health == Health::Live && self.view.borrow().pods.is_empty() {
+            // The watch should have told that.
+            self.observed.watched.doubt();
+        }
+        Ok(pod.map(Arc::new))
     }
 
     /// Until there may be something new to see: the next change where there is a watch, at most
