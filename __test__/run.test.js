@@ -1,5 +1,5 @@
 // Whole runs of the built addon on the embedded cluster: real processes, real HTTPS, real time.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
@@ -31,6 +31,14 @@ function jobOf(agentId) {
     const path = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs?labelSelector=${selector}`;
     return (await cluster.get(path)).items[0];
   });
+}
+
+/** A kubeconfig for a service account with these rules. */
+async function account(name, rules) {
+  await cluster.post('/simulator/tokens', { token: name, user: `system:serviceaccount:paperclip:${name}`, rules });
+  const kubeconfig = `${cluster.kubeconfig}-${name}`;
+  writeFileSync(kubeconfig, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name));
+  return kubeconfig;
 }
 
 describe('a successful run', () => {
@@ -301,15 +309,64 @@ describe('the host', () => {
     expect((await first).errorMessage).toBeNull();
   });
 
+  it('asks the API for little: what happens is watched, by all runs together', async () => {
+    await play();
+    await cluster.post('/simulator/reset-requests');
+    const runs = await Promise.all(Array.from({ length: 5 }, () => play()));
+    expect(runs.map(({ result }) => result.errorMessage)).toEqual(runs.map(() => null));
+    const { requests } = await cluster.get('/simulator/requests');
+    const ours = requests.filter(({ userAgent }) => userAgent?.startsWith('paperclip-adapter-claude-k8s/'));
+    expect(ours.filter(({ verb }) => verb === 'watch').length, 'those of the run before go on').toBeLessThanOrEqual(2);
+    const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
+    expect(own.length).toBeLessThanOrEqual(6 * runs.length);
+    expect(own.filter(({ verb, resource }) => resource === 'jobs' && verb === 'get')).toEqual([]);
+    expect(own.filter(({ verb, resource }) => resource === 'pods' && verb === 'list')).toEqual([]);
+  });
+
+  it.each([
+    ['expired versions', { expireWatch: true }, 6],
+    ['objects that nobody can read', { garbage: true }, 6],
+    ['lines that are no JSON', { garbage: 'json' }, 6],
+    ['resets', { cut: { afterLines: 2, reset: true } }, 6],
+    ['a server that is overloaded', { status: { code: 429, retryAfter: 1 } }, 4],
+    ['errors for as long as it takes', { status: { code: 500 } }, 1_000],
+  ])('loses nothing by watches with %s', async (_what, action, times) => {
+    // An account of its own has watches of its own, which meet the faults from their start.
+    const name = `faults-${Math.random().toString(36).slice(2)}`;
+    const kubeconfig = await account(name, [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }]);
+    const user = `system:serviceaccount:paperclip:${name}`;
+    await cluster.post('/simulator/faults', { match: { verb: 'watch', user }, times, action });
+    const { told, result } = await play({ config: { kubeconfig } });
+    await cluster.delete('/simulator/faults');
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(agentLines(told).length).toBe(fixture('success').length);
+  });
+
+  it('whose service account may not watch is told so once, and runs all the same', async () => {
+    // The Role of existing installations.
+    const kubeconfig = await account('unwatching', [
+      { apiGroups: ['batch'], resources: ['jobs'], verbs: ['create', 'delete', 'get', 'list'] },
+      { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
+      { apiGroups: [''], resources: ['pods/log'], verbs: ['get'] },
+      { apiGroups: [''], resources: ['secrets'], verbs: ['create', 'delete', 'get'] },
+    ]);
+    const line =
+      '[paperclip] Watching Jobs and Pods is not permitted in namespace paperclip — polling every 2s instead ' +
+      '(grant the watch verb to react at once)\n';
+    const first = await play({ config: { kubeconfig } });
+    expect(first.result.errorMessage).toBeNull();
+    expect(agentLines(first.told).length).toBe(fixture('success').length);
+    expect(first.told.stdout).toContain(line);
+    const { told, result } = await play({ config: { kubeconfig }, scenario: 'truncated' });
+    expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
+    expect(told.stdout).not.toContain(line);
+    const { checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const level = (wanted) => checks.find(({ code }) => code === wanted).level;
+    expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual(['info', 'warn', 'warn']);
+  });
+
   it('without the right to list Jobs is told the real reason', async () => {
-    await cluster.post('/simulator/tokens', {
-      token: 'limited',
-      user: 'system:serviceaccount:paperclip:limited',
-      rules: [{ apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] }],
-    });
-    const kubeconfig = `${cluster.kubeconfig}-limited`;
-    const { writeFileSync } = await import('node:fs');
-    writeFileSync(kubeconfig, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, 'limited'));
+    const kubeconfig = await account('limited', [{ apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] }]);
     const { result } = await play({ config: { kubeconfig } });
     expect(result.errorCode).toBe('k8s_concurrency_guard_unreachable');
     expect(result.errorMessage).toBe(
@@ -347,6 +404,8 @@ describe('the host', () => {
       'k8s_rbac_pvc_get',
       'k8s_rbac_job_patch',
       'k8s_rbac_secret_patch',
+      'k8s_rbac_job_watch',
+      'k8s_rbac_pod_watch',
       'k8s_secret_exists',
       'k8s_pvc_rwx',
     ]);

@@ -543,7 +543,7 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         JobEnd::Unreachable { seconds, error } => {
             return Outcome::job_state_unreachable(&job, *seconds, error);
         }
-        JobEnd::Gone(vanished) if exit_code.is_none() => {
+        JobEnd::Gone(vanished) if exit_code.is_none() || vanished.explains(container.as_ref()) => {
             let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
             let message = format!("K8s Job was deleted externally before Claude could complete [{details}]");
             return fail(Some(ErrorCode::JobDeletedExternally), message, captured);
@@ -622,6 +622,28 @@ mod tests {
 
     fn keys(value: &Value) -> Vec<&str> {
         value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_deletion_that_was_watched_explains_the_kill_that_came_of_it() {
+        let watched = || match gone() {
+            JobEnd::Gone(vanished) => {
+                JobEnd::Gone(Vanished { path: DetectionPath::WatchDeleted, ..vanished })
+            }
+            other => other,
+        };
+        let code = |exit_code, end| classify(settled(&[INIT, SAYS], Some(exit_code), end)).to_json();
+        for exit_code in [137, 143] {
+            let result = code(exit_code, watched());
+            assert_eq!(result["errorCode"], "k8s_job_deleted_externally");
+            assert_eq!(result["exitCode"], exit_code, "the exit code is kept");
+            assert_eq!(code(exit_code, gone())["errorCode"], "claude_truncated", "as the contract has it");
+        }
+        assert_eq!(code(1, watched())["errorCode"], "claude_truncated", "its own failure came first");
+        let mut oom = settled(&[INIT, SAYS], Some(137), watched());
+        oom.container =
+            oom.container.map(|state| TerminatedState { reason: Some("OOMKilled".into()), ..state });
+        assert_eq!(classify(oom).to_json()["errorCode"], "claude_truncated");
     }
 
     #[test]

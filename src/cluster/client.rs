@@ -27,7 +27,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tower::{BoxError, ServiceBuilder};
 
-use super::{AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery};
+use super::{
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
+    WatchQuery,
+};
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -277,6 +280,22 @@ impl KubeCluster {
         })
     }
 
+    /// Opens a body that goes on after its headers; `what` names it in the error of its break.
+    async fn open(&self, attempt: String, path: &str, what: &'static str) -> Result<LogBody, ApiError> {
+        let response = self.send(&attempt, request(&attempt, Method::GET, path, None)?).await?;
+        let host = self.host.clone();
+        let body = response.into_body().into_data_stream().map(move |chunk| {
+            chunk.map_err(|error| {
+                ApiError::local(
+                    ApiErrorKind::Connection,
+                    attempt.as_str(),
+                    format!("the {what} of {host} broke: {}", causes(&error)),
+                )
+            })
+        });
+        Ok(Box::pin(body))
+    }
+
     async fn get<T: DeserializeOwned>(&self, attempt: &str, path: &str) -> Result<T, ApiError> {
         self.ask(attempt, Method::GET, path, None).await
     }
@@ -330,6 +349,13 @@ fn jobs(namespace: &str) -> String {
 
 fn core(namespace: &str, resource: &str) -> String {
     format!("/api/v1/namespaces/{}/{resource}", escaped(namespace))
+}
+
+fn collection(kind: WatchKind, namespace: &str) -> String {
+    match kind {
+        WatchKind::Jobs => jobs(namespace),
+        WatchKind::Pods => core(namespace, "pods"),
+    }
 }
 
 /// An error and its causes in one line, without the layers that only say that something below them failed.
@@ -460,6 +486,37 @@ impl Cluster for KubeCluster {
         Ok(list.items)
     }
 
+    async fn list_for_watch(
+        &self,
+        kind: WatchKind,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<u8>, ApiError> {
+        let attempt = format!("list {} in {namespace}", kind.resource());
+        let path = format!("{}?labelSelector={}", collection(kind, namespace), escaped(selector));
+        let response = self.send(&attempt, request(&attempt, Method::GET, &path, None)?).await?;
+        self.collect(&attempt, response).await
+    }
+
+    async fn watch(
+        &self,
+        kind: WatchKind,
+        namespace: &str,
+        query: &WatchQuery,
+    ) -> Result<WatchBody, ApiError> {
+        let mut path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&labelSelector={}&timeoutSeconds={}",
+            collection(kind, namespace),
+            escaped(&query.selector),
+            query.timeout.as_secs().max(1)
+        );
+        if let Some(version) = &query.resource_version {
+            path.push_str("&resourceVersion=");
+            path.push_str(&escaped(version));
+        }
+        self.open(format!("watch {} in {namespace}", kind.resource()), &path, "watch").await
+    }
+
     async fn open_log(
         &self,
         namespace: &str,
@@ -480,19 +537,7 @@ impl Cluster for KubeCluster {
             path.push_str("&sinceTime=");
             path.push_str(&escaped(since));
         }
-        let attempt = format!("read the log of pod {namespace}/{pod}");
-        let response = self.send(&attempt, request(&attempt, Method::GET, &path, None)?).await?;
-        let host = self.host.clone();
-        let body = response.into_body().into_data_stream().map(move |chunk| {
-            chunk.map_err(|error| {
-                ApiError::local(
-                    ApiErrorKind::Connection,
-                    attempt.as_str(),
-                    format!("the log stream of {host} broke: {}", causes(&error)),
-                )
-            })
-        });
-        Ok(Box::pin(body))
+        self.open(format!("read the log of pod {namespace}/{pod}"), &path, "log stream").await
     }
 
     async fn get_namespace(&self, name: &str) -> Result<(), ApiError> {

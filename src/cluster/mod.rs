@@ -1,12 +1,14 @@
 //! The only room that talks to Kubernetes.
 //!
 //! A run reaches a cluster through [`Cluster`], so that its whole life can be played against an in-memory
-//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS.
+//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS, [`watch`] shares
+//! watches between runs and knows nothing but the trait.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -17,7 +19,9 @@ use serde_json::Value;
 #[cfg(feature = "client")]
 pub mod client;
 mod error;
+mod event;
 pub mod retry;
+pub mod watch;
 
 pub use error::{ApiError, ApiErrorKind};
 
@@ -33,6 +37,39 @@ pub struct LogQuery {
 /// The bytes of a log body as they arrive. The end of the stream is the end of the body, never the end of the
 /// response headers.
 pub type LogBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+
+/// The kinds of objects that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WatchKind {
+    /// `batch/v1` Jobs.
+    Jobs,
+    /// `v1` Pods.
+    Pods,
+}
+
+impl WatchKind {
+    /// The resource's name in paths and messages.
+    pub const fn resource(self) -> &'static str {
+        match self {
+            WatchKind::Jobs => "jobs",
+            WatchKind::Pods => "pods",
+        }
+    }
+}
+
+/// What to watch, and from where on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchQuery {
+    /// Label selector.
+    pub selector: String,
+    /// Changes after this version. `None`: the objects as they are, each as `ADDED`, then the changes.
+    pub resource_version: Option<String>,
+    /// When the server is to end the watch.
+    pub timeout: Duration,
+}
+
+/// The bytes of a watch as they arrive: one JSON event per line.
+pub type WatchBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
 
 /// One question to the API server: may I do this?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +136,21 @@ pub trait Cluster: Send + Sync + 'static {
         namespace: &str,
         selector: &str,
     ) -> impl Future<Output = Result<Vec<Pod>, ApiError>> + Send;
+    /// The list that a watch goes on from: the JSON of a whole list object, undecoded, because one bad item must
+    /// not hide the others.
+    fn list_for_watch(
+        &self,
+        kind: WatchKind,
+        namespace: &str,
+        selector: &str,
+    ) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    /// Opens a watch, with bookmarks. Resolves at the response headers; the events follow.
+    fn watch(
+        &self,
+        kind: WatchKind,
+        namespace: &str,
+        query: &WatchQuery,
+    ) -> impl Future<Output = Result<WatchBody, ApiError>> + Send;
     /// Opens a container's log, always with timestamps. Resolves at the response headers; the body follows.
     fn open_log(
         &self,

@@ -32,9 +32,14 @@ impl Backoff {
     pub fn pause(&mut self, asked: Option<Duration>) -> Duration {
         let full = self.next;
         self.next = (self.next * 2).min(self.most);
-        let jittered = full - full.mul_f64(0.5 * unit_random());
+        let jittered = jittered(full, 0.5);
         asked.map_or(jittered, |asked| asked.max(jittered))
     }
+}
+
+/// A time shortened by a random part of up to `most` (`0.0..1.0`) of it.
+pub fn jittered(full: Duration, most: f64) -> Duration {
+    full - full.mul_f64(most * unit_random())
 }
 
 /// A number in `0.0..1.0`. Std's hasher keys are random, which is all the randomness jitter needs.

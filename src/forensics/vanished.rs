@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pod::Disruption;
+use super::pod::{Disruption, TerminatedState};
 
 /// How it was found out that the Job is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,17 @@ pub struct Vanished {
     pub last_conditions: Option<String>,
     /// What the last pod object that was seen says about who ended it.
     pub disruption: Option<Disruption>,
+}
+
+impl Vanished {
+    /// Whether the container ended because of the deletion: a watch saw that, and the container was killed as
+    /// the kubelet does it for a deleted pod. Only then is its exit code no cause of its own.
+    pub fn explains(&self, container: Option<&TerminatedState>) -> bool {
+        self.path == DetectionPath::WatchDeleted
+            && container.is_some_and(|state| {
+                matches!(state.exit_code, Some(137 | 143)) && state.reason.as_deref() != Some("OOMKilled")
+            })
+    }
 }
 
 /// All that is known, in one line. The last item, `pod_disruption`, is there only when the pod named a cause.

@@ -208,6 +208,11 @@ pub fn agent_selector(agent_label: &str) -> String {
     format!("{LABEL_AGENT_ID}={agent_label},{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE}")
 }
 
+/// Selects the Jobs of this adapter and their pods: both carry these labels.
+pub fn watch_selector() -> String {
+    format!("{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE},{LABEL_MANAGED_BY}={MANAGED_BY}")
+}
+
 /// The Secret to create for a Job, without an owner: that is added once the Job exists.
 ///
 /// `run_label` is the run's id as a label value ([`Request::run_label`]), so that the API server takes it

@@ -92,6 +92,11 @@ const PERMISSIONS: &[Permission] = &[
         lack: Level::Warn,
         ..permission("k8s_rbac_secret_patch", "", "secrets", "patch", "patch Secrets")
     },
+    Permission {
+        lack: Level::Warn,
+        ..permission("k8s_rbac_job_watch", "batch", "jobs", "watch", "watch Jobs")
+    },
+    Permission { lack: Level::Warn, ..permission("k8s_rbac_pod_watch", "", "pods", "watch", "watch Pods") },
 ];
 
 impl<K: Clusters> Runner<K> {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::observe::Observed;
 use super::{Log, timing};
 use crate::cluster::retry::Backoff;
+use crate::cluster::watch::Sight;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
 use crate::stream::{LineSplitter, Resume, Tally, Verdict};
@@ -304,12 +305,20 @@ impl<C: Cluster> Follower<C> {
 
     /// Is that the end of the log, or only of a body?
     async fn is_over(&mut self, ended: BodyEnd) -> bool {
+        let mut changes = self.life.subscribe();
         // The status of the container follows its last line by a moment.
         let patience = Instant::now() + timing::EXIT_STATUS_LAG;
         let mut pause = std::time::Duration::from_millis(50);
         loop {
-            self.look().await;
-            let life = self.life.borrow().clone();
+            let watched = self.observed.is_watched();
+            match &ended {
+                // The watch tells when the container ends; for a moment it is believed to be up to date.
+                BodyEnd::Clean if watched && Instant::now() < patience => {}
+                // Cut in mid-run: the log is opened again, and that shows whether the pod is still there.
+                BodyEnd::Broken(_) | BodyEnd::Silent | BodyEnd::Reread if watched => {}
+                _ => self.look().await,
+            }
+            let life = changes.borrow_and_update().clone();
             match (life, &ended) {
                 (Life::Ended(_), BodyEnd::Clean) => return true,
                 (Life::Gone, _) => {
@@ -320,8 +329,12 @@ impl<C: Cluster> Follower<C> {
                 (Life::Ended(_), BodyEnd::Refused(error)) => return !error.is_transient(),
                 (Life::Ended(_), _) => return false,
                 (Life::Running, BodyEnd::Clean) if Instant::now() < patience => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(std::time::Duration::from_millis(500));
+                    if watched {
+                        let _ = tokio::time::timeout_at(patience, changes.changed()).await;
+                    } else {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(std::time::Duration::from_millis(500));
+                    }
                 }
                 (Life::Running, _) => return false,
             }
@@ -344,6 +357,41 @@ impl<C: Cluster> Follower<C> {
             Err(_) => return,
         };
         self.life.send_replace(seen);
+        if self.observed.is_watched() {
+            // The watch should have told that.
+            self.observed.watched.doubt();
+        }
+    }
+}
+
+/// Tells how the container is as soon as a watch shows it.
+pub(super) async fn watch_life<C: Cluster>(
+    observed: &Observed<C>,
+    pod: &str,
+    life: &watch::Sender<Life>,
+) -> std::convert::Infallible {
+    let mut changes = observed.watched.follow();
+    loop {
+        let seen = match changes.borrow_and_update().pods.get(pod) {
+            Some(Sight::Present(pod)) => match container_ended(pod, CONTAINER) {
+                ContainerLife::Terminated(state) => Some(Life::Ended(Some(state))),
+                ContainerLife::Waiting | ContainerLife::Running => None,
+            },
+            Some(Sight::Deleted(_)) => Some(Life::Gone),
+            Some(Sight::Unseen) | None => None,
+        };
+        if let Some(seen) = seen {
+            life.send_if_modified(|life| {
+                let news = !life.is_over();
+                if news {
+                    *life = seen;
+                }
+                news
+            });
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

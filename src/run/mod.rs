@@ -11,8 +11,9 @@ use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
-use crate::manifest::{Prepared, PromptBundle};
+use crate::manifest::{self, Prepared, PromptBundle};
 use crate::outcome::Outcome;
 use crate::request::Request;
 
@@ -108,6 +109,7 @@ pub struct Runner<K: Clusters> {
     locks: lock::AgentLocks,
     active: active::ActiveJobs<K::Cluster>,
     self_pods: self_pod::SelfPods,
+    watches: Watches<K::Cluster>,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -118,6 +120,7 @@ impl<K: Clusters> Runner<K> {
             locks: lock::AgentLocks::default(),
             active: active::ActiveJobs::default(),
             self_pods: self_pod::SelfPods::default(),
+            watches: Watches::new(manifest::watch_selector()),
         }
     }
 
@@ -212,17 +215,27 @@ impl<K: Clusters> Runner<K> {
         };
         drop(held);
         self.active.add(owned, request);
+        let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
+        let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
+        let observed = observe::Observed { cluster, namespace, job_name, job_uid, watched };
+        if observed.begin().await == Health::Refused && self.watches.tell_refusal(&observed.cluster) {
+            log.out(format!(
+                "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \
+                 (grant the watch verb to react at once)",
+                observed.namespace,
+                timing::POLL.as_secs()
+            ))
+            .await;
+        }
         let live = Live {
-            cluster: started.cluster,
             request: request.clone(),
             log: log.clone(),
             cancel: cancel.clone(),
-            namespace: started.namespace,
-            job_name: started.job_name,
-            job_uid: started.job_uid,
-            reattached: started.reattached,
+            job_name: observed.job_name.clone(),
+            namespace: observed.namespace.clone(),
+            reattached,
         };
-        settle::see_through(live, host.as_ref(), owned).await
+        settle::see_through(live, observed, host.as_ref(), owned).await
     }
 
     /// Everything that happens under the agent's lock.
@@ -258,14 +271,12 @@ impl<K: Clusters> Runner<K> {
 }
 
 /// A run whose Job exists.
-pub(crate) struct Live<C> {
-    cluster: Arc<C>,
+pub(crate) struct Live {
     request: Arc<Request>,
     log: Log,
     cancel: CancellationToken,
     namespace: String,
     job_name: String,
-    job_uid: Option<String>,
     reattached: bool,
 }
 

@@ -1,4 +1,5 @@
-//! What a run sees of its own Job and pod.
+//! What a run sees of its own Job and pod, in one of two ways: from the shared watches, or by asking for it every
+//! [`timing::POLL`] where they do not work. Which one it is can change at any moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +7,11 @@ use std::time::Duration;
 use futures::Stream;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::timing;
+use crate::cluster::watch::{Health, Sight, Subscription, View};
 use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::JobState;
 
@@ -15,8 +19,10 @@ use crate::forensics::JobState;
 #[derive(Debug, Clone)]
 pub(super) enum JobSeen {
     /// It is there.
-    Present(Box<Job>),
-    /// It is not there any more, or another one has its name.
+    Present(Arc<Job>),
+    /// It was deleted; as it was last.
+    Deleted(Arc<Job>),
+    /// A read found that it is not there any more, or that another one has its name.
     Gone,
 }
 
@@ -25,7 +31,15 @@ impl JobSeen {
     pub(super) fn is_over(&self) -> bool {
         match self {
             JobSeen::Present(job) => JobState::read(job) != JobState::Running,
-            JobSeen::Gone => true,
+            JobSeen::Deleted(_) | JobSeen::Gone => true,
+        }
+    }
+
+    fn of(sight: &Sight<Job>) -> Option<Self> {
+        match sight {
+            Sight::Unseen => None,
+            Sight::Present(job) => Some(JobSeen::Present(job.clone())),
+            Sight::Deleted(job) => Some(JobSeen::Deleted(job.clone())),
         }
     }
 }
@@ -36,13 +50,14 @@ pub(super) struct Observed<C> {
     pub(super) namespace: String,
     pub(super) job_name: String,
     pub(super) job_uid: Option<String>,
+    pub(super) watched: Subscription<C>,
 }
 
 impl<C: Cluster> Observed<C> {
     /// The Job now. Another Job under the same name counts as gone: a name is not an identity, a UID is.
     pub(super) async fn job(&self) -> Result<JobSeen, ApiError> {
         match self.cluster.get_job(&self.namespace, &self.job_name).await {
-            Ok(job) if self.is_ours(&job) => Ok(JobSeen::Present(Box::new(job))),
+            Ok(job) if self.is_ours(&job) => Ok(JobSeen::Present(Arc::new(job))),
             Ok(_) => Ok(JobSeen::Gone),
             Err(error) if error.is_not_found() => Ok(JobSeen::Gone),
             Err(error) => Err(error),
@@ -76,18 +91,158 @@ impl<C: Cluster> Observed<C> {
         }
     }
 
-    /// Looks at the Job, at once and then every [`timing::POLL`]. Never ends; an error does not end it.
+    /// Whether what the watches say is the state of things.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.health() == Health::Live
+    }
+
+    /// What the watches have brought so far; to be believed in what it shows, whether they work now or not.
+    pub(super) fn view(&self) -> View {
+        self.watched.view()
+    }
+
+    /// The Job as the watches show it.
+    pub(super) fn job_in_sight(&self) -> Option<JobSeen> {
+        JobSeen::of(&self.view().job)
+    }
+
+    /// Waits a moment for the watches to be opened, so that the first looks need no requests of their own.
+    pub(super) async fn begin(&self) -> Health {
+        let mut view = self.watched.follow();
+        let decided = view.wait_for(|view| view.health != Health::Starting);
+        match tokio::time::timeout(timing::WATCH_PATIENCE, decided).await {
+            Ok(Ok(view)) => view.health,
+            _ => Health::Starting,
+        }
+    }
+
+    /// Eyes for the pod.
+    pub(super) fn pod_eyes(&self) -> PodEyes<'_, C> {
+        let view = self.watched.follow();
+        PodEyes { observed: self, view, read_at: Instant::now() + timing::UNSEEN, unreadable: 0 }
+    }
+
+    /// The Job, at once and at every change; looked at every [`timing::POLL`] where it cannot be watched. Never
+    /// ends; an error does not end it.
     pub(super) fn jobs(self: Arc<Self>) -> impl Stream<Item = Result<JobSeen, ApiError>> {
-        futures::stream::unfold((self, None::<Duration>), |(observed, pause)| async move {
-            if let Some(pause) = pause {
-                tokio::time::sleep(pause).await;
+        let eyes = JobEyes {
+            view: self.watched.follow(),
+            told: 0,
+            tell_again: false,
+            unreadable: 0,
+            poll_at: Instant::now(),
+            unseen_at: Instant::now() + timing::UNSEEN,
+            observed: self,
+        };
+        futures::stream::unfold(eyes, |mut eyes| async move { Some((eyes.next().await, eyes)) })
+    }
+}
+
+/// Looks at a Job.
+struct JobEyes<C> {
+    observed: Arc<Observed<C>>,
+    view: watch::Receiver<View>,
+    /// How many of the view's events were told.
+    told: u64,
+    /// Once there is a watch again, what it shows is told again: it ends a row of errors.
+    tell_again: bool,
+    unreadable: u64,
+    /// The next look where there is no watch.
+    poll_at: Instant,
+    /// When to look although there is a watch, because it has not shown the Job.
+    unseen_at: Instant,
+}
+
+impl<C: Cluster> JobEyes<C> {
+    async fn next(&mut self) -> Result<JobSeen, ApiError> {
+        loop {
+            let view = self.view.borrow_and_update().clone();
+            // What was seen is seen, whether the watch works now or not.
+            let again = self.tell_again && view.health == Health::Live;
+            if (view.job_events > self.told || again)
+                && let Some(seen) = JobSeen::of(&view.job)
+            {
+                self.told = view.job_events;
+                self.tell_again = false;
+                return Ok(seen);
             }
-            let seen = observed.job().await;
-            let pause = match &seen {
-                Err(error) => error.retry_after.unwrap_or(timing::POLL).max(timing::POLL),
-                Ok(_) => timing::POLL,
+            let read_at = match view.health {
+                Health::Live if view.unreadable > self.unreadable => {
+                    self.unreadable = view.unreadable;
+                    Some(Instant::now())
+                }
+                Health::Live => (view.job_events == 0).then_some(self.unseen_at),
+                Health::Starting | Health::Broken | Health::Refused => Some(self.poll_at),
             };
-            Some((seen, (observed, Some(pause))))
-        })
+            let due = async {
+                match read_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Ok(()) = self.view.changed() => {}
+                () = due => return self.read(view.health).await,
+            }
+        }
+    }
+
+    async fn read(&mut self, health: Health) -> Result<JobSeen, ApiError> {
+        let seen = self.observed.job().await;
+        let pause = match &seen {
+            Err(error) => error.retry_after.unwrap_or(timing::POLL).max(timing::POLL),
+            Ok(_) => timing::POLL,
+        };
+        self.poll_at = Instant::now() + pause;
+        self.unseen_at = Instant::now() + timing::UNSEEN;
+        self.tell_again |= health != Health::Live;
+        if health == Health::Live && seen.is_ok() && self.view.borrow().job_events == 0 {
+            // There or gone: the watch should have told that.
+            self.observed.watched.doubt();
+        }
+        seen
+    }
+}
+
+/// Looks at the pod.
+pub(super) struct PodEyes<'a, C> {
+    observed: &'a Observed<C>,
+    view: watch::Receiver<View>,
+    /// When to ask for it although there is a watch, because it shows none.
+    read_at: Instant,
+    unreadable: u64,
+}
+
+impl<C: Cluster> PodEyes<'_, C> {
+    /// The pod now, if it has one; where it must be asked for, again for `budget` while the API does not answer.
+    pub(super) async fn look(&mut self, budget: Duration) -> Result<Option<Arc<Pod>>, ApiError> {
+        let view = self.view.borrow_and_update().clone();
+        if view.health == Health::Live && view.unreadable == self.unreadable {
+            if let Some(pod) = view.pod() {
+                return Ok(Some(pod.clone()));
+            }
+            if Instant::now() < self.read_at {
+                return Ok(None);
+            }
+        }
+        self.unreadable = view.unreadable;
+        self.read_at = Instant::now() + timing::UNSEEN;
+        let pod = self.observed.pod_within(budget).await?;
+        if pod.is_some() && view.health == Health::Live && self.view.borrow().pods.is_empty() {
+            // The watch should have told that.
+            self.observed.watched.doubt();
+        }
+        Ok(pod.map(Arc::new))
+    }
+
+    /// Until there may be something new to see: the next change where there is a watch, at most
+    /// [`timing::POLL`].
+    pub(super) async fn pause(&mut self) {
+        if self.view.borrow().health == Health::Live {
+            let _ = tokio::time::timeout(timing::POLL, self.view.changed()).await;
+        } else {
+            tokio::time::sleep(timing::POLL).await;
+        }
     }
 }

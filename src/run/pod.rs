@@ -1,5 +1,7 @@
 //! Waiting until the pod's container runs (contract section 3.9).
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
@@ -12,9 +14,9 @@ use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
 /// What the wait for a pod came to.
 pub(super) enum Found {
     /// Its container runs, or has run and succeeded.
-    Running(Box<Pod>),
+    Running(Arc<Pod>),
     /// Its container ran and failed before anybody looked; the text is the contract's. What it printed says more.
-    Failed(Box<Pod>, String),
+    Failed(Arc<Pod>, String),
     /// It never came to run, for this reason.
     NotRunning(String),
     /// The Job ended, or was deleted, before its pod was seen running.
@@ -30,31 +32,32 @@ pub(super) async fn wait<C: Cluster>(
     log: &Log,
     unschedulable_grace: std::time::Duration,
 ) -> Found {
-    let job_name = &observed.job_name;
-    log.out(format!("[paperclip] Waiting for pod to be scheduled (job: {job_name})...")).await;
     let deadline = Instant::now() + timing::SCHEDULE_LIMIT.max(unschedulable_grace);
+    let mut eyes = observed.pod_eyes();
     let mut told_key = String::new();
     let mut without_pod = 0;
     let mut unschedulable_since = None;
     while Instant::now() < deadline {
         let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
-        let pod = match observed.pod_within(budget).await {
+        let mut pod = match eyes.look(budget).await {
             Ok(pod) => pod,
             Err(error) => return Found::NotRunning(error.to_string()),
         };
-        let Some(pod) = pod else {
+        if pod.is_none() {
             if without_pod == 0 {
                 log.out("[paperclip] Waiting for Job controller to create pod...").await;
             }
             without_pod += 1;
             // A pod that was there and is not any more, or none for a while: the Job knows why.
-            if (!told_key.is_empty() || without_pod > PATIENT_LOOKS)
-                && let Ok(seen) = observed.job().await
-                && seen.is_over()
-            {
-                return Found::JobIsOver;
+            let patient = told_key.is_empty() && without_pod <= PATIENT_LOOKS;
+            match over(observed, patient).await {
+                Over::No => {}
+                Over::Yes => return Found::JobIsOver,
+                Over::WithPod(late) => pod = Some(late),
             }
-            tokio::time::sleep(timing::POLL).await;
+        }
+        let Some(pod) = pod else {
+            eyes.pause().await;
             continue;
         };
         without_pod = 0;
@@ -64,8 +67,8 @@ pub(super) async fn wait<C: Cluster>(
             told_key = progress.key;
         }
         match progress.verdict {
-            PodVerdict::Ready => return Found::Running(Box::new(pod)),
-            PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(Box::new(pod), text),
+            PodVerdict::Ready => return Found::Running(pod),
+            PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(pod, text),
             PodVerdict::Failed(text) => return Found::NotRunning(text),
             PodVerdict::Unschedulable(text) => {
                 let since = *unschedulable_since.get_or_insert_with(Instant::now);
@@ -75,10 +78,43 @@ pub(super) async fn wait<C: Cluster>(
             }
             PodVerdict::Waiting => unschedulable_since = None,
         }
-        tokio::time::sleep(timing::POLL).await;
+        eyes.pause().await;
+    }
+    // A watch can miss what it cannot read; a run is not given up for that.
+    if observed.is_watched()
+        && let Ok(Some(pod)) = observed.pod().await
+        && PodProgress::read(&pod).verdict == PodVerdict::Ready
+    {
+        return Found::Running(Arc::new(pod));
     }
     let limit = timing::SCHEDULE_LIMIT.as_secs();
     Found::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
+}
+
+/// Whether a Job without a pod is over.
+enum Over {
+    No,
+    Yes,
+    /// It is, and the pod that was missing has come into sight.
+    WithPod(Arc<Pod>),
+}
+
+async fn over<C: Cluster>(observed: &Observed<C>, patient: bool) -> Over {
+    if !observed.is_watched() {
+        if !patient && observed.job().await.is_ok_and(|seen| seen.is_over()) {
+            return Over::Yes;
+        }
+        return Over::No;
+    }
+    if !observed.job_in_sight().is_some_and(|seen| seen.is_over()) {
+        return Over::No;
+    }
+    // Jobs and pods are told by different watches, in no order: its pod may be on the way.
+    match observed.pod().await {
+        Ok(Some(pod)) => Over::WithPod(Arc::new(pod)),
+        Ok(None) => Over::Yes,
+        Err(_) => Over::No,
+    }
 }
 
 /// Whether the agent's container has run, so that some of its work may have been done.

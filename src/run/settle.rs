@@ -1,8 +1,8 @@
 //! From the created Job to everything the result is chosen from: the pod, the log, the end (contract sections
 //! 3.9 to 3.13).
 //!
-//! Two futures run side by side in one task: the follower reads the log, the watcher waits for the end. They
-//! share only what is known of the container.
+//! Futures run side by side in one task: the follower reads the log while the watches say how its container is,
+//! and another waits for the end. They share only what is known of the container.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::cleanup::{Keep, Owned};
 use super::follow::{Doing, Follower, Life, Progress};
 use super::observe::{JobSeen, Observed};
 use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, follow, pod, timing};
+use crate::cluster::watch::Health;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
     DetectionPath, Disruption, JobState, TerminatedState, Vanished, conditions_text, disruption, is_terminal,
@@ -49,16 +50,12 @@ struct Seen {
 }
 
 pub(super) async fn see_through<C: Cluster, H: Host>(
-    live: Live<C>,
+    live: Live,
+    observed: Observed<C>,
     host: &H,
     owned: &Owned<C>,
 ) -> Result<Ended, RunError> {
-    let observed = Arc::new(Observed {
-        cluster: live.cluster.clone(),
-        namespace: live.namespace.clone(),
-        job_name: live.job_name.clone(),
-        job_uid: live.job_uid.clone(),
-    });
+    let observed = Arc::new(observed);
     let pod = tokio::select! {
         found = find_pod(&live, &observed) => match found {
             Ok(found) => found,
@@ -85,7 +82,12 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     let mut seen = Seen::default();
     let end = {
-        let mut following = pin!(follower.run());
+        let mut following = pin!(async {
+            tokio::select! {
+                () = follower.run() => {}
+                never = follow::watch_life(&observed, &pod.name, &life) => match never {},
+            }
+        });
         let mut waiting = pin!(wait_for_end(&live, host, &observed, &life, &progress, &mut seen));
         let mut followed = false;
         let end = loop {
@@ -120,7 +122,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         owned.keep(Keep::Gone);
         seen.gone_at.get_or_insert_with(Instant::now);
     }
-    let last = final_state(&observed, &life).await;
+    let last = final_state(&observed, &pod.name, &life).await;
     let timed_out = matches!(end, End::Deadline);
     let end = match end {
         End::Job(JobState::Failed { reason, message }) => JobEnd::Failed { reason, message },
@@ -169,16 +171,19 @@ struct FoundPod {
 }
 
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
-async fn find_pod<C: Cluster>(live: &Live<C>, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
+async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
     let (pod, told) = if live.reattached {
         match observed.pod_within(timing::SETUP_READ_BUDGET).await {
-            Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
+            Ok(Some(pod)) if pod.metadata.name.is_some() => (Arc::new(pod), "Reattached to pod"),
             Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
             Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
         }
     } else {
+        live.log
+            .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
+            .await;
         match pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await {
-            pod::Found::Running(pod) => (*pod, "Pod running:"),
+            pod::Found::Running(pod) => (pod, "Pod running:"),
             pod::Found::Failed(pod, text) => {
                 return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
             }
@@ -195,7 +200,7 @@ async fn find_pod<C: Cluster>(live: &Live<C>, observed: &Observed<C>) -> Result<
 
 /// Waits for the first thing that ends the run.
 async fn wait_for_end<C: Cluster, H: Host>(
-    live: &Live<C>,
+    live: &Live,
     host: &H,
     observed: &Arc<Observed<C>>,
     life: &watch::Sender<Life>,
@@ -208,7 +213,7 @@ async fn wait_for_end<C: Cluster, H: Host>(
         .then(|| started + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
     let mut jobs = pin!(observed.clone().jobs());
     let mut life_changed = life.subscribe();
-    let mut grace_at = None;
+    let mut grace_at = life_changed.borrow_and_update().is_over().then(|| started + timing::COMPLETION_GRACE);
     let mut failing_since = None;
     let mut keepalive = tokio::time::interval_at(started + timing::KEEPALIVE, timing::KEEPALIVE);
     keepalive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -225,6 +230,15 @@ async fn wait_for_end<C: Cluster, H: Host>(
                         JobState::Running => {}
                         state => return End::Job(state),
                     }
+                }
+                Ok(JobSeen::Deleted(job)) => {
+                    // Its final object tells whether it had come to its end before.
+                    seen.conditions = Some(conditions_text(&job));
+                    seen.gone_at = Some(Instant::now());
+                    return match JobState::read(&job) {
+                        JobState::Running => End::Gone(DetectionPath::WatchDeleted),
+                        state => End::Job(state),
+                    };
                 }
                 Ok(JobSeen::Gone) => {
                     seen.gone_at = Some(Instant::now());
@@ -278,13 +292,14 @@ async fn wait_for_end<C: Cluster, H: Host>(
 
 /// The Job after the grace period: its condition may have come at the last moment, it may be gone, or nobody
 /// knows. The contract's three log lines are told here.
-async fn verify_after_grace<C: Cluster>(
-    live: &Live<C>,
-    observed: &Observed<C>,
-    seen: &mut Seen,
-) -> Option<End> {
+async fn verify_after_grace<C: Cluster>(live: &Live, observed: &Observed<C>, seen: &mut Seen) -> Option<End> {
     let name = &live.job_name;
-    match observed.job().await {
+    let seen_now = observed.job().await;
+    if seen_now.as_ref().is_ok_and(JobSeen::is_over) {
+        // The watch should have told that.
+        observed.watched.doubt();
+    }
+    match seen_now {
         Ok(JobSeen::Present(job)) => match JobState::read(&job) {
             JobState::Running => {
                 live.log
@@ -296,7 +311,7 @@ async fn verify_after_grace<C: Cluster>(
             }
             state => Some(End::Job(state)),
         },
-        Ok(JobSeen::Gone) => {
+        Ok(JobSeen::Deleted(_) | JobSeen::Gone) => {
             seen.gone_at = Some(Instant::now());
             live.log
                 .out(format!(
@@ -318,7 +333,7 @@ async fn verify_after_grace<C: Cluster>(
 
 /// Resolves when the control plane says that the run was cancelled, asking every [`timing::KEEPALIVE`]
 /// (contract section 3.11, point 3). Never resolves where it may not ask.
-async fn cancelled_externally<C: Cluster, H: Host>(live: &Live<C>, host: &H) {
+async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
     let request = &live.request;
     let api_url = request.host_env.get("PAPERCLIP_API_URL").unwrap_or_default();
     let token = request.auth_token.as_deref().unwrap_or_default();
@@ -373,11 +388,23 @@ async fn acknowledge<C: Cluster>(observed: &Observed<C>, owned: &Owned<C>) -> bo
 /// Whether the pod went within the time the host waits for an acknowledgement.
 async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
     let deadline = Instant::now() + timing::CANCEL_CONFIRM;
+    let mut changes = observed.watched.follow();
     let mut pause = Duration::from_millis(100);
+    let mut read_at = Instant::now() + timing::UNSEEN;
     while Instant::now() < deadline {
+        let view = changes.borrow_and_update().clone();
+        let told = view.health == Health::Live && !view.pods.is_empty();
+        if told && view.pod().is_none() {
+            return true;
+        }
+        if told && Instant::now() < read_at {
+            let _ = tokio::time::timeout_at(read_at, changes.changed()).await;
+            continue;
+        }
         if matches!(observed.pod().await, Ok(None)) {
             return true;
         }
+        read_at = Instant::now() + timing::UNSEEN;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(timing::POLL);
     }
@@ -429,7 +456,7 @@ async fn drain(
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
 /// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
-async fn one_shot<C: Cluster>(live: &Live<C>, follower: &mut Follower<C>) {
+async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
     if !follower.needs_another_look() {
         return;
     }
@@ -467,12 +494,39 @@ struct Last {
     disruption: Option<Disruption>,
 }
 
-/// How the container ended, from what was seen or from the pod, asked again while its status lags. A failing
-/// read loses the exit code, never the run.
-async fn final_state<C: Cluster>(observed: &Observed<C>, life: &watch::Sender<Life>) -> Last {
-    if let Life::Ended(Some(state)) = &*life.borrow() {
-        return Last { container: Some(state.clone()), disruption: None };
+/// How the container ended: from what was seen, be the pod gone by now, or from the pod, asked again while its
+/// status lags. A failing read loses the exit code, never the run.
+async fn final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch::Sender<Life>) -> Last {
+    let patience = Instant::now() + timing::EXIT_STATUS_LAG;
+    let mut changes = observed.watched.follow();
+    loop {
+        let view = changes.borrow_and_update().clone();
+        let seen = view.last_pod(pod);
+        let mut last = Last {
+            container: seen.and_then(|pod| terminated_state(pod, follow::CONTAINER)),
+            disruption: seen.and_then(|pod| disruption(pod)),
+        };
+        if let Life::Ended(Some(state)) = &*life.borrow() {
+            last.container.get_or_insert_with(|| state.clone());
+        }
+        let Some(seen) = seen.filter(|_| view.health == Health::Live) else {
+            if last.container.is_some() {
+                return last;
+            }
+            break;
+        };
+        let lagging = is_terminal(seen) || life.borrow().is_over();
+        if last.container.is_some() || !lagging || view.pod().is_none() {
+            return last;
+        }
+        if tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
+            break;
+        }
     }
+    read_final_state(observed, life).await
+}
+
+async fn read_final_state<C: Cluster>(observed: &Observed<C>, life: &watch::Sender<Life>) -> Last {
     let mut last = Last::default();
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
     loop {

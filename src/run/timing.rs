@@ -13,6 +13,10 @@ pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
 pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 /// How long the API may stay unreachable before a run's end is called unknown.
 pub(super) const RECHECK_LIMIT: Duration = Duration::from_secs(60);
+/// How long a run waits for the shared watches before it looks for itself.
+pub(super) const WATCH_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a watch may fail to show what should be there before it is asked for.
+pub(super) const UNSEEN: Duration = Duration::from_secs(5);
 
 /// For how long a read before the Job exists is repeated (ours: the contract gave up at once).
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);

@@ -10,9 +10,13 @@ use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::{AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery};
+use crate::cluster::{
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
+    WatchQuery,
+};
 
 /// Seconds since 1970 of the moment a cluster is made: 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600;
@@ -40,6 +44,8 @@ pub(super) struct Script {
     pub(super) job_deleted_at: Option<Duration>,
     /// What keeps the pod from running: the JSON of its status.
     pub(super) stuck: Option<Value>,
+    /// The exit code in the pod's last object when it is deleted while its container runs.
+    pub(super) killed_with: Option<i32>,
 }
 
 impl Default for Script {
@@ -55,6 +61,7 @@ impl Default for Script {
             condition_lag: Some(Duration::from_secs(1)),
             job_deleted_at: None,
             stuck: None,
+            killed_with: None,
         }
     }
 }
@@ -66,6 +73,19 @@ pub(super) enum Fault {
     Answer(u16, &'static str),
     /// It is carried out, and the answer is lost.
     LostAnswer,
+}
+
+/// What a watch does instead of its work.
+#[derive(Debug, Clone)]
+pub(super) enum WatchFault {
+    /// It says after a while that its version is too old.
+    Expires(Duration),
+    /// Its connection breaks after a while.
+    Breaks(Duration),
+    /// It is silent from then on, for ever.
+    Silent(Duration),
+    /// It tells so often an object, or a line, that nobody can read.
+    Garbage(&'static str),
 }
 
 struct StoredJob {
@@ -82,6 +102,8 @@ struct State {
     scripts: VecDeque<Script>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     cuts: VecDeque<usize>,
+    watch_faults: HashMap<WatchKind, VecDeque<WatchFault>>,
+    watches_open: usize,
     requests: Vec<String>,
     logs_open: usize,
     logs_open_most: usize,
@@ -91,12 +113,38 @@ struct State {
 /// The cluster.
 pub(super) struct Memory {
     origin: Instant,
+    may_watch: bool,
     state: Arc<Mutex<State>>,
+    /// Changes that no script foretold.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), state: Arc::default() }
+    pub(super) fn new(may_watch: bool) -> Self {
+        let changes = Arc::new(watch::Sender::new(0));
+        Self { origin: Instant::now(), may_watch, state: Arc::default(), changes }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The next watches of this kind misbehave, one per fault.
+    pub(super) fn fault_watch(&self, kind: WatchKind, faults: impl IntoIterator<Item = WatchFault>) -> &Self {
+        self.lock().watch_faults.entry(kind).or_default().extend(faults);
+        self
+    }
+
+    /// How many watches are open now.
+    pub(super) fn watches_open(&self) -> usize {
+        self.lock().watches_open
+    }
+
+    /// All requests but watches and the lists they go on from.
+    pub(super) fn own_requests(&self) -> Vec<String> {
+        let shared = ["watch jobs", "watch pods", "list for jobs", "list for pods"];
+        let state = self.lock();
+        state.requests.iter().filter(|made| !shared.contains(&made.as_str())).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,6 +189,8 @@ impl Memory {
         let name = job.metadata.name.clone().expect("named");
         let stored = StoredJob { job: job.clone(), created: Instant::now(), script, deleted: None };
         state.jobs.insert(name, stored);
+        drop(state);
+        self.changed();
         job
     }
 
@@ -212,14 +262,30 @@ impl StoredJob {
     }
 
     fn gone(&self) -> bool {
-        self.deleted_at().is_some_and(|at| at <= Instant::now())
+        self.gone_at(Instant::now())
+    }
+
+    fn gone_at(&self, now: Instant) -> bool {
+        self.deleted_at().is_some_and(|at| at <= now)
+    }
+
+    fn condition_due(&self) -> Option<Instant> {
+        self.script.condition_lag.filter(|_| self.script.stuck.is_none()).map(|lag| self.ended() + lag)
+    }
+
+    /// When its Job or pod looks different from before, as far as the script says.
+    fn turns(&self) -> impl Iterator<Item = Instant> {
+        let always = [self.at(self.script.pod_at), self.started(), self.ended()];
+        always.into_iter().chain(self.condition_due()).chain(self.deleted_at())
     }
 
     fn now(&self) -> Job {
+        self.then(Instant::now())
+    }
+
+    fn then(&self, now: Instant) -> Job {
         let mut job = self.job.clone();
-        let due =
-            self.script.condition_lag.filter(|_| self.script.stuck.is_none()).map(|lag| self.ended() + lag);
-        if due.is_some_and(|due| due <= Instant::now()) {
+        if self.condition_due().is_some_and(|due| due <= now) {
             let condition = if self.script.exit_code == 0 {
                 json!({"type": "Complete", "status": "True"})
             } else {
@@ -231,10 +297,33 @@ impl StoredJob {
     }
 
     fn pod(&self) -> Option<Pod> {
-        let now = Instant::now();
-        if now < self.at(self.script.pod_at) || self.gone() {
+        self.pod_then(Instant::now())
+    }
+
+    fn pod_then(&self, now: Instant) -> Option<Pod> {
+        if now < self.at(self.script.pod_at) || self.gone_at(now) {
             return None;
         }
+        Some(self.pod_object(now))
+    }
+
+    /// The last object of a pod that is deleted.
+    fn last_pod(&self) -> Pod {
+        let at = self.deleted_at().unwrap_or_else(Instant::now);
+        let mut pod = self.pod_object(at);
+        if let Some(code) = self.script.killed_with
+            && at < self.ended()
+        {
+            let status = pod.status.get_or_insert_default();
+            for container in status.container_statuses.iter_mut().flatten() {
+                let terminated = json!({"terminated": {"exitCode": code, "reason": "Error"}});
+                container.state = serde_json::from_value(terminated).ok();
+            }
+        }
+        pod
+    }
+
+    fn pod_object(&self, now: Instant) -> Pod {
         let name = self.job.metadata.name.as_deref().expect("named");
         let status = if let Some(stuck) = &self.script.stuck {
             stuck.clone()
@@ -261,11 +350,141 @@ impl StoredJob {
             }
         }
         let pod = json!({
-            "metadata": {"name": format!("{name}-pod"), "ownerReferences": [{"apiVersion": "batch/v1",
+            "metadata": {"name": format!("{name}-pod"), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
-        Some(serde_json::from_value(pod).expect("a pod"))
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn matches(&self, selector: &str) -> bool {
+        let none = BTreeMap::new();
+        let labels = self.job.metadata.labels.as_ref().unwrap_or(&none);
+        selector
+            .split(',')
+            .filter_map(|requirement| requirement.split_once('='))
+            .all(|(key, value)| labels.get(key).is_some_and(|is| is == value))
+    }
+}
+
+/// The objects of a kind as a watch shows them at a moment, by the name of their Job and a number for each Job
+/// that had it.
+fn snapshot(state: &State, kind: WatchKind, selector: &str, at: Instant) -> BTreeMap<String, Value> {
+    let seen = state.jobs.iter().filter(|(_, stored)| stored.matches(selector) && stored.created <= at);
+    seen.filter_map(|(name, stored)| {
+        let object = match kind {
+            WatchKind::Jobs if stored.gone_at(at) => None,
+            WatchKind::Jobs => serde_json::to_value(stored.then(at)).ok(),
+            WatchKind::Pods => stored.pod_then(at).and_then(|pod| serde_json::to_value(pod).ok()),
+        };
+        Some((name.clone(), object?))
+    })
+    .collect()
+}
+
+/// One watch of the memory cluster: what it has told, compared with what is there.
+struct Watching {
+    origin: Instant,
+    state: Arc<Mutex<State>>,
+    changes: watch::Receiver<u64>,
+    kind: WatchKind,
+    selector: String,
+    told: BTreeMap<String, Value>,
+    ends: Instant,
+    bookmark: Instant,
+    fault: Option<WatchFault>,
+    opened: Instant,
+}
+
+impl Watching {
+    fn version(&self) -> String {
+        // The first nanosecond is 1: 0 would mean any version.
+        (self.origin.elapsed().as_nanos() + 1).to_string()
+    }
+
+    fn line(&self, kind: &str, mut object: Value) -> String {
+        object["metadata"]["resourceVersion"] = json!(self.version());
+        format!("{}\n", json!({"type": kind, "object": object}))
+    }
+
+    /// What has changed since the last call.
+    fn news(&mut self) -> String {
+        let state = self.state.clone();
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is = snapshot(&state, self.kind, &self.selector, Instant::now());
+        let mut out = String::new();
+        for (name, object) in &is {
+            match self.told.get(name) {
+                None => out += &self.line("ADDED", object.clone()),
+                Some(before) if before != object => out += &self.line("MODIFIED", object.clone()),
+                Some(_) => {}
+            }
+        }
+        for name in self.told.keys().filter(|name| !is.contains_key(*name)) {
+            let stored = &state.jobs[name];
+            let last = match self.kind {
+                WatchKind::Jobs => serde_json::to_value(stored.then(stored.deleted_at().expect("deleted"))),
+                WatchKind::Pods => serde_json::to_value(stored.last_pod()),
+            };
+            out += &self.line("DELETED", last.expect("JSON"));
+        }
+        self.told = is;
+        out
+    }
+
+    /// The next piece of the body; `None` at its end.
+    async fn next(&mut self) -> Option<Result<Bytes, ApiError>> {
+        loop {
+            if let Some(WatchFault::Garbage(text)) = self.fault {
+                self.fault = None;
+                return Some(Ok(Bytes::from(format!("{text}\n"))));
+            }
+            let spoilt_at = match self.fault {
+                Some(WatchFault::Expires(after) | WatchFault::Breaks(after) | WatchFault::Silent(after)) => {
+                    Some(self.opened + after)
+                }
+                _ => None,
+            };
+            if spoilt_at.is_some_and(|at| at <= Instant::now()) {
+                return match self.fault.take() {
+                    Some(WatchFault::Silent(_)) => std::future::pending().await,
+                    Some(WatchFault::Expires(_)) => {
+                        self.ends = Instant::now();
+                        let status = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old",
+                            "metadata": {}});
+                        Some(Ok(Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status})))))
+                    }
+                    _ => Some(Err(lost("watch"))),
+                };
+            }
+            let news = self.news();
+            if !news.is_empty() {
+                return Some(Ok(Bytes::from(news)));
+            }
+            let now = Instant::now();
+            if self.ends <= now {
+                return None;
+            }
+            if self.bookmark <= now {
+                self.bookmark = now + Duration::from_secs(60);
+                return Some(Ok(Bytes::from(self.line("BOOKMARK", json!({"metadata": {}})))));
+            }
+            let turn = {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.jobs.values().flat_map(StoredJob::turns).filter(|at| *at > now).min()
+            };
+            let wake = [turn, Some(self.ends), Some(self.bookmark), spoilt_at].into_iter().flatten().min();
+            tokio::select! {
+                _ = self.changes.changed() => {}
+                () = tokio::time::sleep_until(wake.unwrap_or(self.ends)) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).watches_open -= 1;
     }
 }
 
@@ -285,14 +504,13 @@ fn lost(request: &str) -> ApiError {
 impl Cluster for Memory {
     async fn list_jobs(&self, _: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
         self.begin("list jobs").await?;
-        let wanted: Vec<(&str, &str)> =
-            selector.split(',').filter_map(|requirement| requirement.split_once('=')).collect();
-        let matches = |stored: &&StoredJob| {
-            let labels = stored.job.metadata.labels.clone().unwrap_or_default();
-            wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|is| is == value))
-        };
         let state = self.lock();
-        Ok(state.jobs.values().filter(|stored| !stored.gone()).filter(matches).map(StoredJob::now).collect())
+        Ok(state
+            .jobs
+            .values()
+            .filter(|stored| !stored.gone() && stored.matches(selector))
+            .map(StoredJob::now)
+            .collect())
     }
 
     async fn get_job(&self, _: &str, name: &str) -> Result<Job, ApiError> {
@@ -324,6 +542,8 @@ impl Cluster for Memory {
             let key = path.strip_prefix("/metadata/labels/").expect("a label").replace("~1", "/");
             labels.insert(key, step["value"].as_str().expect("value").to_owned());
         }
+        drop(state);
+        self.changed();
         Ok(())
     }
 
@@ -336,6 +556,8 @@ impl Cluster for Memory {
             return Err(ApiError::from_answer("delete job", 409, None, b""));
         }
         stored.deleted = Some(Instant::now());
+        drop(state);
+        self.changed();
         Ok(())
     }
 
@@ -369,6 +591,54 @@ impl Cluster for Memory {
         self.begin("list pods").await?;
         let name = selector.strip_prefix("job-name=").expect("selects a Job's pods");
         Ok(self.lock().jobs.get(name).and_then(StoredJob::pod).into_iter().collect())
+    }
+
+    async fn list_for_watch(&self, kind: WatchKind, _: &str, selector: &str) -> Result<Vec<u8>, ApiError> {
+        self.begin(if kind == WatchKind::Jobs { "list for jobs" } else { "list for pods" }).await?;
+        let objects = snapshot(&self.lock(), kind, selector, Instant::now());
+        let version = (self.origin.elapsed().as_nanos() + 1).to_string();
+        let items: Vec<Value> = objects.into_values().collect();
+        Ok(json!({"metadata": {"resourceVersion": version}, "items": items}).to_string().into_bytes())
+    }
+
+    async fn watch(&self, kind: WatchKind, _: &str, query: &WatchQuery) -> Result<WatchBody, ApiError> {
+        self.begin(if kind == WatchKind::Jobs { "watch jobs" } else { "watch pods" }).await?;
+        if !self.may_watch {
+            return Err(ApiError::from_answer("watch", 403, None, b"cannot watch"));
+        }
+        assert!(query.timeout < Duration::from_secs(200));
+        let now = Instant::now();
+        let mut state = self.lock();
+        // What happened at the very moment of the version is told again rather than not at all.
+        let told = query.resource_version.as_ref().map_or_else(BTreeMap::new, |version| {
+            let nanos: u64 = version.parse().expect("a version of ours");
+            match nanos.checked_sub(2) {
+                Some(before) => {
+                    snapshot(&state, kind, &query.selector, self.origin + Duration::from_nanos(before))
+                }
+                None => BTreeMap::new(),
+            }
+        });
+        state.watches_open += 1;
+        let fault = state.watch_faults.get_mut(&kind).and_then(VecDeque::pop_front);
+        drop(state);
+        let watching = Watching {
+            origin: self.origin,
+            state: self.state.clone(),
+            changes: self.changes.subscribe(),
+            kind,
+            selector: query.selector.clone(),
+            told,
+            ends: now + query.timeout,
+            bookmark: now + Duration::from_secs(60),
+            fault,
+            opened: now,
+        };
+        let body = futures::stream::unfold(watching, |mut watching| async move {
+            let piece = watching.next().await?;
+            Some((piece, watching))
+        });
+        Ok(body.boxed())
     }
 
     async fn open_log(

@@ -1,6 +1,7 @@
 //! Whole runs in memory, under a paused clock.
 
 mod memory;
+mod watching;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -94,8 +95,35 @@ impl Host for Ear {
     }
 }
 
+/// How a run sees its objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Watched,
+    Polled,
+}
+
+/// Plays a scene where the service account may watch, and once more where it may not.
+macro_rules! in_both_modes {
+    ($scene:ident) => {
+        mod $scene {
+            use super::Mode;
+
+            #[tokio::test(start_paused = true)]
+            async fn watched() {
+                super::$scene(Mode::Watched).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn polled() {
+                super::$scene(Mode::Polled).await;
+            }
+        }
+    };
+}
+
 /// One scene: a cluster, a host, a request.
 struct Scene {
+    mode: Mode,
     cluster: Arc<Memory>,
     runner: Arc<Runner<OneCluster>>,
     ear: Arc<Ear>,
@@ -108,9 +136,10 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
-        let cluster = Arc::new(Memory::new());
+    fn new(mode: Mode) -> Self {
+        let cluster = Arc::new(Memory::new(mode == Mode::Watched));
         Self {
+            mode,
             runner: Arc::new(Runner::new(OneCluster(cluster.clone()))),
             cluster,
             ear: Arc::default(),
@@ -139,9 +168,13 @@ impl Scene {
     }
 
     fn request(&self) -> String {
+        self.request_of(self.agent_id)
+    }
+
+    fn request_of(&self, agent: &str) -> String {
         json!({
             "runId": self.run_id,
-            "agent": {"id": self.agent_id, "companyId": "company-1", "name": "Ada"},
+            "agent": {"id": agent, "companyId": "company-1", "name": "Ada"},
             "runtime": {"sessionId": self.session_id},
             "config": self.config,
             "context": self.context,
@@ -157,14 +190,26 @@ impl Scene {
     }
 
     async fn try_run(&self) -> Result<Value, RunError> {
+        Ok(self.timed_run().await?.0)
+    }
+
+    /// The result, and how long it took.
+    async fn timed_run(&self) -> Result<(Value, Duration), RunError> {
+        let began = Instant::now();
         let request = self.request();
         let run = self.runner.execute(&request, self.ear.clone(), self.cancel.clone());
         let outcome = tokio::time::timeout(Duration::from_secs(24 * 3600), run).await.expect("the run ends");
+        let took = began.elapsed();
         assert!(self.runner.active_jobs().is_empty(), "no Job stays on the list of active ones");
         let calls = self.ear.calls();
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(self.ear.calls(), calls, "nothing is told after the run has resolved");
-        outcome.map(|outcome| outcome.to_json())
+        assert_eq!(self.cluster.watches_open(), 0, "no watch goes on without a run");
+        let created =
+            outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
+        let refusals = self.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
+        assert!(refusals <= usize::from(created && self.mode == Mode::Polled), "{refusals}");
+        outcome.map(|outcome| (outcome.to_json(), took))
     }
 
     async fn run(&self) -> Value {
@@ -183,9 +228,9 @@ fn success_over(total: Duration) -> Script {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_success_has_every_field_and_leaves_nothing_behind() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(5)));
+in_both_modes!(a_success_has_every_field_and_leaves_nothing_behind);
+async fn a_success_has_every_field_and_leaves_nothing_behind(mode: Mode) {
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(5)));
     let result = scene.run().await;
     assert_eq!(result["exitCode"], 0);
     assert_eq!(result["errorMessage"], Value::Null);
@@ -208,9 +253,9 @@ async fn a_success_has_every_field_and_leaves_nothing_behind() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_run_of_sixty_seconds_with_output_all_along_is_a_success() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(60)));
+in_both_modes!(a_run_of_sixty_seconds_with_output_all_along_is_a_success);
+async fn a_run_of_sixty_seconds_with_output_all_along_is_a_success(mode: Mode) {
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(60)));
     let began = Instant::now();
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
@@ -221,22 +266,22 @@ async fn a_run_of_sixty_seconds_with_output_all_along_is_a_success() {
     assert_eq!(scene.cluster.count("delete job"), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_hour_of_silence_before_the_result_is_no_end() {
+in_both_modes!(an_hour_of_silence_before_the_result_is_no_end);
+async fn an_hour_of_silence_before_the_result_is_no_end(mode: Mode) {
     let mut script = success_over(Duration::from_secs(8));
     for (at, _) in script.lines.iter_mut().skip(3) {
         *at += Duration::from_secs(3600);
     }
     script.ends_after += Duration::from_secs(3600);
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
     assert!(scene.ear.out().contains("[paperclip] keepalive — job ac-agent-1-run-1-"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
+in_both_modes!(a_log_that_is_cut_again_and_again_loses_and_doubles_nothing);
+async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing(mode: Mode) {
     let mut script = success_over(Duration::from_secs(40));
     let numbered: Vec<(Duration, String)> = (0..400u64)
         .map(|n| (Duration::from_millis(n * 97), format!("{{\"type\":\"user\",\"n\":{n}}}")))
@@ -246,7 +291,7 @@ async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
     script.lines.push((Duration::from_secs(40), result));
     script.ends_after = Duration::from_secs(41);
     let expected: Vec<String> = script.lines.iter().map(|(_, line)| line.clone()).collect();
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     // Some end before anything new came, the others in the middle of a line or of a stamp.
     scene.cluster.cut_logs([1, 20, 300].into_iter().chain((0..12).map(|n| 1_800 + n * 211)));
     let result = scene.run().await;
@@ -257,8 +302,8 @@ async fn a_log_that_is_cut_again_and_again_loses_and_doubles_nothing() {
     assert!(scene.ear.out().contains("[paperclip] Log stream disconnected — reconnecting (attempt 1/50)..."));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does() {
+in_both_modes!(a_last_look_that_must_begin_anew_at_the_logs_beginning_does);
+async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
     let (_, result) = script.lines.pop().expect("a result");
     script.lines.truncate(2);
@@ -267,7 +312,7 @@ async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does() {
     let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
     // Nothing of what was read is there any more, so that the next body does not fit what is known.
     script.rotated = Some((Duration::from_secs(9), 2));
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     scene.cluster.cut_logs([read + 40]);
     let outcome = scene.run().await;
     assert_eq!(outcome["errorMessage"], Value::Null, "{outcome}");
@@ -275,11 +320,11 @@ async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does() {
     assert!(scene.ear.out().contains("[paperclip] Log gap:"), "{}", scene.ear.out());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_period() {
+in_both_modes!(a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_period);
+async fn a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_period(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
     script.condition_lag = None;
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let began = Instant::now();
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "the captured result counts: {result}");
@@ -288,50 +333,51 @@ async fn a_condition_that_never_comes_is_not_waited_for_longer_than_the_grace_pe
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_late_condition_within_the_grace_period_is_an_ordinary_success() {
+in_both_modes!(a_late_condition_within_the_grace_period_is_an_ordinary_success);
+async fn a_late_condition_within_the_grace_period_is_an_ordinary_success(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
     script.condition_lag = Some(Duration::from_secs(25));
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert!(!scene.ear.out().contains("FAR-23"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_job_deleted_in_mid_run_is_explained() {
+in_both_modes!(a_job_deleted_in_mid_run_is_explained);
+async fn a_job_deleted_in_mid_run_is_explained(mode: Mode) {
     let mut script = success_over(Duration::from_secs(60));
     script.job_deleted_at = Some(Duration::from_secs(20));
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
     let message = result["errorMessage"].as_str().expect("message");
-    assert!(message.starts_with(
-        "K8s Job was deleted externally before Claude could complete [detected_via=completion-poll-404, job=ac-agent-1-run-1-"
-    ), "{message}");
+    let path = if mode == Mode::Watched { "watch-deleted" } else { "completion-poll-404" };
+    assert!(message.starts_with(&format!(
+        "K8s Job was deleted externally before Claude could complete [detected_via={path}, job=ac-agent-1-run-1-"
+    )), "{message}");
     assert!(message.contains(", ns=paperclip, elapsed_since_pod_running="), "{message}");
     assert!(message.contains("last_job_conditions=none_observed, stdout_bytes="), "{message}");
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_full_result_is_kept_when_the_job_vanishes_afterwards() {
+in_both_modes!(a_full_result_is_kept_when_the_job_vanishes_afterwards);
+async fn a_full_result_is_kept_when_the_job_vanishes_afterwards(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
     script.condition_lag = None;
     script.job_deleted_at = Some(Duration::from_secs(14));
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert_eq!(result["summary"], "All done.");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_oom_kill_is_named() {
+in_both_modes!(an_oom_kill_is_named);
+async fn an_oom_kill_is_named(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
     script.lines.truncate(3);
     script.exit_code = 137;
     script.reason = "OOMKilled";
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "claude_truncated", "{result}");
     assert_eq!(result["exitCode"], 137);
@@ -340,9 +386,9 @@ async fn an_oom_kill_is_named() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_time_limit_ends_a_run() {
-    let scene = Scene::new()
+in_both_modes!(the_time_limit_ends_a_run);
+async fn the_time_limit_ends_a_run(mode: Mode) {
+    let scene = Scene::new(mode)
         .script(success_over(Duration::from_secs(3600)))
         .config(json!({"timeoutSec": 30, "graceSec": 5}));
     let result = scene.run().await;
@@ -352,9 +398,9 @@ async fn the_time_limit_ends_a_run() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn api_errors_in_mid_run_end_nothing() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(30)));
+in_both_modes!(api_errors_in_mid_run_end_nothing);
+async fn api_errors_in_mid_run_end_nothing(mode: Mode) {
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(30)));
     let storm =
         |codes: &[u16]| codes.iter().map(|code| Fault::Answer(*code, "overloaded")).collect::<Vec<_>>();
     scene.cluster.fault("get job", storm(&[500, 503, 429, 500, 401]));
@@ -362,15 +408,18 @@ async fn api_errors_in_mid_run_end_nothing() {
     scene.cluster.fault("open log", storm(&[500, 503, 429]));
     scene.cluster.fault("delete job", storm(&[503]));
     scene.cluster.fault("list jobs", storm(&[503]));
+    for request in ["watch jobs", "watch pods"] {
+        scene.cluster.fault(request, storm(&[503, 429]));
+    }
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_creation_whose_answer_is_lost_makes_one_job_and_one_run() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(5)));
+in_both_modes!(a_creation_whose_answer_is_lost_makes_one_job_and_one_run);
+async fn a_creation_whose_answer_is_lost_makes_one_job_and_one_run(mode: Mode) {
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(5)));
     scene.cluster.fault("create job", [Fault::LostAnswer]);
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
@@ -378,10 +427,10 @@ async fn a_creation_whose_answer_is_lost_makes_one_job_and_one_run() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_refused_creation_is_told_and_takes_its_secret_along() {
+in_both_modes!(a_refused_creation_is_told_and_takes_its_secret_along);
+async fn a_refused_creation_is_told_and_takes_its_secret_along(mode: Mode) {
     let prompt = "x".repeat(120 * 1024);
-    let scene = Scene::new().ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
+    let scene = Scene::new(mode).ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
     scene.cluster.fault("create job", [Fault::Answer(403, "exceeded quota: jobs")]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_job_create_failed");
@@ -393,9 +442,9 @@ async fn a_refused_creation_is_told_and_takes_its_secret_along() {
     assert!(scene.cluster.left().is_empty(), "{:?}", scene.cluster.left());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_job_whose_creation_never_got_an_answer_is_still_cleaned_up() {
-    let scene = Scene::new();
+in_both_modes!(a_job_whose_creation_never_got_an_answer_is_still_cleaned_up);
+async fn a_job_whose_creation_never_got_an_answer_is_still_cleaned_up(mode: Mode) {
+    let scene = Scene::new(mode);
     scene.cluster.fault(
         "create job",
         [
@@ -410,9 +459,9 @@ async fn a_job_whose_creation_never_got_an_answer_is_still_cleaned_up() {
     assert!(scene.cluster.left().is_empty(), "{:?}", scene.cluster.left());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_onlog_that_rejects_ends_nothing_and_is_told_once() {
-    let scene = Scene::new()
+in_both_modes!(an_onlog_that_rejects_ends_nothing_and_is_told_once);
+async fn an_onlog_that_rejects_ends_nothing_and_is_told_once(mode: Mode) {
+    let scene = Scene::new(mode)
         .script(success_over(Duration::from_secs(5)))
         .ear(Ear { rejects: true, ..Ear::default() });
     let result = scene.run().await;
@@ -421,9 +470,9 @@ async fn an_onlog_that_rejects_ends_nothing_and_is_told_once() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_slow_host_gets_every_line_in_order() {
-    let scene = Scene::new()
+in_both_modes!(a_slow_host_gets_every_line_in_order);
+async fn a_slow_host_gets_every_line_in_order(mode: Mode) {
+    let scene = Scene::new(mode)
         .script(success_over(Duration::from_secs(5)))
         .ear(Ear { slow: Duration::from_secs(1), ..Ear::default() });
     let result = scene.run().await;
@@ -431,9 +480,9 @@ async fn a_slow_host_gets_every_line_in_order() {
     assert_eq!(scene.ear.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_hosts_abort_deletes_the_job_and_is_acknowledged() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(600)));
+in_both_modes!(the_hosts_abort_deletes_the_job_and_is_acknowledged);
+async fn the_hosts_abort_deletes_the_job_and_is_acknowledged(mode: Mode) {
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(600)));
     let cancel = scene.cancel.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -447,15 +496,15 @@ async fn the_hosts_abort_deletes_the_job_and_is_acknowledged() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cancel_in_the_control_plane_acts_at_once_and_another_status_when_seen_twice() {
+in_both_modes!(a_cancel_in_the_control_plane_acts_at_once_and_another_status_when_seen_twice);
+async fn a_cancel_in_the_control_plane_acts_at_once_and_another_status_when_seen_twice(mode: Mode) {
     let status = |text: &str| StatusAnswer::Status(Some(text.to_owned()));
     for (statuses, seconds) in [
         (vec![status("running"), status("cancelled")], 30),
         (vec![status("queued"), status("running"), status("failed")], 60),
         (vec![StatusAnswer::Refused(500), status("failed")], 45),
     ] {
-        let scene = Scene::new()
+        let scene = Scene::new(mode)
             .script(success_over(Duration::from_secs(600)))
             .ear(Ear { statuses: Mutex::new(statuses), ..Ear::default() });
         let began = Instant::now();
@@ -468,8 +517,8 @@ async fn a_cancel_in_the_control_plane_acts_at_once_and_another_status_when_seen
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_pod_that_cannot_run_says_why_and_is_deleted() {
+in_both_modes!(a_pod_that_cannot_run_says_why_and_is_deleted);
+async fn a_pod_that_cannot_run_says_why_and_is_deleted(mode: Mode) {
     let unschedulable = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/3 nodes are available"}]});
     let pull = json!({"phase": "Pending", "containerStatuses": [{"name": "claude",
@@ -486,7 +535,7 @@ async fn a_pod_that_cannot_run_says_why_and_is_deleted() {
             "Pod scheduling failed: Timed out waiting for pod to be scheduled (120s)",
         ),
     ] {
-        let scene = Scene::new().script(Script { stuck: Some(stuck), ..Script::default() });
+        let scene = Scene::new(mode).script(Script { stuck: Some(stuck), ..Script::default() });
         let result = scene.run().await;
         assert_eq!(result["errorCode"], "k8s_pod_schedule_failed");
         assert_eq!(result["errorMessage"], message);
@@ -495,8 +544,8 @@ async fn a_pod_that_cannot_run_says_why_and_is_deleted() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_run_that_failed_before_anybody_looked_says_what_claude_said() {
+in_both_modes!(a_run_that_failed_before_anybody_looked_says_what_claude_said);
+async fn a_run_that_failed_before_anybody_looked_says_what_claude_said(mode: Mode) {
     let auth = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/simulator/fixtures/claude-cli-2.1.197/auth.jsonl"
@@ -509,23 +558,27 @@ async fn a_run_that_failed_before_anybody_looked_says_what_claude_said() {
         reason: "Error",
         ..Script::default()
     };
-    let scene = Scene::new().script(script.clone());
+    let scene = Scene::new(mode).script(script.clone());
     let result = scene.run().await;
     assert_eq!(result["exitCode"], 1);
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.contains("Invalid API key"), "{message}");
     assert_eq!(scene.ear.agent_lines(), auth.lines().collect::<Vec<_>>());
 
-    let scene = Scene::new().script(Script { lines: Vec::new(), ..script });
+    let scene = Scene::new(mode).script(Script { lines: Vec::new(), ..script });
     let result = scene.run().await;
+    if mode == Mode::Watched {
+        assert_eq!(result["exitCode"], 1, "a watch shows that it ran: {result}");
+        return;
+    }
     assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "nothing printed, nothing more to say");
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.ends_with("reached phase=Failed: claude exited 1 (Error)"), "{message}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_deleted_before_its_pod_ran_is_not_waited_for() {
-    let scene = Scene::new().script(Script {
+in_both_modes!(a_job_that_is_deleted_before_its_pod_ran_is_not_waited_for);
+async fn a_job_that_is_deleted_before_its_pod_ran_is_not_waited_for(mode: Mode) {
+    let scene = Scene::new(mode).script(Script {
         start_at: Duration::from_secs(60),
         job_deleted_at: Some(Duration::from_secs(3)),
         ..Script::default()
@@ -536,14 +589,15 @@ async fn a_job_that_is_deleted_before_its_pod_ran_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(600 + 20));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told() {
-    let scene = Scene::new();
+in_both_modes!(a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told);
+async fn a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told(mode: Mode) {
+    let scene = Scene::new(mode);
     scene.cluster.put_job(
         "ac-orphan",
         &[
             ("paperclip.io/agent-id", "agent-1"),
             ("paperclip.io/adapter-type", "claude_k8s"),
+            ("app.kubernetes.io/managed-by", "paperclip"),
             ("paperclip.io/run-id", "run-0"),
             ("paperclip.io/task-id", "task-1"),
         ],
@@ -561,8 +615,8 @@ async fn a_live_job_of_the_same_task_is_attached_to_and_its_whole_log_told() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_guard_blocks_and_changes_nothing() {
+in_both_modes!(the_guard_blocks_and_changes_nothing);
+async fn the_guard_blocks_and_changes_nothing(mode: Mode) {
     let labels = |run, task, session| {
         let mut labels = vec![
             ("paperclip.io/agent-id", "agent-1"),
@@ -605,7 +659,7 @@ async fn the_guard_blocks_and_changes_nothing() {
             "Concurrent run blocked: Job ac-orphan is still running for this agent",
         ),
     ] {
-        let scene = Scene { session_id: "session-1", ..Scene::new().config(config) };
+        let scene = Scene { session_id: "session-1", ..Scene::new(mode).config(config) };
         scene.cluster.put_job("ac-orphan", &labels, success_over(Duration::from_secs(7200)));
         let result = scene.run().await;
         assert_eq!(result["errorCode"], code);
@@ -615,19 +669,19 @@ async fn the_guard_blocks_and_changes_nothing() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_id_without_a_usable_character_is_refused_before_any_request() {
-    let scene = Scene { agent_id: "@@@", ..Scene::new() };
+in_both_modes!(an_agent_id_without_a_usable_character_is_refused_before_any_request);
+async fn an_agent_id_without_a_usable_character_is_refused_before_any_request(mode: Mode) {
+    let scene = Scene { agent_id: "@@@", ..Scene::new(mode) };
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_agent_id_invalid");
     assert_eq!(result["errorMessage"], "Agent ID \"@@@\" cannot be sanitized to a valid Kubernetes label");
     assert_eq!(scene.cluster.count("get pod") + scene.cluster.count("list jobs"), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_refused_prompt_secret_ends_the_run_before_its_job() {
+in_both_modes!(a_refused_prompt_secret_ends_the_run_before_its_job);
+async fn a_refused_prompt_secret_ends_the_run_before_its_job(mode: Mode) {
     let prompt = "x".repeat(120 * 1024);
-    let scene = Scene::new().ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
+    let scene = Scene::new(mode).ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
     scene.cluster.fault("create secret", [Fault::Answer(403, "secrets is forbidden")]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_prompt_secret_create_failed");
@@ -639,9 +693,9 @@ async fn a_refused_prompt_secret_ends_the_run_before_its_job() {
     assert!(scene.cluster.left().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted() {
-    let scene = Scene::new();
+in_both_modes!(a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted);
+async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted(mode: Mode) {
+    let scene = Scene::new(mode);
     scene.cluster.put_job(
         "ac-orphan",
         &[
@@ -660,9 +714,10 @@ async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_state_stays_unknown_is_an_error_and_stays() {
+    let mode = Mode::Polled;
     let mut script = success_over(Duration::from_secs(3600));
     script.lines.clear();
-    let scene = Scene::new().script(script);
+    let scene = Scene::new(mode).script(script);
     scene.cluster.fault("get job", vec![Fault::Answer(500, "etcd is gone"); 500]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_job_state_mismatch");
@@ -671,9 +726,9 @@ async fn a_job_whose_state_stays_unknown_is_an_error_and_stays() {
     assert!(scene.ear.out().contains("(state mismatch — UI is waiting on it)"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_guard_that_cannot_look_blocks() {
-    let scene = Scene::new();
+in_both_modes!(a_guard_that_cannot_look_blocks);
+async fn a_guard_that_cannot_look_blocks(mode: Mode) {
+    let scene = Scene::new(mode);
     scene.cluster.fault("list jobs", [Fault::Answer(403, "jobs.batch is forbidden")]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_concurrency_guard_unreachable");
@@ -684,18 +739,19 @@ async fn a_guard_that_cannot_look_blocks() {
     assert_eq!(scene.cluster.count("create job"), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn retained_jobs_stay() {
-    let scene = Scene::new().script(success_over(Duration::from_secs(5))).config(json!({"retainJobs": true}));
+in_both_modes!(retained_jobs_stay);
+async fn retained_jobs_stay(mode: Mode) {
+    let scene =
+        Scene::new(mode).script(success_over(Duration::from_secs(5))).config(json!({"retainJobs": true}));
     let result = scene.run().await;
     assert_eq!(result["errorMessage"], Value::Null);
     assert_eq!(scene.cluster.left().len(), 1);
     assert!(scene.ear.out().contains("for debugging (retainJobs=true)"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cluster_that_cannot_be_set_up_rejects_and_releases_the_agents_lock() {
-    let mut scene = Scene::new().config(json!({"kubeconfig": "missing"}));
+in_both_modes!(a_cluster_that_cannot_be_set_up_rejects_and_releases_the_agents_lock);
+async fn a_cluster_that_cannot_be_set_up_rejects_and_releases_the_agents_lock(mode: Mode) {
+    let mut scene = Scene::new(mode).config(json!({"kubeconfig": "missing"}));
     let error = scene.try_run().await.expect_err("rejects").to_string();
     assert!(error.contains("ENOENT"), "{error}");
     scene.config = json!({});
@@ -703,9 +759,9 @@ async fn a_cluster_that_cannot_be_set_up_rejects_and_releases_the_agents_lock() 
     assert_eq!(scene.run().await["errorMessage"], Value::Null, "the next run of the agent is not held up");
 }
 
-#[tokio::test(start_paused = true)]
-async fn bad_configuration_is_a_clear_error_before_anything_is_created() {
-    let scene = Scene::new().config(json!({"imagePullPolicy": "Sometimes"}));
+in_both_modes!(bad_configuration_is_a_clear_error_before_anything_is_created);
+async fn bad_configuration_is_a_clear_error_before_anything_is_created(mode: Mode) {
+    let scene = Scene::new(mode).config(json!({"imagePullPolicy": "Sometimes"}));
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_config_invalid");
     let message = result["errorMessage"].as_str().expect("message");
@@ -713,12 +769,12 @@ async fn bad_configuration_is_a_clear_error_before_anything_is_created() {
     assert_eq!(scene.cluster.count("create job"), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_host_that_shuts_down_deletes_active_jobs_unless_they_are_to_stay() {
+in_both_modes!(a_host_that_shuts_down_deletes_active_jobs_unless_they_are_to_stay);
+async fn a_host_that_shuts_down_deletes_active_jobs_unless_they_are_to_stay(mode: Mode) {
     for (config, stays) in
         [(json!({}), false), (json!({"hostShutdown": "leave"}), true), (json!({"retainJobs": true}), true)]
     {
-        let scene = Arc::new(Scene::new().script(success_over(Duration::from_secs(600))).config(config));
+        let scene = Arc::new(Scene::new(mode).script(success_over(Duration::from_secs(600))).config(config));
         let running = tokio::spawn({
             let scene = scene.clone();
             async move { scene.runner.execute(&scene.request(), scene.ear.clone(), scene.cancel.clone()).await }

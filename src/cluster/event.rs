@@ -1,0 +1,184 @@
+//! The wire form of lists and watches: JSON in, typed objects out. One object that cannot be read is an error
+//! of that object, never of what is around it.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{ApiError, ApiErrorKind, WatchKind};
+
+/// A kind of object that can be watched.
+pub(super) trait Watchable: DeserializeOwned + Send + Sync + 'static {
+    /// Its name for requests.
+    const KIND: WatchKind;
+
+    fn meta(&self) -> &ObjectMeta;
+
+    /// The name of the Job that an object in JSON belongs to, as far as it can be made out.
+    fn job_of_json(object: &Value) -> Option<&str>;
+}
+
+impl Watchable for Job {
+    const KIND: WatchKind = WatchKind::Jobs;
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn job_of_json(object: &Value) -> Option<&str> {
+        object["metadata"]["name"].as_str()
+    }
+}
+
+impl Watchable for Pod {
+    const KIND: WatchKind = WatchKind::Pods;
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn job_of_json(object: &Value) -> Option<&str> {
+        let meta = &object["metadata"];
+        let owners = meta["ownerReferences"].as_array().into_iter().flatten();
+        owners
+            .filter(|owner| owner["kind"] == "Job")
+            .find_map(|owner| owner["name"].as_str())
+            .or_else(|| meta["labels"]["job-name"].as_str())
+    }
+}
+
+/// Name and, where it is known, UID of the Job that a pod belongs to.
+pub(super) fn job_of_pod(pod: &Pod) -> Option<(&str, Option<&str>)> {
+    let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Job");
+    match owner {
+        Some(owner) => Some((&owner.name, Some(&owner.uid))),
+        None => pod.metadata.labels.as_ref()?.get("job-name").map(|name| (name.as_str(), None)),
+    }
+}
+
+/// One event of a watch.
+pub(super) enum WatchEvent<T> {
+    /// It is there: `ADDED`, where the server may be telling what was there before.
+    Added(T),
+    /// It is there and has changed.
+    Modified(T),
+    /// It is gone; as it was last.
+    Deleted(T),
+    /// Everything up to this version has been told.
+    Bookmark(Option<String>),
+    /// The watch has failed.
+    Failed(ApiError),
+}
+
+/// An object, or a line, that cannot be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    /// The Job it belongs to, where that much could be read.
+    pub(super) job: Option<String>,
+    /// The object's own name, likewise.
+    pub(super) name: Option<String>,
+}
+
+fn object<T: Watchable>(json: Value) -> Result<T, Unreadable> {
+    T::deserialize(&json).map_err(|_| Unreadable {
+        job: T::job_of_json(&json).map(str::to_owned),
+        name: json["metadata"]["name"].as_str().map(str::to_owned),
+    })
+}
+
+/// Reads one line of a watch.
+pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
+    let mut event: Value = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
+    let json = event.get_mut("object").map(Value::take).unwrap_or_default();
+    match event["type"].as_str() {
+        Some("ADDED") => object(json).map(WatchEvent::Added),
+        Some("MODIFIED") => object(json).map(WatchEvent::Modified),
+        Some("DELETED") => object(json).map(WatchEvent::Deleted),
+        Some("BOOKMARK") => {
+            Ok(WatchEvent::Bookmark(json["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
+        }
+        Some("ERROR") => {
+            let code = json["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+            let attempt = format!("watch {}", T::KIND.resource());
+            Ok(WatchEvent::Failed(ApiError::from_answer(attempt, code, None, json.to_string().as_bytes())))
+        }
+        _ => Err(Unreadable::default()),
+    }
+}
+
+/// A list to go on watching from.
+pub(super) struct Listed<T> {
+    /// The version to watch from.
+    pub(super) version: Option<String>,
+    /// What could be read, and what could not.
+    pub(super) items: Vec<Result<T, Unreadable>>,
+}
+
+/// Reads a list.
+///
+/// # Errors
+/// When it is no list at all.
+pub(super) fn read_list<T: Watchable>(body: &[u8]) -> Result<Listed<T>, ApiError> {
+    let attempt = || format!("list {}", T::KIND.resource());
+    let bad = |text: String| ApiError::local(ApiErrorKind::Decode, attempt(), text);
+    let mut list: Value =
+        serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
+    let version = list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    match list.get_mut("items").map(Value::take).unwrap_or_default() {
+        Value::Array(items) => Ok(Listed { version, items: items.into_iter().map(object).collect() }),
+        Value::Null if version.is_some() => Ok(Listed { version, items: Vec::new() }),
+        _ => Err(bad("the answer is no list".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_object_says_whose_it_is_where_that_can_be_read() {
+        let line = |json: Value| json.to_string().into_bytes();
+        let bad = json!({"type": "MODIFIED", "object": {"metadata": {"name": "p",
+            "ownerReferences": [{"kind": "Job", "name": "j"}]}, "status": 7}});
+        let told = read_line::<Pod>(&line(bad)).err();
+        assert_eq!(told, Some(Unreadable { job: Some("j".into()), name: Some("p".into()) }));
+        let bad = json!({"type": "ADDED", "object": {"metadata": {"name": 7, "labels": "none"}}});
+        assert_eq!(read_line::<Pod>(&line(bad)).err(), Some(Unreadable::default()));
+        for broken in [&b"{\"type\":\"ADDED\",\"obj"[..], b"[]", b"7", b"{\"kind\":\"JobList\"}"] {
+            assert_eq!(read_line::<Job>(broken).err(), Some(Unreadable::default()));
+        }
+    }
+
+    #[test]
+    fn an_error_event_is_a_typed_error() {
+        let line = br#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
+        let Ok(WatchEvent::Failed(error)) = read_line::<Job>(line) else { panic!("an error") };
+        assert_eq!((error.kind, error.message.as_str()), (ApiErrorKind::Expired, "too old"));
+    }
+
+    #[test]
+    fn one_bad_item_hides_no_other() {
+        let body = json!({"metadata": {"resourceVersion": "9"}, "items": [
+            {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": "x"}, {"metadata": {"name": "c"}},
+        ]});
+        let list = read_list::<Job>(body.to_string().as_bytes()).expect("a list");
+        assert_eq!(list.version.as_deref(), Some("9"));
+        let names: Vec<_> = list
+            .items
+            .iter()
+            .map(|item| match item {
+                Ok(job) => Ok(job.metadata.name.as_deref()),
+                Err(bad) => Err(bad.name.as_deref()),
+            })
+            .collect();
+        assert_eq!(names, [Ok(Some("a")), Err(Some("b")), Ok(Some("c"))]);
+        assert!(read_list::<Job>(b"{\"kind\":\"Status\"}").is_err());
+        for broken in [&b"<html>"[..], b"[]", b"7", b"{\"items\":7}"] {
+            assert!(read_list::<Job>(broken).is_err());
+        }
+    }
+}
