@@ -216,7 +216,9 @@ describe('a run that fails', () => {
       propagationPolicy: 'Background',
     });
     const result = await running;
-    expect(result.errorCode).toBe('k8s_job_deleted_externally');
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: 143 });
+    expect(result.errorMessage).toContain('detected_via=watch-deleted');
+    expect(result.errorMessage).toContain('pod_disruption=the pod was deleted by an unknown API client');
     expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=paperclip`);
   });
 
