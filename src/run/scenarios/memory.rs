@@ -69,6 +69,8 @@ impl Default for Script {
 /// What goes wrong with a request.
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
+    /// Nothing, this time.
+    Pass,
     /// It is answered like this.
     Answer(u16, &'static str),
     /// It is carried out, and the answer is lost.
@@ -223,7 +225,7 @@ impl Memory {
             state.faults.get_mut(request).and_then(VecDeque::pop_front)
         };
         match fault {
-            None => Ok(false),
+            None | Some(Fault::Pass) => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
             Some(Fault::Answer(code, message)) => {
                 let body = json!({"kind": "Status", "message": message}).to_string();

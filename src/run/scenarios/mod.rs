@@ -1,5 +1,25 @@
 //! Whole runs in memory, under a paused clock.
 
+/// Plays a scene where the service account may watch, and once more where it may not.
+macro_rules! in_both_modes {
+    ($scene:ident) => {
+        mod $scene {
+            use super::Mode;
+
+            #[tokio::test(start_paused = true)]
+            async fn watched() {
+                super::$scene(Mode::Watched).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn polled() {
+                super::$scene(Mode::Polled).await;
+            }
+        }
+    };
+}
+
+mod lines;
 mod memory;
 mod watching;
 
@@ -100,25 +120,6 @@ impl Host for Ear {
 enum Mode {
     Watched,
     Polled,
-}
-
-/// Plays a scene where the service account may watch, and once more where it may not.
-macro_rules! in_both_modes {
-    ($scene:ident) => {
-        mod $scene {
-            use super::Mode;
-
-            #[tokio::test(start_paused = true)]
-            async fn watched() {
-                super::$scene(Mode::Watched).await;
-            }
-
-            #[tokio::test(start_paused = true)]
-            async fn polled() {
-                super::$scene(Mode::Polled).await;
-            }
-        }
-    };
 }
 
 /// One scene: a cluster, a host, a request.
