@@ -2,7 +2,6 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { startVitest } from 'vitest/node';
 
 import { Problem, buildAddon, checkPrerequisites, installDependencies, main, root, run, step } from '../scripts/lib.mjs';
 import { existingPackage } from './plugin.mjs';
@@ -23,6 +22,7 @@ await main(async () => {
   if (build) await buildAddon();
   const adapterUtils = await installAdapterUtils(version);
   step(`The tests of ${VERSION} with adapter-utils ${version}`);
+  const { startVitest } = await import('vitest/node'); // installed by now
   const vitest = await startVitest(
     'test',
     [],
