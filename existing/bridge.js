@@ -1,9 +1,8 @@
 // Kubernetes and the control plane on loopback, answered from what a test has put in their place: the client
 // methods of a mocked `k8s-client` module and the global `fetch`.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 
@@ -58,8 +57,7 @@ export async function openCall(k8s, kubeconfigPath) {
 }
 
 async function start() {
-  const dir = mkdtempSync(path.join(tmpdir(), 'existing-bridge-'));
-  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  const dir = mkdtempSync(path.join(process.env.EXISTING_BRIDGE_DIR, 'worker-'));
   const { key, cert } = selfSigned();
   const listening = (server) =>
     new Promise((resolve) => {

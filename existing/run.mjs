@@ -1,8 +1,8 @@
 // npm run test:existing -- DIR: the unchanged tests of the existing package 0.1.49, against this binding.
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { startVitest } from 'vitest/node';
 
 import { Problem, buildAddon, checkPrerequisites, installDependencies, main, root, run, step } from '../scripts/lib.mjs';
 import { existingPackage } from './plugin.mjs';
@@ -23,6 +23,9 @@ await main(async () => {
   if (build) await buildAddon();
   const adapterUtils = await installAdapterUtils(version);
   step(`The tests of ${VERSION} with adapter-utils ${version}`);
+  // The worker processes inherit it, and are ended too abruptly to tidy up.
+  process.env.EXISTING_BRIDGE_DIR = mkdtempSync(path.join(tmpdir(), 'existing-bridge-'));
+  const { startVitest } = await import('vitest/node'); // installed by now
   const vitest = await startVitest(
     'test',
     [],
@@ -47,6 +50,7 @@ await main(async () => {
   );
   const failed = report(vitest, pattern);
   await vitest.close();
+  rmSync(process.env.EXISTING_BRIDGE_DIR, { recursive: true, force: true });
   return failed;
 });
 
