@@ -26,11 +26,17 @@ export declare class LogLineDedupFilter {
  * left alone for the next host to attach to.
  */
 export declare class RunControl {
-  /** A hold on a run that has not started. */
-  constructor()
+  /**
+   * A hold on a run that has not started. With an agent's id it is also a place in the queue of that agent's
+   * runs, from this call on: they start one after the other.
+   */
+  constructor(agentId?: string | undefined | null)
   /** Cancels the run: its Job is deleted, and the run resolves when the pod is gone. */
   cancel(): void
-  /** To be called after the run has settled: keeps this object alive until then. */
+  /**
+   * To be called after the run has settled: keeps this object alive until then, and gives up the place in the
+   * queue of a run that never started.
+   */
   release(): void
 }
 

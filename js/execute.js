@@ -29,7 +29,8 @@ export function createExecute({ hostEnv = () => process.env } = {}) {
  * @param {NodeJS.ProcessEnv} hostEnv
  */
 async function runOnce(ctx, hostEnv) {
-  const control = new binding.RunControl();
+  // Made at once: the runs of an agent start in the order of these calls.
+  const control = new binding.RunControl(typeof ctx.agent?.id === 'string' ? ctx.agent.id : undefined);
   const abort = () => control.cancel();
   // Hosts of the same major line differ in what they pass: all of these may be absent.
   const { signal, onCancellationReady } =

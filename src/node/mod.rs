@@ -10,7 +10,7 @@ mod helpers;
 mod host;
 mod status;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
 use napi::threadsafe_function::ThreadsafeFunction;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::client::KubeClusters;
-use crate::run::Runner;
+use crate::run::{Runner, Turn};
 
 /// A callback that resolves to the text of its error, if any. Weak: it does not hold the process open.
 type HostFunction<Args> = ThreadsafeFunction<
@@ -67,15 +67,17 @@ fn runner() -> &'static Runner<KubeClusters> {
 pub struct RunControl {
     cancel: CancellationToken,
     gone: CancellationToken,
+    turn: Mutex<Option<Turn>>,
 }
 
 #[napi]
 impl RunControl {
-    /// A hold on a run that has not started.
+    /// A hold on a run that has not started. With an agent's id it is also a place in the queue of that agent's
+    /// runs, from this call on: they start one after the other.
     #[napi(constructor)]
-    #[allow(clippy::new_without_default)] // JavaScript has no use for a default
-    pub fn new() -> Self {
-        Self { cancel: CancellationToken::new(), gone: CancellationToken::new() }
+    pub fn new(agent_id: Option<String>) -> Self {
+        let turn = agent_id.map(|agent| runner().queue(&agent));
+        Self { cancel: CancellationToken::new(), gone: CancellationToken::new(), turn: Mutex::new(turn) }
     }
 
     /// Cancels the run: its Job is deleted, and the run resolves when the pod is gone.
@@ -84,12 +86,19 @@ impl RunControl {
         self.cancel.cancel();
     }
 
-    /// To be called after the run has settled: keeps this object alive until then.
+    /// To be called after the run has settled: keeps this object alive until then, and gives up the place in the
+    /// queue of a run that never started.
     #[napi]
-    pub fn release(&self) {}
+    pub fn release(&self) {
+        self.take_turn();
+    }
 }
 
 impl RunControl {
+    fn take_turn(&self) -> Option<Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Resolves when the host cancels or goes away.
     fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         let (cancel, gone) = (self.cancel.clone(), self.gone.clone());
@@ -124,10 +133,11 @@ pub fn execute<'env>(
 ) -> napi::Result<PromiseRaw<'env, Value>> {
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
+    let turn = control.take_turn();
     let host = Arc::new(host::NodeHost { log, meta, prepare, bundle });
     env.spawn_future(on_own_runtime(async move {
         tokio::select! {
-            outcome = runner().execute(&request, host, cancel) => {
+            outcome = runner().execute(&request, host, cancel, turn) => {
                 outcome.map(|outcome| outcome.to_json()).map_err(|error| error.to_string())
             }
             () = gone.cancelled() => Err("the environment of this run is gone".to_owned()),

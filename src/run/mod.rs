@@ -40,6 +40,7 @@ use bundle::{BundleOrder, Bundled};
 
 pub use active::ActiveJob;
 pub use exported::LogOrder;
+pub use lock::Turn;
 pub use log::Channel;
 pub(crate) use log::Log;
 
@@ -130,6 +131,11 @@ impl<K: Clusters> Runner<K> {
         self.active.delete_all().await
     }
 
+    /// A place in the queue of an agent's runs: they start one after the other, in the order of these calls.
+    pub fn queue(&self, agent_id: &str) -> Turn {
+        self.locks.queue(agent_id)
+    }
+
     /// The Jobs of all runs that are under way.
     pub fn active_jobs(&self) -> Vec<ActiveJob> {
         self.active.list()
@@ -137,7 +143,8 @@ impl<K: Clusters> Runner<K> {
 
     /// One run, from the request to the result.
     ///
-    /// `cancel` is the host's abort signal. All that the run tells goes through `host`; nothing reaches it after
+    /// `turn` is the run's place among those of its agent, from [`Runner::queue`]; without one it queues when it
+    /// gets there. `cancel` is the host's abort signal. All that the run tells goes through `host`; nothing reaches it after
     /// this has resolved.
     ///
     /// # Errors
@@ -147,11 +154,12 @@ impl<K: Clusters> Runner<K> {
         request_json: &str,
         host: Arc<H>,
         cancel: CancellationToken,
+        turn: Option<Turn>,
     ) -> Result<Outcome, RunError> {
         let (log, pump) = Log::open(host.clone());
         let life = async move {
             match Request::parse(request_json) {
-                Ok(request) => self.life(Arc::new(request), host, log, cancel).await,
+                Ok(request) => self.life(Arc::new(request), host, log, cancel, turn).await,
                 Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
             }
         };
@@ -165,6 +173,7 @@ impl<K: Clusters> Runner<K> {
         host: Arc<H>,
         log: Log,
         cancel: CancellationToken,
+        turn: Option<Turn>,
     ) -> Result<Outcome, RunError> {
         if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
             log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
@@ -181,7 +190,7 @@ impl<K: Clusters> Runner<K> {
 
         // Whatever is created from here on is on this list, and cleaned up on every way out.
         let owned = cleanup::Owned::default();
-        let stages = self.stages(&request, &host, &log, &cancel, &agent_label, &owned);
+        let stages = self.stages(&request, &host, &log, &cancel, &agent_label, &owned, turn);
         let ended = AssertUnwindSafe(stages).catch_unwind().await;
         cleanup::clean_up(&owned, &request.config, &log).await;
         self.active.remove(&owned);
@@ -199,6 +208,7 @@ impl<K: Clusters> Runner<K> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // what a run is made of, handed on once
     async fn stages<H: Host>(
         &self,
         request: &Arc<Request>,
@@ -207,13 +217,15 @@ impl<K: Clusters> Runner<K> {
         cancel: &CancellationToken,
         agent_label: &str,
         owned: &cleanup::Owned<K::Cluster>,
+        turn: Option<Turn>,
     ) -> Result<Ended, RunError> {
-        let held = self.locks.acquire(&request.agent.id).await;
+        let mut turn = turn.unwrap_or_else(|| self.locks.queue(&request.agent.id));
+        turn.come().await;
         let started = match self.start(request, host, log, agent_label, owned).await? {
             Started::Early(outcome) => return Ok(Ended::Early(outcome)),
             Started::Job(started) => started,
         };
-        drop(held);
+        drop(turn);
         self.active.add(owned, request);
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());

@@ -36,7 +36,7 @@ async fn the_ordinary_steps(mode: Mode) {
 async fn a_host_without_the_address_of_its_own_api_cannot_be_asked() {
     let scene = Scene::new(Mode::Watched).script(success_over(Duration::from_secs(40)));
     let request = scene.request().replace("PAPERCLIP_API_URL", "SOMETHING_ELSE");
-    scene.runner.execute(&request, scene.ear.clone(), scene.cancel.clone()).await.expect("resolves");
+    scene.runner.execute(&request, scene.ear.clone(), scene.cancel.clone(), None).await.expect("resolves");
     has_line(&scene.ear.err(), "[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled");
 }
 

@@ -198,7 +198,7 @@ impl Scene {
     async fn timed_run(&self) -> Result<(Value, Duration), RunError> {
         let began = Instant::now();
         let request = self.request();
-        let run = self.runner.execute(&request, self.ear.clone(), self.cancel.clone());
+        let run = self.runner.execute(&request, self.ear.clone(), self.cancel.clone(), None);
         let outcome = tokio::time::timeout(Duration::from_secs(24 * 3600), run).await.expect("the run ends");
         let took = began.elapsed();
         assert!(self.runner.active_jobs().is_empty(), "no Job stays on the list of active ones");
@@ -778,7 +778,9 @@ async fn a_host_that_shuts_down_deletes_active_jobs_unless_they_are_to_stay(mode
         let scene = Arc::new(Scene::new(mode).script(success_over(Duration::from_secs(600))).config(config));
         let running = tokio::spawn({
             let scene = scene.clone();
-            async move { scene.runner.execute(&scene.request(), scene.ear.clone(), scene.cancel.clone()).await }
+            async move {
+                scene.runner.execute(&scene.request(), scene.ear.clone(), scene.cancel.clone(), None).await
+            }
         });
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(scene.runner.active_jobs().len(), 1);

@@ -65,7 +65,7 @@ async fn fifty_runs_share_two_watches() {
         let request = scene.request_of(&format!("agent-{n}"));
         let (runner, ear) = (scene.runner.clone(), Arc::new(Ear::default()));
         async move {
-            let outcome = runner.execute(&request, ear.clone(), CancellationToken::new()).await;
+            let outcome = runner.execute(&request, ear.clone(), CancellationToken::new(), None).await;
             (outcome.expect("resolves").to_json(), ear.agent_lines())
         }
     });
@@ -194,7 +194,7 @@ async fn a_refusal_is_told_once_and_tried_again_after_a_while() {
     for n in 1..=3 {
         scene.cluster.script(success_over(Duration::from_secs(5)));
         let request = scene.request();
-        let outcome = scene.runner.execute(&request, scene.ear.clone(), scene.cancel.clone()).await;
+        let outcome = scene.runner.execute(&request, scene.ear.clone(), scene.cancel.clone(), None).await;
         assert_eq!(outcome.expect("resolves").to_json()["errorMessage"], Value::Null);
         assert_eq!((refusals(), asked()), (1, 1), "run {n}");
     }
