@@ -225,3 +225,38 @@ async fn an_onlog_that_rejects_is_told_in_full() {
         "[paperclip] Warning: onLog failed: disk full — the run goes on, this is said once",
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_down_for_a_minute_and_then_has_no_job_is_its_own_detection_path() {
+    let mut script = success_over(Duration::from_secs(3600));
+    script.lines.clear();
+    script.job_deleted_at = Some(Duration::from_secs(62));
+    let scene = Scene::new(Mode::Polled).script(script);
+    // One read every two seconds for a minute; the one after that is answered.
+    scene.cluster.fault("get job", vec![Fault::Answer(500, "etcd is gone"); 31]);
+    let result = scene.run().await;
+    assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(
+        message.contains(&format!("[detected_via=recheck-poll-404, job={JOB}, ns=paperclip, ")),
+        "{message}"
+    );
+    assert!(message.contains("completion_polls=0, last_job_conditions=none_observed"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_loss_is_found_by_the_last_look_of_the_grace_period_says_so() {
+    let mut script = success_over(Duration::from_secs(3600));
+    script.lines.truncate(2);
+    script.job_deleted_at = Some(Duration::from_secs(9));
+    let scene = Scene::new(Mode::Polled).script(script);
+    let cluster = scene.cluster.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(8_500)).await;
+        // The reads at 10, 12, … 38 s; the pod is seen to be gone at 9 s.
+        cluster.fault("get job", vec![Fault::Answer(500, "etcd is gone"); 15]);
+    });
+    let result = scene.run().await;
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("[detected_via=grace-period-verify-404, "), "{message}");
+}
