@@ -315,13 +315,13 @@ async fn volumes_and_environment() {
     main["envFrom"] = json!([{"prefix": "E_", "secretRef": {"name": "s"}}]);
     main["env"] = json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['job-name']"}}},
         {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "x"}}}]);
-    main["workingDir"] = json!("/work/place");
+    main["workingDir"] = json!("/some/place");
     c.post(JOBS, j).await;
     c.until(&format!("{JOBS}/j"), |v| has(v, "Complete")).await;
     let log = c.get(&format!("{}/log", c.pod_path("j").await)).await;
     let lines: Vec<&str> = log.as_str().expect("text").lines().collect();
     assert_eq!(lines[..4], ["secret-amap-xsecret-apaperclip", "400", "secret-a", "secret-b j map-x"]);
-    assert!(lines[4].ends_with("/work/place") && lines[4].starts_with(&*cluster.dir.to_string_lossy()));
+    assert!(lines[4].ends_with("/some/place") && lines[4].starts_with(&*cluster.dir.to_string_lossy()));
     assert_eq!(lines[5], "sub");
     assert!(cluster.claim_dir("paperclip", "paperclip-data").join("deep").is_dir());
     cluster.shutdown().await;
