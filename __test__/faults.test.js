@@ -100,16 +100,18 @@ const table = {
     }],
     ['whose answer is lost makes one Job', {
       proxied: true,
-      at: [{
-        when: async ({ cluster, proxy }) => {
-          proxy.hold = true;
-          return (await leftovers(cluster)).some((name) => !name.endsWith('-prompt'));
+      // Late enough that its answer is held back.
+      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1 })],
+      at: [
+        after('Created prompt Secret', ({ proxy }) => { proxy.hold = true; }),
+        {
+          when: ({ job }) => job(),
+          act: ({ proxy }) => {
+            proxy.cut();
+            proxy.hold = false;
+          },
         },
-        act: ({ proxy }) => {
-          proxy.hold = false;
-          proxy.cut();
-        },
-      }],
+      ],
       also: async ({ cluster }) => {
         const { requests } = await cluster.get('/simulator/requests');
         const answers = requests.filter(({ verb, resource }) => verb === 'create' && resource === 'jobs').map((r) => r.status);
@@ -143,7 +145,7 @@ const table = {
   ],
 
   'the log': [
-    ['ends early every two lines', { faults: [onLog({ cut: { afterLines: 2 } })] }],
+    ['ends early every two lines', { faults: [onLog({ cut: { afterLines: 2 } }, { times: 2 })] }],
     ['is reset every two lines', { faults: [onLog({ cut: { afterLines: 2, reset: true } }, { times: 6 })] }],
     ['is reset in the middle of a line', { faults: [onLog({ cut: { afterBytes: 700, reset: true } }, { times: 4 })] }],
     ['answers with an error text', {
@@ -176,8 +178,8 @@ const table = {
     ['is called done two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
     ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
     ['is deleted before its pod is scheduled', {
-      settings: { unschedulable: true },
-      at: [after('Waiting for pod', deleteJob)],
+      settings: { schedulingDelayMs: 3_000 },
+      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
       result: {},
       message: /./,
       ticks: false,
@@ -239,7 +241,7 @@ const table = {
     ['has an image that cannot be pulled', {
       settings: { unpullable: ['*'] },
       result: unscheduled,
-      message: /^Pod scheduling failed: Image pull failed for "[^"]+": /,
+      message: /^Pod scheduling failed: .*pull/,
       ticks: false,
     }],
     ['takes its time to be scheduled, pulled and started', {
@@ -258,9 +260,7 @@ const table = {
     ['without clusters', { kubeconfig: () => 'apiVersion: v1\nkind: Config\n', rejects: /./ }],
     ['with a token that nobody knows', {
       kubeconfig: ({ config }) => config({ token: 'nobody' }),
-      result: {},
-      message: /401|Unauthorized/,
-      ticks: false,
+      rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
     }],
     ['with an exec plugin', { kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token) }) }],
     ['with a proxy that NO_PROXY makes unused', { kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }) }],
@@ -401,6 +401,7 @@ async function play(row) {
       }
     })();
     const [result] = await Promise.all([running.finally(() => { over = true; }), steps]);
+    if (process.env.FAULTS_SHOW) console.log(row.title, '→', result.errorCode, '|', result.exitCode, '|', result.errorMessage, s.told.stderr);
     expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
     if (row.message) expect(result.errorMessage).toMatch(row.message);
     if (row.warning) expect(s.told.stderr).toMatch(row.warning);
@@ -413,7 +414,6 @@ async function play(row) {
       expect(await leftovers({ ...s.cluster, namespace: s.namespace })).toHaveLength(row.left ?? 0);
     }
     await row.also?.({ ...s, result });
-    if (process.env.FAULTS_SHOW) console.log(row.title, '→', result.errorCode, '|', result.exitCode, '|', result.errorMessage);
   } finally {
     s.proxy?.close();
     await s.cluster.stop();
@@ -437,5 +437,5 @@ afterAll(async () => {
 const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, { ...row, title: `${what} ${how}` }]));
 
 describe.concurrent('a run is what it must be when', () => {
-  it.each(rows)('%s', (_title, row) => play(row));
+  it.each(rows)('%s', { timeout: 150_000 }, (_title, row) => play(row));
 });
