@@ -219,11 +219,6 @@ const table = {
       left: undefined,
       also: ({ cluster }) => eventually(async () => (await leftovers(cluster)).length === 0),
     }],
-    ['goes by its time to live before it is looked at', {
-      settings: { jobConditionLagMs: 0 },
-      config: { ttlSecondsAfterFinished: 1 },
-      faults: [onWatch({ stall: { afterLines: 0 } })],
-    }],
     ['is deleted with its namespace', {
       namespace: 'agents',
       at: [tick3(({ cluster }) => cluster.delete('/api/v1/namespaces/agents'))],
@@ -416,7 +411,6 @@ async function play(row) {
       }
     })();
     const [result] = await Promise.all([running.finally(() => { over = true; }), steps]);
-    if (process.env.FAULTS_SHOW) console.log(row.title, '→', result.errorCode, '|', result.exitCode, '|', result.errorMessage, s.told.stderr);
     expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
     if (row.message) expect(result.errorMessage).toMatch(row.message);
     if (row.warning) expect(s.told.stderr).toMatch(row.warning);
@@ -449,7 +443,7 @@ afterAll(async () => {
   await elsewhere.stop();
 });
 
-const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, { ...row, title: `${what} ${how}` }]));
+const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, row]));
 
 describe.concurrent('a run is what it must be when', () => {
   it.each(rows)('%s', { timeout: 90_000 }, (_title, row) => play(row));
