@@ -5,6 +5,8 @@ export default defineConfig({
     include: ['__test__/**/*.test.{js,ts}'],
     environment: 'node',
     testTimeout: 60_000,
+    // Only tests that wait most of the time run side by side.
+    maxConcurrency: 10,
     hookTimeout: 120_000,
   },
 });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ApiError;
+use super::{ApiError, ApiErrorKind};
 
 /// The pauses between attempts: doubling from `first` to `most`, each shortened by a random part of up to a
 /// half, so that many runs that failed together do not come back together.
@@ -49,7 +49,8 @@ fn unit_random() -> f64 {
 }
 
 /// Repeats a read while it fails in a way that may pass, for at most `budget` from now. The last error is
-/// returned. Only for requests that may be sent twice.
+/// returned. Only for requests that may be sent twice. One 401 may pass, too: a token that has expired is renewed
+/// before the next request.
 ///
 /// # Errors
 /// The first error that will not pass, or the last one within the budget.
@@ -59,10 +60,15 @@ where
 {
     let deadline = Instant::now() + budget;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut unauthorized = false;
     loop {
         let error = match attempt().await {
             Ok(value) => return Ok(value),
             Err(error) if error.is_transient() => error,
+            Err(error) if error.kind == ApiErrorKind::Unauthorized && !unauthorized => {
+                unauthorized = true;
+                error
+            }
             Err(error) => return Err(error),
         };
         let pause = backoff.pause(error.retry_after);

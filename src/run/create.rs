@@ -115,10 +115,7 @@ async fn create_job<C: Cluster>(
     namespace: &str,
     job: &Job,
 ) -> Result<Job, ApiError> {
-    let mut backoff = crate::cluster::retry::Backoff::new(
-        std::time::Duration::from_millis(250),
-        std::time::Duration::from_secs(2),
-    );
+    let mut backoff = create_backoff();
     let mut attempt = 1;
     loop {
         let error = match cluster.create_job(namespace, job).await {
@@ -153,7 +150,29 @@ async fn create_secret<C: Cluster>(
 ) -> Result<(), ApiError> {
     let object = manifest::prompt_secret_object(secret, request.run_label().as_deref(), job_name);
     owned.own_secret(cluster.clone(), secret.namespace.clone(), secret.name.clone());
-    cluster.create_secret(&secret.namespace, &object).await
+    let mut backoff = create_backoff();
+    let mut attempt = 1;
+    loop {
+        let Err(error) = cluster.create_secret(&secret.namespace, &object).await else {
+            return Ok(());
+        };
+        // Its name follows from agent and run, too: what is there after a failure is what that attempt created.
+        if error.kind == ApiErrorKind::AlreadyExists && attempt > 1 {
+            return Ok(());
+        }
+        if !error.is_transient() || attempt == CREATE_ATTEMPTS {
+            return Err(error);
+        }
+        attempt += 1;
+        tokio::time::sleep(backoff.pause(error.retry_after)).await;
+    }
+}
+
+fn create_backoff() -> crate::cluster::retry::Backoff {
+    crate::cluster::retry::Backoff::new(
+        std::time::Duration::from_millis(250),
+        std::time::Duration::from_secs(2),
+    )
 }
 
 fn meta(request: &Request, prepared: &Prepared, manifest: &Manifest) -> serde_json::Value {

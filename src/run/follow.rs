@@ -17,7 +17,7 @@ use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Sight;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
-use crate::stream::{LineSplitter, Resume, Tally, Verdict};
+use crate::stream::{LineSplitter, Resume, Tally, Verdict, split_stamp};
 
 /// The agent's container.
 pub(super) const CONTAINER: &str = "claude";
@@ -119,6 +119,8 @@ pub(super) struct Follower<C> {
     full: VecDeque<String>,
     /// The last body ended in the middle of a line.
     unfinished: bool,
+    /// The last line of the body was not the container's.
+    noise: bool,
 }
 
 impl<C: Cluster> Follower<C> {
@@ -140,6 +142,7 @@ impl<C: Cluster> Follower<C> {
             chunk: String::new(),
             full: VecDeque::new(),
             unfinished: false,
+            noise: false,
         }
     }
 
@@ -176,7 +179,7 @@ impl<C: Cluster> Follower<C> {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
             };
-            if !matches!(ended, BodyEnd::Clean) {
+            if !matches!(ended, BodyEnd::Clean | BodyEnd::Noise) {
                 self.progress.now(Doing::CutOff);
             }
             if self.is_over(ended).await {
@@ -209,6 +212,10 @@ impl<C: Cluster> Follower<C> {
                     return Ok(());
                 }
                 BodyEnd::Broken(error) | BodyEnd::Refused(error) => return Err(error),
+                BodyEnd::Noise => {
+                    let message = "the answer is no log";
+                    return Err(ApiError::local(ApiErrorKind::Server, "read the log", message));
+                }
                 BodyEnd::Silent => return Ok(()),
                 // Once at most: the next body is asked from the log's beginning.
                 BodyEnd::Reread => body = self.open(false).await?,
@@ -233,6 +240,7 @@ impl<C: Cluster> Follower<C> {
     async fn read(&mut self, mut body: LogBody) -> BodyEnd {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
+        self.noise = false;
         let end = loop {
             let next = tokio::time::timeout(timing::LOG_IDLE_LIMIT, body.next()).await;
             let bytes = match next {
@@ -254,15 +262,24 @@ impl<C: Cluster> Follower<C> {
         let partial = splitter.take_partial();
         self.unfinished = partial.is_some();
         if let Some(partial) = partial {
+            self.noise = split_stamp(&partial).is_none();
             self.take(&partial, false);
         }
         self.resume.end_body();
-        end
+        match end {
+            // The container cannot have said that last, so there may be more; a result is enough, though.
+            BodyEnd::Clean if self.noise && !self.tally.has_result() => BodyEnd::Noise,
+            end => end,
+        }
     }
 
     /// One line of a body. Returns true when the body must be read again from earlier.
     fn take(&mut self, raw: &[u8], complete: bool) -> bool {
-        let (gap, line) = match self.resume.line(raw, complete) {
+        let verdict = self.resume.line(raw, complete);
+        if complete {
+            self.noise = matches!(verdict, Verdict::Noise(_));
+        }
+        let (gap, line) = match verdict {
             Verdict::Deliver(line) => (false, line),
             Verdict::Gap(line) => (true, line),
             Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) => return false,
@@ -315,7 +332,7 @@ impl<C: Cluster> Follower<C> {
                 // The watch tells when the container ends; for a moment it is believed to be up to date.
                 BodyEnd::Clean if watched && Instant::now() < patience => {}
                 // Cut in mid-run: the log is opened again, and that shows whether the pod is still there.
-                BodyEnd::Broken(_) | BodyEnd::Silent | BodyEnd::Reread if watched => {}
+                BodyEnd::Broken(_) | BodyEnd::Noise | BodyEnd::Silent | BodyEnd::Reread if watched => {}
                 _ => self.look().await,
             }
             let life = changes.borrow_and_update().clone();
@@ -399,6 +416,8 @@ pub(super) async fn watch_life<C: Cluster>(
 enum BodyEnd {
     /// The server closed it.
     Clean,
+    /// The server closed it after a line that is not the container's: an error text instead of the log.
+    Noise,
     /// The connection broke.
     Broken(ApiError),
     /// Nothing came for [`timing::LOG_IDLE_LIMIT`].

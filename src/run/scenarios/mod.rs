@@ -694,6 +694,18 @@ async fn a_refused_prompt_secret_ends_the_run_before_its_job(mode: Mode) {
     assert!(scene.cluster.left().is_empty());
 }
 
+in_both_modes!(a_prompt_secret_whose_creation_fails_for_a_moment_is_created);
+async fn a_prompt_secret_whose_creation_fails_for_a_moment_is_created(mode: Mode) {
+    let prompt = "x".repeat(120 * 1024);
+    let ear = Ear { secret_prompt: Some(prompt), ..Ear::default() };
+    let scene = Scene::new(mode).script(success_over(Duration::from_secs(10))).ear(ear);
+    scene.cluster.fault("create secret", [Fault::Answer(503, "down"), Fault::Answer(429, "later")]);
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert_eq!(scene.cluster.count("create secret"), 3);
+    assert!(scene.cluster.left().is_empty());
+}
+
 in_both_modes!(a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted);
 async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted(mode: Mode) {
     let scene = Scene::new(mode);

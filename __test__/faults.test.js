@@ -1,0 +1,450 @@
+// Faults, one a row: what goes wrong in the cluster or in the host, and what of the run must be right all the same.
+// Every row has an embedded cluster of its own, so that no row meets another's faults.
+//
+// Left to the scenarios in memory, whose clock is paused (src/run/scenarios): what takes minutes, such as a log that
+// is half-open while its container runs on (90 s) or an API that is away for longer than a run waits for it (60 s).
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer, connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { createServerAdapter } from '../index.js';
+import { startCluster } from '../simulator/cluster.mjs';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+
+const adapter = createServerAdapter();
+const RUNNER = 'system:serviceaccount:paperclip:runner';
+const ok = { exitCode: 0, signal: null, timedOut: false, errorMessage: null };
+const deleted = { errorCode: 'k8s_job_deleted_externally', timedOut: false };
+const ended = (exitCode) => ({ errorCode: 'claude_truncated', timedOut: false, exitCode });
+const unscheduled = { errorCode: 'k8s_pod_schedule_failed' };
+
+/** A fault for requests of the run; `rest` says which, how often and when. */
+function fault(verb, action, { resource, subresource, ...rest } = {}) {
+  const match = { user: RUNNER, ...(verb && { verb }), ...(resource && { resource }), ...(subresource !== undefined && { subresource }) };
+  return { match, action, ...rest };
+}
+const status = (code, more) => ({ status: { code, ...more } });
+const onLog = (action, rest) => fault('get', action, { resource: 'pods/log', ...rest });
+const onWatch = (action, rest) => fault('watch', action, rest);
+
+/** The same answer to the first requests of every kind that a run sends before, while and after its Job runs. */
+function everywhere(answer, times) {
+  return [
+    fault('get', answer, { resource: 'pods', subresource: '', times }),
+    fault('list', answer, { resource: 'jobs', times }),
+    fault('create', answer, { resource: 'jobs', times }),
+    onWatch(answer, { times: 2 * times }),
+    onLog(answer, { times }),
+    fault('delete', answer, { resource: 'jobs', times }),
+    fault('delete', answer, { resource: 'secrets', times }),
+  ];
+}
+
+/** When the log has told this much. */
+const after = (text, act) => ({ when: ({ told }) => told.stdout.includes(text), act });
+const tick3 = (act) => after('tick 3 of', act);
+const toPod = (action, body) => async ({ cluster, pod }) =>
+  cluster.post(`/simulator/pods/paperclip/${(await pod()).metadata.name}/${action}`, body);
+const deleteJob = async ({ cluster, job }) => {
+  const { name, namespace } = (await job()).metadata;
+  await cluster.request('DELETE', `/apis/batch/v1/namespaces/${namespace}/jobs/${name}`, { propagationPolicy: 'Background' });
+};
+const setFaults = (...faults) => async ({ cluster }) => {
+  for (const one of faults) await cluster.post('/simulator/faults', one);
+};
+const restart = (downMs) => ({ cluster }) => cluster.post('/simulator/restart', { downMs });
+
+/** @type {Record<string, [string, object][]>} */
+const table = {
+  'the API server': [
+    ['is restarted in mid-run', { at: [tick3(restart(1_000))] }],
+    ['is restarted again and again', {
+      seconds: 5,
+      at: [after('tick 1 of', restart(200)), after('tick 4 of', restart(200)), after('tick 7 of', restart(200))],
+    }],
+    ['is restarted just when the run ends', { at: [after('tick 6 of', restart(1_500))] }],
+    ['resets every connection', {
+      at: [2, 3, 4, 5].map((n) => after(`tick ${n} of`, ({ cluster }) => cluster.post('/simulator/connections/reset'))),
+    }],
+    ['answers 500 to the first requests of every kind', { faults: everywhere(status(500), 2) }],
+    ['answers 503 to the first requests of every kind', { faults: everywhere(status(503), 2) }],
+    ['answers 429 and asks for a second', { faults: everywhere(status(429, { retryAfter: 1 }), 1) }],
+    ['answers 401 once to every kind of request but creations', {
+      faults: everywhere(status(401), 1).filter(({ match }) => match.verb !== 'create'),
+    }],
+    ['resets the first connection of every kind of request', { faults: everywhere({ refuse: true }, 1) }],
+    ['answers nothing but 500 for two seconds', {
+      at: [tick3(setFaults(fault(undefined, status(500), { forMs: 2_000 })))],
+    }],
+    ['refuses every connection when the run is to be cleaned up', {
+      at: [after('tick 6 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_000 })))],
+    }],
+    ['takes a second for every answer', { faults: [fault(undefined, { delayMs: 1_000 })] }],
+    ['answers a deletion never with more than 503', {
+      seconds: 1,
+      faults: [fault('delete', status(503))],
+      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503/,
+      left: 2,
+    }],
+    ['is away when the time limit passes', {
+      scenario: 'hang',
+      config: { timeoutSec: 2 },
+      at: [after('"subtype":"init"', setFaults(fault(undefined, { refuse: true }, { forMs: 3_000 })))],
+      result: { errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' },
+      ticks: false,
+    }],
+  ],
+
+  'a creation': [
+    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1 })] }],
+    ['of the prompt Secret that is answered 503 once is repeated', {
+      faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
+    }],
+    ['whose answer is lost makes one Job', {
+      proxied: true,
+      // Late enough that its answer is held back.
+      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1 })],
+      at: [
+        after('Created prompt Secret', ({ proxy }) => { proxy.hold = true; }),
+        {
+          when: ({ job }) => job(),
+          act: ({ proxy }) => {
+            proxy.cut();
+            proxy.hold = false;
+          },
+        },
+      ],
+      also: async ({ cluster }) => {
+        const { requests } = await cluster.get('/simulator/requests');
+        const answers = requests.filter(({ verb, resource }) => verb === 'create' && resource === 'jobs').map((r) => r.status);
+        expect(answers).toEqual([201, 409]);
+      },
+    }],
+    ['that the quota refuses is told', {
+      settings: { quota: { jobs: 0 } },
+      result: { errorCode: 'k8s_job_create_failed' },
+      message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: .*exceeded quota/,
+      ticks: false,
+    }],
+    ['that is forbidden is told', {
+      faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
+      result: { errorCode: 'k8s_prompt_secret_create_failed' },
+      message: /^Failed to create prompt Secret: HTTP-Code: 403 Message: no$/,
+      ticks: false,
+    }],
+    ['in a namespace that is being deleted is told', {
+      namespace: 'agents',
+      // Its Secret stays for as long as somebody holds it, and so does the namespace.
+      before: async ({ cluster }) => {
+        await cluster.post('/api/v1/namespaces/agents/secrets', {
+          apiVersion: 'v1', kind: 'Secret', metadata: { name: 'held', finalizers: ['example.org/held'] },
+        });
+        await cluster.delete('/api/v1/namespaces/agents');
+      },
+      result: { errorCode: 'k8s_prompt_secret_create_failed' },
+      message: /unable to create new content in namespace agents because it is being terminated$/,
+      ticks: false,
+    }],
+  ],
+
+  'the log': [
+    ['ends early every two lines', { faults: [onLog({ cut: { afterLines: 2 } }, { times: 2 })] }],
+    ['is reset every two lines', { faults: [onLog({ cut: { afterLines: 2, reset: true } }, { times: 6 })] }],
+    ['is reset in the middle of a line', { faults: [onLog({ cut: { afterBytes: 700, reset: true } }, { times: 4 })] }],
+    ['answers with an error text', {
+      faults: [onLog({ logText: 'unable to retrieve container logs for containerd://0a1b' }, { times: 3 })],
+      also: ({ told }) => expect(agentLines(told).join()).not.toContain('unable to retrieve'),
+    }],
+    ['comes to a standstill, and the run ends', { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] }],
+    ['is refused for two seconds', { at: [tick3(setFaults(onLog(status(503), { forMs: 2_000 })))], faults: [onLog({ cut: { afterLines: 4 } }, { times: 1 })] }],
+    ['is forbidden twice', { faults: [onLog(status(403), { times: 2 })] }],
+  ],
+
+  'a watch': [
+    ['is cut all the time', { faults: [onWatch({ cut: { afterLines: 1, reset: true } }, { times: 12 })] }],
+    ['ends all the time', { faults: [onWatch({ cut: { afterLines: 1 } }, { times: 12 })] }],
+    ['has expired', { faults: [onWatch({ expireWatch: true }, { times: 6 })] }],
+    ['cannot go on where it was cut', {
+      settings: { expiredAsStatus: true },
+      at: [tick3(async ({ cluster }) => {
+        await cluster.post('/simulator/compact');
+        await cluster.post('/simulator/connections/reset');
+      })],
+    }],
+    ['holds an object that nobody can read', { faults: [onWatch({ garbage: true }, { times: 6 })] }],
+    ['is forbidden', { faults: [onWatch(status(403))] }],
+    ['comes to a standstill', { faults: [onWatch({ stall: { afterLines: 0 } })] }],
+  ],
+
+  'the Job': [
+    ['is done at once', { settings: { jobConditionLagMs: 0 } }],
+    ['is called done two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
+    ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
+    ['is deleted before its pod is scheduled', {
+      settings: { schedulingDelayMs: 3_000 },
+      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+      result: deleted,
+      message: /detected_via=watch-deleted/,
+      ticks: false,
+    }],
+    ['is deleted while its pod starts', {
+      settings: { podStartDelayMs: 3_000 },
+      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+      result: deleted,
+      message: /detected_via=watch-deleted/,
+      ticks: false,
+    }],
+    ['is deleted in mid-run', {
+      at: [tick3(deleteJob)],
+      result: { ...deleted, exitCode: 143 },
+      message: /detected_via=watch-deleted.*the pod was deleted by an unknown API client/,
+      ticks: 3,
+    }],
+    ['is deleted after the result', {
+      scenario: 'slow-result',
+      at: [after('"type":"result"', deleteJob)],
+      result: { exitCode: 143, summary: 'All done.' },
+      ticks: false,
+    }],
+    ['is replaced by another of its name', {
+      at: [tick3(async ({ cluster, job }) => cluster.post(`/simulator/jobs/paperclip/${(await job()).metadata.name}/replace`))],
+      result: deleted,
+      message: /detected_via=(uid-changed|watch-deleted)/,
+      ticks: 3,
+      left: 1,
+    }],
+    ['is kept and goes by its time to live', {
+      config: { retainJobs: true, ttlSecondsAfterFinished: 1 },
+      left: undefined,
+      also: ({ cluster }) => eventually(async () => (await leftovers(cluster)).length === 0),
+    }],
+    ['is deleted with its namespace', {
+      namespace: 'agents',
+      at: [tick3(({ cluster }) => cluster.delete('/api/v1/namespaces/agents'))],
+      result: deleted,
+      message: /detected_via=/,
+      ticks: 3,
+    }],
+  ],
+
+  'the pod': [
+    ['is deleted', { at: [tick3(toPod('delete'))], result: ended(143), message: /; the pod was deleted by an unknown API client/, ticks: 3 }],
+    ['is evicted', { at: [tick3(toPod('evict'))], result: ended(143), message: /\[TerminationByKubelet\]: The node was low on resource/, ticks: 3 }],
+    ['is preempted', { at: [tick3(toPod('preempt'))], result: ended(143), message: /\[PreemptionByScheduler\]/, ticks: 3 }],
+    ['is driven off its node', { at: [tick3(toPod('taint'))], result: ended(143), message: /\[DeletionByTaintManager\]/, ticks: 3 }],
+    ['is lost with its node', { at: [tick3(toPod('node-lost'))], result: ended(null), message: /\[DeletionByTaintManager\]/, ticks: 3 }],
+    ['runs out of memory', { at: [tick3(toPod('oom'))], result: ended(137), message: /OOMKilled/, ticks: 3 }],
+    ['is killed', { at: [tick3(toPod('kill', { signal: 'SIGSEGV' }))], result: ended(139), message: /exit code 139/, ticks: 3 }],
+    ['cannot be scheduled', {
+      settings: { unschedulable: true },
+      result: unscheduled,
+      message: /^Pod scheduling failed: Pod unschedulable/,
+      ticks: false,
+    }],
+    ['has an image that cannot be pulled', {
+      settings: { unpullable: ['*'] },
+      result: unscheduled,
+      message: /^Pod scheduling failed: .*pull/,
+      ticks: false,
+    }],
+    ['takes its time to be scheduled, pulled and started', {
+      settings: { schedulingDelayMs: 1_500, imagePullDelayMs: 1_500, podStartDelayMs: 500 },
+    }],
+  ],
+
+  'the host': [
+    ['takes 200 ms for every chunk', { onLog: () => sleep(200) }],
+    ['rejects every chunk', { onLog: () => Promise.reject(new Error('disk full')) }],
+    ['throws at every chunk', { onLog: () => { throw new Error('disk full'); } }],
+  ],
+
+  'a kubeconfig': [
+    ['that is no YAML', { kubeconfig: () => '{"clusters": [', rejects: /kubeconfig|yaml|parse/i }],
+    ['without clusters', { kubeconfig: () => 'apiVersion: v1\nkind: Config\n', rejects: /./ }],
+    ['with a token that nobody knows', {
+      kubeconfig: ({ config }) => config({ token: 'nobody' }),
+      rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
+    }],
+    ['with an exec plugin', { kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token) }) }],
+    ['with a proxy that NO_PROXY makes unused', { kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }) }],
+    ['with a proxy', {
+      proxied: true,
+      also: ({ proxy }) => expect(proxy.tunnels).toBeGreaterThan(0),
+    }],
+  ],
+};
+
+/** An exec plugin that gives this token. */
+function plugin(cluster, token) {
+  const script = `${cluster.kubeconfig}-plugin.cjs`;
+  const credential = { apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential', status: { token } };
+  writeFileSync(script, `console.log(${JSON.stringify(JSON.stringify(credential))});\n`);
+  return {
+    apiVersion: 'client.authentication.k8s.io/v1', command: process.execPath, args: [script], interactiveMode: 'Never',
+  };
+}
+
+/** A proxy for CONNECT. While it holds, answers do not come through; `cut` resets what is open. */
+async function startProxy() {
+  const open = new Set();
+  const proxy = {
+    hold: false,
+    tunnels: 0,
+    cut() {
+      for (const socket of open) socket.resetAndDestroy();
+    },
+  };
+  const server = createServer((client) => {
+    open.add(client);
+    client.once('close', () => open.delete(client)).on('error', () => {});
+    client.once('data', (head) => {
+      const [, host, port] = /^CONNECT ([^:]+):(\d+) /.exec(head.toString());
+      const upstream = connect(Number(port), host === 'localhost' ? '127.0.0.1' : host, () => {
+        proxy.tunnels += 1;
+        client.write('HTTP/1.1 200 Connection established\r\n\r\n');
+        client.pipe(upstream);
+      });
+      upstream.on('error', () => client.destroy()).on('data', async (data) => {
+        upstream.pause();
+        while (proxy.hold && !client.destroyed) await sleep(5);
+        if (!client.destroyed) client.write(data);
+        upstream.resume();
+      });
+      upstream.once('close', () => client.destroy());
+      client.once('close', () => upstream.destroy());
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  proxy.url = `http://127.0.0.1:${server.address().port}`;
+  proxy.close = () => server.close();
+  return proxy;
+}
+
+/** A row's cluster and everything its steps may want. */
+async function scene(row) {
+  const cluster = await startCluster();
+  const token = 'runner-token';
+  await cluster.post('/simulator/tokens', { token, user: RUNNER, rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }] });
+  const proxy = row.proxied && (await startProxy());
+  const config = (user, more) =>
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [{
+        name: 'c',
+        cluster: {
+          // Only this name is not exempt from proxies.
+          server: proxy ? cluster.url.replace('127.0.0.1', 'localhost') : cluster.url,
+          'certificate-authority-data': readFileSync(cluster.caFile, 'base64'),
+          ...(proxy && { 'proxy-url': proxy.url }),
+          ...more,
+        },
+      }],
+      users: [{ name: 'u', user }],
+      contexts: [{ name: 'x', context: { cluster: 'c', user: 'u', namespace: cluster.namespace } }],
+      'current-context': 'x',
+    });
+  const kubeconfig = `${cluster.kubeconfig}-row`;
+  writeFileSync(kubeconfig, row.kubeconfig?.({ config, cluster, token }) ?? config({ token }));
+  if (row.namespace) {
+    await cluster.post('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: row.namespace } });
+    for (const kind of ['persistentvolumeclaims', 'secrets', 'serviceaccounts']) {
+      const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/${kind}`);
+      for (const { metadata, status: _, ...rest } of items) {
+        await cluster.post(`/api/v1/namespaces/${row.namespace}/${kind}`, { ...rest, metadata: { name: metadata.name } }).catch(() => {});
+      }
+    }
+  }
+  const { ctx, told } = hostRun(cluster, {
+    scenario: row.scenario ?? 'long',
+    env: { CLAUDE_STAND_IN_SECONDS: String(row.seconds ?? 3) },
+    // Large enough for a Secret.
+    config: { kubeconfig, promptTemplate: 'x'.repeat(120_000), ...(row.namespace && { namespace: row.namespace }), ...row.config },
+  });
+  const listen = ctx.onLog;
+  ctx.onLog = async (...args) => {
+    await listen(...args);
+    await row.onLog?.(...args);
+  };
+  const namespace = row.namespace ?? cluster.namespace;
+  const first = async (path) => (await cluster.get(path)).items[0];
+  return {
+    cluster,
+    proxy,
+    ctx,
+    told,
+    namespace,
+    job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs`),
+    pod: () => first(`/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`),
+  };
+}
+
+/** Ticks in the order they were told; every line is there once. */
+function ticksOf(told) {
+  const events = agentLines(told).map((line) => JSON.parse(line));
+  const uuids = events.map(({ uuid }) => uuid).filter(Boolean);
+  expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+  const ticks = agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)));
+  const unique = [...new Set(ticks)];
+  expect(unique, 'none lost, all in order').toEqual(unique.map((_, index) => index + 1));
+  return unique.length;
+}
+
+async function play(row) {
+  const s = await scene(row);
+  try {
+    await row.before?.(s);
+    if (row.settings) await s.cluster.post('/simulator/settings', row.settings);
+    await setFaults(...(row.faults ?? []))(s);
+    const running = adapter.execute(s.ctx);
+    if (row.rejects) {
+      await expect(running).rejects.toThrow(row.rejects);
+      return;
+    }
+    let over = false;
+    const steps = (async () => {
+      for (const { when, act } of row.at ?? []) {
+        await eventually(() => over || when(s), { every: 10 });
+        if (over) throw new Error('the run was over before all had happened to it');
+        await act(s);
+      }
+    })();
+    const [result] = await Promise.all([running.finally(() => { over = true; }), steps]);
+    expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
+    if (row.message) expect(result.errorMessage).toMatch(row.message);
+    if (row.warning) expect(s.told.stderr).toMatch(row.warning);
+    if (row.ticks === undefined) expect(ticksOf(s.told)).toBe((row.seconds ?? 3) * 2);
+    else if (row.ticks) expect(ticksOf(s.told)).toBeGreaterThanOrEqual(row.ticks);
+    for (const { spec, hits } of (await s.cluster.get('/simulator/faults')).faults) {
+      expect(hits, `${JSON.stringify(spec)} has happened`).toBeGreaterThan(0);
+    }
+    if (!('left' in row) || row.left !== undefined) {
+      expect(await leftovers({ ...s.cluster, namespace: s.namespace })).toHaveLength(row.left ?? 0);
+    }
+    await row.also?.({ ...s, result });
+  } finally {
+    s.proxy?.close();
+    await s.cluster.stop();
+  }
+}
+
+let elsewhere;
+
+beforeAll(async () => {
+  // Makes this process look like the host's pod; the rows' clusters have one of the same name.
+  elsewhere = await clusterForHost();
+  Object.assign(process.env, { HTTPS_PROXY: 'http://127.0.0.1:1', NO_PROXY: '127.0.0.1' });
+});
+
+afterAll(async () => {
+  delete process.env.HTTPS_PROXY;
+  delete process.env.NO_PROXY;
+  await elsewhere.stop();
+});
+
+const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, row]));
+
+describe.concurrent('a run is what it must be when', () => {
+  it.each(rows)('%s', { timeout: 90_000 }, (_title, row) => play(row));
+});
