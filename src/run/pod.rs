@@ -50,7 +50,7 @@ pub(super) async fn wait<C: Cluster>(
             without_pod += 1;
             // A pod that was there and is not any more, or none for a while: the Job knows why.
             let patient = told_key.is_empty() && without_pod <= PATIENT_LOOKS;
-            match over(observed, patient).await {
+            match over(observed, patient, without_pod).await {
                 Over::No => {}
                 Over::Yes => return Found::JobIsOver,
                 Over::WithPod(late) => pod = Some(late),
@@ -99,14 +99,15 @@ enum Over {
     WithPod(Arc<Pod>),
 }
 
-async fn over<C: Cluster>(observed: &Observed<C>, patient: bool) -> Over {
-    if !observed.is_watched() {
-        if !patient && observed.job().await.is_ok_and(|seen| seen.is_over()) {
-            return Over::Yes;
-        }
-        return Over::No;
+async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> Over {
+    let in_sight = observed.job_in_sight();
+    // A watch that has not even shown the Job may be half-open; the first look at it comes at once, the second
+    // only after a while.
+    let ask = if observed.is_watched() { in_sight.is_none() && looks > 1 } else { !patient };
+    if ask && observed.job().await.is_ok_and(|seen| seen.is_over()) {
+        return Over::Yes;
     }
-    if !observed.job_in_sight().is_some_and(|seen| seen.is_over()) {
+    if !observed.is_watched() || !in_sight.is_some_and(|seen| seen.is_over()) {
         return Over::No;
     }
     // Jobs and pods are told by different watches, in no order: its pod may be on the way.

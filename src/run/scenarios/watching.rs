@@ -219,3 +219,16 @@ async fn where_nobody_may_watch_the_rounds_are_those_of_the_contract() {
     assert_eq!(rounds, (3 + 1, 6));
     assert_eq!(scene.cluster.count("open log"), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_came_and_went_behind_half_open_watches_is_not_waited_for() {
+    let script =
+        Script { job_deleted_at: Some(Duration::from_secs(5)), ..success_over(Duration::from_secs(1)) };
+    let scene = Scene::new(Mode::Watched).script(script);
+    for kind in BOTH {
+        scene.cluster.fault_watch(kind, vec![WatchFault::Silent(Duration::ZERO); 8]);
+    }
+    let (result, took) = scene.timed_run().await.expect("resolves");
+    assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
+}
