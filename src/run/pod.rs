@@ -100,14 +100,16 @@ enum Over {
 }
 
 async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> Over {
-    let in_sight = observed.job_in_sight();
-    // A watch that has not even shown the Job may be half-open; the first look at it comes at once, the second
-    // only after a while.
-    let ask = if observed.is_watched() { in_sight.is_none() && looks > 1 } else { !patient };
-    if ask && observed.job().await.is_ok_and(|seen| seen.is_over()) {
-        return Over::Yes;
+    if !observed.is_watched() {
+        let over = !patient && observed.job().await.is_ok_and(|seen| seen.is_over());
+        return if over { Over::Yes } else { Over::No };
     }
-    if !observed.is_watched() || !in_sight.is_some_and(|seen| seen.is_over()) {
+    let over = match observed.job_in_sight() {
+        Some(seen) => seen.is_over(),
+        // A watch that has not even shown the Job may be half-open.
+        None => looks > 1 && observed.job().await.is_ok_and(|seen| seen.is_over()),
+    };
+    if !over {
         return Over::No;
     }
     // Jobs and pods are told by different watches, in no order: its pod may be on the way.

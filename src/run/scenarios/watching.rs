@@ -231,4 +231,12 @@ async fn a_job_that_came_and_went_behind_half_open_watches_is_not_waited_for() {
     let (result, took) = scene.timed_run().await.expect("resolves");
     assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
     assert!(took < Duration::from_secs(40), "{took:?}");
+
+    // One that has ended but is still there has a log.
+    let scene = Scene::new(Mode::Watched).script(success_over(Duration::from_secs(1)));
+    for kind in BOTH {
+        scene.cluster.fault_watch(kind, vec![WatchFault::Silent(Duration::ZERO); 8]);
+    }
+    let result = scene.run().await;
+    assert_success(&scene, &result);
 }
