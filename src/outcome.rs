@@ -253,6 +253,17 @@ impl Outcome {
         ))
     }
 
+    /// Another host took this run for dead while it was being prepared, and barred its Job.
+    pub fn overruled(job: &str) -> Self {
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            format!("Concurrent run blocked: another host took over this agent before Job {job} was created"),
+        )
+        .warn(format!(
+            "[paperclip] Concurrent run blocked: Job {job} was barred by another host, which took this run for dead"
+        ))
+    }
+
     /// The agent's Jobs could not be listed.
     pub fn guard_unreachable(error: &str) -> Self {
         Self::early(ErrorCode::ConcurrencyGuardUnreachable, format!("Concurrency guard unreachable: {error}"))

@@ -1,11 +1,12 @@
 //! One run's life, a room per stage:
-//! guard → prepare → create (or reattach) → wait for the pod → follow and settle → explain → clean up.
+//! claim → guard → prepare → create (or reattach) → wait for the pod → follow and settle → explain → clean up.
 //!
 //! The stages see a cluster through [`Cluster`] and the control plane through [`Host`], so that a whole run can
 //! be played in memory under a paused clock.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use crate::request::Request;
 
 mod active;
 pub mod bundle;
+mod claim;
 mod cleanup;
 mod create;
 pub mod environment;
@@ -111,6 +113,7 @@ pub struct Runner<K: Clusters> {
     active: active::ActiveJobs<K::Cluster>,
     self_pods: self_pod::SelfPods,
     watches: Watches<K::Cluster>,
+    refused_claims: claim::Refusals,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -122,6 +125,7 @@ impl<K: Clusters> Runner<K> {
             active: active::ActiveJobs::default(),
             self_pods: self_pod::SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
+            refused_claims: claim::Refusals::default(),
         }
     }
 
@@ -221,11 +225,10 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Ended, RunError> {
         let mut turn = turn.unwrap_or_else(|| self.locks.queue(&request.agent.id));
         turn.come().await;
-        let started = match self.start(request, host, log, agent_label, owned).await? {
+        let started = match self.start(request, host, log, cancel, agent_label, owned, turn).await? {
             Started::Early(outcome) => return Ok(Ended::Early(outcome)),
             Started::Job(started) => started,
         };
-        drop(turn);
         self.active.add(owned, request);
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
@@ -250,19 +253,84 @@ impl<K: Clusters> Runner<K> {
         settle::see_through(live, observed, host.as_ref(), owned).await
     }
 
-    /// Everything that happens under the agent's lock.
+    /// Everything that happens under the agent's lock and claim.
+    #[allow(clippy::too_many_arguments)] // as above
     async fn start<H: Host>(
+        &self,
+        request: &Request,
+        host: &Arc<H>,
+        log: &Log,
+        cancel: &CancellationToken,
+        agent_label: &str,
+        owned: &cleanup::Owned<K::Cluster>,
+        turn: Turn,
+    ) -> Result<Started<K::Cluster>, RunError> {
+        let config = &request.config;
+        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
+        let job_name = manifest::job_name(&request.agent.id, &request.run_id);
+        let image = config.image.as_deref().unwrap_or(&self_pod.image);
+        let start = claim::Start { namespace: &namespace, agent_label, job_name: &job_name, image };
+        let mut claim = match claim::take(&cluster, &start, log, cancel).await {
+            claim::Claimed::Held(claim) => Some(claim),
+            claim::Claimed::Ended(outcome) => return Ok(Started::Early(log.told(outcome).await)),
+            claim::Claimed::Refused(error) => {
+                // Without the namespace there is no Job either, and creating it says so.
+                if !error.is_not_found()
+                    && self.refused_claims.first(config.kubeconfig.as_deref(), &namespace)
+                {
+                    log.err(format!(
+                        "[paperclip] Warning: cannot claim the start of this agent's runs in namespace {namespace} \
+                         — two hosts that start one at the same moment would not see each other: {error}"
+                    ))
+                    .await;
+                }
+                None
+            }
+        };
+        let started = self.start_claimed(
+            request,
+            host,
+            log,
+            agent_label,
+            owned,
+            cluster,
+            &self_pod,
+            namespace,
+            &mut claim,
+        );
+        let started = started.await;
+        let Some(claim) = claim else { return started };
+        let log = log.clone();
+        let release = async move {
+            if let Some(warning) = claim.release().await {
+                log.err(warning).await;
+            }
+            drop(turn);
+        };
+        if matches!(started, Ok(Started::Job(_))) {
+            // The run goes on meanwhile; its cleanup waits for this.
+            owned.await_at_the_end(tokio::spawn(release));
+        } else {
+            release.await;
+        }
+        started
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    async fn start_claimed<H: Host>(
         &self,
         request: &Request,
         host: &Arc<H>,
         log: &Log,
         agent_label: &str,
         owned: &cleanup::Owned<K::Cluster>,
+        cluster: Arc<K::Cluster>,
+        self_pod: &manifest::SelfPod,
+        namespace: String,
+        claim: &mut Option<claim::Claim<K::Cluster>>,
     ) -> Result<Started<K::Cluster>, RunError> {
-        let config = &request.config;
-        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
-        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
-        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let target = match guard::check(cluster.as_ref(), request, &namespace, agent_label).await {
             guard::Verdict::Clear => None,
             guard::Verdict::Reattach(target) => Some(target),
@@ -272,11 +340,23 @@ impl<K: Clusters> Runner<K> {
         let bundle = prepare_bundle(request, host.as_ref(), log, &prepared).await?;
         match target {
             Some(target) => {
-                create::reattach(cluster, request, host.as_ref(), log, target, owned).await.map(Started::Job)
+                let attached =
+                    create::reattach(cluster, request, host.as_ref(), log, target, owned, claim.as_ref());
+                attached.await.map(Started::Job)
             }
             None => {
-                create::create(cluster, request, host.as_ref(), log, &self_pod, &prepared, &bundle, owned)
-                    .await
+                create::create(
+                    cluster,
+                    request,
+                    host.as_ref(),
+                    log,
+                    self_pod,
+                    &prepared,
+                    &bundle,
+                    owned,
+                    claim,
+                )
+                .await
             }
         }
     }
@@ -289,10 +369,11 @@ pub(crate) struct Live {
     cancel: CancellationToken,
     namespace: String,
     job_name: String,
-    reattached: bool,
+    /// For a Job of another run: how long to wait for its pod.
+    reattached: Option<Duration>,
 }
 
-/// What came of the stages under the agent's lock.
+/// What came of the stages under the agent's lock and claim.
 enum Started<C> {
     Early(Outcome),
     Job(StartedJob<C>),
@@ -303,7 +384,7 @@ struct StartedJob<C> {
     namespace: String,
     job_name: String,
     job_uid: Option<String>,
-    reattached: bool,
+    reattached: Option<Duration>,
 }
 
 /// How the stages ended; the result is chosen after the cleanup, as the contract orders it.

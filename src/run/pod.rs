@@ -1,6 +1,7 @@
 //! Waiting until the pod's container runs (contract section 3.9).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::follow::CONTAINER;
 use super::observe::Observed;
 use super::{Log, timing};
-use crate::cluster::Cluster;
+use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
 
 /// What the wait for a pod came to.
@@ -89,6 +90,25 @@ pub(super) async fn wait<C: Cluster>(
     }
     let limit = timing::SCHEDULE_LIMIT.as_secs();
     Found::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
+}
+
+/// The pod of a Job that another run created, whatever its phase; a Job that may be too young to have one is given
+/// `patience`.
+pub(super) async fn appear<C: Cluster>(
+    observed: &Observed<C>,
+    patience: Duration,
+) -> Result<Option<Arc<Pod>>, ApiError> {
+    let mut pod = observed.pod_within(timing::SETUP_READ_BUDGET).await?.map(Arc::new);
+    let deadline = Instant::now() + patience;
+    let mut eyes = observed.pod_eyes();
+    while pod.is_none() && Instant::now() < deadline {
+        if observed.job_in_sight().is_some_and(|seen| seen.is_over()) {
+            return observed.pod_within(timing::SETUP_READ_BUDGET).await.map(|pod| pod.map(Arc::new));
+        }
+        eyes.pause().await;
+        pod = eyes.look(timing::SETUP_READ_BUDGET).await?;
+    }
+    Ok(pod)
 }
 
 /// Whether a Job without a pod is over.

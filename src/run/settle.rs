@@ -172,9 +172,9 @@ struct FoundPod {
 
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
 async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
-    let (pod, told) = if live.reattached {
-        match observed.pod_within(timing::SETUP_READ_BUDGET).await {
-            Ok(Some(pod)) if pod.metadata.name.is_some() => (Arc::new(pod), "Reattached to pod"),
+    let (pod, told) = if let Some(patience) = live.reattached {
+        match pod::appear(observed, patience).await {
+            Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
             Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
             Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
         }
@@ -337,7 +337,7 @@ async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
     let request = &live.request;
     let api_url = request.host_env.get("PAPERCLIP_API_URL").unwrap_or_default();
     let token = request.auth_token.as_deref().unwrap_or_default();
-    if live.reattached || api_url.is_empty() || token.is_empty() {
+    if live.reattached.is_some() || api_url.is_empty() || token.is_empty() {
         return std::future::pending().await;
     }
     let query = StatusQuery { api_url, run_id: &request.run_id, token };

@@ -20,6 +20,13 @@ pub(super) const UNSEEN: Duration = Duration::from_secs(5);
 
 /// For how long a read before the Job exists is repeated (ours: the contract gave up at once).
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
+/// For how long another host may hold an agent's claim, unchanged, before it is taken for dead. Only how long a run
+/// waits depends on it, never what may start.
+pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+/// A Job to attach to that is younger than this may have no pod yet; it is waited for as long.
+pub(super) const POD_CREATION: Duration = Duration::from_secs(30);
+/// First and longest pause between two looks at a claim that another host holds: it is mostly held for a few requests.
+pub(super) const CLAIM_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// First and longest pause before a log is opened again; progress starts over at the first.
 pub(super) const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// A log body that is silent for so long while the container runs may be half-open: it is opened anew.

@@ -17,6 +17,7 @@ use crate::cluster::{
     AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
     WatchQuery,
 };
+use crate::manifest::LABEL_AGENT_ID;
 
 /// Seconds since 1970 of the moment a cluster is made: 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600;
@@ -110,9 +111,18 @@ struct State {
     logs_open: usize,
     logs_open_most: usize,
     next_uid: u64,
+    travel: Option<Travel>,
+    started_beside: Vec<String>,
 }
 
+/// How long a request takes to arrive.
+pub(super) type Travel = Box<dyn FnMut() -> Duration + Send>;
+
+/// After so long without an answer a request is given up; it goes on to the server all the same.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
 /// The cluster.
+#[derive(Clone)]
 pub(super) struct Memory {
     origin: Instant,
     may_watch: bool,
@@ -159,6 +169,34 @@ impl Memory {
         self
     }
 
+    /// From now on every request for Jobs takes so long to arrive.
+    pub(super) fn travel(&self, travel: Travel) -> &Self {
+        self.lock().travel = Some(travel);
+        self
+    }
+
+    /// Jobs that came to be while another one of their agent was alive, each with that other one.
+    pub(super) fn started_beside(&self) -> Vec<String> {
+        self.lock().started_beside.clone()
+    }
+
+    /// A request on its way.
+    async fn carry<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let time = self.lock().travel.as_mut().map(|travel| travel());
+        let Some(time) = time else { return request.await };
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            request.await
+        });
+        match tokio::time::timeout(ANSWER_LIMIT, task).await {
+            Ok(answer) => answer.expect("answered"),
+            Err(_) => Err(ApiError::local(ApiErrorKind::Timeout, "ask", "no answer within 60 s")),
+        }
+    }
+
     /// The next requests of this kind fail, one per fault.
     pub(super) fn fault(&self, request: &'static str, faults: impl IntoIterator<Item = Fault>) -> &Self {
         self.lock().faults.entry(request).or_default().extend(faults);
@@ -189,6 +227,17 @@ impl Memory {
         job.metadata.uid = Some(format!("uid-{}", state.next_uid));
         job.metadata.creation_timestamp = serde_json::from_value(json!(format!("{}Z", &stamp[..19]))).ok();
         let name = job.metadata.name.clone().expect("named");
+        if !is_inert(&job) {
+            let agent = |job: &Job| {
+                job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_AGENT_ID)).cloned()
+            };
+            let beside = state.jobs.values().filter(|other| {
+                let alive = !other.gone() && Instant::now() < other.ended() && !is_inert(&other.job);
+                alive && agent(&other.job) == agent(&job) && agent(&job).is_some()
+            });
+            let beside: Vec<String> = beside.filter_map(|other| other.job.metadata.name.clone()).collect();
+            state.started_beside.extend(beside.into_iter().map(|other| format!("{name} beside {other}")));
+        }
         let stored = StoredJob { job: job.clone(), created: Instant::now(), script, deleted: None };
         state.jobs.insert(name, stored);
         drop(state);
@@ -503,35 +552,83 @@ fn lost(request: &str) -> ApiError {
     ApiError::local(ApiErrorKind::Connection, request, "request to memory:0 failed, reason: connection reset")
 }
 
-impl Cluster for Memory {
-    async fn list_jobs(&self, _: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
+/// A claim or barrier: no pod ever comes of it.
+fn is_inert(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| spec.parallelism == Some(0))
+}
+
+impl Memory {
+    /// Whether a name belongs to a claim, which has requests of its own in the counts and faults.
+    fn of_claim(name: &str) -> bool {
+        name.contains("-claim-")
+    }
+
+    async fn create_now(&self, job: Job) -> Result<Job, ApiError> {
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let request = match (Self::of_claim(&name), is_inert(&job)) {
+            (true, _) => "create claim",
+            (false, true) => "create barrier",
+            (false, false) => "create job",
+        };
+        let answer_lost = self.begin(request).await?;
+        if self.lock().jobs.get(&name).is_some_and(|stored| !stored.gone()) {
+            let body = br#"{"kind":"Status","message":"already exists","reason":"AlreadyExists"}"#;
+            return Err(ApiError::from_answer(request, 409, None, body));
+        }
+        let script = if is_inert(&job) {
+            Script { pod_at: Duration::from_secs(1 << 40), condition_lag: None, ..Script::default() }
+        } else {
+            self.lock().scripts.pop_front().unwrap_or_default()
+        };
+        let created = self.insert(job, script);
+        if answer_lost { Err(lost(request)) } else { Ok(created) }
+    }
+
+    async fn delete_now(&self, name: String, uid: Option<String>) -> Result<(), ApiError> {
+        let request = if Self::of_claim(&name) { "delete claim" } else { "delete job" };
+        self.begin(request).await?;
+        let mut state = self.lock();
+        let stored = state.jobs.get_mut(&name).filter(|stored| !stored.gone());
+        let stored = stored.ok_or_else(|| not_found(request))?;
+        if uid.is_some() && uid != stored.job.metadata.uid {
+            return Err(ApiError::from_answer(request, 409, None, b""));
+        }
+        stored.deleted = Some(Instant::now());
+        drop(state);
+        self.changed();
+        Ok(())
+    }
+
+    async fn list_now(&self, selector: String) -> Result<Vec<Job>, ApiError> {
         self.begin("list jobs").await?;
         let state = self.lock();
-        Ok(state
-            .jobs
-            .values()
-            .filter(|stored| !stored.gone() && stored.matches(selector))
-            .map(StoredJob::now)
-            .collect())
+        let there = state.jobs.values().filter(|stored| !stored.gone() && stored.matches(&selector));
+        Ok(there.map(StoredJob::now).collect())
+    }
+
+    async fn get_now(&self, name: String) -> Result<Job, ApiError> {
+        let request = if Self::of_claim(&name) { "get claim" } else { "get job" };
+        self.begin(request).await?;
+        let state = self.lock();
+        let stored = state.jobs.get(&name).filter(|stored| !stored.gone());
+        stored.map(StoredJob::now).ok_or_else(|| not_found(request))
+    }
+}
+
+impl Cluster for Memory {
+    async fn list_jobs(&self, _: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
+        let (this, selector) = (self.clone(), selector.to_owned());
+        self.carry(async move { this.list_now(selector).await }).await
     }
 
     async fn get_job(&self, _: &str, name: &str) -> Result<Job, ApiError> {
-        self.begin("get job").await?;
-        let state = self.lock();
-        let stored = state.jobs.get(name).filter(|stored| !stored.gone());
-        stored.map(StoredJob::now).ok_or_else(|| not_found("get job"))
+        let (this, name) = (self.clone(), name.to_owned());
+        self.carry(async move { this.get_now(name).await }).await
     }
 
     async fn create_job(&self, _: &str, job: &Job) -> Result<Job, ApiError> {
-        let answer_lost = self.begin("create job").await?;
-        let name = job.metadata.name.clone().unwrap_or_default();
-        if self.lock().jobs.get(&name).is_some_and(|stored| !stored.gone()) {
-            let body = br#"{"kind":"Status","message":"already exists","reason":"AlreadyExists"}"#;
-            return Err(ApiError::from_answer("create job", 409, None, body));
-        }
-        let script = self.lock().scripts.pop_front().unwrap_or_default();
-        let created = self.insert(job.clone(), script);
-        if answer_lost { Err(lost("create job")) } else { Ok(created) }
+        let (this, job) = (self.clone(), job.clone());
+        self.carry(async move { this.create_now(job).await }).await
     }
 
     async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
@@ -550,17 +647,8 @@ impl Cluster for Memory {
     }
 
     async fn delete_job(&self, _: &str, name: &str, uid: Option<&str>) -> Result<(), ApiError> {
-        self.begin("delete job").await?;
-        let mut state = self.lock();
-        let stored = state.jobs.get_mut(name).filter(|stored| !stored.gone());
-        let stored = stored.ok_or_else(|| not_found("delete job"))?;
-        if uid.is_some() && uid != stored.job.metadata.uid.as_deref() {
-            return Err(ApiError::from_answer("delete job", 409, None, b""));
-        }
-        stored.deleted = Some(Instant::now());
-        drop(state);
-        self.changed();
-        Ok(())
+        let (this, name, uid) = (self.clone(), name.to_owned(), uid.map(str::to_owned));
+        self.carry(async move { this.delete_now(name, uid).await }).await
     }
 
     async fn create_secret(&self, _: &str, secret: &Secret) -> Result<(), ApiError> {

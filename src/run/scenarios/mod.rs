@@ -19,6 +19,7 @@ macro_rules! in_both_modes {
     };
 }
 
+mod hosts;
 mod lines;
 mod memory;
 mod watching;
@@ -432,7 +433,7 @@ in_both_modes!(a_refused_creation_is_told_and_takes_its_secret_along);
 async fn a_refused_creation_is_told_and_takes_its_secret_along(mode: Mode) {
     let prompt = "x".repeat(120 * 1024);
     let scene = Scene::new(mode).ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
-    scene.cluster.fault("create job", [Fault::Answer(403, "exceeded quota: jobs")]);
+    scene.cluster.fault("create job", vec![Fault::Answer(403, "exceeded quota: jobs"); 2]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_job_create_failed");
     assert_eq!(
@@ -719,7 +720,10 @@ async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted(mode: Mod
         ],
         Script { pod_at: Duration::from_secs(3600), ..success_over(Duration::from_secs(60)) },
     );
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let began = Instant::now();
     let result = scene.run().await;
+    assert!(began.elapsed() < Duration::from_secs(601), "it is too old to get one still");
     assert_eq!(result["errorCode"], "k8s_pod_reattach_failed");
     assert_eq!(result["errorMessage"], "Pod reattach failed: Reattach target Job ac-orphan has no pod");
     assert!(scene.cluster.left().is_empty());

@@ -20,7 +20,7 @@ async fn a_healthy_run_asks_for_little_whatever_its_length() {
         assert_success(&scene, &result);
         assert_eq!(
             scene.cluster.own_requests(),
-            ["get pod", "list jobs", "create job", "open log", "delete job"],
+            ["get pod", "create claim", "list jobs", "create job", "delete claim", "open log", "delete job"],
             "nothing is looked at that a watch shows"
         );
         if length < 60 {
