@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
 import { startCluster } from '../simulator/cluster.mjs';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+import { RUN_JOBS, agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
 
 const adapter = createServerAdapter();
 const RUNNER = 'system:serviceaccount:paperclip:runner';
@@ -25,6 +25,8 @@ function fault(verb, action, { resource, subresource, ...rest } = {}) {
   return { match, action, ...rest };
 }
 const status = (code, more) => ({ status: { code, ...more } });
+/** The first Job that a run creates is its claim. */
+const pastClaim = { skip: 1 };
 const onLog = (action, rest) => fault('get', action, { resource: 'pods/log', ...rest });
 const onWatch = (action, rest) => fault('watch', action, rest);
 
@@ -33,7 +35,7 @@ function everywhere(answer, times) {
   return [
     fault('get', answer, { resource: 'pods', subresource: '', times }),
     fault('list', answer, { resource: 'jobs', times }),
-    fault('create', answer, { resource: 'jobs', times }),
+    fault('create', answer, { resource: 'jobs', times, ...pastClaim }),
     onWatch(answer, { times: 2 * times }),
     onLog(answer, { times }),
     fault('delete', answer, { resource: 'jobs', times }),
@@ -84,8 +86,8 @@ const table = {
     ['answers a deletion never with more than 503', {
       seconds: 1,
       faults: [fault('delete', status(503))],
-      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503/,
-      left: 2,
+      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503/,
+      left: 3,
     }],
     ['is away when the time limit passes', {
       scenario: 'hang',
@@ -96,15 +98,28 @@ const table = {
     }],
   ],
 
+  'a claim': [
+    ['that is answered 503 twice is asked for again', {
+      seconds: 1,
+      faults: [fault('create', status(503), { resource: 'jobs', times: 2 })],
+    }],
+    ['that is forbidden is done without, and that is told', {
+      seconds: 1,
+      faults: [fault('create', status(403, { message: 'no Jobs without an owner' }), { resource: 'jobs', times: 1 })],
+      warning: /\[paperclip\] Warning: cannot claim the start of this agent's runs in namespace paperclip — two hosts that start one at the same moment would not see each other: HTTP-Code: 403 Message: no Jobs without an owner/,
+    }],
+    ['that takes the last Job of a quota is given back for the run', { seconds: 1, settings: { quota: { jobs: 1 } } }],
+  ],
+
   'a creation': [
-    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1 })] }],
+    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1, ...pastClaim })] }],
     ['of the prompt Secret that is answered 503 once is repeated', {
       faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
     }],
     ['whose answer is lost makes one Job', {
       proxied: true,
       // Late enough that its answer is held back.
-      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1 })],
+      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
       at: [
         after('Created prompt Secret', ({ proxy }) => { proxy.hold = true; }),
         {
@@ -118,7 +133,7 @@ const table = {
       also: async ({ cluster }) => {
         const { requests } = await cluster.get('/simulator/requests');
         const answers = requests.filter(({ verb, resource }) => verb === 'create' && resource === 'jobs').map((r) => r.status);
-        expect(answers).toEqual([201, 409]);
+        expect(answers, 'the claim, the Job, and the Job again').toEqual([201, 201, 409]);
       },
     }],
     ['that the quota refuses is told', {
@@ -183,7 +198,7 @@ const table = {
     ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
     ['is deleted before its pod is scheduled', {
       settings: { schedulingDelayMs: 3_000 },
-      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+      at: [after('phase=Pending', deleteJob)],
       result: deleted,
       message: /detected_via=watch-deleted/,
       ticks: false,
@@ -375,7 +390,7 @@ async function scene(row) {
     ctx,
     told,
     namespace,
-    job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs`),
+    job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs?${RUN_JOBS}`),
     pod: () => first(`/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`),
   };
 }

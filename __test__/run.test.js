@@ -26,7 +26,7 @@ async function play(options) {
 
 /** The one Job of an agent, once it is there. */
 function jobOf(agentId) {
-  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId}`);
+  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId},paperclip.io/adapter-type=claude_k8s`);
   return eventually(async () => {
     const path = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs?labelSelector=${selector}`;
     return (await cluster.get(path)).items[0];

@@ -53,6 +53,9 @@ export function agentLines(told) {
   return told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
 }
 
+/** Selects the Jobs of runs, and neither claims nor barriers. */
+export const RUN_JOBS = `labelSelector=${encodeURIComponent('paperclip.io/adapter-type=claude_k8s')}`;
+
 /** Names of what runs left in the cluster. */
 export async function leftovers(cluster) {
   const ns = cluster.namespace;
