@@ -19,6 +19,7 @@ macro_rules! in_both_modes {
     };
 }
 
+mod faults;
 mod lines;
 mod memory;
 mod watching;
