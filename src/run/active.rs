@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cleanup::Owned;
-use crate::cluster::Cluster;
+use super::timing;
+use crate::cluster::{Cluster, retry};
 use crate::request::{HostShutdown, Request};
 
 /// A Job under way.
@@ -62,8 +63,8 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().values().map(|entry| entry.job.clone()).collect()
     }
 
-    /// Deletes every entry's Job, then its Secret; errors are ignored, the Job's TTL and the Secret's owner
-    /// reference are the net below.
+    /// Deletes every entry's Job, then its Secret, again where that fails for a moment; other errors are ignored, the
+    /// Job's TTL and the Secret's owner reference are the net below.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
         let doomed: Vec<Entry<C>> = {
             let mut entries = self.lock();
@@ -76,9 +77,11 @@ impl<C: Cluster> ActiveJobs<C> {
         };
         futures::future::join_all(doomed.into_iter().map(|entry| async move {
             let Entry { cluster, uid, job } = entry;
-            let _ = cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()).await;
+            let budget = timing::SHUTDOWN_BUDGET;
+            let _ = retry::read(budget, || cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()))
+                .await;
             if let Some(secret) = &job.prompt_secret {
-                let _ = cluster.delete_secret(&job.namespace, secret).await;
+                let _ = retry::read(budget, || cluster.delete_secret(&job.namespace, secret)).await;
             }
             job
         }))
