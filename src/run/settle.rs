@@ -111,7 +111,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower).await;
+    one_shot(&live, &mut follower, &life).await;
     if let End::Gone(_) = end {
         live.log
             .out(format!(
@@ -182,7 +182,7 @@ async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<Fou
         live.log
             .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
             .await;
-        match pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await {
+        match pod::wait(observed, &live.log, &live.request.config).await {
             pod::Found::Running(pod) => (pod, "Pod running:"),
             pod::Found::Failed(pod, text) => {
                 return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
@@ -456,7 +456,7 @@ async fn drain(
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
 /// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
-async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
+async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &watch::Sender<Life>) {
     if !follower.needs_another_look() {
         return;
     }
@@ -465,13 +465,19 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
         live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
-    let deadline = Instant::now() + timing::DRAIN_GONE;
+    let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
     while Instant::now() < deadline {
         let lines = follower.tally.so_far().lines;
         let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
+        let progress = follower.tally.so_far().lines > lines;
+        // What a container that has ended left behind comes to an end, however small the pieces are.
+        if progress && life.borrow().is_over() {
+            deadline = Instant::now() + timing::DRAIN_GONE;
+            pause = timing::RECONNECT.0;
+        }
         match read {
-            Ok(Ok(())) if follower.tally.so_far().lines == lines => break,
+            Ok(Ok(())) if !progress => break,
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.is_transient() => {
                 tokio::time::sleep(pause).await;

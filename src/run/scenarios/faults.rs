@@ -174,7 +174,7 @@ async fn a_log_that_is_cut_every_fifty_lines_loses_none_of_a_hundred_thousand(mo
         // What is repeated counts as well: 10 to 20 lines of every body are not new.
         (Duration::from_millis(100), CutEvery::Lines(50)),
         // Faster than logs can be opened: most of it is read after the container has ended.
-        (Duration::from_millis(1), CutEvery::NewLines(50)),
+        (Duration::from_millis(5), CutEvery::NewLines(50)),
     ] {
         let script = numbered(100_000, pace);
         let lines = lines_of(&script);
