@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::time::Instant;
+
 use super::cleanup::Owned;
 use super::timing;
 use crate::cluster::{Cluster, retry};
@@ -30,11 +33,15 @@ struct Entry<C> {
 /// All Jobs under way, by an id of their owner.
 pub(crate) struct ActiveJobs<C> {
     entries: Mutex<HashMap<u64, Entry<C>>>,
+    /// Held for reading while something is being created that is not on the list yet.
+    creating: RwLock<()>,
+    /// Nothing is created until then, because the host shuts down.
+    closed_until: Mutex<Option<Instant>>,
 }
 
 impl<C> Default for ActiveJobs<C> {
     fn default() -> Self {
-        Self { entries: Mutex::default() }
+        Self { entries: Mutex::default(), creating: RwLock::default(), closed_until: Mutex::default() }
     }
 }
 
@@ -55,6 +62,13 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().insert(owned.id(), entry);
     }
 
+    /// Leave to create a Job, to be held until it is on the list; none when the host shuts down.
+    pub(super) async fn may_create(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let creating = self.creating.read().await;
+        let closed = *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.is_none_or(|until| until <= Instant::now()).then_some(creating)
+    }
+
     pub(super) fn remove(&self, owned: &Owned<C>) {
         self.lock().remove(&owned.id());
     }
@@ -64,8 +78,12 @@ impl<C: Cluster> ActiveJobs<C> {
     }
 
     /// Deletes every entry's Job, then its Secret, again where that fails for a moment; other errors are ignored, the
-    /// Job's TTL and the Secret's owner reference are the net below.
+    /// Job's TTL and the Secret's owner reference are the net below. What is being created is waited for, and nothing
+    /// new is created for a while.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Instant::now() + timing::SHUTDOWN_CLOSED);
+        let _ = tokio::time::timeout(timing::SHUTDOWN_BUDGET, self.creating.write()).await;
         let doomed: Vec<Entry<C>> = {
             let mut entries = self.lock();
             let ids: Vec<u64> = entries

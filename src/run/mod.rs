@@ -226,7 +226,6 @@ impl<K: Clusters> Runner<K> {
             Started::Job(started) => started,
         };
         drop(turn);
-        self.active.add(owned, request);
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let observed = observe::Observed { cluster, namespace, job_name, job_uid, watched };
@@ -270,7 +269,10 @@ impl<K: Clusters> Runner<K> {
         };
         let prepared = host.prepare().await?;
         let bundle = prepare_bundle(request, host.as_ref(), log, &prepared).await?;
-        match target {
+        let Some(_creating) = self.active.may_create().await else {
+            return Ok(Started::Early(Outcome::cancelled(true)));
+        };
+        let started = match target {
             Some(target) => {
                 create::reattach(cluster, request, host.as_ref(), log, target, owned).await.map(Started::Job)
             }
@@ -278,7 +280,9 @@ impl<K: Clusters> Runner<K> {
                 create::create(cluster, request, host.as_ref(), log, &self_pod, &prepared, &bundle, owned)
                     .await
             }
-        }
+        };
+        self.active.add(owned, request);
+        started
     }
 }
 

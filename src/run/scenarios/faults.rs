@@ -270,3 +270,36 @@ async fn a_shutdown_whose_deletions_are_refused_for_a_moment_deletes_all_the_sam
     assert!(scene.cluster.left().is_empty(), "{:?}", scene.cluster.left());
     running.abort();
 }
+
+in_both_modes!(a_job_that_is_being_created_as_the_host_shuts_down_is_deleted_as_well);
+async fn a_job_that_is_being_created_as_the_host_shuts_down_is_deleted_as_well(mode: Mode) {
+    let secret_prompt = || Ear { secret_prompt: Some("x".repeat(120 * 1024)), ..Ear::default() };
+    // In the middle of every request that a run makes on its way to a Job: pod, guard, Secret, Job, patch.
+    for at in [1, 3, 5, 7, 9] {
+        let mut scene = Scene::new(mode).script(success_over(Duration::from_secs(600))).ear(secret_prompt());
+        scene.cluster.slow(Duration::from_secs(2));
+        let (request, ear) = (scene.request(), scene.ear.clone());
+        let (runner, cancel) = (scene.runner.clone(), scene.cancel.clone());
+        let running = tokio::spawn(async move { runner.execute(&request, ear, cancel, None).await });
+        tokio::time::sleep(Duration::from_secs(at)).await;
+        scene.runner.shutdown().await;
+        assert!(scene.cluster.left().is_empty(), "at {at} s: {:?}", scene.cluster.left());
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(scene.cluster.left().is_empty(), "at {at} s: {:?}", scene.cluster.left());
+        let outcome = running.await.expect("no panic").expect("resolves").to_json();
+        let created = scene.cluster.count("create job");
+        let expected = if created == 0 { "cancelled" } else { "k8s_job_deleted_externally" };
+        assert_eq!(outcome["errorCode"], expected, "at {at} s: {outcome}");
+
+        // Nothing is created until the process should be gone; one that is not was not told to go.
+        scene.ear = Arc::new(secret_prompt());
+        scene.cluster.script(success_over(Duration::from_secs(5)));
+        let outcome = scene.run().await;
+        assert_eq!(outcome["errorCode"], "cancelled", "{outcome}");
+        assert_eq!(outcome["resultJson"]["executionCancellation"]["state"], "acknowledged");
+        assert_eq!(scene.cluster.count("create job"), created);
+        scene.ear = Arc::new(secret_prompt());
+        scene.cluster.slow(Duration::ZERO);
+        assert_eq!(scene.run().await["errorMessage"], Value::Null);
+    }
+}
