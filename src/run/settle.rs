@@ -455,7 +455,8 @@ async fn drain(
 }
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
-/// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
+/// before the container did looks like one that ended with it, so the log is read until nothing new comes out; from
+/// its beginning, because the node's clock may have been set back.
 async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &watch::Sender<Life>) {
     if !follower.needs_another_look() {
         return;
@@ -465,6 +466,7 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &wa
         live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
+    follower.start_over();
     let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
     while Instant::now() < deadline {

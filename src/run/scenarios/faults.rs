@@ -303,3 +303,30 @@ async fn a_job_that_is_being_created_as_the_host_shuts_down_is_deleted_as_well(m
         assert_eq!(scene.run().await["errorMessage"], Value::Null);
     }
 }
+
+in_both_modes!(every_gap_is_told_and_counted);
+async fn every_gap_is_told_and_counted(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(300));
+    let lines = numbered(60, Duration::from_secs(5));
+    (script.lines, script.ends_after) = (lines.lines, lines.ends_after);
+    let all = lines_of(&script);
+    script.rotated = vec![(Duration::from_secs(31), 5), (Duration::from_secs(131), 25)];
+    let scene = Scene::new(mode).script(script);
+    // Cut off before each rotation, and for long enough.
+    let bytes = |lines: &[String]| lines.iter().map(|line| line.len() + 32).sum::<usize>();
+    let refused = |times| std::iter::repeat_n(Fault::Answer(503, "busy"), times);
+    scene.cluster.cut_logs([bytes(&all[..3])]);
+    scene.cluster.fault("open log", [Fault::Pass].into_iter().chain(refused(9)));
+    scene.cluster.away(Duration::from_secs(100), Duration::from_secs(45));
+    let result = scene.run().await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    let out = scene.ear.out();
+    let gaps: Vec<&str> = out.lines().filter(|line| line.starts_with("[paperclip] Log gap: ")).collect();
+    assert_eq!(gaps.len(), 2, "{out}");
+    assert!(gaps[0].ends_with("lines are missing here"), "{}", gaps[0]);
+    assert!(gaps[1].ends_with("lines are missing here (gap 2 of this run)"), "{}", gaps[1]);
+    let told = scene.ear.agent_lines();
+    let mut rest = all.iter();
+    assert!(told.iter().all(|line| rest.any(|known| known == line)), "in order, none twice");
+    assert!(told.len() < all.len() - 2, "{} of {}", told.len(), all.len());
+}

@@ -37,8 +37,8 @@ pub(super) struct Script {
     pub(super) exit_code: i32,
     /// Reason of the terminated state.
     pub(super) reason: &'static str,
-    /// When, after the container's start, so many of its first lines are rotated away.
-    pub(super) rotated: Option<(Duration, usize)>,
+    /// When, after the container's start, so many of its first lines are rotated away; in the order of time.
+    pub(super) rotated: Vec<(Duration, usize)>,
     /// How long the Job's condition lags behind; `None`: it never comes.
     pub(super) condition_lag: Option<Duration>,
     /// When somebody deletes the Job with its pod.
@@ -60,7 +60,7 @@ impl Default for Script {
             ends_after: Duration::from_secs(1),
             exit_code: 0,
             reason: "Completed",
-            rotated: None,
+            rotated: Vec::new(),
             condition_lag: Some(Duration::from_secs(1)),
             job_deleted_at: None,
             stuck: None,
@@ -769,12 +769,12 @@ impl Cluster for Memory {
         let since = query.since_time.clone().unwrap_or_default();
         assert!(since.is_empty() || since.len() == 20, "whole seconds: {since}");
         let lines = stored.lines.clone();
-        let rotated = stored.script.rotated.filter(|(at, _)| now >= started + *at);
+        let rotated = stored.script.rotated.iter().rfind(|(at, _)| now >= started + *at);
         let asked = lines.partition_point(|(offset, _)| {
             !since.is_empty() && self.stamp(started + *offset)[..19] < since[..19]
         });
         let until = if query.follow { ends } else { ends.min(now) };
-        let at = asked.max(rotated.map_or(0, |(_, lines)| lines));
+        let at = asked.max(rotated.map_or(0, |(_, lines)| *lines));
         let end = lines.partition_point(|(offset, _)| started + *offset <= until);
         let brought = stored.brought.clone();
         let most = match state.cut_every {

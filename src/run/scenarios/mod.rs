@@ -313,7 +313,7 @@ async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does(mode: Mode)
     script.lines.push((Duration::from_millis(9_900), result));
     let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
     // Nothing of what was read is there any more, so that the next body does not fit what is known.
-    script.rotated = Some((Duration::from_secs(9), 2));
+    script.rotated = vec![(Duration::from_secs(9), 2)];
     let scene = Scene::new(mode).script(script);
     scene.cluster.cut_logs([read + 40]);
     let outcome = scene.run().await;
