@@ -104,6 +104,19 @@ pub enum RunError {
     Panic(String),
 }
 
+/// What a process has alive: when no run is under way, all of it comes down to zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Jobs on the list of those under way.
+    pub jobs: usize,
+    /// Agents whose runs queue for their start.
+    pub queues: usize,
+    /// Namespaces that are watched; their watches go on for a moment after the last run.
+    pub watches: usize,
+    /// Subscriptions to them, one per run.
+    pub subscriptions: usize,
+}
+
 /// Everything that runs of one process share.
 pub struct Runner<K: Clusters> {
     clusters: K,
@@ -139,6 +152,12 @@ impl<K: Clusters> Runner<K> {
     /// The Jobs of all runs that are under way.
     pub fn active_jobs(&self) -> Vec<ActiveJob> {
         self.active.list()
+    }
+
+    /// How much of everything is alive.
+    pub fn vitals(&self) -> Vitals {
+        let (watches, subscriptions) = self.watches.count();
+        Vitals { jobs: self.active.list().len(), queues: self.locks.count(), watches, subscriptions }
     }
 
     /// One run, from the request to the result.

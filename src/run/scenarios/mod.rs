@@ -207,6 +207,7 @@ impl Scene {
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(self.ear.calls(), calls, "nothing is told after the run has resolved");
         assert_eq!(self.cluster.watches_open(), 0, "no watch goes on without a run");
+        assert_eq!(self.runner.vitals(), super::Vitals::default(), "nothing is left");
         let created =
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
