@@ -168,8 +168,9 @@ pub fn active_jobs() -> Vec<String> {
     runner().active_jobs().into_iter().map(|job| job.job_name).collect()
 }
 
-/// What this process has alive, for those who look for a leak. All counts come down to zero when no run is under
-/// way; watches go on for some 10 s, and some tasks belong to connections that are kept for a minute.
+/// What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
+/// but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
+/// Watches go on for some 10 s.
 #[napi(object)]
 pub struct Vitals {
     /// Tasks of the native runtime.

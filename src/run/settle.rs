@@ -111,7 +111,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower, &life).await;
+    one_shot(&live, &mut follower, &life, &end).await;
     if let End::Gone(_) = end {
         live.log
             .out(format!(
@@ -457,7 +457,12 @@ async fn drain(
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
 /// before the container did looks like one that ended with it, so the log is read until nothing new comes out; from
 /// its beginning, because the node's clock may have been set back.
-async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &watch::Sender<Life>) {
+async fn one_shot<C: Cluster>(
+    live: &Live,
+    follower: &mut Follower<C>,
+    life: &watch::Sender<Life>,
+    end: &End,
+) {
     if !follower.needs_another_look() {
         return;
     }
@@ -469,6 +474,7 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &wa
     follower.start_over();
     let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
+    let mut fruitless = 0;
     while Instant::now() < deadline {
         let lines = follower.tally.so_far().lines;
         let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
@@ -479,8 +485,17 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &wa
             pause = timing::RECONNECT.0;
         }
         match read {
-            Ok(Ok(())) if !progress => break,
-            Ok(Ok(())) => {}
+            Ok(Ok(())) if progress => fruitless = 0,
+            Ok(Ok(())) => {
+                fruitless += 1;
+                // A container that ended well has printed a result: what was read is not all of it.
+                let missing = ended_well(life, end) && follower.needs_another_look();
+                if !missing || fruitless > MOST_FRUITLESS_READS {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
             Ok(Err(error)) if error.is_transient() => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -492,6 +507,17 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>, life: &wa
         live.log
             .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
             .await;
+    }
+}
+
+/// How often the log of a container that ended well is read for a result without finding anything new.
+const MOST_FRUITLESS_READS: u32 = 3;
+
+fn ended_well(life: &watch::Sender<Life>, end: &End) -> bool {
+    match (&*life.borrow(), end) {
+        (Life::Ended(Some(state)), _) => state.exit_code == Some(0),
+        (_, End::Job(state)) => !matches!(state, JobState::Failed { .. }),
+        _ => false,
     }
 }
 

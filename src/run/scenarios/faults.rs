@@ -330,3 +330,26 @@ async fn every_gap_is_told_and_counted(mode: Mode) {
     assert!(told.iter().all(|line| rest.any(|known| known == line)), "in order, none twice");
     assert!(told.len() < all.len() - 2, "{} of {}", told.len(), all.len());
 }
+
+in_both_modes!(a_log_that_seems_complete_again_and_again_is_read_until_its_result_is_there);
+async fn a_log_that_seems_complete_again_and_again_is_read_until_its_result_is_there(mode: Mode) {
+    let script = success_over(Duration::from_secs(8));
+    let lines = lines_of(&script);
+    let scene = Scene::new(mode).script(script.clone());
+    let read: usize = lines[..lines.len() - 1].iter().map(|line| line.len() + 32).sum();
+    // Cut just before the container ends, and then three times where it was cut before.
+    scene.cluster.fault_logs([read, read, 1, 60].map(LogFault::Short));
+    let result = scene.run().await;
+    assert_success(&scene, &result, &lines);
+
+    // One that has none to be found is not looked at for ever, and one that failed not again.
+    for (exit_code, reads) in [(0, 1 + 4), (1, 1 + 1)] {
+        let mut script = Script { exit_code, ..script.clone() };
+        script.lines.pop();
+        let scene = Scene::new(mode).script(script);
+        let (result, took) = scene.timed_run().await.expect("resolves");
+        assert_eq!(result["errorCode"], "claude_truncated", "{result}");
+        assert_eq!(scene.cluster.count("open log"), reads, "exit code {exit_code}");
+        assert!(took < Duration::from_secs(3 + 8 + 1 + 5), "{took:?}");
+    }
+}
