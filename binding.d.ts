@@ -119,3 +119,23 @@ export declare function streamPodLogsOnce(order: string, control: RunControl, lo
 
 /** Checks what runs will need; resolves to the list of checks. */
 export declare function testEnvironment(request: string): Promise<object[]>
+
+/** See `Vitals`. */
+export declare function vitals(): Vitals
+
+/**
+ * What this process has alive, for those who look for a leak. All counts come down to zero when no run is under
+ * way; watches go on for some 10 s, and some tasks belong to connections that are kept for a minute.
+ */
+export interface Vitals {
+  /** Tasks of the native runtime. */
+  tasks: number
+  /** Jobs under way. */
+  jobs: number
+  /** Agents whose runs queue for their start. */
+  queues: number
+  /** Namespaces that are watched. */
+  watches: number
+  /** Subscriptions to them, one per run. */
+  subscriptions: number
+}

@@ -24,6 +24,7 @@ const FORM = [
   ['rtkMaxOutputBytes', 'number', 50000],
   ['hostShutdown', 'select', 'delete'],
   ['unschedulableGraceSec', 'number', 0],
+  ['imagePullGraceSec', 'number', 60],
 ];
 
 const { fields } = getConfigSchema();
@@ -80,6 +81,7 @@ describe('getConfigSchema', () => {
     ['tolerations', /JSON array/],
     ['enableRtk', /PostToolUse.*~\/\.claude\/settings\.json/],
     ['unschedulableGraceSec', /autoscaler/],
+    ['imagePullGraceSec', /10 s, 30 s and 70 s.*0: fail/],
   ])('tells the facts about %s', (key, fact) => {
     expect(field(key).hint).toMatch(fact);
   });

@@ -1,18 +1,16 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from './support/host.js';
+import { killHosts, startHost } from './support/processes.js';
 
 const adapter = createServerAdapter();
-const children = new Set();
 let cluster;
 
 beforeAll(async () => {
@@ -20,39 +18,11 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL');
+  killHosts();
   await cluster.stop();
 });
 
-/** Starts a host process with one run. */
-function host({ options, listen = false }) {
-  const script = fileURLToPath(new URL('./support/host-process.mjs', import.meta.url));
-  const { kubeconfig, namespace } = cluster;
-  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen })]);
-  children.add(child);
-  const told = { stdout: '', stderr: '', heard: false, result: undefined, errors: '' };
-  let rest = '';
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop();
-    for (const line of lines) {
-      const { stream, chunk, heard, result } = JSON.parse(line);
-      if (stream) told[stream] += chunk;
-      if (heard) told.heard = true;
-      if (result) told.result = result;
-    }
-  });
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    told.errors += text;
-  });
-  const ended = new Promise((resolve) => {
-    child.once('exit', (code, signal) => {
-      children.delete(child);
-      resolve({ code, signal });
-    });
-  });
-  return { child, told, ended };
-}
+const host = (what) => startHost(cluster, what);
 
 const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
 
@@ -86,6 +56,53 @@ describe('SIGTERM to the host', () => {
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     expect(await leftovers(cluster)).toHaveLength(1);
     await attach(agent);
+  });
+});
+
+describe('SIGTERM to a host with 50 runs', () => {
+  const runs = 50;
+  const count = (told, text) => told.runs.filter(({ stdout }) => stdout.includes(text)).length;
+
+  it.each([
+    ['that are all under way', '"subtype":"init"', runs],
+    ['some of which are just being created', 'Created K8s Job', 5],
+  ])('%s leaves no Job, Secret or pod', { timeout: 120_000 }, async (_what, text, enough) => {
+    const { child, told, ended } = host({ runs, options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } } });
+    await eventually(() => count(told, text) >= enough, { within: 90_000 });
+    if (enough === runs) {
+      expect(await leftovers(cluster)).toHaveLength(2 * runs);
+      expect(await podsOf(cluster)).toHaveLength(runs);
+    }
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
+    for (const run of told.runs) {
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+  });
+
+  it('that are to stay leaves all of them to the next host, which loses and doubles nothing', { timeout: 120_000 }, async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { agent, scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '15' }, config: { hostShutdown: 'leave' } };
+    const first = host({ runs, options });
+    await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
+    first.child.kill('SIGTERM');
+    expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toHaveLength(runs);
+    const next = host({ runs, options });
+    expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
+    for (const run of next.told.runs) {
+      expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
+      expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
+      const ticks = agentLines(run).flatMap((line) => [...line.matchAll(/tick (\d+) of 30/g)].map(([, n]) => Number(n)));
+      expect([...new Set(ticks)]).toEqual(Array.from({ length: 30 }, (_, n) => n + 1));
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
   });
 });
 

@@ -223,7 +223,7 @@ describe('a run that fails', () => {
   });
 
   it('because its image cannot be pulled says so', async () => {
-    const { told, result } = await play({ config: { image: 'missing/agent:1' } });
+    const { told, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
     expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);

@@ -151,6 +151,13 @@ function fields() {
       default: 0,
       hint: 'How long a pod may stay unschedulable before the run fails, so that a cluster autoscaler can add a node. 0: fail at once.',
     },
+    {
+      type: 'number',
+      key: 'imagePullGraceSec',
+      label: 'Wait for an image (s)',
+      default: 60,
+      hint: 'For how long pulling the image may fail before the run does; the node tries again after 10 s, 30 s and 70 s. 0: fail at the first failure.',
+    },
   ];
 }
 

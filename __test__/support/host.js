@@ -66,6 +66,13 @@ export async function leftovers(cluster) {
   );
 }
 
+/** Names of the pods of runs that are in the cluster. */
+export async function podsOf(cluster) {
+  const selector = encodeURIComponent('paperclip.io/agent-id');
+  const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+  return items.map(({ metadata }) => metadata.name);
+}
+
 /** Waits until `look` gives something truthy and returns it. */
 export async function eventually(look, { within = 15_000, every = 25 } = {}) {
   const deadline = Date.now() + within;

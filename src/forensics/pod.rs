@@ -134,6 +134,8 @@ pub enum PodVerdict {
     Failed(String),
     /// No node takes it at the moment; the error's text.
     Unschedulable(String),
+    /// An image could not be pulled, and the kubelet will try again; the error's text.
+    PullFailed(String),
     /// Not yet.
     Waiting,
 }
@@ -220,7 +222,7 @@ fn verdict(pod: &Pod) -> PodVerdict {
         return PodVerdict::Ready;
     }
     if let Some(error) = init.iter().find_map(init_error) {
-        return PodVerdict::Failed(error);
+        return error;
     }
     if let Some(condition) = condition(pod, "PodScheduled")
         && condition.status == "False"
@@ -229,10 +231,7 @@ fn verdict(pod: &Pod) -> PodVerdict {
         let message = condition.message.as_deref().unwrap_or("insufficient resources");
         return PodVerdict::Unschedulable(format!("Pod unschedulable: {message}"));
     }
-    match container_states(pod).iter().find_map(main_error) {
-        Some(error) => PodVerdict::Failed(error),
-        None => PodVerdict::Waiting,
-    }
+    container_states(pod).iter().find_map(main_error).unwrap_or(PodVerdict::Waiting)
 }
 
 /// A pod refused by its node has no container statuses; then the pod's own reason tells why.
@@ -252,31 +251,36 @@ fn failed(pod: &Pod) -> String {
     error
 }
 
-fn init_error(status: &ContainerStatus) -> Option<String> {
+fn init_error(status: &ContainerStatus) -> Option<PodVerdict> {
     let (name, state) = (&status.name, status.state.as_ref()?);
     if let Some(state) = state.terminated.as_ref().filter(|state| state.exit_code != 0) {
         let cause = state.reason.as_deref().or(state.message.as_deref()).unwrap_or("unknown");
-        return Some(format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code));
+        let text = format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code);
+        return Some(PodVerdict::Failed(text));
     }
     let waiting = state.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     let cause = waiting.message.as_deref().unwrap_or(reason);
     match reason {
         "ErrImagePull" | "ImagePullBackOff" => {
-            Some(format!("Init container \"{name}\" image pull failed: {cause}"))
+            Some(PodVerdict::PullFailed(format!("Init container \"{name}\" image pull failed: {cause}")))
         }
-        "CrashLoopBackOff" => Some(format!("Init container \"{name}\" crash loop: {cause}")),
+        "CrashLoopBackOff" => {
+            Some(PodVerdict::Failed(format!("Init container \"{name}\" crash loop: {cause}")))
+        }
         _ => None,
     }
 }
 
-fn main_error(status: &ContainerStatus) -> Option<String> {
+fn main_error(status: &ContainerStatus) -> Option<PodVerdict> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let (name, reason) = (&status.name, waiting.reason.as_deref()?);
     let cause = waiting.message.as_deref().unwrap_or(reason);
     match reason {
-        "ErrImagePull" | "ImagePullBackOff" => Some(format!("Image pull failed for \"{name}\": {cause}")),
-        "CrashLoopBackOff" => Some(format!("Container \"{name}\" crash loop: {cause}")),
+        "ErrImagePull" | "ImagePullBackOff" => {
+            Some(PodVerdict::PullFailed(format!("Image pull failed for \"{name}\": {cause}")))
+        }
+        "CrashLoopBackOff" => Some(PodVerdict::Failed(format!("Container \"{name}\" crash loop: {cause}"))),
         _ => None,
     }
 }
@@ -468,6 +472,7 @@ mod tests {
         let running = || json!({"running": {}});
         let condition = |message: Option<&str>| json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]);
         let failed = |text: &str| PodVerdict::Failed(text.into());
+        let pull_failed = |text: &str| PodVerdict::PullFailed(text.into());
         for (status, key, line, verdict) in [
             (json!({}), "Unknown::", "phase=Unknown", PodVerdict::Waiting),
             (json!({"phase": "Pending"}), "Pending::", "phase=Pending", PodVerdict::Waiting),
@@ -513,7 +518,7 @@ mod tests {
                 json!({"phase": "Pending", "initContainerStatuses": init(waiting("ImagePullBackOff", Some("no such image")))}),
                 "Pending:ImagePullBackOff:",
                 "phase=Pending, init/write-prompt: waiting (ImagePullBackOff)",
-                failed("Init container \"write-prompt\" image pull failed: no such image"),
+                pull_failed("Init container \"write-prompt\" image pull failed: no such image"),
             ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": init(waiting("CrashLoopBackOff", None))}),
@@ -537,7 +542,7 @@ mod tests {
                 json!({"phase": "Pending", "containerStatuses": main(waiting("ErrImagePull", Some("denied")))}),
                 "Pending::ErrImagePull",
                 "phase=Pending, claude: waiting (ErrImagePull)",
-                failed("Image pull failed for \"claude\": denied"),
+                pull_failed("Image pull failed for \"claude\": denied"),
             ),
             (
                 json!({"phase": "Pending", "containerStatuses": main(waiting("CrashLoopBackOff", Some("back-off")))}),

@@ -15,16 +15,17 @@
 //! existing installations do not grant and fences nothing by itself; a suspended Job of the run needs `patch` to start,
 //! which they do not grant either; an ordering of creations lets the loser's container start before it is deleted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::active::ActiveJobs;
 use super::{Log, timing};
 use crate::cluster::retry::Backoff;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
@@ -44,13 +45,69 @@ pub(super) enum Claimed<C: Cluster> {
 
 /// The claim, held. Given back by [`Claim::release`]; a claim that is dropped is given back in the background.
 pub(super) struct Claim<C: Cluster> {
+    id: u64,
+    created: Option<Time>,
+    claims: Arc<Mutex<HashMap<u64, Held<C>>>>,
+}
+
+/// A claim to be given back.
+struct Held<C> {
     cluster: Arc<C>,
     namespace: String,
     name: String,
     uid: Option<String>,
-    created: Option<Time>,
-    /// Nothing is to be given back: done already, or it must stay.
-    done: AtomicBool,
+}
+
+impl<C: Cluster> Held<C> {
+    async fn delete(self) -> Result<(), (String, ApiError)> {
+        let deleted = delete(self.cluster.as_ref(), &self.namespace, &self.name, self.uid.as_deref()).await;
+        deleted.map_err(|error| (self.name, error))
+    }
+}
+
+/// The claims that this process holds.
+pub(crate) struct Claims<C> {
+    held: Arc<Mutex<HashMap<u64, Held<C>>>>,
+    /// Kubeconfigs and namespaces that were told of as taking no claims.
+    told: Mutex<HashSet<[String; 2]>>,
+}
+
+impl<C> Default for Claims<C> {
+    fn default() -> Self {
+        Self { held: Arc::default(), told: Mutex::default() }
+    }
+}
+
+impl<C: Cluster> Claims<C> {
+    /// True for the first call with this kubeconfig and namespace: a refusal is told once.
+    pub(super) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
+        let key = [kubeconfig.unwrap_or_default().to_owned(), namespace.to_owned()];
+        lock(&self.told).insert(key)
+    }
+
+    /// Gives back all claims, because the host shuts down and nothing is created any more.
+    pub(super) async fn release_all(&self) {
+        let held: Vec<Held<C>> = lock(&self.held).drain().map(|(_, held)| held).collect();
+        // Failures are for the next host to overrule.
+        futures::future::join_all(held.into_iter().map(Held::delete)).await;
+    }
+
+    fn hold(&self, cluster: &Arc<C>, namespace: &str, job: Job) -> Claim<C> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let held = Held {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+            name: job.metadata.name.unwrap_or_default(),
+            uid: job.metadata.uid,
+        };
+        lock(&self.held).insert(id, held);
+        Claim { id, created: job.metadata.creation_timestamp, claims: self.held.clone() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whose start is claimed, and for which Job.
@@ -64,6 +121,8 @@ pub(super) struct Start<'a> {
 
 /// Takes the agent's claim, waiting for other hosts that hold it.
 pub(super) async fn take<C: Cluster>(
+    claims: &Claims<C>,
+    active: &ActiveJobs<C>,
     cluster: &Arc<C>,
     start: &Start<'_>,
     log: &Log,
@@ -73,19 +132,14 @@ pub(super) async fn take<C: Cluster>(
     let object = manifest::claim(start.agent_label, &facts, start.image);
     let name = manifest::claim_name(start.agent_label);
     let namespace = start.namespace;
-    let held = |job: Job| {
-        Claimed::Held(Claim {
-            cluster: cluster.clone(),
-            namespace: namespace.to_owned(),
-            name: name.clone(),
-            uid: job.metadata.uid,
-            created: job.metadata.creation_timestamp,
-            done: AtomicBool::new(false),
-        })
-    };
+    let held = |job: Job| Claimed::Held(claims.hold(cluster, namespace, job));
     let mut seen: Option<(Option<String>, Instant)> = None;
     let mut pause = Backoff::new(timing::CLAIM_POLL.0, timing::CLAIM_POLL.1);
     loop {
+        // Held until the claim is on the list of those that a shutdown gives back.
+        let Some(creating) = active.may_create().await else {
+            return Claimed::Ended(Outcome::cancelled(true));
+        };
         let created = retry::read(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &object)).await;
         match created {
             Ok(job) => return held(job),
@@ -105,6 +159,7 @@ pub(super) async fn take<C: Cluster>(
             // The answer to an earlier attempt was lost.
             return held(present);
         }
+        drop(creating);
         match &seen {
             Some((uid, since)) if *uid == present.metadata.uid => {
                 if since.elapsed() >= timing::CLAIM_PATIENCE {
@@ -189,13 +244,9 @@ fn refused(error: &ApiError) -> bool {
 impl<C: Cluster> Claim<C> {
     /// Gives the claim back. Returns the warning to tell when that failed.
     pub(super) async fn release(self) -> Option<String> {
-        if self.done.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        let deleted = delete(self.cluster.as_ref(), &self.namespace, &self.name, self.uid.as_deref()).await;
-        deleted.err().map(|error| {
-            format!("[paperclip] Warning: failed to release the claim Job {}: {error}", self.name)
-        })
+        let held = lock(&self.claims).remove(&self.id)?;
+        let (name, error) = held.delete().await.err()?;
+        Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
     }
 
     /// Whether an object was created no longer than `age` before this claim. Both stamps are the cluster's own, so that
@@ -208,20 +259,15 @@ impl<C: Cluster> Claim<C> {
     /// The claim stays: a request to create the run's Job may still be under way, and only a barrier can stop it. The
     /// agent's next run puts that up.
     pub(super) fn leave(&self) {
-        self.done.store(true, Ordering::Relaxed);
+        lock(&self.claims).remove(&self.id);
     }
 }
 
 impl<C: Cluster> Drop for Claim<C> {
     fn drop(&mut self) {
-        if self.done.swap(true, Ordering::Relaxed) {
-            return;
-        }
+        let Some(held) = lock(&self.claims).remove(&self.id) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let cluster = self.cluster.clone();
-            let (namespace, name) = (std::mem::take(&mut self.namespace), std::mem::take(&mut self.name));
-            let uid = self.uid.take();
-            runtime.spawn(async move { delete(cluster.as_ref(), &namespace, &name, uid.as_deref()).await });
+            runtime.spawn(held.delete());
         }
     }
 }
@@ -230,18 +276,4 @@ impl<C: Cluster> Drop for Claim<C> {
 fn unique() -> String {
     let random = || RandomState::new().hash_one(0);
     format!("{:016x}{:016x}", random(), random())
-}
-
-/// Which namespaces were told of as taking no claims: once is enough.
-#[derive(Default)]
-pub(crate) struct Refusals {
-    told: Mutex<HashSet<[String; 2]>>,
-}
-
-impl Refusals {
-    /// True for the first call with this kubeconfig and namespace.
-    pub(super) fn first(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
-        let key = [kubeconfig.unwrap_or_default().to_owned(), namespace.to_owned()];
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
-    }
 }

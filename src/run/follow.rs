@@ -121,6 +121,8 @@ pub(super) struct Follower<C> {
     unfinished: bool,
     /// The last line of the body was not the container's.
     noise: bool,
+    /// How often lines were missing.
+    gaps: u64,
 }
 
 impl<C: Cluster> Follower<C> {
@@ -143,6 +145,7 @@ impl<C: Cluster> Follower<C> {
             full: VecDeque::new(),
             unfinished: false,
             noise: false,
+            gaps: 0,
         }
     }
 
@@ -199,6 +202,11 @@ impl<C: Cluster> Follower<C> {
     /// last line has no end yet.
     pub(super) fn needs_another_look(&self) -> bool {
         self.unfinished || !self.tally.has_result()
+    }
+
+    /// The next body is asked from the log's beginning: nothing that was written is hidden by its stamp.
+    pub(super) fn start_over(&mut self) {
+        self.resume.start_over();
     }
 
     /// Reads the log once without following it; only lines that were not delivered yet come out.
@@ -286,7 +294,10 @@ impl<C: Cluster> Follower<C> {
             Verdict::Refetch => return true,
         };
         if gap {
-            append(&mut self.chunk, &mut self.full, GAP.as_bytes());
+            self.gaps += 1;
+            let count =
+                if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
+            append(&mut self.chunk, &mut self.full, format!("{GAP}{count}").as_bytes());
         }
         self.tally.line(line);
         append(&mut self.chunk, &mut self.full, line);

@@ -106,6 +106,19 @@ pub enum RunError {
     Panic(String),
 }
 
+/// What a process has alive: when no run is under way, all of it comes down to zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Jobs on the list of those under way.
+    pub jobs: usize,
+    /// Agents whose runs queue for their start.
+    pub queues: usize,
+    /// Namespaces that are watched; their watches go on for a moment after the last run.
+    pub watches: usize,
+    /// Subscriptions to them, one per run.
+    pub subscriptions: usize,
+}
+
 /// Everything that runs of one process share.
 pub struct Runner<K: Clusters> {
     clusters: K,
@@ -113,7 +126,7 @@ pub struct Runner<K: Clusters> {
     active: active::ActiveJobs<K::Cluster>,
     self_pods: self_pod::SelfPods,
     watches: Watches<K::Cluster>,
-    refused_claims: claim::Refusals,
+    claims: claim::Claims<K::Cluster>,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -125,14 +138,16 @@ impl<K: Clusters> Runner<K> {
             active: active::ActiveJobs::default(),
             self_pods: self_pod::SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
-            refused_claims: claim::Refusals::default(),
+            claims: claim::Claims::default(),
         }
     }
 
     /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
     /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
     pub async fn shutdown(&self) -> Vec<ActiveJob> {
-        self.active.delete_all().await
+        let deleted = self.active.delete_all().await;
+        self.claims.release_all().await;
+        deleted
     }
 
     /// A place in the queue of an agent's runs: they start one after the other, in the order of these calls.
@@ -143,6 +158,12 @@ impl<K: Clusters> Runner<K> {
     /// The Jobs of all runs that are under way.
     pub fn active_jobs(&self) -> Vec<ActiveJob> {
         self.active.list()
+    }
+
+    /// How much of everything is alive.
+    pub fn vitals(&self) -> Vitals {
+        let (watches, subscriptions) = self.watches.count();
+        Vitals { jobs: self.active.list().len(), queues: self.locks.count(), watches, subscriptions }
     }
 
     /// One run, from the request to the result.
@@ -229,7 +250,6 @@ impl<K: Clusters> Runner<K> {
             Started::Early(outcome) => return Ok(Ended::Early(outcome)),
             Started::Job(started) => started,
         };
-        self.active.add(owned, request);
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let observed = observe::Observed { cluster, namespace, job_name, job_uid, watched };
@@ -272,13 +292,12 @@ impl<K: Clusters> Runner<K> {
         let job_name = manifest::job_name(&request.agent.id, &request.run_id);
         let image = config.image.as_deref().unwrap_or(&self_pod.image);
         let start = claim::Start { namespace: &namespace, agent_label, job_name: &job_name, image };
-        let mut claim = match claim::take(&cluster, &start, log, cancel).await {
+        let mut claim = match claim::take(&self.claims, &self.active, &cluster, &start, log, cancel).await {
             claim::Claimed::Held(claim) => Some(claim),
             claim::Claimed::Ended(outcome) => return Ok(Started::Early(log.told(outcome).await)),
             claim::Claimed::Refused(error) => {
                 // Without the namespace there is no Job either, and creating it says so.
-                if !error.is_not_found()
-                    && self.refused_claims.first(config.kubeconfig.as_deref(), &namespace)
+                if !error.is_not_found() && self.claims.tell_refusal(config.kubeconfig.as_deref(), &namespace)
                 {
                     log.err(format!(
                         "[paperclip] Warning: cannot claim the start of this agent's runs in namespace {namespace} \
@@ -338,7 +357,10 @@ impl<K: Clusters> Runner<K> {
         };
         let prepared = host.prepare().await?;
         let bundle = prepare_bundle(request, host.as_ref(), log, &prepared).await?;
-        match target {
+        let Some(_creating) = self.active.may_create().await else {
+            return Ok(Started::Early(Outcome::cancelled(true)));
+        };
+        let started = match target {
             Some(target) => {
                 let attached =
                     create::reattach(cluster, request, host.as_ref(), log, target, owned, claim.as_ref());
@@ -358,7 +380,9 @@ impl<K: Clusters> Runner<K> {
                 )
                 .await
             }
-        }
+        };
+        self.active.add(owned, request);
+        started
     }
 }
 

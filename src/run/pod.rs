@@ -11,6 +11,7 @@ use super::observe::Observed;
 use super::{Log, timing};
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
+use crate::request::Config;
 
 /// What the wait for a pod came to.
 pub(super) enum Found {
@@ -28,16 +29,15 @@ pub(super) enum Found {
 const PATIENT_LOOKS: u32 = 3;
 
 /// Waits until the container runs or has run, telling every change.
-pub(super) async fn wait<C: Cluster>(
-    observed: &Observed<C>,
-    log: &Log,
-    unschedulable_grace: std::time::Duration,
-) -> Found {
-    let deadline = Instant::now() + timing::SCHEDULE_LIMIT.max(unschedulable_grace);
+pub(super) async fn wait<C: Cluster>(observed: &Observed<C>, log: &Log, config: &Config) -> Found {
+    let Config { unschedulable_grace, image_pull_grace, .. } = *config;
+    let patience = timing::SCHEDULE_LIMIT.max(unschedulable_grace).max(image_pull_grace);
+    let deadline = Instant::now() + patience;
     let mut eyes = observed.pod_eyes();
     let mut told_key = String::new();
     let mut without_pod = 0;
     let mut unschedulable_since = None;
+    let mut pull_failing_since = None;
     while Instant::now() < deadline {
         let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
         let mut pod = match eyes.look(budget).await {
@@ -77,7 +77,14 @@ pub(super) async fn wait<C: Cluster>(
                     return Found::NotRunning(text);
                 }
             }
-            PodVerdict::Waiting => unschedulable_since = None,
+            PodVerdict::PullFailed(text) => {
+                // The kubelet goes on trying, and registries fail for a moment.
+                let since = *pull_failing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= image_pull_grace {
+                    return Found::NotRunning(text);
+                }
+            }
+            PodVerdict::Waiting => (unschedulable_since, pull_failing_since) = (None, None),
         }
         eyes.pause().await;
     }

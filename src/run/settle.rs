@@ -111,7 +111,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower).await;
+    one_shot(&live, &mut follower, &life, &end).await;
     if let End::Gone(_) = end {
         live.log
             .out(format!(
@@ -182,7 +182,7 @@ async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<Fou
         live.log
             .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
             .await;
-        match pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await {
+        match pod::wait(observed, &live.log, &live.request.config).await {
             pod::Found::Running(pod) => (pod, "Pod running:"),
             pod::Found::Failed(pod, text) => {
                 return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
@@ -455,8 +455,14 @@ async fn drain(
 }
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
-/// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
-async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
+/// before the container did looks like one that ended with it, so the log is read until nothing new comes out; from
+/// its beginning, because the node's clock may have been set back.
+async fn one_shot<C: Cluster>(
+    live: &Live,
+    follower: &mut Follower<C>,
+    life: &watch::Sender<Life>,
+    end: &End,
+) {
     if !follower.needs_another_look() {
         return;
     }
@@ -465,14 +471,31 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
         live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
-    let deadline = Instant::now() + timing::DRAIN_GONE;
+    follower.start_over();
+    let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
+    let mut fruitless = 0;
     while Instant::now() < deadline {
         let lines = follower.tally.so_far().lines;
         let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
+        let progress = follower.tally.so_far().lines > lines;
+        // What a container that has ended left behind comes to an end, however small the pieces are.
+        if progress && life.borrow().is_over() {
+            deadline = Instant::now() + timing::DRAIN_GONE;
+            pause = timing::RECONNECT.0;
+        }
         match read {
-            Ok(Ok(())) if follower.tally.so_far().lines == lines => break,
-            Ok(Ok(())) => {}
+            Ok(Ok(())) if progress => fruitless = 0,
+            Ok(Ok(())) => {
+                fruitless += 1;
+                // A container that ended well has printed a result: what was read is not all of it.
+                let missing = ended_well(life, end) && follower.needs_another_look();
+                if !missing || fruitless > MOST_FRUITLESS_READS {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
             Ok(Err(error)) if error.is_transient() => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -484,6 +507,17 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
         live.log
             .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
             .await;
+    }
+}
+
+/// How often the log of a container that ended well is read for a result without finding anything new.
+const MOST_FRUITLESS_READS: u32 = 3;
+
+fn ended_well(life: &watch::Sender<Life>, end: &End) -> bool {
+    match (&*life.borrow(), end) {
+        (Life::Ended(Some(state)), _) => state.exit_code == Some(0),
+        (_, End::Job(state)) => !matches!(state, JobState::Failed { .. }),
+        _ => false,
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) const DRAIN_GONE: Duration = Duration::from_secs(10);
 pub(super) const CANCEL_CONFIRM: Duration = Duration::from_secs(50);
 /// How long cleaning up may be retried before it is given up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
+/// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.
+pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
+/// For how long after that no Job is created; a process that is still there then has not shut down.
+pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 /// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
 /// of a chunk live).
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;

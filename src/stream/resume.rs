@@ -122,6 +122,12 @@ impl Resume {
         (!self.from_start && !clock_set_back).then_some(low)
     }
 
+    /// Ask for the whole log next time: where the clock was set back between two bodies, new lines are older than
+    /// what a body would be asked from.
+    pub fn start_over(&mut self) {
+        self.from_start = true;
+    }
+
     /// Stamp of the newest delivered line.
     pub fn watermark(&self) -> Option<Stamp> {
         self.newest
@@ -419,6 +425,26 @@ mod tests {
 
     fn lines(log: &[(i64, &str)]) -> Vec<Stored> {
         log.iter().map(|(ms, text)| Stored(vec![(START + ms * MS, text.to_string())])).collect()
+    }
+
+    #[test]
+    fn lines_hidden_by_a_clock_that_was_set_back_are_found_from_the_beginning() {
+        let at = |seconds: i64, text: &'static str| (seconds * 1000, text);
+        let mut log = lines(&[at(3600, "a"), at(3601, "b"), at(3605, "c")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        log.extend(lines(&[at(6, "d"), at(7, "e")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "b", "c"], "nothing that young is asked for");
+        reader.resume.start_over();
+        reader.read_all(&log);
+        assert_eq!(
+            (reader.lines.as_slice(), reader.gaps),
+            (["a", "b", "c", "d", "e"].map(String::from).as_slice(), 0)
+        );
+        log.extend(lines(&[at(8, "f")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines.len(), 6, "from then on it is known");
     }
 
     #[test]

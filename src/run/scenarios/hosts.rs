@@ -312,7 +312,7 @@ async fn race(seed: u64) -> Tally {
 #[tokio::test(start_paused = true)]
 async fn no_delay_of_any_request_lets_two_hosts_run_an_agent_at_once() {
     let mut all = Tally::default();
-    for seed in 0..500 {
+    for seed in 0..300 {
         let one = race(seed).await;
         all.started += one.started;
         all.waited += one.waited;
@@ -322,7 +322,7 @@ async fn no_delay_of_any_request_lets_two_hosts_run_an_agent_at_once() {
     let Tally { started, waited, overruled, barred } = all;
     // The races were races: hosts met, took each other for dead, and were wrong.
     assert!(
-        started >= 500 && waited >= 300 && overruled >= 20 && barred >= 5,
+        started >= 300 && waited >= 200 && overruled >= 10 && barred >= 3,
         "{started} {waited} {overruled} {barred}"
     );
 }

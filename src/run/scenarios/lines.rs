@@ -199,7 +199,7 @@ async fn a_log_that_brought_nothing_or_too_little_is_read_once_more(mode: Mode) 
 in_both_modes!(lines_lost_to_rotation_leave_one_mark);
 async fn lines_lost_to_rotation_leave_one_mark(mode: Mode) {
     let mut script = success_over(Duration::from_secs(30));
-    script.rotated = Some((Duration::from_secs(12), 4));
+    script.rotated = vec![(Duration::from_secs(12), 4)];
     let read: usize = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum();
     let scene = Scene::new(mode).script(script);
     // The stream breaks after two lines and cannot be opened until four are gone.

@@ -2,6 +2,7 @@
 //! moment it is read, so that under a paused clock hours pass at once and nothing depends on task order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,14 +38,16 @@ pub(super) struct Script {
     pub(super) exit_code: i32,
     /// Reason of the terminated state.
     pub(super) reason: &'static str,
-    /// When, after the container's start, so many of its first lines are rotated away.
-    pub(super) rotated: Option<(Duration, usize)>,
+    /// When, after the container's start, so many of its first lines are rotated away; in the order of time.
+    pub(super) rotated: Vec<(Duration, usize)>,
     /// How long the Job's condition lags behind; `None`: it never comes.
     pub(super) condition_lag: Option<Duration>,
     /// When somebody deletes the Job with its pod.
     pub(super) job_deleted_at: Option<Duration>,
     /// What keeps the pod from running: the JSON of its status.
     pub(super) stuck: Option<Value>,
+    /// The JSON of the pod's status from these times on, until its container starts.
+    pub(super) before: Vec<(Duration, Value)>,
     /// The exit code in the pod's last object when it is deleted while its container runs.
     pub(super) killed_with: Option<i32>,
 }
@@ -58,10 +61,11 @@ impl Default for Script {
             ends_after: Duration::from_secs(1),
             exit_code: 0,
             reason: "Completed",
-            rotated: None,
+            rotated: Vec::new(),
             condition_lag: Some(Duration::from_secs(1)),
             job_deleted_at: None,
             stuck: None,
+            before: Vec::new(),
             killed_with: None,
         }
     }
@@ -91,11 +95,37 @@ pub(super) enum WatchFault {
     Garbage(&'static str),
 }
 
+/// What a log does instead of going on to its end.
+#[derive(Debug, Clone)]
+pub(super) enum LogFault {
+    /// It ends after so many bytes, in the middle of whatever is there.
+    Cut(usize),
+    /// It ends after so many bytes as if that were all, even when the container has ended.
+    Short(usize),
+    /// After so many bytes nothing comes any more, not even its end.
+    HalfOpen(usize),
+    /// This text stands in its place.
+    Text(&'static str),
+}
+
+/// Every log ends again and again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CutEvery {
+    /// After so many lines.
+    Lines(usize),
+    /// After so many lines that no body had before.
+    NewLines(usize),
+}
+
 struct StoredJob {
     job: Job,
     created: Instant,
     script: Script,
+    /// The script's, shared with every open log.
+    lines: Arc<[(Duration, String)]>,
     deleted: Option<Instant>,
+    /// How many lines the logs have brought so far.
+    brought: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -104,7 +134,12 @@ struct State {
     secrets: BTreeMap<String, Secret>,
     scripts: VecDeque<Script>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
-    cuts: VecDeque<usize>,
+    log_faults: VecDeque<LogFault>,
+    cut_every: Option<CutEvery>,
+    /// How long every answer takes.
+    slow: Duration,
+    /// When nothing is reached.
+    away: Option<(Instant, Instant)>,
     watch_faults: HashMap<WatchKind, VecDeque<WatchFault>>,
     watches_open: usize,
     requests: Vec<String>,
@@ -205,7 +240,31 @@ impl Memory {
 
     /// The next log bodies end after so many bytes, in the middle of whatever is there.
     pub(super) fn cut_logs(&self, after: impl IntoIterator<Item = usize>) -> &Self {
-        self.lock().cuts.extend(after);
+        self.fault_logs(after.into_iter().map(LogFault::Cut))
+    }
+
+    /// The next log bodies misbehave, one per fault.
+    pub(super) fn fault_logs(&self, faults: impl IntoIterator<Item = LogFault>) -> &Self {
+        self.lock().log_faults.extend(faults);
+        self
+    }
+
+    /// Every log body from now on ends early.
+    pub(super) fn cut_every(&self, cut: CutEvery) -> &Self {
+        self.lock().cut_every = Some(cut);
+        self
+    }
+
+    /// Every answer takes so long from now on.
+    pub(super) fn slow(&self, answers: Duration) -> &Self {
+        self.lock().slow = answers;
+        self
+    }
+
+    /// From then on nothing is reached for a while, and whatever is open breaks.
+    pub(super) fn away(&self, after: Duration, time: Duration) -> &Self {
+        let from = Instant::now() + after;
+        self.lock().away = Some((from, from + time));
         self
     }
 
@@ -238,7 +297,15 @@ impl Memory {
             let beside: Vec<String> = beside.filter_map(|other| other.job.metadata.name.clone()).collect();
             state.started_beside.extend(beside.into_iter().map(|other| format!("{name} beside {other}")));
         }
-        let stored = StoredJob { job: job.clone(), created: Instant::now(), script, deleted: None };
+        assert!(script.lines.is_sorted_by_key(|(at, _)| *at), "a log is in the order of its stamps");
+        let stored = StoredJob {
+            job: job.clone(),
+            created: Instant::now(),
+            lines: script.lines.as_slice().into(),
+            script,
+            deleted: None,
+            brought: Arc::default(),
+        };
         state.jobs.insert(name, stored);
         drop(state);
         self.changed();
@@ -268,11 +335,17 @@ impl Memory {
     }
 
     async fn begin(&self, request: &'static str) -> Result<bool, ApiError> {
-        let fault = {
+        let (fault, slow) = {
             let mut state = self.lock();
             state.requests.push(request.to_owned());
-            state.faults.get_mut(request).and_then(VecDeque::pop_front)
+            if state.is_away() {
+                return Err(lost(request));
+            }
+            (state.faults.get_mut(request).and_then(VecDeque::pop_front), state.slow)
         };
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         match fault {
             None | Some(Fault::Pass) => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
@@ -284,10 +357,26 @@ impl Memory {
     }
 
     fn stamp(&self, at: Instant) -> String {
-        let since = at.saturating_duration_since(self.origin);
-        let seconds = EPOCH + i64::try_from(since.as_secs()).expect("time");
-        let at = jiff::Timestamp::new(seconds, i32::try_from(since.subsec_nanos()).expect("time"));
-        format!("{:.9}", at.expect("time"))
+        stamp(self.origin, at)
+    }
+}
+
+fn stamp(origin: Instant, at: Instant) -> String {
+    let since = at.saturating_duration_since(origin);
+    let seconds = EPOCH + i64::try_from(since.as_secs()).expect("time");
+    let at = jiff::Timestamp::new(seconds, i32::try_from(since.subsec_nanos()).expect("time"));
+    format!("{:.9}", at.expect("time"))
+}
+
+impl State {
+    fn is_away(&self) -> bool {
+        let now = Instant::now();
+        self.away.is_some_and(|(from, to)| from <= now && now < to)
+    }
+
+    /// When whatever is open now breaks.
+    fn breaks_at(&self) -> Option<Instant> {
+        self.away.map(|(from, _)| from).filter(|from| *from > Instant::now())
     }
 }
 
@@ -327,7 +416,8 @@ impl StoredJob {
     /// When its Job or pod looks different from before, as far as the script says.
     fn turns(&self) -> impl Iterator<Item = Instant> {
         let always = [self.at(self.script.pod_at), self.started(), self.ended()];
-        always.into_iter().chain(self.condition_due()).chain(self.deleted_at())
+        let before = self.script.before.iter().map(|(offset, _)| self.at(*offset));
+        always.into_iter().chain(before).chain(self.condition_due()).chain(self.deleted_at())
     }
 
     fn now(&self) -> Job {
@@ -378,6 +468,10 @@ impl StoredJob {
         let name = self.job.metadata.name.as_deref().expect("named");
         let status = if let Some(stuck) = &self.script.stuck {
             stuck.clone()
+        } else if now < self.started()
+            && let Some((_, status)) = self.script.before.iter().rfind(|(offset, _)| self.at(*offset) <= now)
+        {
+            status.clone()
         } else if now < self.started() {
             json!({"phase": "Pending", "containerStatuses": [
                 {"name": "claude", "state": {"waiting": {"reason": "PodInitializing"}}}]})
@@ -444,6 +538,7 @@ struct Watching {
     ends: Instant,
     bookmark: Instant,
     fault: Option<WatchFault>,
+    breaks_at: Option<Instant>,
     opened: Instant,
 }
 
@@ -508,6 +603,9 @@ impl Watching {
                     _ => Some(Err(lost("watch"))),
                 };
             }
+            if self.breaks_at.is_some_and(|at| at <= Instant::now()) {
+                return Some(Err(lost("watch")));
+            }
             let news = self.news();
             if !news.is_empty() {
                 return Some(Ok(Bytes::from(news)));
@@ -524,7 +622,8 @@ impl Watching {
                 let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.jobs.values().flat_map(StoredJob::turns).filter(|at| *at > now).min()
             };
-            let wake = [turn, Some(self.ends), Some(self.bookmark), spoilt_at].into_iter().flatten().min();
+            let wake = [turn, Some(self.ends), Some(self.bookmark), spoilt_at, self.breaks_at];
+            let wake = wake.into_iter().flatten().min();
             tokio::select! {
                 _ = self.changes.changed() => {}
                 () = tokio::time::sleep_until(wake.unwrap_or(self.ends)) => {}
@@ -652,10 +751,14 @@ impl Cluster for Memory {
     }
 
     async fn create_secret(&self, _: &str, secret: &Secret) -> Result<(), ApiError> {
-        self.begin("create secret").await?;
+        let answer_lost = self.begin("create secret").await?;
         let name = secret.metadata.name.clone().unwrap_or_default();
+        if self.lock().secrets.contains_key(&name) {
+            let body = br#"{"kind":"Status","message":"already exists","reason":"AlreadyExists"}"#;
+            return Err(ApiError::from_answer("create secret", 409, None, body));
+        }
         self.lock().secrets.insert(name, secret.clone());
-        Ok(())
+        if answer_lost { Err(lost("create secret")) } else { Ok(()) }
     }
 
     async fn patch_secret(&self, _: &str, name: &str, _: &Value) -> Result<(), ApiError> {
@@ -711,6 +814,7 @@ impl Cluster for Memory {
         });
         state.watches_open += 1;
         let fault = state.watch_faults.get_mut(&kind).and_then(VecDeque::pop_front);
+        let breaks_at = state.breaks_at();
         drop(state);
         let watching = Watching {
             origin: self.origin,
@@ -722,6 +826,7 @@ impl Cluster for Memory {
             ends: now + query.timeout,
             bookmark: now + Duration::from_secs(60),
             fault,
+            breaks_at,
             opened: now,
         };
         let body = futures::stream::unfold(watching, |mut watching| async move {
@@ -741,70 +846,61 @@ impl Cluster for Memory {
         assert_eq!(container, "claude");
         self.begin("open log").await?;
         let job = pod.strip_suffix("-pod").expect("a pod of ours");
-        let (lines, ends, cut) = {
-            let mut state = self.lock();
-            let stored = state.jobs.get(job).filter(|stored| stored.pod().is_some());
-            let stored = stored.ok_or_else(|| not_found("open log"))?;
-            if Instant::now() < stored.started() {
-                return Err(ApiError::from_answer(
-                    "open log",
-                    400,
-                    None,
-                    b"is waiting to start: PodInitializing",
-                ));
-            }
-            let ends = stored.deleted_at().map_or(stored.ended(), |at| at.min(stored.ended()));
-            let rotated = stored.script.rotated.filter(|(at, _)| Instant::now() >= stored.started() + *at);
-            let lines: Vec<(Instant, String)> = stored
-                .script
-                .lines
-                .iter()
-                .skip(rotated.map_or(0, |(_, lines)| lines))
-                .map(|(offset, text)| (stored.started() + *offset, text.clone()))
-                .filter(|(at, _)| *at <= ends)
-                .collect();
-            state.logs_open += 1;
-            state.logs_open_most = state.logs_open_most.max(state.logs_open);
-            let cut = state.cuts.pop_front();
-            (lines, ends, cut)
-        };
+        let mut state = self.lock();
+        let stored = state.jobs.get(job).filter(|stored| stored.pod().is_some());
+        let stored = stored.ok_or_else(|| not_found("open log"))?;
+        let now = Instant::now();
+        if now < stored.started() {
+            let text = b"is waiting to start: PodInitializing";
+            return Err(ApiError::from_answer("open log", 400, None, text));
+        }
+        let started = stored.started();
+        let ends = stored.deleted_at().map_or(stored.ended(), |at| at.min(stored.ended()));
         let since = query.since_time.clone().unwrap_or_default();
         assert!(since.is_empty() || since.len() == 20, "whole seconds: {since}");
-        let mut texts: VecDeque<(Instant, String)> = lines
-            .into_iter()
-            .map(|(at, text)| (at, self.stamp(at), text))
-            .filter(|(_, stamp, _)| since.is_empty() || stamp[..19] >= since[..19])
-            .map(|(at, stamp, text)| (at, format!("{stamp} {text}\n")))
-            .collect();
-        if !query.follow {
-            texts.retain(|(at, _)| *at <= Instant::now());
-        }
-        let open = OpenLog { state: self.state.clone() };
-        let follow = query.follow;
-        let body =
-            futures::stream::unfold((texts, cut, open), move |(mut texts, mut left, open)| async move {
-                if left == Some(0) {
-                    if Instant::now() < ends {
-                        return None;
-                    }
-                    // A container that has ended has no reason left for a clean end in the middle.
-                    let error = lost("read log");
-                    return Some((Err(error), (VecDeque::new(), None, open)));
+        let lines = stored.lines.clone();
+        let rotated = stored.script.rotated.iter().rfind(|(at, _)| now >= started + *at);
+        let asked = lines.partition_point(|(offset, _)| {
+            !since.is_empty() && self.stamp(started + *offset)[..19] < since[..19]
+        });
+        let until = if query.follow { ends } else { ends.min(now) };
+        let at = asked.max(rotated.map_or(0, |(_, lines)| *lines));
+        let end = lines.partition_point(|(offset, _)| started + *offset <= until);
+        let brought = stored.brought.clone();
+        let most = match state.cut_every {
+            Some(CutEvery::Lines(lines)) => at + lines,
+            Some(CutEvery::NewLines(lines)) => brought.load(Ordering::Relaxed).max(at) + lines,
+            None => usize::MAX,
+        };
+        let fault = state.log_faults.pop_front();
+        let breaks_at = state.breaks_at();
+        state.logs_open += 1;
+        state.logs_open_most = state.logs_open_most.max(state.logs_open);
+        drop(state);
+        let body = OpenLog {
+            origin: self.origin,
+            started,
+            ends,
+            follow: query.follow,
+            lines,
+            at,
+            end: end.min(most),
+            cut: most < end,
+            brought,
+            left: match fault {
+                Some(LogFault::Cut(bytes) | LogFault::Short(bytes) | LogFault::HalfOpen(bytes)) => {
+                    Some(bytes)
                 }
-                let Some((at, text)) = texts.pop_front() else {
-                    if follow {
-                        tokio::time::sleep_until(ends).await;
-                    }
-                    return None;
-                };
-                tokio::time::sleep_until(at).await;
-                let mut bytes = Bytes::from(text);
-                if let Some(left) = &mut left {
-                    bytes.truncate(*left);
-                    *left -= bytes.len();
-                }
-                Some((Ok(bytes), (texts, left, open)))
-            });
+                _ => None,
+            },
+            fault,
+            breaks_at,
+            state: self.state.clone(),
+        };
+        let body = futures::stream::unfold(body, |mut body| async move {
+            let piece = body.next().await?;
+            Some((piece, body))
+        });
         Ok(body.boxed())
     }
 
@@ -827,9 +923,82 @@ impl Cluster for Memory {
     }
 }
 
-/// Counts a log body as open until it is dropped.
+/// A log body, counted as open until it is dropped.
 struct OpenLog {
+    origin: Instant,
+    started: Instant,
+    /// When a body that follows the container ends.
+    ends: Instant,
+    follow: bool,
+    lines: Arc<[(Duration, String)]>,
+    /// The next line.
+    at: usize,
+    /// The line before which this ends.
+    end: usize,
+    /// There are more lines than that.
+    cut: bool,
+    brought: Arc<AtomicUsize>,
+    /// How many bytes may still come.
+    left: Option<usize>,
+    fault: Option<LogFault>,
+    breaks_at: Option<Instant>,
     state: Arc<Mutex<State>>,
+}
+
+impl OpenLog {
+    async fn next(&mut self) -> Option<Result<Bytes, ApiError>> {
+        match self.breaks_at {
+            Some(at) => tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(at) => {
+                    (self.end, self.cut, self.follow, self.breaks_at) = (self.at, false, false, None);
+                    Some(Err(lost("read log")))
+                }
+                piece = self.piece() => piece,
+            },
+            None => self.piece().await,
+        }
+    }
+
+    /// A container that has ended has no reason left for a clean end in the middle.
+    fn broken_off(&mut self) -> Option<Result<Bytes, ApiError>> {
+        (self.left, self.end, self.cut, self.follow) = (None, self.at, false, false);
+        let all = matches!(self.fault, Some(LogFault::Short(_)));
+        (Instant::now() >= self.ends && !all).then(|| Err(lost("read log")))
+    }
+
+    async fn piece(&mut self) -> Option<Result<Bytes, ApiError>> {
+        if let Some(LogFault::Text(text)) = self.fault {
+            (self.fault, self.end, self.cut, self.follow) = (None, self.at, false, false);
+            return Some(Ok(Bytes::from_static(text.as_bytes())));
+        }
+        if self.left == Some(0) {
+            if matches!(self.fault, Some(LogFault::HalfOpen(_))) {
+                return std::future::pending().await;
+            }
+            return self.broken_off();
+        }
+        if self.at >= self.end {
+            if self.cut {
+                return self.broken_off();
+            }
+            if self.follow {
+                tokio::time::sleep_until(self.ends).await;
+            }
+            return None;
+        }
+        let (offset, text) = &self.lines[self.at];
+        let at = self.started + *offset;
+        tokio::time::sleep_until(at).await;
+        let mut bytes = Bytes::from(format!("{} {text}\n", stamp(self.origin, at)));
+        self.at += 1;
+        self.brought.fetch_max(self.at, Ordering::Relaxed);
+        if let Some(left) = &mut self.left {
+            bytes.truncate(*left);
+            *left -= bytes.len();
+        }
+        Some(Ok(bytes))
+    }
 }
 
 impl Drop for OpenLog {

@@ -19,6 +19,7 @@ macro_rules! in_both_modes {
     };
 }
 
+mod faults;
 mod hosts;
 mod lines;
 mod memory;
@@ -207,6 +208,7 @@ impl Scene {
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(self.ear.calls(), calls, "nothing is told after the run has resolved");
         assert_eq!(self.cluster.watches_open(), 0, "no watch goes on without a run");
+        assert_eq!(self.runner.vitals(), super::Vitals::default(), "nothing is left");
         let created =
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
@@ -313,7 +315,7 @@ async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does(mode: Mode)
     script.lines.push((Duration::from_millis(9_900), result));
     let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
     // Nothing of what was read is there any more, so that the next body does not fit what is known.
-    script.rotated = Some((Duration::from_secs(9), 2));
+    script.rotated = vec![(Duration::from_secs(9), 2)];
     let scene = Scene::new(mode).script(script);
     scene.cluster.cut_logs([read + 40]);
     let outcome = scene.run().await;
