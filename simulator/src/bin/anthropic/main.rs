@@ -200,6 +200,8 @@ impl Server {
             serde_json::from_slice(&bytes).map_err(|_| invalid("The request body is not valid JSON"))?;
         record["model"] = body["model"].clone();
         record["messages"] = body["messages"].clone();
+        record["system"] = body["system"].clone();
+        record["effort"] = body["output_config"]["effort"].clone();
         record["tools"] = body["tools"]
             .as_array()
             .map(|tools| tools.iter().map(|tool| tool["name"].clone()).collect())
