@@ -17,7 +17,7 @@ use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Sight;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
-use crate::stream::{LineSplitter, Resume, Tally, Verdict, split_stamp};
+use crate::stream::{LineSplitter, Resume, Tally, Verdict, join_pieces, split_stamp};
 
 /// The agent's container.
 pub(super) const CONTAINER: &str = "claude";
@@ -275,7 +275,8 @@ impl<C: Cluster> Follower<C> {
 
     /// One line of a body. Returns true when the body must be read again from earlier.
     fn take(&mut self, raw: &[u8], complete: bool) -> bool {
-        let verdict = self.resume.line(raw, complete);
+        let raw = join_pieces(raw);
+        let verdict = self.resume.line(&raw, complete);
         if complete {
             self.noise = matches!(verdict, Verdict::Noise(_));
         }

@@ -214,6 +214,24 @@ async fn lines_lost_to_rotation_leave_one_mark(mode: Mode) {
     );
 }
 
+in_both_modes!(a_long_line_that_an_old_kubelet_stamped_in_its_middle_is_whole);
+async fn a_long_line_that_an_old_kubelet_stamped_in_its_middle_is_whole(mode: Mode) {
+    let text = format!(r#"{{"type":"system","subtype":"note","text":"{}"}}"#, "é".repeat(20_000));
+    let pieces: Vec<&[u8]> = text.as_bytes().chunks(16 * 1024).collect();
+    // The pieces end between characters here: the lines of a script are text.
+    assert!(pieces.iter().all(|piece| std::str::from_utf8(piece).is_ok()));
+    let stored = String::from_utf8(pieces.join(b"2099-01-02T03:04:05.000000006Z ".as_slice())).expect("text");
+    let mut script = success_over(Duration::from_secs(20));
+    let (first, _) = script.lines[0];
+    script.lines.insert(1, (first, stored));
+    let read: usize = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum();
+    let scene = Scene::new(mode).script(script);
+    scene.cluster.cut_logs([read]);
+    assert_eq!(scene.run().await["errorMessage"], Value::Null);
+    assert_eq!(scene.ear.out().matches(&text).count(), 1);
+    assert!(!scene.ear.out().contains("2099-"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_onlog_that_rejects_is_told_in_full() {
     let scene = Scene::new(Mode::Watched)
