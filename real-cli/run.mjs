@@ -1,5 +1,5 @@
 // npm run test:cli: the real claude CLI in a pod, against a stand-in for the Messages API inside that pod.
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -51,8 +51,8 @@ async function suite(name, rest) {
   rmSync(logs, { recursive: true, force: true });
   mkdirSync(logs, { recursive: true });
   const ours = name === 'real' && !isUp();
-  if (ours) await up();
   try {
+    if (ours) await up();
     const report = path.join(logs, 'report.json');
     const code = await vitest(['--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...rest], {
       REAL_CLI_CLUSTER: name,
@@ -62,9 +62,18 @@ async function suite(name, rest) {
     const seconds = ((Date.now() - began) / 1000).toFixed(0);
     console.log(`real CLI, ${name} cluster: ${passed} passed, ${failed} failed, ${skipped} skipped in ${seconds} s`);
     const good = code === 0 && passed > 0;
-    if (good) rmSync(logs, { recursive: true, force: true });
-    else console.log(`  logs: ${logs}`);
+    if (good) {
+      rmSync(logs, { recursive: true, force: true });
+    } else {
+      if (name === 'real') cpSync(openCluster().logs, path.join(logs, 'components'), { recursive: true });
+      console.log(`  logs: ${logs}`);
+    }
     return good;
+  } catch (error) {
+    // The other cluster's turn comes all the same.
+    console.error(error);
+    console.log(`real CLI, ${name} cluster: could not be run\n  logs: ${logs}`);
+    return false;
   } finally {
     if (ours) await down();
   }

@@ -1,6 +1,6 @@
 // Runs of the adapter with the real CLI, and what is known of each: its result, its log, what the UI makes of it,
 // and what the API was asked.
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -58,7 +58,15 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
     context: { paperclipWorkspace: { cwd: `/paperclip/${folder}` } },
     ...rest,
   });
-  const run = { id, folder, ctx, told, agentId: ctx.agent.id };
+  const logs = path.join(process.env.REAL_CLI_LOGS, id);
+  mkdirSync(logs, { recursive: true });
+  const { onLog } = ctx;
+  ctx.onLog = async (stream, chunk) => {
+    // As it happens, for a run that never comes to its end.
+    appendFileSync(path.join(logs, `${stream}.log`), chunk);
+    await onLog(stream, chunk);
+  };
+  const run = { folder, logs, ctx, told, agentId: ctx.agent.id };
   run.done = finish(cluster, run, path.join(cluster.volume, record));
   // A spec that fails first leaves the promise to nobody.
   run.done.catch(() => {});
@@ -74,9 +82,8 @@ async function finish(cluster, run, record) {
   try {
     result = await adapter.execute(run.ctx);
   } finally {
-    const requests = existsSync(record) ? readFileSync(record, 'utf8') : '';
-    keep(run, { 'stdout.log': run.told.stdout, 'stderr.log': run.told.stderr, 'requests.jsonl': requests });
-    keep(run, { 'result.json': JSON.stringify({ ms: Date.now() - began, result }, null, 2) });
+    if (existsSync(record)) copyFileSync(record, path.join(run.logs, 'requests.jsonl'));
+    writeFileSync(path.join(run.logs, 'result.json'), JSON.stringify({ ms: Date.now() - began, result }, null, 2));
   }
   await nothingLeft(cluster, run);
   const lines = agentLines(run.told);
@@ -95,13 +102,6 @@ async function finish(cluster, run, record) {
     asked: asked.filter(({ path }) => path === '/v1/messages'),
     everythingAsked: asked,
   };
-}
-
-/** Written as it happens: what a failed spec needs is there whatever it did not catch. */
-function keep(run, files) {
-  const dir = path.join(process.env.REAL_CLI_LOGS, run.id);
-  mkdirSync(dir, { recursive: true });
-  for (const [name, text] of Object.entries(files)) writeFileSync(path.join(dir, name), text);
 }
 
 async function nothingLeft(cluster, { agentId, told }) {
