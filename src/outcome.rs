@@ -372,6 +372,8 @@ impl Outcome {
                 set("resultJson", finished.result.clone());
                 set("summary", finished.summary.clone().into());
                 set("clearSession", finished.clear_session.into());
+                // Else the host takes the tokens of a resumed session for running totals and subtracts the last run's.
+                set("usageBasis", "per_run".into());
             }
         }
         match self.recovery {
@@ -964,7 +966,8 @@ mod tests {
                 "usage": {"inputTokens": 100, "cachedInputTokens": 10, "outputTokens": 50},
                 "sessionId": "s-1", "sessionParams": {"sessionId": "s-1", "cwd": "/w", "repoRef": "main"},
                 "sessionDisplayId": "s-1", "provider": "anthropic", "model": "claude-x", "billingType": "api",
-                "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false
+                "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false,
+                "usageBasis": "per_run"
             }))
             .unwrap()
         );
