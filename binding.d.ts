@@ -124,8 +124,9 @@ export declare function testEnvironment(request: string): Promise<object[]>
 export declare function vitals(): Vitals
 
 /**
- * What this process has alive, for those who look for a leak. All counts come down to zero when no run is under
- * way; watches go on for some 10 s, and some tasks belong to connections that are kept for a minute.
+ * What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
+ * but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
+ * Watches go on for some 10 s.
  */
 export interface Vitals {
   /** Tasks of the native runtime. */

@@ -16,7 +16,8 @@ const one = (random, list) => list[whole(random, 0, list.length - 1)];
 
 /** The result of a run that nothing prevented. */
 export const success = { exitCode: 0, errorMessage: null };
-const truncated = (exitCode, message) => ({ errorCode: 'claude_truncated', exitCode, message });
+/** The result of a run whose container ended without one. */
+export const truncated = (exitCode, message) => ({ errorCode: 'claude_truncated', exitCode, message });
 const long = (ticks) => ({ scenario: 'long', ticks, env: { CLAUDE_STAND_IN_SECONDS: String(ticks / 2) } });
 const onLog = (action, times) => ({ faults: [{ match: { verb: 'get', resource: 'pods/log' }, action, times }] });
 
@@ -48,7 +49,7 @@ const kinds = {
   'an overloaded model': [1, fails('overload', { exitCode: 1, message: '529' })],
   'no more turns': [1, fails('max-turns', { exitCode: 1 })],
   'an exit code': [2, fails('exit-code', { exitCode: 3 }, { lines: false })],
-  'a kill': [2, fails('truncated', truncated(137, 'SIGKILL'), { lines: false })],
+  'a kill': [2, fails('truncated', truncated(137, 'SIGKILL'), { lines: false, noise: true })],
   'a crash': [2, fails('crash', { exitCode: 139 }, { lines: false, noise: true })],
   'an empty answer': [1, fails('empty-llm', { exitCode: 1, errorCode: 'llm_api_error' }, { lines: false })],
   'a log that ends early': [4, (random) => ({
@@ -97,7 +98,7 @@ const kinds = {
   })],
   'a slow host': [2, () => ({ ...long(2), onLog: 'slow' })],
   'a host that rejects': [2, (random) => ({ ...long(2), onLog: one(random, ['rejects', 'throws']) })],
-  'a Job that is kept for a second': [2, () => ({ scenario: 'success', config: { retainJobs: true, ttlSecondsAfterFinished: 1 } })],
+  'a Job that is kept for a while': [2, () => ({ scenario: 'success', config: { retainJobs: true, ttlSecondsAfterFinished: 4 } })],
   'no watch': [3, (random) => ({ ...long(whole(random, 1, 3)), account: 'unwatching' })],
 };
 

@@ -74,7 +74,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         Follower::new(observed.clone(), pod.name.clone(), live.log.clone(), life.clone(), progress.clone());
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
-        let _ = tokio::time::timeout(timing::DRAIN_GONE, follower.read_once()).await;
+        let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;
         if follower.tally.so_far().nonempty_lines == 0 {
             let outcome = Outcome::pod_schedule_failed(failed, true);
             return Ok(Ended::Early(live.log.told(outcome).await));
@@ -496,11 +496,17 @@ async fn one_shot<C: Cluster>(
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Ok(Err(error)) if error.is_transient() => {
+            Ok(Err(error)) if error.is_not_found() => break,
+            Ok(Err(error)) => {
+                // Who may do what is not always known to an API server, either.
+                fruitless += u32::from(!error.is_transient());
+                if fruitless > MOST_FRUITLESS_READS {
+                    break;
+                }
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Ok(Err(_)) | Err(_) => break,
+            Err(_late) => break,
         }
     }
     if !was_blank && follower.tally.so_far().lines > before {
@@ -510,7 +516,22 @@ async fn one_shot<C: Cluster>(
     }
 }
 
-/// How often the log of a container that ended well is read for a result without finding anything new.
+/// Reads what a container has printed, again where that fails.
+async fn read_patiently<C: Cluster>(follower: &mut Follower<C>) {
+    let mut pause = timing::RECONNECT.0;
+    let mut refused = 0;
+    while let Err(error) = follower.read_once().await {
+        refused += u32::from(!error.is_transient());
+        if error.is_not_found() || refused > MOST_FRUITLESS_READS {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// How often a log is read again in vain: refused, or without the result that a container that ended well must have
+/// printed.
 const MOST_FRUITLESS_READS: u32 = 3;
 
 fn ended_well(life: &watch::Sender<Life>, end: &End) -> bool {

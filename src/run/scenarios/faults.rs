@@ -353,3 +353,40 @@ async fn a_log_that_seems_complete_again_and_again_is_read_until_its_result_is_t
         assert!(took < Duration::from_secs(3 + 8 + 1 + 5), "{took:?}");
     }
 }
+
+in_both_modes!(what_a_run_said_that_failed_before_anybody_looked_is_read_although_the_api_stumbles);
+async fn what_a_run_said_that_failed_before_anybody_looked_is_read_although_the_api_stumbles(mode: Mode) {
+    let script = Script {
+        start_at: Duration::from_millis(600),
+        lines: vec![(Duration::ZERO, "no space left on device".to_owned())],
+        ends_after: Duration::from_millis(1),
+        exit_code: 1,
+        reason: "Error",
+        ..Script::default()
+    };
+    for fault in [Fault::Answer(503, "overloaded"), Fault::Answer(403, "not yet")] {
+        let scene = Scene::new(mode).script(script.clone());
+        scene.cluster.fault("open log", vec![fault; 3]);
+        let result = scene.run().await;
+        assert_eq!(result["exitCode"], 1, "{result}");
+        assert_eq!(scene.ear.agent_lines(), ["no space left on device"]);
+        assert!(scene.cluster.left().is_empty());
+    }
+}
+
+in_both_modes!(a_log_that_is_forbidden_for_a_moment_after_its_end_is_read);
+async fn a_log_that_is_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) {
+    let script = success_over(Duration::from_secs(1));
+    let lines = lines_of(&script);
+    let scene = Scene::new(mode).script(script.clone());
+    scene.cluster.fault("open log", vec![Fault::Answer(403, "the authorizer is away"); 4]);
+    let result = scene.run().await;
+    assert_success(&scene, &result, &lines);
+
+    // For good.
+    let scene = Scene::new(mode).script(script);
+    scene.cluster.fault("open log", vec![Fault::Answer(403, "pods/log is forbidden"); 100]);
+    let (result, took) = scene.timed_run().await.expect("resolves");
+    assert!(result["errorMessage"].is_string(), "{result}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
