@@ -344,6 +344,8 @@ function kubeletConfig(file, port, node) {
     // What else is on this machine must not decide whether its pods and images stay.
     evictionHard: { 'memory.available': '50Mi', 'nodefs.available': '0%', 'nodefs.inodesFree': '0%', 'imagefs.available': '0%' },
     imageGCHighThresholdPercent: 100,
+    // Kubelets before 1.27 leave out lines of a log that is followed through its rotation, or send them twice.
+    containerLogMaxSize: '500Mi',
     serializeImagePulls: false,
     eventRecordQPS: 0,
     kubeAPIQPS: 50,
