@@ -1,7 +1,7 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -25,10 +25,10 @@ afterAll(async () => {
 });
 
 /** Starts a host process with one run. */
-function host({ options, listen = false }) {
+function host({ options, listen = false, before }) {
   const script = fileURLToPath(new URL('./support/host-process.mjs', import.meta.url));
   const { kubeconfig, namespace } = cluster;
-  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen })]);
+  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen, before })]);
   children.add(child);
   const told = { stdout: '', stderr: '', heard: false, result: undefined, errors: '' };
   let rest = '';
@@ -54,6 +54,18 @@ function host({ options, listen = false }) {
   return { child, told, ended };
 }
 
+/** The package in another folder: with an addon, and so with runs, of its own. */
+function copyOfPackage() {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const folder = mkdtempSync(path.join(tmpdir(), 'adapter-copy-'));
+  const addon = readdirSync(root).filter((name) => name.endsWith('.node'));
+  for (const name of ['package.json', 'index.js', 'binding.cjs', 'js', ...addon]) {
+    cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+  }
+  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  return folder;
+}
+
 const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
 
 describe('SIGTERM to the host', () => {
@@ -75,6 +87,14 @@ describe('SIGTERM to the host', () => {
     await eventually(async () => (await leftovers(cluster)).length === 0);
     expect(await ended, told.errors).toEqual({ code: 7, signal: null });
     expect(told.heard).toBe(true);
+  });
+
+  it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, before: copyOfPackage() });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
   });
 
   it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {

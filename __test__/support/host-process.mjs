@@ -1,9 +1,12 @@
 // A host in a process of its own: runs one run of the built addon and prints what it tells as JSON lines.
-// argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, listen: also listen for SIGTERM}
+// argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, listen: also listen for SIGTERM,
+// before: a folder with another copy of the package, which runs a run of its own first}
+import path from 'node:path';
+
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
-const { cluster, options, listen } = JSON.parse(process.argv[2]);
+const { cluster, options, listen, before } = JSON.parse(process.argv[2]);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
 if (listen) {
@@ -12,6 +15,10 @@ if (listen) {
     // A host that drains for a while before it leaves by itself.
     setTimeout(() => process.exit(7), 1_500);
   });
+}
+if (before) {
+  const copy = (await import(path.join(before, 'index.js'))).createServerAdapter();
+  await copy.execute(hostRun(cluster, { onLog: async () => {} }).ctx);
 }
 const { ctx } = hostRun(cluster, {
   ...options,
