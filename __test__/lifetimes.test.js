@@ -1,7 +1,7 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -13,6 +13,7 @@ import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './su
 
 const adapter = createServerAdapter();
 const children = new Set();
+const folders = [];
 let cluster;
 
 beforeAll(async () => {
@@ -22,6 +23,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const child of children) child.kill('SIGKILL');
   await cluster.stop();
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 
 /** Starts a host process with one run. */
@@ -58,6 +60,7 @@ function host({ options, listen = false, before }) {
 function copyOfPackage() {
   const root = fileURLToPath(new URL('..', import.meta.url));
   const folder = mkdtempSync(path.join(tmpdir(), 'adapter-copy-'));
+  folders.push(folder);
   const addon = readdirSync(root).filter((name) => name.endsWith('.node'));
   for (const name of ['package.json', 'index.js', 'binding.cjs', 'js', ...addon]) {
     cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
