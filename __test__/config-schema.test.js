@@ -73,7 +73,7 @@ describe('getConfigSchema', () => {
 
   it.each([
     ['maxTurnsPerRun', /0 .*unlimited/i],
-    ['ttlSecondsAfterFinished', /300/],
+    ['ttlSecondsAfterFinished', /0 or unset: 300/],
     ['resources.requests.cpu', /100m.*0\.5.*1/],
     ['resources.limits.memory', /128Mi.*512Mi.*1Gi/],
     ['nodeSelector', /key=value/],

@@ -1,9 +1,10 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
@@ -11,6 +12,7 @@ import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } fr
 import { killHosts, startHost } from './support/processes.js';
 
 const adapter = createServerAdapter();
+const folders = [];
 let cluster;
 
 beforeAll(async () => {
@@ -20,9 +22,23 @@ beforeAll(async () => {
 afterAll(async () => {
   killHosts();
   await cluster.stop();
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 
 const host = (what) => startHost(cluster, what);
+
+/** The package in another folder: with an addon, and so with runs, of its own. */
+function copyOfPackage() {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const folder = mkdtempSync(path.join(tmpdir(), 'adapter-copy-'));
+  folders.push(folder);
+  const addon = readdirSync(root).filter((name) => name.endsWith('.node'));
+  for (const name of ['package.json', 'index.js', 'binding.cjs', 'js', ...addon]) {
+    cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+  }
+  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  return folder;
+}
 
 const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
 
@@ -45,6 +61,14 @@ describe('SIGTERM to the host', () => {
     await eventually(async () => (await leftovers(cluster)).length === 0);
     expect(await ended, told.errors).toEqual({ code: 7, signal: null });
     expect(told.heard).toBe(true);
+  });
+
+  it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, before: copyOfPackage() });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
   });
 
   it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {

@@ -62,7 +62,7 @@ function fields() {
       type: 'number',
       key: 'ttlSecondsAfterFinished',
       label: 'Auto-cleanup delay (s)',
-      hint: 'Seconds after which Kubernetes removes a finished Job by itself. Unset: 300.',
+      hint: 'Seconds after which Kubernetes removes a finished Job by itself. 0 or unset: 300.',
     },
     {
       type: 'toggle',

@@ -1,10 +1,12 @@
 // A host in a process of its own: makes runs of the built addon and prints what they tell as JSON lines.
 // argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
-// listen for SIGTERM}
+// listen for SIGTERM, before: a folder with another copy of the package, which runs a run of its own first}
+import path from 'node:path';
+
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
-const { cluster, options, runs = 1, listen } = JSON.parse(process.argv[2]);
+const { cluster, options, runs = 1, listen, before } = JSON.parse(process.argv[2]);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
 if (listen) {
@@ -13,6 +15,10 @@ if (listen) {
     // A host that drains for a while before it leaves by itself.
     setTimeout(() => process.exit(7), 1_500);
   });
+}
+if (before) {
+  const copy = (await import(path.join(before, 'index.js'))).createServerAdapter();
+  await copy.execute(hostRun(cluster, { onLog: async () => {} }).ctx);
 }
 await Promise.all(
   Array.from({ length: runs }, async (_, run) => {
