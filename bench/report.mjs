@@ -1,5 +1,8 @@
 // The table: medians over the repetitions with their spread, and how many times the other package is larger.
+import { roomLines } from './rooms.mjs';
 import { FIGURES, MUST_BE_ZERO, ROWS } from './rows.mjs';
+
+const ROOMS = '(f) the pure rooms, on one core';
 
 /** The value at a share of sorted numbers; null of none. */
 export function percentile(sorted, share) {
@@ -74,33 +77,36 @@ function heading(row, results) {
   return `(${row}) ${title}${results.quick ? ` — quick: ${small}` : ''}`;
 }
 
+/** Columns as wide as they must be. */
+function aligned(table) {
+  const widths = table[0].map((_, i) => Math.max(...table.map((cells) => cells[i].length)));
+  return table.map((cells) => `  ${cells.map((cell, i) => cell.padEnd(widths[i])).join('  ')}`.trimEnd());
+}
+
 /** For a terminal. */
 export function asText(results) {
   const names = results.packages.map(({ name }) => name);
   const out = [summary(results)];
   for (const [row, packages] of Object.entries(results.rows)) {
-    const table = [headers(results), ...lines(row, packages)];
-    const widths = table[0].map((_, i) => Math.max(...table.map((cells) => cells[i].length)));
-    out.push('', heading(row, results));
-    out.push(...table.map((cells) => `  ${cells.map((cell, i) => cell.padEnd(widths[i])).join('  ')}`.trimEnd()));
+    out.push('', heading(row, results), ...aligned([headers(results), ...lines(row, packages)]));
     out.push(`  ${clusterLine(packages, names)}`, ...notes(row, packages, names).map((note) => `  ! ${note}`));
   }
-  if (results.rooms) out.push('', '(f) the pure rooms, one core', results.rooms.text);
+  if (results.rooms) out.push('', ROOMS, ...aligned(roomLines(results.rooms)));
   return out.join('\n');
 }
 
 /** For BENCHMARKS.md. */
 export function asMarkdown(results) {
   const names = results.packages.map(({ name }) => name);
-  const line = (cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const table = ([head, ...rows]) => [line(head), line(head.map(() => '---')), ...rows.map(line)];
   const out = [summary(results)];
   for (const [row, packages] of Object.entries(results.rows)) {
-    const head = headers(results);
-    out.push('', `### ${heading(row, results)}`, '', line(head), line(head.map(() => '---')));
-    out.push(...lines(row, packages).map(line), '', clusterLine(packages, names));
+    out.push('', `### ${heading(row, results)}`, '', ...table([headers(results), ...lines(row, packages)]), '');
+    out.push(clusterLine(packages, names));
     out.push(...notes(row, packages, names).map((note) => `- ${note}`));
   }
-  if (results.rooms) out.push('', '### (f) the pure rooms, one core', '', '```text', results.rooms.text, '```');
+  if (results.rooms) out.push('', `### ${ROOMS}`, '', ...table(roomLines(results.rooms)));
   return out.join('\n');
 }
 
