@@ -1,11 +1,15 @@
 //! The wire form of lists and watches: JSON in, typed objects out. One object that cannot be read is an error
 //! of that object, never of what is around it.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{ApiError, ApiErrorKind, WatchKind};
 
@@ -81,28 +85,41 @@ pub(super) struct Unreadable {
     pub(super) name: Option<String>,
 }
 
-fn object<T: Watchable>(json: Value) -> Result<T, Unreadable> {
-    T::deserialize(&json).map_err(|_| Unreadable {
-        job: T::job_of_json(&json).map(str::to_owned),
-        name: json["metadata"]["name"].as_str().map(str::to_owned),
+/// Reads an object without a detour over [`Value`]: a watch of many runs brings thousands of them.
+fn object<T: Watchable>(json: &str) -> Result<T, Unreadable> {
+    serde_json::from_str(json).map_err(|_| {
+        let json: Value = serde_json::from_str(json).unwrap_or_default();
+        Unreadable {
+            job: T::job_of_json(&json).map(str::to_owned),
+            name: json["metadata"]["name"].as_str().map(str::to_owned),
+        }
     })
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
 }
 
 /// Reads one line of a watch.
 pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
-    let mut event: Value = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
-    let json = event.get_mut("object").map(Value::take).unwrap_or_default();
-    match event["type"].as_str() {
-        Some("ADDED") => object(json).map(WatchEvent::Added),
-        Some("MODIFIED") => object(json).map(WatchEvent::Modified),
-        Some("DELETED") => object(json).map(WatchEvent::Deleted),
-        Some("BOOKMARK") => {
-            Ok(WatchEvent::Bookmark(json["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
+    let Line { kind, object: json } = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
+    let json = json.map_or("null", RawValue::get);
+    let value = || serde_json::from_str::<Value>(json).unwrap_or_default();
+    match kind.as_ref() {
+        "ADDED" => object(json).map(WatchEvent::Added),
+        "MODIFIED" => object(json).map(WatchEvent::Modified),
+        "DELETED" => object(json).map(WatchEvent::Deleted),
+        "BOOKMARK" => {
+            Ok(WatchEvent::Bookmark(value()["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
         }
-        Some("ERROR") => {
-            let code = json["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+        "ERROR" => {
+            let code = value()["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             let attempt = format!("watch {}", T::KIND.resource());
-            Ok(WatchEvent::Failed(ApiError::from_answer(attempt, code, None, json.to_string().as_bytes())))
+            Ok(WatchEvent::Failed(ApiError::from_answer(attempt, code, None, json.as_bytes())))
         }
         _ => Err(Unreadable::default()),
     }
@@ -123,14 +140,25 @@ pub(super) struct Listed<T> {
 pub(super) fn read_list<T: Watchable>(body: &[u8]) -> Result<Listed<T>, ApiError> {
     let attempt = || format!("list {}", T::KIND.resource());
     let bad = |text: String| ApiError::local(ApiErrorKind::Decode, attempt(), text);
-    let mut list: Value =
+    let list: List<'_> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
-    let version = list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    match list.get_mut("items").map(Value::take).unwrap_or_default() {
-        Value::Array(items) => Ok(Listed { version, items: items.into_iter().map(object).collect() }),
-        Value::Null if version.is_some() => Ok(Listed { version, items: Vec::new() }),
-        _ => Err(bad("the answer is no list".to_owned())),
+    let version = list.metadata["resourceVersion"].as_str().map(str::to_owned);
+    match list.items.map(|items| serde_json::from_str::<Vec<&RawValue>>(items.get())) {
+        Some(Ok(items)) => {
+            Ok(Listed { version, items: items.into_iter().map(|item| object(item.get())).collect() })
+        }
+        // A list without objects may have none, but it has a version.
+        None if version.is_some() => Ok(Listed { version, items: Vec::new() }),
+        Some(Err(_)) | None => Err(bad("the answer is no list".to_owned())),
     }
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(default)]
+    metadata: Value,
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
 }
 
 #[cfg(test)]
