@@ -18,6 +18,7 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 
 mod active;
+mod apart;
 pub mod bundle;
 mod cleanup;
 mod create;
@@ -164,7 +165,7 @@ impl<K: Clusters> Runner<K> {
                 Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
             }
         };
-        let (outcome, ()) = tokio::join!(life, pump);
+        let (outcome, ()) = tokio::join!(life, apart::apart(pump));
         outcome
     }
 
