@@ -18,7 +18,7 @@ import {
 } from '../scripts/lib.mjs';
 import { measureRooms } from './rooms.mjs';
 import { asMarkdown, asText, percentile } from './report.mjs';
-import { ROWS } from './rows.mjs';
+import { MUST_BE_ZERO, ROWS } from './rows.mjs';
 
 const USAGE = `npm run bench -- [options]
   --against DIR     also measure the package built in DIR, in turns
@@ -45,7 +45,11 @@ await main(async () => {
   if (!options.from) keep(results);
   console.log(`\n${asText(results)}`);
   if (options.markdown) console.log(`\n${asMarkdown(results)}`);
-  return 0;
+  // Speed is to be read, but a run that fails or a line that is not right is a bug.
+  const ours = Object.values(results.rows).flatMap(([measured]) => measured);
+  const wrong = MUST_BE_ZERO.filter((name) => ours.some((measured) => measured[name] !== 0));
+  if (wrong.length > 0) console.error(`\nThis package must have none: ${wrong.join(', ')}`);
+  return wrong.length > 0 ? 1 : 0;
 });
 
 function readOptions() {

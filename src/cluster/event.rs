@@ -1,24 +1,30 @@
 //! The wire form of lists and watches: JSON in, typed objects out. One object that cannot be read is an error
 //! of that object, never of what is around it.
+//!
+//! A watched object is known by its metadata and its status. The rest of it, most of its bytes, is passed over:
+//! nothing here looks at it, and the objects of all runs are kept in memory.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{ApiError, ApiErrorKind, WatchKind};
 
 /// A kind of object that can be watched.
-pub(super) trait Watchable: DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Watchable: Send + Sync + Sized + 'static {
     /// Its name for requests.
     const KIND: WatchKind;
 
     fn meta(&self) -> &ObjectMeta;
+
+    /// Reads metadata and status.
+    fn read(json: &str) -> serde_json::Result<Self>;
 
     /// The name of the Job that an object in JSON belongs to, as far as it can be made out.
     fn job_of_json(object: &Value) -> Option<&str>;
@@ -29,6 +35,11 @@ impl Watchable for Job {
 
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
+    }
+
+    fn read(json: &str) -> serde_json::Result<Self> {
+        let Known { metadata, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: None, status })
     }
 
     fn job_of_json(object: &Value) -> Option<&str> {
@@ -43,6 +54,11 @@ impl Watchable for Pod {
         &self.metadata
     }
 
+    fn read(json: &str) -> serde_json::Result<Self> {
+        let Known { metadata, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: None, status })
+    }
+
     fn job_of_json(object: &Value) -> Option<&str> {
         let meta = &object["metadata"];
         let owners = meta["ownerReferences"].as_array().into_iter().flatten();
@@ -50,6 +66,47 @@ impl Watchable for Pod {
             .filter(|owner| owner["kind"] == "Job")
             .find_map(|owner| owner["name"].as_str())
             .or_else(|| meta["labels"]["job-name"].as_str())
+    }
+}
+
+/// What is read of an object.
+#[derive(Deserialize)]
+struct Known<S> {
+    #[serde(default)]
+    metadata: Meta,
+    status: Option<S>,
+}
+
+/// What is read of its metadata. Among the rest are annotations and managed fields, which can be larger than all
+/// else.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+impl From<Meta> for ObjectMeta {
+    fn from(meta: Meta) -> Self {
+        Self {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+            labels: meta.labels,
+            owner_references: meta.owner_references,
+            ..Self::default()
+        }
     }
 }
 
@@ -85,9 +142,9 @@ pub(super) struct Unreadable {
     pub(super) name: Option<String>,
 }
 
-/// Reads an object without a detour over [`Value`]: a watch of many runs brings thousands of them.
+/// Reads an object.
 fn object<T: Watchable>(json: &str) -> Result<T, Unreadable> {
-    serde_json::from_str(json).map_err(|_| {
+    T::read(json).map_err(|_| {
         let json: Value = serde_json::from_str(json).unwrap_or_default();
         Unreadable {
             job: T::job_of_json(&json).map(str::to_owned),
@@ -191,7 +248,7 @@ mod tests {
     #[test]
     fn one_bad_item_hides_no_other() {
         let body = json!({"metadata": {"resourceVersion": "9"}, "items": [
-            {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": "x"}, {"metadata": {"name": "c"}},
+            {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "status": "x"}, {"metadata": {"name": "c"}},
         ]});
         let list = read_list::<Job>(body.to_string().as_bytes()).expect("a list");
         assert_eq!(list.version.as_deref(), Some("9"));
