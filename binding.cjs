@@ -835,6 +835,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
+module.exports.Desk = nativeBinding.Desk
 module.exports.LogLineDedupFilter = nativeBinding.LogLineDedupFilter
 module.exports.RunControl = nativeBinding.RunControl
 module.exports.activeJobs = nativeBinding.activeJobs

@@ -9,6 +9,24 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Where the runs of this environment leave what they ask of JavaScript. */
+export declare class Desk {
+  /** A desk; `wake` is called when something waits on it, and is to `take` it. */
+  constructor(wake: () => void)
+  /**
+   * What waits: whether there is more to be taken in another turn of the event loop, then for each question
+   * its number, its run, its kind (`log`, `meta`, `prepare`, `bundle`, `result`, `error`) and its text; for
+   * `log` an array of streams and texts.
+   */
+  take(): unknown[]
+  /** Answers a question. */
+  answer(call: number, text?: string | undefined | null): void
+  /** Answers a question with the text of an error. */
+  fail(call: number, error: string): void
+  /** Answers many questions that have nothing to say. */
+  done(calls: Uint32Array): void
+}
+
 /** Passes a text on, without the JSON lines that were passed on before. */
 export declare class LogLineDedupFilter {
   /** A filter that has seen nothing. */
@@ -77,12 +95,10 @@ export declare function detectClaudeLoginRequired(parsed: string, stdout: string
 export declare function eventDedupKey(event: string): string | null
 
 /**
- * Runs one agent run; resolves to the adapter's result.
- *
- * `request` is the JSON of what the host passed; `log` and `meta` resolve to the text of their error, `prepare`
- * and `bundle` to JSON.
+ * Starts one agent run. `request` is the JSON of what the host passed. What the run asks of JavaScript, its
+ * `result` (the adapter's, as JSON) or its `error` at last, waits on the desk under the number `run`.
  */
-export declare function execute(request: string, control: RunControl, log: (stream: string, chunk: string) => Promise<string | undefined>, meta: (meta: object) => Promise<string | undefined>, prepare: () => Promise<string>, bundle: (order: string) => Promise<string>): Promise<object>
+export declare function execute(request: string, control: RunControl, desk: Desk, run: number): void
 
 /** `extractClaudeLoginUrl(text)`. */
 export declare function extractClaudeLoginUrl(text: string): string | null

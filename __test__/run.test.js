@@ -1,4 +1,5 @@
 // Whole runs of the built addon on the embedded cluster: real processes, real HTTPS, real time.
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -429,6 +430,29 @@ describe('the host', () => {
       const { result } = await play({ onLog });
       expect(result.errorMessage).toBeNull();
     }
+  });
+
+  it('is called back in the asynchronous context of its own call, one chunk at a time, by each of many runs', async () => {
+    const storage = new AsyncLocalStorage();
+    const runs = Array.from({ length: 5 }, (_, index) =>
+      storage.run(index, async () => {
+        const contexts = new Set();
+        let [underWay, most] = [0, 0];
+        const seen = async () => {
+          contexts.add(storage.getStore());
+          most = Math.max(most, ++underWay);
+          await new Promise((resolve) => setTimeout(resolve, 1));
+          contexts.add(storage.getStore());
+          underWay -= 1;
+        };
+        const { result } = await play({ onLog: seen, onMeta: seen });
+        contexts.add(storage.getStore());
+        expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+        expect([...contexts]).toEqual([index]);
+        expect(most).toBe(1);
+      }),
+    );
+    await Promise.all(runs);
   });
 
   it('may name its agents as it likes', async () => {

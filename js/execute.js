@@ -1,5 +1,5 @@
 import { binding } from './binding.js';
-import { settled } from './errors.js';
+import { start } from './desk.js';
 import { optionalHostHelper } from './host-utils.js';
 import { prepare } from './prepare.js';
 import { prepareClaudePromptBundle } from './prompt-cache.js';
@@ -41,14 +41,12 @@ async function runOnce(ctx, hostEnv) {
   try {
     await onCancellationReady?.();
     return /** @type {import('@paperclipai/adapter-utils').AdapterExecutionResult} */ (
-      await binding.execute(
-        requestOf(ctx, hostEnv),
-        control,
-        settled((stream, text) => ctx.onLog(/** @type {'stdout' | 'stderr'} */ (stream), text)),
-        settled((meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context })),
-        () => prepare(ctx).then(JSON.stringify),
+      await start(requestOf(ctx, hostEnv), control, {
+        log: (stream, text) => ctx.onLog(stream, text),
+        meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
+        prepare: () => prepare(ctx).then(JSON.stringify),
         bundle,
-      )
+      })
     );
   } finally {
     // The control must outlive the run: it is also how the native half learns that this environment is gone.

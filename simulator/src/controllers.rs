@@ -270,6 +270,7 @@ impl JobController {
         let ready = active.iter().filter(|p| condition(&p.value, "Ready")).count();
         let failed = tally.failed.len();
         let was_suspended = condition(&job.value, "Suspended");
+        let before = time::now_ns();
         let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
             if now.uid != job.uid {
                 return Ok(());
@@ -310,6 +311,7 @@ impl JobController {
             Ok(())
         });
         if let (Some((good, reason, message)), true) = (&verdict, final_now) {
+            sim.load.finished(&job, *good, before);
             if *good {
                 sim.store.emit(&job, true, "Completed", "Job completed", "job-controller");
             } else {

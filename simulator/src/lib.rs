@@ -10,7 +10,8 @@
 //! | `store`, `kinds`, `ops`, `validate` | objects, versions and history; what is served; create and delete; checks |
 //! | `selectors`, `patch`, `authz`, `faults`, `settings` | one concern each, pure |
 //! | `controllers` | Jobs, garbage collection, TTL, namespaces |
-//! | `kubelet`, `logs` | scheduling, containers as processes, their logs |
+//! | `kubelet`, `logs` | scheduling, containers as processes or scripts, their logs |
+//! | `load` | what a load test must know of the cluster itself |
 //!
 //! `npm run test:cluster` plays the same specs (`conformance/`) here and on a real cluster. Where it differs from a real
 //! one:
@@ -35,6 +36,7 @@ mod faults;
 mod http;
 mod kinds;
 mod kubelet;
+mod load;
 mod logs;
 mod ops;
 mod patch;
@@ -93,6 +95,7 @@ struct Sim {
     requests: http::RequestLog,
     conns: server::Connections,
     kubelet: kubelet::Kubelet,
+    load: load::Load,
     stopping: watch::Sender<bool>,
     restart: watch::Sender<u64>,
     ca_pem: String,
@@ -149,6 +152,7 @@ impl Cluster {
             requests: http::RequestLog::default(),
             conns: server::Connections::default(),
             kubelet: kubelet::Kubelet::new(dir.clone(), options.bin_dirs)?,
+            load: load::Load::default(),
             stopping: watch::channel(false).0,
             restart: watch::channel(0).0,
             ca_pem: ca_pem.clone(),

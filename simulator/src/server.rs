@@ -40,6 +40,15 @@ pub struct Connections {
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     streams: Mutex<HashMap<u64, Value>>,
     accepted: AtomicU64,
+    most: Mutex<Most>,
+}
+
+/// The most there was at once.
+#[derive(Default)]
+struct Most {
+    connections: usize,
+    watches: usize,
+    logs: usize,
 }
 
 /// Keeps a stream listed until dropped.
@@ -59,14 +68,30 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let c = Arc::new(Connection { reset: AtomicBool::new(false), kill: Notify::new() });
-        lock(&self.open).insert(id, c.clone());
+        let open = {
+            let mut open = lock(&self.open);
+            open.insert(id, c.clone());
+            open.len()
+        };
+        let mut most = lock(&self.most);
+        most.connections = most.connections.max(open);
         (id, c)
     }
 
     /// Lists a watch or log stream while it is open.
     pub fn stream(sim: &Arc<Sim>, about: Value) -> StreamGuard {
         let id = sim.conns.next.fetch_add(1, Ordering::Relaxed);
-        lock(&sim.conns.streams).insert(id, about);
+        let is_log = about["type"] == "log";
+        let open = {
+            let mut streams = lock(&sim.conns.streams);
+            streams.insert(id, about);
+            streams.values().filter(|s| (s["type"] == "log") == is_log).count()
+        };
+        {
+            let mut most = lock(&sim.conns.most);
+            let slot = if is_log { &mut most.logs } else { &mut most.watches };
+            *slot = open.max(*slot);
+        }
         StreamGuard { id, sim: sim.clone() }
     }
 
@@ -82,7 +107,9 @@ impl Connections {
         let streams = lock(&self.streams);
         let of =
             |kind: &str| -> Vec<Value> { streams.values().filter(|s| s["type"] == kind).cloned().collect() };
+        let most = lock(&self.most);
         json!({
+            "most": {"connections": most.connections, "watches": most.watches, "logStreams": most.logs},
             "connections": lock(&self.open).len(),
             "accepted": self.accepted.load(Ordering::Relaxed),
             "watches": of("watch"),

@@ -216,3 +216,35 @@ async fn scripted_pods_and_log_options() {
     assert_eq!(c.call("GET", &format!("{path}/log?previous=true"), Value::Null).await.0, 400);
     cluster.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_scripts_a_pod_whose_command_is_somebody_elses() {
+    let (cluster, c) = start().await;
+    let mut j = job("j", "exit 9");
+    let script =
+        json!({"lines": 3, "text": "{n8}{pad}", "bytes": 12, "last": "end of {n}", "perSecond": 1000});
+    let spec = &mut j["spec"]["template"]["spec"];
+    spec["containers"][0]["env"] = json!([{"name": "SIMULATOR_EMIT", "value": script.to_string()}]);
+    spec["initContainers"] = json!([{"name": "i", "image": "busybox", "command": ["sh", "-c", "exit 1"]}]);
+    let before = now_us();
+    c.post(JOBS, j).await;
+    c.until(&format!("{JOBS}/j"), |v| has(v, "Complete")).await;
+    let path = c.pod_path("j").await;
+    let mut log = c.stream(&format!("{path}/log")).await;
+    assert_eq!(log.rest().await, ["00000000xxx", "00000001xxx", "00000002xxx", "end of 3"]);
+    let load = c.get("/simulator/load").await;
+    assert_eq!(
+        (&load["finished"][0]["name"], &load["finished"][0]["succeeded"]),
+        (&json!("j"), &json!(true))
+    );
+    let ended = load["finished"][0]["us"].as_u64().expect("a number");
+    assert!((before..=now_us()).contains(&ended));
+    assert!(load["emit"]["wakes"].as_u64() > Some(0));
+    assert_eq!(c.get("/simulator/connections").await["most"]["logStreams"], 1);
+    cluster.shutdown().await;
+}
+
+fn now_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_micros() as u64)
+}

@@ -1,20 +1,30 @@
 //! The wire form of lists and watches: JSON in, typed objects out. One object that cannot be read is an error
 //! of that object, never of what is around it.
+//!
+//! A watched object is known by its metadata and its status. The rest of it, most of its bytes, is passed over:
+//! nothing here looks at it, and the objects of all runs are kept in memory.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{ApiError, ApiErrorKind, WatchKind};
 
 /// A kind of object that can be watched.
-pub(super) trait Watchable: DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Watchable: Send + Sync + Sized + 'static {
     /// Its name for requests.
     const KIND: WatchKind;
 
     fn meta(&self) -> &ObjectMeta;
+
+    /// Reads metadata and status.
+    fn read(json: &str) -> serde_json::Result<Self>;
 
     /// The name of the Job that an object in JSON belongs to, as far as it can be made out.
     fn job_of_json(object: &Value) -> Option<&str>;
@@ -25,6 +35,11 @@ impl Watchable for Job {
 
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
+    }
+
+    fn read(json: &str) -> serde_json::Result<Self> {
+        let Known { metadata, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: None, status })
     }
 
     fn job_of_json(object: &Value) -> Option<&str> {
@@ -39,6 +54,11 @@ impl Watchable for Pod {
         &self.metadata
     }
 
+    fn read(json: &str) -> serde_json::Result<Self> {
+        let Known { metadata, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: None, status })
+    }
+
     fn job_of_json(object: &Value) -> Option<&str> {
         let meta = &object["metadata"];
         let owners = meta["ownerReferences"].as_array().into_iter().flatten();
@@ -46,6 +66,47 @@ impl Watchable for Pod {
             .filter(|owner| owner["kind"] == "Job")
             .find_map(|owner| owner["name"].as_str())
             .or_else(|| meta["labels"]["job-name"].as_str())
+    }
+}
+
+/// What is read of an object.
+#[derive(Deserialize)]
+struct Known<S> {
+    #[serde(default)]
+    metadata: Meta,
+    status: Option<S>,
+}
+
+/// What is read of its metadata. Among the rest are annotations and managed fields, which can be larger than all
+/// else.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+impl From<Meta> for ObjectMeta {
+    fn from(meta: Meta) -> Self {
+        Self {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+            labels: meta.labels,
+            owner_references: meta.owner_references,
+            ..Self::default()
+        }
     }
 }
 
@@ -81,28 +142,41 @@ pub(super) struct Unreadable {
     pub(super) name: Option<String>,
 }
 
-fn object<T: Watchable>(json: Value) -> Result<T, Unreadable> {
-    T::deserialize(&json).map_err(|_| Unreadable {
-        job: T::job_of_json(&json).map(str::to_owned),
-        name: json["metadata"]["name"].as_str().map(str::to_owned),
+/// Reads an object.
+fn object<T: Watchable>(json: &str) -> Result<T, Unreadable> {
+    T::read(json).map_err(|_| {
+        let json: Value = serde_json::from_str(json).unwrap_or_default();
+        Unreadable {
+            job: T::job_of_json(&json).map(str::to_owned),
+            name: json["metadata"]["name"].as_str().map(str::to_owned),
+        }
     })
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
 }
 
 /// Reads one line of a watch.
 pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
-    let mut event: Value = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
-    let json = event.get_mut("object").map(Value::take).unwrap_or_default();
-    match event["type"].as_str() {
-        Some("ADDED") => object(json).map(WatchEvent::Added),
-        Some("MODIFIED") => object(json).map(WatchEvent::Modified),
-        Some("DELETED") => object(json).map(WatchEvent::Deleted),
-        Some("BOOKMARK") => {
-            Ok(WatchEvent::Bookmark(json["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
+    let Line { kind, object: json } = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
+    let json = json.map_or("null", RawValue::get);
+    let value = || serde_json::from_str::<Value>(json).unwrap_or_default();
+    match kind.as_ref() {
+        "ADDED" => object(json).map(WatchEvent::Added),
+        "MODIFIED" => object(json).map(WatchEvent::Modified),
+        "DELETED" => object(json).map(WatchEvent::Deleted),
+        "BOOKMARK" => {
+            Ok(WatchEvent::Bookmark(value()["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
         }
-        Some("ERROR") => {
-            let code = json["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+        "ERROR" => {
+            let code = value()["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             let attempt = format!("watch {}", T::KIND.resource());
-            Ok(WatchEvent::Failed(ApiError::from_answer(attempt, code, None, json.to_string().as_bytes())))
+            Ok(WatchEvent::Failed(ApiError::from_answer(attempt, code, None, json.as_bytes())))
         }
         _ => Err(Unreadable::default()),
     }
@@ -123,14 +197,25 @@ pub(super) struct Listed<T> {
 pub(super) fn read_list<T: Watchable>(body: &[u8]) -> Result<Listed<T>, ApiError> {
     let attempt = || format!("list {}", T::KIND.resource());
     let bad = |text: String| ApiError::local(ApiErrorKind::Decode, attempt(), text);
-    let mut list: Value =
+    let list: List<'_> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
-    let version = list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    match list.get_mut("items").map(Value::take).unwrap_or_default() {
-        Value::Array(items) => Ok(Listed { version, items: items.into_iter().map(object).collect() }),
-        Value::Null if version.is_some() => Ok(Listed { version, items: Vec::new() }),
-        _ => Err(bad("the answer is no list".to_owned())),
+    let version = list.metadata["resourceVersion"].as_str().map(str::to_owned);
+    match list.items.map(|items| serde_json::from_str::<Vec<&RawValue>>(items.get())) {
+        Some(Ok(items)) => {
+            Ok(Listed { version, items: items.into_iter().map(|item| object(item.get())).collect() })
+        }
+        // A list without objects may have none, but it has a version.
+        None if version.is_some() => Ok(Listed { version, items: Vec::new() }),
+        Some(Err(_)) | None => Err(bad("the answer is no list".to_owned())),
     }
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(default)]
+    metadata: Value,
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
 }
 
 #[cfg(test)]
@@ -163,7 +248,7 @@ mod tests {
     #[test]
     fn one_bad_item_hides_no_other() {
         let body = json!({"metadata": {"resourceVersion": "9"}, "items": [
-            {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": "x"}, {"metadata": {"name": "c"}},
+            {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "status": "x"}, {"metadata": {"name": "c"}},
         ]});
         let list = read_list::<Job>(body.to_string().as_bytes()).expect("a list");
         assert_eq!(list.version.as_deref(), Some("9"));

@@ -6,12 +6,15 @@
 #![allow(unreachable_pub)] // what JavaScript reaches, no Rust path does
 #![cfg_attr(test, allow(dead_code))] // napi registers nothing in a test build
 
+mod desk;
 mod helpers;
 mod host;
 mod status;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures::FutureExt as _;
 use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
 use napi::threadsafe_function::ThreadsafeFunction;
 use napi::{Env, Error, Status};
@@ -19,6 +22,7 @@ use napi_derive::napi;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use self::desk::Question;
 use crate::cluster::client::KubeClusters;
 use crate::run::{Runner, Turn};
 
@@ -33,20 +37,15 @@ type HostFunction<Args> = ThreadsafeFunction<
 >;
 /// `onLog(stream, chunk)`.
 type LogFunction = HostFunction<FnArgs<(String, String)>>;
-/// `onMeta(meta)`.
-type MetaFunction = HostFunction<FnArgs<(Value,)>>;
 /// `ensureSymlink(source, target)`.
 type LinkFunction = HostFunction<FnArgs<(String, String)>>;
-/// `prepareClaudePromptBundle(order)`; JSON in, JSON out.
-type BundleFunction = ThreadsafeFunction<String, Promise<String>, String, Status, false, true>;
-/// Asks the host's helpers; resolves to JSON.
-type PrepareFunction = ThreadsafeFunction<(), Promise<String>, (), Status, false, true>;
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // One is enough for all log streams of a host, and two would wake each other for every line.
+            .worker_threads(1)
             .thread_name("claude-k8s")
             .enable_all()
             .build()
@@ -117,32 +116,27 @@ impl Drop for RunControl {
     }
 }
 
-/// Runs one agent run; resolves to the adapter's result.
-///
-/// `request` is the JSON of what the host passed; `log` and `meta` resolve to the text of their error, `prepare`
-/// and `bundle` to JSON.
-#[napi(ts_return_type = "Promise<object>")]
-pub fn execute<'env>(
-    env: &'env Env,
-    request: String,
-    control: &RunControl,
-    #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")] log: LogFunction,
-    #[napi(ts_arg_type = "(meta: object) => Promise<string | undefined>")] meta: MetaFunction,
-    #[napi(ts_arg_type = "() => Promise<string>")] prepare: PrepareFunction,
-    #[napi(ts_arg_type = "(order: string) => Promise<string>")] bundle: BundleFunction,
-) -> napi::Result<PromiseRaw<'env, Value>> {
+/// Starts one agent run. `request` is the JSON of what the host passed. What the run asks of JavaScript, its
+/// `result` (the adapter's, as JSON) or its `error` at last, waits on the desk under the number `run`.
+#[napi(catch_unwind)]
+pub fn execute(request: String, control: &RunControl, desk: &desk::Desk, run: u32) {
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
     let turn = control.take_turn();
-    let host = Arc::new(host::NodeHost { log, meta, prepare, bundle });
-    env.spawn_future(on_own_runtime(async move {
-        tokio::select! {
-            outcome = runner().execute(&request, host, cancel, turn) => {
-                outcome.map(|outcome| outcome.to_json()).map_err(|error| error.to_string())
-            }
-            () = gone.cancelled() => Err("the environment of this run is gone".to_owned()),
-        }
-    }))
+    let questions = desk.questions();
+    let host = Arc::new(host::NodeHost { questions: questions.clone(), run });
+    runtime().spawn(async move {
+        let life = AssertUnwindSafe(runner().execute(&request, host, cancel, turn)).catch_unwind();
+        let ended = tokio::select! {
+            ended = life => match ended {
+                Ok(Ok(outcome)) => Ok(outcome.to_json().to_string()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_panic) => Err("claude_k8s: internal error: the run panicked".to_owned()),
+            },
+            () = gone.cancelled() => return,
+        };
+        questions.tell(run, Question::Done(ended));
+    });
 }
 
 /// Checks what runs will need; resolves to the list of checks.

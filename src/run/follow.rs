@@ -4,6 +4,7 @@
 //! the log is opened again from the last delivered line. One body is open at a time.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -50,6 +51,7 @@ fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &[u8]) {
     if !chunk.is_empty() && chunk.len() + line.len() + 1 > timing::CHUNK_BYTES {
         full.push_back(std::mem::take(chunk));
     }
+    chunk.reserve(line.len() + 1);
     match std::str::from_utf8(line) {
         Ok(text) => chunk.push_str(text),
         Err(_) => chunk.push_str(&String::from_utf8_lossy(line)),
@@ -249,18 +251,24 @@ impl<C: Cluster> Follower<C> {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
         self.noise = false;
+        // Put off with each piece: a timer of its own for each would cost more than the piece.
+        let mut silent = pin!(tokio::time::sleep(timing::LOG_IDLE_LIMIT));
         let end = loop {
-            let next = tokio::time::timeout(timing::LOG_IDLE_LIMIT, body.next()).await;
+            let next = tokio::select! {
+                biased;
+                next = body.next() => next,
+                () = &mut silent => break BodyEnd::Silent,
+            };
             let bytes = match next {
-                Err(_) => break BodyEnd::Silent,
-                Ok(None) => break BodyEnd::Clean,
-                Ok(Some(Err(error))) => break BodyEnd::Broken(error),
-                Ok(Some(Ok(bytes))) => bytes,
+                None => break BodyEnd::Clean,
+                Some(Err(error)) => break BodyEnd::Broken(error),
+                Some(Ok(bytes)) => bytes,
             };
             let mut reread = false;
             splitter.push(&bytes, |line| reread |= self.take(line, true));
             self.progress.output();
             self.flush().await;
+            silent.as_mut().reset(Instant::now() + timing::LOG_IDLE_LIMIT);
             if reread {
                 break BodyEnd::Reread;
             }

@@ -1,7 +1,7 @@
 //! One queue per run between what happens and the host's `onLog`.
 //!
 //! The queue is short: when the host is slow, `send` waits, the log's socket is not read, and the kubelet holds
-//! the output back. A host that rejects a line ends nothing; it is told once.
+//! the output back. What waits is handed over at once, chunk by chunk. A host that rejects a line ends nothing; it is told once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,13 +57,14 @@ impl Log {
         let (queue, mut chunks) = mpsc::channel::<(Channel, String)>(QUEUE);
         let told = AtomicBool::new(false);
         let pump = async move {
-            while let Some((channel, text)) = chunks.recv().await {
-                let Err(error) = host.log(channel, text).await else { continue };
+            let mut batch = Vec::new();
+            while chunks.recv_many(&mut batch, QUEUE).await > 0 {
+                let Err(error) = host.log(std::mem::take(&mut batch)).await else { continue };
                 if !told.swap(true, Ordering::Relaxed) {
                     let line = format!(
                         "[paperclip] Warning: onLog failed: {error} — the run goes on, this is said once\n"
                     );
-                    let _ = host.log(Channel::Stderr, line).await;
+                    let _ = host.log(vec![(Channel::Stderr, line)]).await;
                 }
             }
         };

@@ -19,6 +19,7 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 
 mod active;
+mod apart;
 pub mod bundle;
 mod claim;
 mod cleanup;
@@ -50,8 +51,9 @@ pub(crate) use log::Log;
 ///
 /// Every method resolves when the host's own promise has; an error is the text of its rejection.
 pub trait Host: Send + Sync + 'static {
-    /// `onLog(stream, chunk)`; `text` is whole lines.
-    fn log(&self, channel: Channel, text: String) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// `onLog(stream, chunk)` for each, one after the other; the chunks are whole lines. An error is the first
+    /// there was: it keeps none of the others from being told.
+    fn log(&self, chunks: Vec<(Channel, String)>) -> impl Future<Output = Result<(), HostError>> + Send;
     /// `onMeta(meta)`; a host without `onMeta` answers at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
@@ -188,7 +190,7 @@ impl<K: Clusters> Runner<K> {
                 Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
             }
         };
-        let (outcome, ()) = tokio::join!(life, pump);
+        let (outcome, ()) = tokio::join!(life, apart::apart(pump));
         outcome
     }
 

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::apart::apart;
 use super::cleanup::{Keep, Owned};
 use super::follow::{Doing, Follower, Life, Progress};
 use super::observe::{JobSeen, Observed};
@@ -85,10 +86,10 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         let mut following = pin!(async {
             tokio::select! {
                 () = follower.run() => {}
-                never = follow::watch_life(&observed, &pod.name, &life) => match never {},
+                never = apart(follow::watch_life(&observed, &pod.name, &life)) => match never {},
             }
         });
-        let mut waiting = pin!(wait_for_end(&live, host, &observed, &life, &progress, &mut seen));
+        let mut waiting = pin!(apart(wait_for_end(&live, host, &observed, &life, &progress, &mut seen)));
         let mut followed = false;
         let end = loop {
             tokio::select! {

@@ -86,6 +86,7 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
             sim.requests.reset();
             ok()
         }
+        ("GET", ["load"]) => Ok(sim.load.to_json()),
         ("GET", ["connections"]) => Ok(sim.conns.to_json()),
         ("POST", ["connections", "reset"]) => {
             sim.conns.reset_all();

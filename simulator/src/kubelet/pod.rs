@@ -616,8 +616,8 @@ impl PodRun {
         let log = lock(&self.state).containers.get(index).map(|c| c.log.clone());
         let Some(log) = log else { return 1 };
         self.emit(sim, true, "Created", &format!("Created container: {name}"));
-        if words.first().is_some_and(|w| w == emit::COMMAND) {
-            return match Script::parse(words.get(1).map_or("", String::as_str)) {
+        if let Some(script) = emit::of(&pod.value, spec, &words) {
+            return match script {
                 Ok(script) => self.generate(sim, index, &id, &log, &script).await,
                 Err(why) => self.start_failed(sim, index, &id, &why),
             };
@@ -749,7 +749,7 @@ impl PodRun {
             }
         };
         let code = tokio::select! {
-            () = script.run(log) => script.exit_code,
+            () = script.run(log, &sim.load.lateness) => script.exit_code,
             () = stop => 143,
         };
         self.ended(sim, index, code, log);

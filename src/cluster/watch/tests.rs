@@ -308,7 +308,7 @@ async fn what_a_list_does_not_show_is_gone_unless_the_list_cannot_be_read() {
     // First nobody can say which one the bad item is; then it is `b`; then `b` is gone as well.
     cluster
         .list(&list(10, &[json!({"metadata": {"name": 7}})]))
-        .list(&list(20, &[json!({"metadata": {"name": "b"}, "spec": "x"})]))
+        .list(&list(20, &[json!({"metadata": {"name": "b"}, "status": "x"})]))
         .list(&list(30, &[]));
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));

@@ -79,10 +79,12 @@ impl Ear {
 }
 
 impl Host for Ear {
-    async fn log(&self, channel: Channel, text: String) -> Result<(), HostError> {
-        assert!(text.ends_with('\n'), "whole lines: {text:?}");
-        tokio::time::sleep(self.slow).await;
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+    async fn log(&self, chunks: Vec<(Channel, String)>) -> Result<(), HostError> {
+        for (channel, text) in chunks {
+            assert!(text.ends_with('\n'), "whole lines: {text:?}");
+            tokio::time::sleep(self.slow).await;
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+        }
         if self.rejects { Err(HostError("disk full".to_owned())) } else { Ok(()) }
     }
 

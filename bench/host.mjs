@@ -1,0 +1,153 @@
+// A host in a process of its own: runs so many runs at once with one package and prints what that cost as JSON.
+// argv: {entry: URL of the package's entry file, kubeconfig, namespace, home, work: {runs, lines, perSecond,
+// startDelayMs}, limitMs}
+import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setImmediate, setTimeout } from 'node:timers/promises';
+
+import { Receiver, scriptOf } from './lines.mjs';
+
+const { entry, kubeconfig, namespace, home, work, limitMs } = JSON.parse(process.argv[2]);
+/** Interval of the event loop's meter; it is taken off what it shows. */
+const METER_MS = 1;
+const IDLE_MS = 1_000;
+
+Object.assign(process.env, { HOSTNAME: 'paperclip-0', PAPERCLIP_NAMESPACE: namespace, PAPERCLIP_HOME: home });
+const adapter = (await import(entry)).createServerAdapter();
+
+const clock = await wallClock();
+const delays = new Uint32Array(work.runs * (work.lines + 1));
+let delivered = 0;
+const late = (us) => {
+  delays[delivered++] = Math.max(us, 0);
+};
+const runs = Array.from({ length: work.runs }, () => run());
+
+// What the process costs by itself: the package is loaded, nothing has run, the meter is on.
+const meter = monitorEventLoopDelay({ resolution: METER_MS });
+meter.enable();
+await setTimeout(200);
+const idleCpu = await cpuOf(() => setTimeout(IDLE_MS));
+const idleRss = rss();
+meter.reset();
+
+let finished = 0;
+const cpu = await cpuOf(() => Promise.race([all(), setTimeout(limitMs, undefined, { ref: false })]));
+meter.disable();
+
+const counts = { delivered: 0, doubled: 0, damaged: 0, lost: 0 };
+for (const { receiver } of runs) {
+  for (const [name, count] of Object.entries(receiver.finish())) counts[name] += count;
+}
+delays.subarray(0, delivered).sort();
+const delay = (share) => (delivered ? delays[Math.min(delivered - 1, Math.ceil(delivered * share) - 1)] / 1e3 : null);
+const overMeter = (ns) => Math.max(ns / 1e6 - METER_MS, 0);
+const message = JSON.stringify({
+  finished,
+  failures: runs.map(failure).filter(Boolean).slice(0, 3),
+  failed: runs.filter(failure).length,
+  resolved: Object.fromEntries(runs.map(({ ctx, at }) => [ctx.runId, at ?? null])),
+  seconds: cpu.wallSeconds,
+  cpuSeconds: cpu.cpuSeconds,
+  idleCpuPerSecond: idleCpu.cpuSeconds / idleCpu.wallSeconds,
+  idleRssMb: idleRss / 1e6,
+  peakRssMb: peakRss() / 1e6,
+  loopP99Ms: overMeter(meter.percentile(99)),
+  loopMaxMs: overMeter(meter.max),
+  lineP50Ms: delay(0.5),
+  lineP99Ms: delay(0.99),
+  ...counts,
+});
+// What is still open (the existing package's log streams are) must not hold this process.
+process.stdout.write(message, () => process.exit(0));
+
+/** A run as the host starts it. */
+function run() {
+  const receiver = new Receiver(work.lines, late);
+  const ctx = {
+    runId: randomUUID(),
+    agent: { id: `agent-${randomUUID()}`, companyId: 'company-1', name: 'Ada' },
+    runtime: { sessionId: null, sessionParams: null, sessionDisplayId: null, taskKey: null },
+    config: { kubeconfig, env: { SIMULATOR_EMIT: scriptOf(work) } },
+    context: { taskId: 'task-1' },
+    onLog: async (stream, chunk) => {
+      if (stream === 'stdout') receiver.take(chunk, clock());
+    },
+    onMeta: async () => {},
+  };
+  return { ctx, receiver };
+}
+
+/** Starts all runs, each in a turn of the event loop of its own, as requests reach a host; resolves with the last. */
+async function all() {
+  const started = [];
+  for (const run of runs) {
+    started.push(toItsEnd(run));
+    await setImmediate();
+  }
+  await Promise.all(started);
+}
+
+async function toItsEnd(run) {
+  try {
+    run.result = await adapter.execute(run.ctx);
+  } catch (error) {
+    run.result = { errorMessage: `rejected: ${error?.message ?? error}` };
+  }
+  run.at = clock();
+  finished += 1;
+}
+
+/** Why a run did not succeed, if it did not. */
+function failure({ result }) {
+  if (!result) return 'not finished in time';
+  return result.exitCode === 0 && !result.errorMessage ? undefined : (result.errorMessage ?? `exit ${result.exitCode}`);
+}
+
+/** Processor time of all threads of this process while something happens. */
+async function cpuOf(happens) {
+  const began = performance.now();
+  const before = process.cpuUsage();
+  await happens();
+  const { user, system } = process.cpuUsage(before);
+  return { cpuSeconds: (user + system) / 1e6, wallSeconds: (performance.now() - began) / 1e3 };
+}
+
+/** Bytes now; the kernel's record of the most starts over from here, where it can. */
+function rss() {
+  try {
+    writeFileSync('/proc/self/clear_refs', '5');
+  } catch {
+    // Not Linux, or not permitted: the record then includes the start of the process.
+  }
+  return process.memoryUsage.rss();
+}
+
+function peakRss() {
+  try {
+    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'latin1'))[1]) * 1024;
+  } catch {
+    return process.resourceUsage().maxRSS * 1024;
+  }
+}
+
+/**
+ * Microseconds since the epoch, finer than `Date` has them: the moments at which `Date` moves on are looked for. It
+ * is seen late or in time, never early, so the largest difference is the truest.
+ */
+async function wallClock() {
+  let offset = -Infinity;
+  for (let i = 0; i < 20; i++) {
+    const from = Date.now();
+    let now = from;
+    let at = 0;
+    while (now === from) {
+      now = Date.now();
+      at = performance.now();
+    }
+    offset = Math.max(offset, now - at);
+    await setTimeout(1);
+  }
+  return () => (offset + performance.now()) * 1e3;
+}

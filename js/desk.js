@@ -1,0 +1,133 @@
+import { AsyncResource } from 'node:async_hooks';
+
+import { binding } from './binding.js';
+import { errText } from './errors.js';
+
+/**
+ * What a run asks of the host. `log` and `meta` may throw or reject.
+ *
+ * @typedef {{
+ *   log: (stream: 'stdout' | 'stderr', chunk: string) => unknown,
+ *   meta: (meta: any) => unknown,
+ *   prepare: () => Promise<string>,
+ *   bundle: (order: string) => Promise<string>,
+ * }} HostOfRun
+ * @typedef {HostOfRun & {
+ *   context: AsyncResource,
+ *   resolve: (result: unknown) => void,
+ *   reject: (error: Error) => void,
+ * }} Run
+ */
+
+/** The runs under way, by number. @type {Map<number, Run>} */
+const runs = new Map();
+let lastRun = 0;
+
+/** The native half reaches this environment through one function, whatever the number of runs. */
+const desk = new binding.Desk(look);
+/** Holds the process open while there are runs; the desk does not. */
+const held = setInterval(() => {}, 2 ** 31 - 1).unref();
+
+/**
+ * Starts a run of the native half; resolves to its result.
+ *
+ * @param {string} request
+ * @param {import('../binding.js').RunControl} control
+ * @param {HostOfRun} host
+ */
+export function start(request, control, host) {
+  return new Promise((resolve, reject) => {
+    lastRun = (lastRun + 1) % 2 ** 32;
+    // The host's callbacks are called in the asynchronous context of its call.
+    runs.set(lastRun, { ...host, context: new AsyncResource('claude_k8s'), resolve, reject });
+    held.ref();
+    try {
+      binding.execute(request, control, desk, lastRun);
+    } catch (error) {
+      end(lastRun)?.reject(/** @type {Error} */ (error));
+    }
+  });
+}
+
+/** @param {number} number */
+function end(number) {
+  const run = runs.get(number);
+  runs.delete(number);
+  if (runs.size === 0) held.unref();
+  run?.context.emitDestroy();
+  return run;
+}
+
+/** Takes what waits on the desk. */
+function look() {
+  const taken = /** @type {any[]} */ (desk.take());
+  for (let at = 1; at < taken.length; at += 4) {
+    const call = taken[at];
+    const number = taken[at + 1];
+    const kind = taken[at + 2];
+    const text = taken[at + 3];
+    if (kind === 'result') end(number)?.resolve(JSON.parse(text));
+    else if (kind === 'error') end(number)?.reject(new Error(text));
+    else {
+      const run = runs.get(number);
+      run?.context.runInAsyncScope(answer, undefined, run, call, kind, text);
+    }
+  }
+  if (taken[0]) setImmediate(look);
+}
+
+/**
+ * @param {Run} run
+ * @param {number} call
+ * @param {string} kind
+ * @param {any} text
+ */
+async function answer(run, call, kind, text) {
+  try {
+    if (kind === 'log') {
+      await tell(run, text);
+      done(call);
+    } else if (kind === 'meta') {
+      await run.meta(JSON.parse(text));
+      done(call);
+    } else {
+      desk.answer(call, await (kind === 'prepare' ? run.prepare() : run.bundle(text)));
+    }
+  } catch (error) {
+    desk.fail(call, errText(error));
+  }
+}
+
+/**
+ * Chunk by chunk; the first error is thrown after the last chunk.
+ *
+ * @param {Run} run
+ * @param {any[]} chunks streams and texts by turns
+ */
+async function tell(run, chunks) {
+  let failed = false;
+  let failure;
+  for (let at = 0; at < chunks.length; at += 2) {
+    try {
+      await run.log(chunks[at], chunks[at + 1]);
+    } catch (error) {
+      failure = failed ? failure : error;
+      failed = true;
+    }
+  }
+  if (failed) throw failure;
+}
+
+/** @type {number[]} */
+let answered = [];
+
+/** Says that a question is answered; many go back at once. @param {number} call */
+function done(call) {
+  if (answered.push(call) === 1) queueMicrotask(flush);
+}
+
+function flush() {
+  const calls = Uint32Array.from(answered);
+  answered = [];
+  desk.done(calls);
+}

@@ -1,0 +1,48 @@
+//! Futures side by side in one task that do not pay for each other.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+/// The same future, but polled only after it was woken itself.
+///
+/// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen things
+/// while its log arrives line by line: looking at all of them for each line costs more than reading the line.
+pub(super) async fn apart<F: Future>(future: F) -> F::Output {
+    let mut alone = FuturesUnordered::new();
+    alone.push(future);
+    match alone.next().await {
+        Some(output) => output,
+        // There is one, so its output comes first.
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_future_that_nobody_woke_is_not_polled() {
+        let polled = AtomicU32::new(0);
+        let (send, receive) = tokio::sync::oneshot::channel::<u8>();
+        let mut receive = pin!(receive);
+        let mut slow = pin!(apart(std::future::poll_fn(|context| {
+            polled.fetch_add(1, Ordering::Relaxed);
+            receive.as_mut().poll(context)
+        })));
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                _ = &mut slow => panic!("nothing was sent"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(polled.load(Ordering::Relaxed), 1);
+        let _ = send.send(7);
+        assert_eq!(slow.await, Ok(7));
+        assert_eq!(polled.load(Ordering::Relaxed), 2);
+    }
+}
