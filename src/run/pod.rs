@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::follow::CONTAINER;
-use super::observe::Observed;
+use super::observe::{JobSeen, Observed};
 use super::{Log, timing};
 use crate::cluster::{ApiError, Cluster};
-use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
+use crate::forensics::{ContainerLife, JobState, PodProgress, PodVerdict, container_ended};
 use crate::request::Config;
 
 /// What the wait for a pod came to.
@@ -70,6 +70,7 @@ pub(super) async fn wait<C: Cluster>(observed: &Observed<C>, log: &Log, config: 
         match progress.verdict {
             PodVerdict::Ready => return Found::Running(pod),
             PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(pod, text),
+            PodVerdict::Failed(_) if job_was_ended(observed, &pod).await => return Found::JobIsOver,
             PodVerdict::Failed(text) => return Found::NotRunning(text),
             PodVerdict::Unschedulable(text) => {
                 let since = *unschedulable_since.get_or_insert_with(Instant::now);
@@ -144,6 +145,33 @@ async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> 
         Ok(Some(pod)) => Over::WithPod(Arc::new(pod)),
         Ok(None) => Over::Yes,
         Err(_) => Over::No,
+    }
+}
+
+/// Whether the pod failed because its Job was deleted or reached its deadline: the Job tells that a moment later.
+async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_none() {
+        return false;
+    }
+    let patience = Instant::now() + timing::ENDED_JOB_LAG;
+    loop {
+        let seen = match observed.job_in_sight().filter(|_| observed.is_watched()) {
+            Some(seen) => Some(seen),
+            None => observed.job().await.ok(),
+        };
+        match seen {
+            Some(JobSeen::Present(job)) => match JobState::read(&job) {
+                JobState::Running => {}
+                JobState::Failed { reason, .. } => return reason.as_deref() == Some("DeadlineExceeded"),
+                _ => return false,
+            },
+            Some(JobSeen::Deleted(_) | JobSeen::Gone) => return true,
+            None => {}
+        }
+        if Instant::now() >= patience {
+            return false;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), 
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// After a clean end of the log, for how long the pod may still read as running before that counts as a cut.
 pub(super) const EXIT_STATUS_LAG: Duration = Duration::from_secs(2);
+/// How long a Job whose pod was deleted before it ran may take to say why.
+pub(super) const ENDED_JOB_LAG: Duration = Duration::from_secs(5);
 /// How long the rest of a log may stall once the Job has ended.
 pub(super) const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// For how long a vanished Job's log is still read: its pod is being deleted meanwhile.

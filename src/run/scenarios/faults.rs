@@ -390,3 +390,36 @@ async fn a_log_that_is_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) 
     assert!(result["errorMessage"].is_string(), "{result}");
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
+
+in_both_modes!(a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job);
+async fn a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job(mode: Mode) {
+    let stopped = json!({"phase": "Failed", "initContainerStatuses": [{"name": "write-prompt", "ready": false,
+        "restartCount": 0, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}]});
+    let seconds = Duration::from_secs;
+    let script = || Script {
+        start_at: seconds(3600),
+        before: vec![(seconds(2), stopped.clone())],
+        pod_deleting_at: Some(seconds(2)),
+        ..Script::default()
+    };
+    for (script, code) in [
+        (Script { job_deleted_at: Some(seconds(3)), ..script() }, "k8s_job_deleted_externally"),
+        (Script { job_failed_at: Some((seconds(3), "DeadlineExceeded")), ..script() }, "timeout"),
+        // The pod alone was deleted.
+        (
+            Script { job_failed_at: Some((seconds(3), "BackoffLimitExceeded")), ..script() },
+            "k8s_pod_schedule_failed",
+        ),
+        (script(), "k8s_pod_schedule_failed"),
+        // Nobody deleted it: there is nothing to wait for.
+        (Script { pod_deleting_at: None, ..script() }, "k8s_pod_schedule_failed"),
+    ] {
+        let told = format!("{script:?}");
+        let scene = Scene::new(mode).script(script).config(json!({"timeoutSec": 600}));
+        let (result, took) = scene.timed_run().await.expect("resolves");
+        assert_eq!(result["errorCode"], code, "{told}: {result}");
+        assert!(took < seconds(20), "{took:?}: {told}");
+        assert!(scene.ear.agent_lines().is_empty() && scene.cluster.left().is_empty());
+    }
+}

@@ -48,6 +48,10 @@ pub(super) struct Script {
     pub(super) stuck: Option<Value>,
     /// The JSON of the pod's status from these times on, until its container starts.
     pub(super) before: Vec<(Duration, Value)>,
+    /// When the pod's deletion is asked for.
+    pub(super) pod_deleting_at: Option<Duration>,
+    /// When the Job has failed whatever its pod does, and for what reason.
+    pub(super) job_failed_at: Option<(Duration, &'static str)>,
     /// The exit code in the pod's last object when it is deleted while its container runs.
     pub(super) killed_with: Option<i32>,
 }
@@ -66,6 +70,8 @@ impl Default for Script {
             job_deleted_at: None,
             stuck: None,
             before: Vec::new(),
+            pod_deleting_at: None,
+            job_failed_at: None,
             killed_with: None,
         }
     }
@@ -417,6 +423,9 @@ impl StoredJob {
     fn turns(&self) -> impl Iterator<Item = Instant> {
         let always = [self.at(self.script.pod_at), self.started(), self.ended()];
         let before = self.script.before.iter().map(|(offset, _)| self.at(*offset));
+        let others =
+            self.script.pod_deleting_at.into_iter().chain(self.script.job_failed_at.map(|(at, _)| at));
+        let before = before.chain(others.map(|offset| self.at(offset)));
         always.into_iter().chain(before).chain(self.condition_due()).chain(self.deleted_at())
     }
 
@@ -426,7 +435,10 @@ impl StoredJob {
 
     fn then(&self, now: Instant) -> Job {
         let mut job = self.job.clone();
-        if self.condition_due().is_some_and(|due| due <= now) {
+        if let Some((_, reason)) = self.script.job_failed_at.filter(|(at, _)| self.at(*at) <= now) {
+            let condition = json!({"type": "Failed", "status": "True", "reason": reason});
+            job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
+        } else if self.condition_due().is_some_and(|due| due <= now) {
             let condition = if self.script.exit_code == 0 {
                 json!({"type": "Complete", "status": "True"})
             } else {
@@ -494,11 +506,14 @@ impl StoredJob {
                 container[key] = value;
             }
         }
-        let pod = json!({
+        let mut pod = json!({
             "metadata": {"name": format!("{name}-pod"), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
+        if self.script.pod_deleting_at.is_some_and(|at| self.at(at) <= now) {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+        }
         serde_json::from_value(pod).expect("a pod")
     }
 
