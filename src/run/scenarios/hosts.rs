@@ -11,8 +11,8 @@ struct Halting {
 }
 
 impl Host for Halting {
-    async fn log(&self, channel: Channel, text: String) -> Result<(), HostError> {
-        self.ear.log(channel, text).await
+    async fn log(&self, chunks: Vec<(Channel, String)>) -> Result<(), HostError> {
+        self.ear.log(chunks).await
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
