@@ -163,12 +163,13 @@ pub(super) async fn take<C: Cluster>(
         match &seen {
             Some((uid, since)) if *uid == present.metadata.uid => {
                 if since.elapsed() >= timing::CLAIM_PATIENCE {
-                    if let Err(error) =
-                        overrule(cluster.as_ref(), start, &present, theirs.as_ref(), log).await
-                    {
-                        return Claimed::Ended(Outcome::guard_unreachable(&error.to_string()));
+                    match overrule(cluster.as_ref(), start, &present, theirs.as_ref(), log).await {
+                        Ok(()) => continue,
+                        Err(error) if refused(&error) => return Claimed::Refused(error),
+                        Err(error) => {
+                            return Claimed::Ended(Outcome::guard_unreachable(&error.to_string()));
+                        }
                     }
-                    continue;
                 }
             }
             _ => {

@@ -188,6 +188,19 @@ async fn a_claim_that_is_refused_is_told_once_and_the_guard_stands_alone(mode: M
     assert!(scene.cluster.left().is_empty());
 }
 
+in_both_modes!(a_claim_that_nobody_may_delete_keeps_no_run_from_starting);
+async fn a_claim_that_nobody_may_delete_keeps_no_run_from_starting(mode: Mode) {
+    let scene = Scene::new(mode);
+    scene.cluster.fault("delete claim", vec![Fault::Answer(403, "jobs.batch is forbidden"); 100]);
+    for _ in 0..2 {
+        scene.cluster.script(success_over(Duration::from_secs(5)));
+        let result = scene.run().await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    }
+    assert!(scene.ear.err().contains("[paperclip] Warning: failed to release the claim Job"));
+    assert!(scene.ear.err().contains("[paperclip] Warning: cannot claim the start of this agent's runs"));
+}
+
 in_both_modes!(the_last_job_a_quota_admits_goes_to_the_run_and_not_to_its_claim);
 async fn the_last_job_a_quota_admits_goes_to_the_run_and_not_to_its_claim(mode: Mode) {
     let scene = Scene::new(mode).script(success_over(Duration::from_secs(5)));
