@@ -1,8 +1,10 @@
 // Faults, one a row: what goes wrong in the cluster or in the host, and what of the run must be right all the same.
 // Every row has an embedded cluster of its own, so that no row meets another's faults.
 //
-// Left to the scenarios in memory, whose clock is paused (src/run/scenarios): what takes minutes, such as a log that
-// is half-open while its container runs on (90 s) or an API that is away for longer than a run waits for it (60 s).
+// Elsewhere: what takes minutes, in memory under a paused clock (src/run/scenarios/faults.rs): a log that is half-open
+// for 90 s or cut every 50 of 100,000 lines, an API that is away for more than a minute or takes 30 s for an answer, a
+// condition that lags by up to 60 s. What hosts go through, of which there are several or which end in mid-run:
+// lifetimes.test.js (killed, SIGTERM with 50 runs) and run.test.js (reload). Everything at random: soak/.
 import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, connect } from 'node:net';

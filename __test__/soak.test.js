@@ -25,9 +25,9 @@ describe('a soak', () => {
     'of 100 runs with %s (%d) has no problem and leaves nothing',
     { timeout: 180_000 },
     async (_what, seed) => {
-      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, rest: [20, 100] });
+      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, rest: [100] });
       expect(problems, `seed ${seed}`).toEqual([]);
-      expect(marks.map((mark) => mark.runs)).toEqual([0, 20, 100]);
+      expect(marks.map((mark) => mark.runs)).toEqual([0, 100]);
     },
   );
 });
