@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -121,6 +122,8 @@ pub(super) struct Follower<C> {
     unfinished: bool,
     /// The last line of the body was not the container's.
     noise: bool,
+    /// The pod as it was when it was asked for last.
+    pub(super) last_read: Option<Pod>,
 }
 
 impl<C: Cluster> Follower<C> {
@@ -143,6 +146,7 @@ impl<C: Cluster> Follower<C> {
             full: VecDeque::new(),
             unfinished: false,
             noise: false,
+            last_read: None,
         }
     }
 
@@ -360,13 +364,13 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// Looks at the pod and tells the others what was seen.
-    async fn look(&self) {
+    async fn look(&mut self) {
         if self.life.borrow().is_over() {
             return;
         }
-        let seen = match self.observed.pod().await {
+        let seen = match self.observed.pod_named(&self.pod).await {
             Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_ended(&pod, CONTAINER) {
+            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CONTAINER) {
                 ContainerLife::Terminated(state) => Life::Ended(Some(state)),
                 ContainerLife::Waiting | ContainerLife::Running => return,
             },
