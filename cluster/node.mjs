@@ -193,8 +193,11 @@ export async function startNode(state, save) {
   return file('etc', 'admin.kubeconfig');
 }
 
-/** Ends everything that `startNode` started, and whatever those started. */
-export async function stopNode({ node }) {
+/**
+ * Ends everything that `startNode` started, and whatever those started. Empty folders of this machine that were made stay
+ * while another cluster is up.
+ */
+export async function stopNode({ node, dir }) {
   if (!node) return;
   const processOf = (name) => node.components[name]?.process;
   // The kubelet first: it would start again what is ended next.
@@ -213,7 +216,9 @@ export async function stopNode({ node }) {
   if (existsSync(`/sys/class/net/${node.bridge}`)) {
     await output(path.join(await packages(), 'bin/busybox'), ['ip', 'link', 'delete', node.bridge]);
   }
-  for (const folder of [...node.made].reverse()) {
+  // Removing a folder takes away what others have mounted on it in namespaces of their own.
+  const others = readdirSync(path.dirname(dir)).filter((name) => existsSync(path.join(dir, '..', name, 'state.json')));
+  for (const folder of others.length > 1 ? [] : [...node.made].reverse()) {
     try {
       rmdirSync(folder);
     } catch (error) {
@@ -346,6 +351,8 @@ function kubeletConfig(file, port, node) {
     imageGCHighThresholdPercent: 100,
     // Kubelets before 1.27 leave out lines of a log that is followed through its rotation, or send them twice.
     containerLogMaxSize: '500Mi',
+    // So that the node is ready soon after its start.
+    nodeStatusUpdateFrequency: '2s',
     serializeImagePulls: false,
     eventRecordQPS: 0,
     kubeAPIQPS: 50,

@@ -133,11 +133,15 @@ export function manifests({ volume }) {
  * @returns {Promise<Record<string, string>>} account → file
  */
 export async function makeObjects(kubectl, { volume, into }) {
-  const [namespace, ...others] = manifests({ volume });
-  await kubectl(['apply', '-f', '-'], JSON.stringify(namespace));
-  // A pod is refused until its namespace's default account is there.
+  const items = manifests({ volume });
+  const apply = (list) => kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
+  const isPod = ({ kind }) => kind === 'Pod';
+  await apply(items.filter((item) => !isPod(item)));
+  // A pod is refused until its namespace's default account is there, and put off for a while if its claim is not bound.
   await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), { what: 'the default service account' });
-  await kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: others }));
+  const claim = ['-n', NAMESPACE, 'get', 'persistentvolumeclaim', 'paperclip-data', '-o', 'jsonpath={.status.phase}'];
+  await until(async () => (await kubectl(claim)) === 'Bound', { what: 'the volume claim to be bound' });
+  await apply(items.filter(isPod));
   await kubectl(['-n', NAMESPACE, 'wait', '--for=condition=Ready', '--timeout=180s', `pod/${HOST_POD}`]);
   const view = JSON.parse(await kubectl(['config', 'view', '--raw', '--minify', '--flatten', '-o', 'json']));
   const { server: api, 'certificate-authority-data': ca } = view.clusters[0].cluster;

@@ -119,8 +119,7 @@ describe.concurrent('a run', () => {
   it('that uses more memory than it may was killed for that, and says so', async () => {
     const { env, now } = cluster.outOfMemory;
     const run = runs.start({ scenario: 'oom', env, config: { resources: { limits: { memory: '64Mi' } } } });
-    const pod = await runs.podOf(run);
-    await now(pod.metadata.name);
+    await now(() => runs.podOf(run));
     const result = await run.done;
     expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     expect(result.errorMessage).toContain('OOMKilled');

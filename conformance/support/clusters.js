@@ -28,8 +28,8 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  * @property {string} home PAPERCLIP_HOME, on the shared volume
  * @property {string} unpullable an image that cannot be pulled
  * @property {(...args: string[]) => Promise<string>} kubectl as administrator
- * @property {{env: Record<string, string>, now: (pod: string) => Promise<void>}} outOfMemory what a run gets so that it
- *   uses more memory than it may, and what makes a pod that is doing so meet its limit
+ * @property {{env: Record<string, string>, now: (pod: () => Promise<object>) => Promise<void>}} outOfMemory what a run
+ *   gets so that it uses more memory than it may, and what makes its pod meet its limit
  * @property {{pause: () => Promise<void>, resume: () => Promise<void>, kill: () => Promise<void>,
  *   start: () => Promise<void>}} kubelet paused, it keeps its connections and answers nothing
  * @property {{restart: () => Promise<void>}} apiServer is answering again when the promise resolves
@@ -111,6 +111,8 @@ async function embedded() {
   const { unpullable } = await cluster.get('/simulator/settings');
   await cluster.post('/simulator/settings', {
     unpullable: [...unpullable, UNPULLABLE],
+    // No log is rotated here, as on the real node.
+    logRotateBytes: 500 << 20,
     signalsAsFirstProcess: true,
   });
   const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
@@ -133,7 +135,10 @@ async function embedded() {
     outOfMemory: {
       // It holds a little memory and waits.
       env: { CLAUDE_STAND_IN_REAL_OOM: '1', CLAUDE_STAND_IN_OOM_BYTES: '1' },
-      now: async (pod) => void (await cluster.post(`/simulator/pods/${cluster.namespace}/${pod}/oom`)),
+      now: async (pod) => {
+        const { metadata } = await pod();
+        await cluster.post(`/simulator/pods/${cluster.namespace}/${metadata.name}/oom`);
+      },
     },
     kubelet: {
       pause: () => pauseKubelet(true),

@@ -1,11 +1,16 @@
 // Runs of the built addon on a cluster, and what is asserted of each.
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
 import { agentLines, eventually, hostRun } from '../../__test__/support/host.js';
 
 export const adapter = createServerAdapter();
+
+/** Where each run leaves what it told, for whoever asks why a spec failed. */
+const transcripts = fileURLToPath(new URL('../../target/conformance/', import.meta.url));
 
 /** Small requests, so that many runs fit on a small node. */
 const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '1', memory: '256Mi' } };
@@ -31,8 +36,17 @@ export function runsOn(cluster) {
     const { ctx, told } = prepare(options);
     const run = { ctx, told, agentId: ctx.agent.id, done: adapter.execute(ctx) };
     // A spec that fails first leaves the promise to nobody.
-    run.done.catch(() => {});
+    run.done.catch((error) => error).then((result) => write(run, options?.scenario, result));
     return run;
+  }
+
+  function write({ ctx, told }, scenario = 'success', result) {
+    const dir = path.join(transcripts, cluster.name);
+    mkdirSync(dir, { recursive: true });
+    const head = { at: new Date().toISOString(), scenario, config: ctx.config, result: result instanceof Error ? String(result) : result };
+    // Long lines say nothing about a failure.
+    const text = [JSON.stringify(head), told.stderr, told.stdout].join('\n').replace(/^(.{2000}).+$/gm, '$1…');
+    writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
   }
 
   /** Runs to the result, and asserts that nothing is left of it. */

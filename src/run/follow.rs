@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -125,6 +126,8 @@ pub(super) struct Follower<C> {
     noise: bool,
     /// How often lines were missing.
     gaps: u64,
+    /// The pod as it was when it was asked for last.
+    pub(super) last_read: Option<Pod>,
 }
 
 impl<C: Cluster> Follower<C> {
@@ -148,6 +151,7 @@ impl<C: Cluster> Follower<C> {
             unfinished: false,
             noise: false,
             gaps: 0,
+            last_read: None,
         }
     }
 
@@ -379,13 +383,13 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// Looks at the pod and tells the others what was seen.
-    async fn look(&self) {
+    async fn look(&mut self) {
         if self.life.borrow().is_over() {
             return;
         }
-        let seen = match self.observed.pod().await {
+        let seen = match self.observed.pod_named(&self.pod).await {
             Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_ended(&pod, CONTAINER) {
+            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CONTAINER) {
                 ContainerLife::Terminated(state) => Life::Ended(Some(state)),
                 ContainerLife::Waiting | ContainerLife::Running => return,
             },

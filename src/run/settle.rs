@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -123,7 +124,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         owned.keep(Keep::Gone);
         seen.gone_at.get_or_insert_with(Instant::now);
     }
-    let last = final_state(&observed, &pod.name, &life).await;
+    let last = final_state(&observed, &pod.name, follower.last_read.take(), &life).await;
     let timed_out = matches!(end, End::Deadline);
     let end = match end {
         End::Job(JobState::Failed { reason, message }) => JobEnd::Failed { reason, message },
@@ -550,18 +551,26 @@ struct Last {
     disruption: Option<Disruption>,
 }
 
+impl Last {
+    fn of(pod: &Pod) -> Self {
+        Self { container: terminated_state(pod, follow::CONTAINER), disruption: disruption(pod) }
+    }
+}
+
 /// How the container ended: from what was seen, be the pod gone by now, or from the pod, asked again while its
 /// status lags. A failing read loses the exit code, never the run.
-async fn final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch::Sender<Life>) -> Last {
+async fn final_state<C: Cluster>(
+    observed: &Observed<C>,
+    pod: &str,
+    last_read: Option<Pod>,
+    life: &watch::Sender<Life>,
+) -> Last {
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
     let mut changes = observed.watched.follow();
-    loop {
+    let known = loop {
         let view = changes.borrow_and_update().clone();
-        let seen = view.last_pod(pod);
-        let mut last = Last {
-            container: seen.and_then(|pod| terminated_state(pod, follow::CONTAINER)),
-            disruption: seen.and_then(|pod| disruption(pod)),
-        };
+        let seen = view.last_pod(pod).map(AsRef::as_ref).or(last_read.as_ref());
+        let mut last = seen.map(Last::of).unwrap_or_default();
         if let Life::Ended(Some(state)) = &*life.borrow() {
             last.container.get_or_insert_with(|| state.clone());
         }
@@ -569,27 +578,27 @@ async fn final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch
             if last.container.is_some() {
                 return last;
             }
-            break;
+            break last;
         };
         let lagging = is_terminal(seen) || life.borrow().is_over();
         if last.container.is_some() || !lagging || view.pod().is_none() {
             return last;
         }
         if tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
-            break;
+            break last;
         }
-    }
-    read_final_state(observed, life).await
+    };
+    let read = read_final_state(observed, pod, life).await;
+    Last { container: read.container.or(known.container), disruption: read.disruption.or(known.disruption) }
 }
 
-async fn read_final_state<C: Cluster>(observed: &Observed<C>, life: &watch::Sender<Life>) -> Last {
+async fn read_final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch::Sender<Life>) -> Last {
     let mut last = Last::default();
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
     loop {
-        match observed.pod().await {
+        match observed.pod_named(pod).await {
             Ok(Some(pod)) => {
-                last.disruption = disruption(&pod);
-                last.container = terminated_state(&pod, follow::CONTAINER);
+                last = Last::of(&pod);
                 let lagging = is_terminal(&pod) || life.borrow().is_over();
                 if last.container.is_some() || !lagging {
                     return last;

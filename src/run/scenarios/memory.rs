@@ -54,6 +54,9 @@ pub(super) struct Script {
     pub(super) job_failed_at: Option<(Duration, &'static str)>,
     /// The exit code in the pod's last object when it is deleted while its container runs.
     pub(super) killed_with: Option<i32>,
+    /// When somebody deletes the pod, in time since the Job was created, and for how long its end is shown. It takes
+    /// until the container's end to go, and the Job has another one at once, as Job controllers before 1.25 see to it.
+    pub(super) replaced: Option<(Duration, Duration)>,
 }
 
 impl Default for Script {
@@ -73,6 +76,7 @@ impl Default for Script {
             pod_deleting_at: None,
             job_failed_at: None,
             killed_with: None,
+            replaced: None,
         }
     }
 }
@@ -426,7 +430,9 @@ impl StoredJob {
         let others =
             self.script.pod_deleting_at.into_iter().chain(self.script.job_failed_at.map(|(at, _)| at));
         let before = before.chain(others.map(|offset| self.at(offset)));
-        always.into_iter().chain(before).chain(self.condition_due()).chain(self.deleted_at())
+        let replaced =
+            self.script.replaced.map(|(at, _)| self.at(at)).into_iter().chain(self.replaced_goes());
+        always.into_iter().chain(before).chain(self.condition_due()).chain(self.deleted_at()).chain(replaced)
     }
 
     fn now(&self) -> Job {
@@ -454,15 +460,35 @@ impl StoredJob {
     }
 
     fn pod_then(&self, now: Instant) -> Option<Pod> {
-        if now < self.at(self.script.pod_at) || self.gone_at(now) {
+        let replaced = self.replaced_goes().is_some_and(|at| at <= now);
+        if now < self.at(self.script.pod_at) || self.gone_at(now) || replaced {
             return None;
         }
         Some(self.pod_object(now))
     }
 
+    /// When a pod that is replaced is gone.
+    fn replaced_goes(&self) -> Option<Instant> {
+        self.script.replaced.map(|(_, shown)| self.ended() + shown)
+    }
+
+    /// The pod that takes the place of one that was deleted.
+    fn replacement_then(&self, now: Instant) -> Option<Pod> {
+        let since = self.at(self.script.replaced?.0);
+        if now < since || self.gone_at(now) {
+            return None;
+        }
+        let mut pod = self.pod_object(self.started());
+        pod.metadata.name = pod.metadata.name.map(|name| format!("another-{name}"));
+        pod.metadata.deletion_timestamp = None;
+        Some(pod)
+    }
+
     /// The last object of a pod that is deleted.
     fn last_pod(&self) -> Pod {
-        let at = self.deleted_at().unwrap_or_else(Instant::now);
+        let unshown = self.script.replaced.is_some_and(|(_, shown)| shown.is_zero());
+        let unshown = unshown.then(|| self.ended() - Duration::from_nanos(1));
+        let at = self.deleted_at().or(unshown).unwrap_or_else(Instant::now);
         let mut pod = self.pod_object(at);
         if let Some(code) = self.script.killed_with
             && at < self.ended()
@@ -514,6 +540,10 @@ impl StoredJob {
         if self.script.pod_deleting_at.is_some_and(|at| self.at(at) <= now) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         }
+        if self.script.replaced.is_some_and(|(at, _)| self.at(at) <= now) {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        }
         serde_json::from_value(pod).expect("a pod")
     }
 
@@ -530,16 +560,19 @@ impl StoredJob {
 /// The objects of a kind as a watch shows them at a moment, by the name of their Job and a number for each Job
 /// that had it.
 fn snapshot(state: &State, kind: WatchKind, selector: &str, at: Instant) -> BTreeMap<String, Value> {
-    let seen = state.jobs.iter().filter(|(_, stored)| stored.matches(selector) && stored.created <= at);
-    seen.filter_map(|(name, stored)| {
+    let seen = || state.jobs.iter().filter(|(_, stored)| stored.matches(selector) && stored.created <= at);
+    let replacements = seen().filter(|_| kind == WatchKind::Pods).filter_map(|(name, stored)| {
+        Some((format!("another {name}"), serde_json::to_value(stored.replacement_then(at)?).ok()?))
+    });
+    let first = seen().filter_map(|(name, stored)| {
         let object = match kind {
             WatchKind::Jobs if stored.gone_at(at) => None,
             WatchKind::Jobs => serde_json::to_value(stored.then(at)).ok(),
             WatchKind::Pods => stored.pod_then(at).and_then(|pod| serde_json::to_value(pod).ok()),
         };
         Some((name.clone(), object?))
-    })
-    .collect()
+    });
+    first.chain(replacements).collect()
 }
 
 /// One watch of the memory cluster: what it has told, compared with what is there.
@@ -582,7 +615,11 @@ impl Watching {
             }
         }
         for name in self.told.keys().filter(|name| !is.contains_key(*name)) {
-            let stored = &state.jobs[name];
+            let Some(stored) = state.jobs.get(name) else {
+                // A replacement, which goes as it was.
+                out += &self.line("DELETED", self.told[name].clone());
+                continue;
+            };
             let last = match self.kind {
                 WatchKind::Jobs => serde_json::to_value(stored.then(stored.deleted_at().expect("deleted"))),
                 WatchKind::Pods => serde_json::to_value(stored.last_pod()),
@@ -798,7 +835,10 @@ impl Cluster for Memory {
     async fn list_pods(&self, _: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
         self.begin("list pods").await?;
         let name = selector.strip_prefix("job-name=").expect("selects a Job's pods");
-        Ok(self.lock().jobs.get(name).and_then(StoredJob::pod).into_iter().collect())
+        let state = self.lock();
+        let job = state.jobs.get(name);
+        let replacement = job.and_then(|job| job.replacement_then(Instant::now()));
+        Ok(replacement.into_iter().chain(job.and_then(StoredJob::pod)).collect())
     }
 
     async fn list_for_watch(&self, kind: WatchKind, _: &str, selector: &str) -> Result<Vec<u8>, ApiError> {

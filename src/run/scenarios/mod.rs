@@ -366,6 +366,30 @@ async fn a_job_deleted_in_mid_run_is_explained(mode: Mode) {
     assert!(scene.cluster.left().is_empty());
 }
 
+/// A pod that is deleted after 10 s and ends after 40 s, while an old Job controller has made another one.
+fn replaced_pod(end_shown_for: Duration) -> Script {
+    let mut script = success_over(Duration::from_secs(3600));
+    script.replaced = Some((Duration::from_secs(10), end_shown_for));
+    script.ends_after = Duration::from_secs(40);
+    script.exit_code = 137;
+    script.reason = "Error";
+    script.condition_lag = None;
+    script
+}
+
+fn tells_of_the_deleted_pod(result: &Value, exit_code: Option<i32>) {
+    assert_eq!(result["exitCode"], json!(exit_code), "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("the pod was deleted by an unknown API client"), "{message}");
+}
+
+in_both_modes!(a_pod_that_takes_the_place_of_a_deleted_one_is_not_taken_for_it);
+async fn a_pod_that_takes_the_place_of_a_deleted_one_is_not_taken_for_it(mode: Mode) {
+    let scene = Scene::new(mode).script(replaced_pod(Duration::from_secs(3)));
+    tells_of_the_deleted_pod(&scene.run().await, Some(137));
+    assert!(scene.cluster.left().is_empty());
+}
+
 in_both_modes!(a_full_result_is_kept_when_the_job_vanishes_afterwards);
 async fn a_full_result_is_kept_when_the_job_vanishes_afterwards(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
