@@ -27,10 +27,10 @@ afterAll(async () => {
 });
 
 /** Starts a host process with one run. */
-function host({ options, listen = false, before }) {
+function host({ options, listen = false, abort = false, before }) {
   const script = fileURLToPath(new URL('./support/host-process.mjs', import.meta.url));
   const { kubeconfig, namespace } = cluster;
-  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen, before })]);
+  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen, abort, before })]);
   children.add(child);
   const told = { stdout: '', stderr: '', heard: false, result: undefined, errors: '' };
   let rest = '';
@@ -109,6 +109,27 @@ describe('SIGTERM to the host', () => {
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     expect(await leftovers(cluster)).toHaveLength(1);
     await attach(agent);
+  });
+});
+
+describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
+  it('leaves the Job with hostShutdown: leave', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.result).toBeUndefined();
+    await attach(agent);
+  });
+
+  it('deletes the Job without', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
   });
 });
 
