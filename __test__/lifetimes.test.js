@@ -130,6 +130,27 @@ describe('SIGTERM to a host with 50 runs', () => {
   });
 });
 
+describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
+  it('leaves the Job with hostShutdown: leave', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.result).toBeUndefined();
+    await attach(agent);
+  });
+
+  it('deletes the Job without', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+  });
+});
+
 describe('a host that is killed', () => {
   it('leaves its run to the next one, which loses and doubles nothing', async () => {
     const agent = { id: `agent-${randomUUID()}` };

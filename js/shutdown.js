@@ -3,10 +3,18 @@ import { isMainThread } from 'node:worker_threads';
 import { binding } from './binding.js';
 
 /**
- * The native halves that have had runs, shared by every copy of this module in the process. A reloaded copy has the
- * same one and must not listen a second time; one that was installed from another folder has its own.
+ * @typedef {object} Shutdown
+ * @property {Set<{shutdown(): Promise<string[]>}>} copies the native halves that have had runs
+ * @property {boolean} begun whether the host has been told to stop
  */
-const COPIES = Symbol.for('paperclip-adapter-claude-k8s.sigterm');
+
+/**
+ * Shared by every copy of this module in the process. A reloaded copy has the same native half and must not listen a
+ * second time; one that was installed from another folder has its own.
+ */
+const SHARED = Symbol.for('paperclip-adapter-claude-k8s.sigterm');
+
+const shared = /** @type {Record<symbol, Shutdown | undefined>} */ (/** @type {unknown} */ (globalThis));
 
 /**
  * From the first run on, a SIGTERM deletes the Jobs under way (unless a run says `hostShutdown: leave` or
@@ -14,20 +22,26 @@ const COPIES = Symbol.for('paperclip-adapter-claude-k8s.sigterm');
  */
 export function watchForShutdown() {
   if (!isMainThread) return;
-  const shared = /** @type {Record<symbol, Set<{shutdown(): Promise<string[]>}> | undefined>} */ (
-    /** @type {unknown} */ (globalThis)
-  );
-  const listening = shared[COPIES];
-  const copies = listening ?? new Set();
-  copies.add(binding);
-  if (listening) return;
-  shared[COPIES] = copies;
+  const known = shared[SHARED];
+  const shutdown = known ?? { copies: new Set(), begun: false };
+  shutdown.copies.add(binding);
+  if (known) return;
+  shared[SHARED] = shutdown;
   // First in line, so that the listeners of the host still count when ours is called: `once` listeners leave
   // the list as they are called.
   process.prependOnceListener('SIGTERM', async () => {
+    shutdown.begun = true;
     // A host that listens shuts down by itself; raising the signal again would kill it in the middle of that.
     const alone = process.listenerCount('SIGTERM') === 0;
-    await Promise.allSettled([...copies].map((copy) => copy.shutdown()));
+    await Promise.allSettled([...shutdown.copies].map((copy) => copy.shutdown()));
     if (alone) process.kill(process.pid, 'SIGTERM');
   });
+}
+
+/**
+ * Whether the host has been told to stop. From then on its aborts are no cancels: it closes its runs, then finds that
+ * it holds them no longer and aborts them. Jobs that are to go are gone by then; the others are to stay.
+ */
+export function isShuttingDown() {
+  return shared[SHARED]?.begun ?? false;
 }

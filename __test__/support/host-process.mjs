@@ -1,17 +1,20 @@
 // A host in a process of its own: makes runs of the built addon and prints what they tell as JSON lines.
 // argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
-// listen for SIGTERM, before: a folder with another copy of the package, which runs a run of its own first}
+// listen for SIGTERM, abort: and abort the runs while shutting down, before: a folder with another copy of the
+// package, which runs a run of its own first}
 import path from 'node:path';
 
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
-const { cluster, options, runs = 1, listen, before } = JSON.parse(process.argv[2]);
+const { cluster, options, runs = 1, listen, abort, before } = JSON.parse(process.argv[2]);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
+const controller = new AbortController();
 if (listen) {
   process.once('SIGTERM', () => {
     say({ heard: 'SIGTERM' });
+    if (abort) setTimeout(() => controller.abort(new Error('lease lost')), 200);
     // A host that drains for a while before it leaves by itself.
     setTimeout(() => process.exit(7), 1_500);
   });
@@ -28,6 +31,7 @@ await Promise.all(
       ...options,
       ...agent,
       onLog: async (stream, chunk) => say({ run, stream, chunk }),
+      signal: controller.signal,
     });
     try {
       say({ run, result: await createServerAdapter().execute(ctx) });

@@ -4,12 +4,23 @@
 //   namespace      where the Jobs run
 //   podName        the pod that stands for the host's own
 //   kubeconfig     the text of the kubeconfig that the agents get
-//   volume         the folder on this machine that the claim `paperclip-data` stands for
-//   home           PAPERCLIP_HOME of the host: this path leads to the volume in the host as it does in the pods
+//   home           PAPERCLIP_HOME of the host, on the claim `paperclip-data`: the same path in the host and in the pods
+//   folder         the folder on this machine that `home` stands for
+//   mount          what the host has to see for that: the folder `from` at `at` (none where the paths are the same)
 //   config         what the adapterConfig of every agent has to say beside the kubeconfig
 //   get(path)      one read of the Kubernetes API, parsed
 //   stop(folder)   leaves what it knows in `folder` and ends what was started here
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { Problem, root } from '../../scripts/lib.mjs';
@@ -37,8 +48,8 @@ async function embedded({ folder }) {
     namespace: cluster.namespace,
     podName: 'paperclip-0',
     kubeconfig: readFileSync(cluster.kubeconfig, 'utf8'),
-    volume,
     home: volume,
+    folder: volume,
     config: {},
     get: cluster.get,
     async stop(logs) {
@@ -51,20 +62,23 @@ async function embedded({ folder }) {
   };
 }
 
-/** The cluster of `npm run cluster:up`. It is left as it is found, but for what runs leave on its volume. */
+/** The cluster of `npm run cluster:up`. It is left as it is found; on its volume the host has a folder of its own. */
 async function real() {
   const module = path.join(root, 'cluster', 'index.mjs');
   if (!existsSync(module)) throw new Problem('--cluster real: this checkout has no folder cluster/.');
   if (!isRoot) throw new Problem('--cluster real: only root can show the host the volume at /paperclip, as its pods see it.');
   const cluster = (await import(module)).openCluster();
   const get = async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where));
+  const own = mkdtempSync(path.join(cluster.volume, 'host-'));
+  chmodSync(own, 0o755);
   return {
     describe: `real cluster, ${cluster.type} ${cluster.name}`,
     namespace: cluster.namespace,
     podName: cluster.hostPod,
     kubeconfig: readFileSync(cluster.accounts['paperclip-recommended'], 'utf8'),
-    volume: cluster.volume,
-    home: '/paperclip',
+    home: path.join('/paperclip', path.basename(own)),
+    folder: own,
+    mount: { from: cluster.volume, at: '/paperclip' },
     // The node is this machine: the default requests of a few Jobs are more than it has.
     config: { 'resources.requests.cpu': '10m', 'resources.requests.memory': '32Mi' },
     get,
@@ -73,6 +87,7 @@ async function real() {
       for (const name of readdirSync(cluster.logs).filter((file) => file.endsWith('.log'))) {
         copyFileSync(path.join(cluster.logs, name), path.join(logs, `cluster-${name}`));
       }
+      rmSync(own, { recursive: true, force: true });
     },
   };
 }

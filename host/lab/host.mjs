@@ -20,22 +20,22 @@ const START = 120_000;
 const END = 60_000;
 
 /**
- * @param {{installed: {node: string, bin: string, cli: string}, user: {uid?: number, gid?: number}, volume: string,
- *   home: string, own: string, env: Record<string, string>, log: string}} options `home` is PAPERCLIP_HOME, `volume`
- *   the folder that it stands for, `own` the HOME of the user, `log` the file that takes all output
+ * @param {{installed: {node: string, bin: string, cli: string}, user: {uid?: number, gid?: number}, home: string,
+ *   folder: string, mount?: {from: string, at: string}, own: string, env: Record<string, string>, log: string}} options
+ *   `home` is PAPERCLIP_HOME, `folder` what it stands for, `mount` what the host sees for that, `own` the HOME of the
+ *   user, `log` the file that takes all output
  */
-export async function makeHost({ installed, user, volume, home, own, env, log }) {
+export async function makeHost({ installed, user, home, folder, mount, own, env, log }) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const data = path.join(home, 'instances', 'default', 'db');
-  const postmaster = path.join(volume, path.relative(home, data), 'postmaster.pid');
-  configure(path.join(volume, 'instances', 'default'), { home, data, port, databasePort: await freePort(), user });
+  const postmaster = path.join(folder, path.relative(home, data), 'postmaster.pid');
+  configure(path.join(folder, 'instances', 'default'), { home, data, port, databasePort: await freePort(), user });
 
-  const mounted = home === volume ? undefined : { from: volume, at: home };
-  const madeMountPoint = mounted && !existsSync(home);
-  if (madeMountPoint) mkdirSync(home);
+  const madeMountPoint = mount && !existsSync(mount.at);
+  if (madeMountPoint) mkdirSync(mount.at);
   const [command, ...args] = [
-    ...(mounted ? seeing(mounted, user) : []),
+    ...(mount ? seeing(mount, user) : []),
     ...[installed.node, installed.cli, 'run', '-d', home],
   ];
   const options = {
@@ -57,7 +57,7 @@ export async function makeHost({ installed, user, volume, home, own, env, log })
     // A group of its own: Ctrl-C is for the script, which then ends the host in order.
     detached: true,
     // A mount is made before root becomes the user.
-    ...(mounted ? {} : user),
+    ...(mount ? {} : user),
   };
 
   /** @type {import('node:child_process').ChildProcess | undefined} */
@@ -115,7 +115,7 @@ export async function makeHost({ installed, user, volume, home, own, env, log })
       for (let left = 100; left > 0 && serves(pid, data); left -= 1) await pause(100);
       if (serves(pid, data)) process.kill(pid, 'SIGKILL');
     }
-    if (madeMountPoint) rmdirSync(home);
+    if (madeMountPoint) rmdirSync(mount.at);
   }
 
   return { url, start, end, stop };

@@ -35,7 +35,7 @@ export async function raiseLab({ kind, logs, endings }) {
 
   const cluster = await raise({ folder });
   await endings.add(() => cluster.stop(logs));
-  give(cluster.volume);
+  give(cluster.folder);
 
   step(`Starting the host (${cluster.describe})`);
   const own = path.join(folder, 'home');
@@ -54,8 +54,9 @@ export async function raiseLab({ kind, logs, endings }) {
   const host = await makeHost({
     installed,
     user,
-    volume: cluster.volume,
     home: cluster.home,
+    folder: cluster.folder,
+    mount: cluster.mount,
     own,
     log: path.join(logs, 'host.log'),
     env: { ...npm, HOSTNAME: cluster.podName, POD_NAMESPACE: cluster.namespace },
