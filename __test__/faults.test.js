@@ -246,7 +246,8 @@ const table = {
     ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
     ['is deleted before it has a pod', {
       settings: { jobControllerPaused: true },
-      at: [{ when: ({ job }) => job(), act: deleteJob }],
+      // From here on there is a watch that tells it.
+      at: [after('Waiting for Job controller to create pod', deleteJob)],
       result: deleted,
       message: /detected_via=watch-deleted/,
       ticks: 0,
@@ -260,7 +261,7 @@ const table = {
     }],
     ['is deleted while its pod starts', {
       settings: { podStartDelayMs: 3_000 },
-      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+      at: [after('phase=Pending', deleteJob)],
       result: deleted,
       message: /detected_via=watch-deleted/,
       ticks: 0,

@@ -77,7 +77,8 @@ const kinds = {
   'a deleted Job': [4, (random) => ({
     ...long(4),
     strikes: [{ after: one(random, ['Created K8s Job', 'Pod running', 'tick 1 of', 'tick 3 of']), job: 'delete' }],
-    admits: [{ errorCode: 'k8s_job_deleted_externally' }],
+    // One whose container has just ended takes the rest of its log along.
+    admits: [{ errorCode: 'k8s_job_deleted_externally' }, { exitCode: 0 }],
   })],
   'a cancel by the host': [4, (random) => ({
     ...long(4),
@@ -98,7 +99,7 @@ const kinds = {
   })],
   'a slow host': [2, () => ({ ...long(2), onLog: 'slow' })],
   'a host that rejects': [2, (random) => ({ ...long(2), onLog: one(random, ['rejects', 'throws']) })],
-  'a Job that is kept for a while': [2, () => ({ scenario: 'success', config: { retainJobs: true, ttlSecondsAfterFinished: 4 } })],
+  'a Job that is kept for a while': [2, () => ({ scenario: 'success', config: { retainJobs: true, ttlSecondsAfterFinished: 15 } })],
   'no watch': [3, (random) => ({ ...long(whole(random, 1, 3)), account: 'unwatching' })],
 };
 
