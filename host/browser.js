@@ -37,7 +37,9 @@ export async function openPage(browser, where, { asPublished = false, width = 14
   const note = (line) => appendFileSync(log, `${new Date().toISOString()} ${where} ${line}\n`);
   page.on('console', (message) => note(`${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => note(`uncaught: ${error.stack}`));
-  page.on('requestfailed', (request) => note(`failed: ${request.method()} ${request.url()} ${request.failure()?.errorText}`));
+  page.on('requestfailed', (request) =>
+    note(`failed: ${request.method()} ${request.url()} ${request.failure()?.errorText}`),
+  );
   page.on('response', (response) => {
     if (response.status() >= 400) note(`${response.status()}: ${response.request().method()} ${response.url()}`);
   });
@@ -66,4 +68,5 @@ function letParserStart() {
 }
 
 /** Takes a picture for people to look at. */
-export const shoot = (page, name, options) => page.screenshot({ path: path.join(lab.screenshots, `${name}.png`), ...options });
+export const shoot = (page, name, options) =>
+  page.screenshot({ path: path.join(lab.screenshots, `${name}.png`), ...options });

@@ -4,7 +4,15 @@ import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { Problem, buildAddon, buildSimulator, checkPrerequisites, installDependencies, main, root, step } from '../scripts/lib.mjs';
+import {
+  Problem,
+  buildAddon,
+  buildSimulator,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  root,
+} from '../scripts/lib.mjs';
 import { makeEndings } from './lab/endings.mjs';
 import { raiseLab } from './lab/lab.mjs';
 import { chromium } from './lab/system.mjs';

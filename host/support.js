@@ -69,6 +69,20 @@ export async function wake(agent, payload) {
   return run;
 }
 
+/**
+ * Wakes an agent for a task it has worked on. The host defers that while a run of its own making, which may follow any
+ * other run of a task, is under way.
+ */
+export const wakeFor = (issue, agent) =>
+  eventually(
+    () =>
+      wake(agent, { issueId: issue.id, taskId: issue.id }).catch((error) => {
+        if (!error.message.includes('issue_execution_deferred')) throw error;
+      }),
+    `a run of ${agent.name} for ${issue.identifier}`,
+    { every: 500 },
+  );
+
 export const getRun = ({ id }) => api('GET', `/heartbeat-runs/${id}`);
 
 /** Waits for the end of a run; resolves to it as the host shows it. */
@@ -87,7 +101,12 @@ export const oneRun = async (agent, payload) => ended(await wake(agent, payload)
 
 /** A task that is assigned to the agent, for which the host wakes it. */
 export const newIssue = (company, agent, title) =>
-  api('POST', `/companies/${company.id}/issues`, { title, description: title, status: 'todo', assigneeAgentId: agent.id });
+  api('POST', `/companies/${company.id}/issues`, {
+    title,
+    description: title,
+    status: 'todo',
+    assigneeAgentId: agent.id,
+  });
 
 /** All runs of an agent, the newest first. */
 export const runsOf = (agent) => api('GET', `/companies/${agent.companyId}/heartbeat-runs?agentId=${agent.id}`);
@@ -102,7 +121,7 @@ export const runOn = async (issue, agent) => ended(await started(issue, agent));
 /** The lines of a run's log so far, by stream: `{stream, line}` in order. */
 export async function logOf({ id }) {
   let content = '';
-  for (let offset = 0; ; ) {
+  for (let offset = 0; ;) {
     // There is no log before its first line.
     const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch((error) => {
       if (error.message.includes('Run log not found')) return { content: '' };
@@ -116,7 +135,12 @@ export async function logOf({ id }) {
     .split('\n')
     .filter(Boolean)
     .map((entry) => JSON.parse(entry))
-    .flatMap(({ stream, chunk }) => chunk.split('\n').filter(Boolean).map((line) => ({ stream, line })));
+    .flatMap(({ stream, chunk }) =>
+      chunk
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => ({ stream, line })),
+    );
 }
 
 /** What the agent itself printed, as events. */
@@ -137,7 +161,10 @@ export const textsOf = (events) =>
 
 /** Waits until the log of a run has a line that contains the text. */
 export const seen = (run, text) =>
-  eventually(async () => (await logOf(run)).some(({ line }) => line.includes(text)), `"${text}" in the log of ${run.id}`);
+  eventually(
+    async () => (await logOf(run)).some(({ line }) => line.includes(text)),
+    `"${text}" in the log of ${run.id}`,
+  );
 
 /** The agent's Jobs, and their pods, that the cluster has now. */
 export async function objectsOf(agent) {
@@ -151,7 +178,10 @@ export async function objectsOf(agent) {
 
 /** Waits until nothing of the agent is left in the cluster: Kubernetes deletes pods in the background. */
 export const gone = (agent) =>
-  eventually(async () => Object.values(await objectsOf(agent)).every((list) => list.length === 0), `no objects of ${agent.name}`);
+  eventually(
+    async () => Object.values(await objectsOf(agent)).every((list) => list.length === 0),
+    `no objects of ${agent.name}`,
+  );
 
 /** Waits until `look` gives something truthy and returns it. */
 export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {

@@ -1,15 +1,6 @@
 // The Paperclip host as a process: start, stop, kill. One data folder through all of them.
 import { spawn } from 'node:child_process';
-import {
-  chownSync,
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmdirSync,
-  writeFileSync,
-} from 'node:fs';
+import { chownSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { Problem } from '../../scripts/lib.mjs';
@@ -149,7 +140,20 @@ function configure(instance, { home, data, port, databasePort, user }) {
 /** Runs what follows where `at` is the folder `from`, as the user: a mount that nobody else sees, same process id. */
 function seeing({ from, at }, { uid, gid }) {
   const script = 'mount --bind "$0" "$1" && exec setpriv --reuid "$2" --regid "$3" --clear-groups -- "${@:4}"';
-  return ['unshare', '--mount', '--propagation', 'private', '--', 'bash', '-c', script, from, at, String(uid), String(gid)];
+  return [
+    'unshare',
+    '--mount',
+    '--propagation',
+    'private',
+    '--',
+    'bash',
+    '-c',
+    script,
+    from,
+    at,
+    String(uid),
+    String(gid),
+  ];
 }
 
 /** Whether a process is the database of this folder: the id in a file may have been given to another one since. */

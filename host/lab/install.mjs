@@ -33,5 +33,9 @@ export async function installHost() {
     }
   }
   const bin = path.join(folder, 'bin');
-  return { bin, node: path.join(bin, 'node'), cli: path.join(folder, 'node_modules', HOST_PACKAGE, 'dist', 'index.js') };
+  return {
+    bin,
+    node: path.join(bin, 'node'),
+    cli: path.join(folder, 'node_modules', HOST_PACKAGE, 'dist', 'index.js'),
+  };
 }

@@ -18,7 +18,9 @@ export async function pack(folder) {
   mkdirSync(folder, { recursive: true });
   const platforms = path.join(root, 'npm');
   const built = existsSync(platforms)
-    ? readdirSync(platforms).map((name) => path.join(platforms, name)).filter((dir) => holdsAddon(dir))
+    ? readdirSync(platforms)
+        .map((name) => path.join(platforms, name))
+        .filter((dir) => holdsAddon(dir))
     : [];
   const packed = [];
   for (const dir of [root, ...built]) {

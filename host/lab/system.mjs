@@ -29,7 +29,16 @@ export function hostUser() {
   step(`Adding the system user ${USER}, who runs the host`);
   const { status, stderr } = spawnSync(
     'useradd',
-    ['--system', '--user-group', '--no-create-home', '--home-dir', '/nonexistent', '--shell', '/usr/sbin/nologin', USER],
+    [
+      '--system',
+      '--user-group',
+      '--no-create-home',
+      '--home-dir',
+      '/nonexistent',
+      '--shell',
+      '/usr/sbin/nologin',
+      USER,
+    ],
     { encoding: 'utf8' },
   );
   const made = status === 0 ? known() : undefined;
@@ -40,7 +49,9 @@ export function hostUser() {
 /** Chromium's program: the one of PAPERCLIP_HOST_CHROMIUM or the PATH, else installed from Debian (as root). */
 export function chromium() {
   const find = () =>
-    [process.env.PAPERCLIP_HOST_CHROMIUM, ...['chromium', 'chromium-browser', 'google-chrome'].map(onPath)].find(Boolean);
+    [process.env.PAPERCLIP_HOST_CHROMIUM, ...['chromium', 'chromium-browser', 'google-chrome'].map(onPath)].find(
+      Boolean,
+    );
   const found = find();
   if (found) return found;
   if (!isRoot || !onPath('apt-get')) {
@@ -123,7 +134,8 @@ export function finished(command, args, options = {}) {
     child.once('close', (code, signal) => {
       commands.delete(child);
       if (code === 0) resolve(stdout);
-      else reject(new Problem(`failed (${signal ?? `exit ${code}`}): ${[command, ...args].join(' ')}\n${output.trim()}`));
+      else
+        reject(new Problem(`failed (${signal ?? `exit ${code}`}): ${[command, ...args].join(' ')}\n${output.trim()}`));
     });
   });
 }

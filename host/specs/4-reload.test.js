@@ -1,7 +1,23 @@
 // A reload of the adapter leaves alone what is under way: the native half and its runs live on in the process.
 import { beforeAll, describe, expect, it } from 'vitest';
 
-import { TYPE, api, ended, eventsOf, gone, installed, lab, newAgent, newCompany, objectsOf, oneRun, seen, textsOf, toldOf, wake } from '../support.js';
+import {
+  TYPE,
+  api,
+  ended,
+  eventsOf,
+  gone,
+  installed,
+  lab,
+  newAgent,
+  newCompany,
+  objectsOf,
+  oneRun,
+  seen,
+  textsOf,
+  toldOf,
+  wake,
+} from '../support.js';
 
 let company;
 beforeAll(async () => {

@@ -22,7 +22,7 @@ import {
   started,
   textsOf,
   toldOf,
-  wake,
+  wakeFor,
 } from '../support.js';
 
 let company;
@@ -36,7 +36,11 @@ afterAll(() => order('host/start').catch(() => {}));
 
 /** An agent that counts for so many seconds, in the middle of doing so for a task. */
 async function counting(name, seconds, config) {
-  const agent = await newAgent(company, name, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: String(seconds) }, config });
+  const agent = await newAgent(company, name, {
+    scenario: 'long',
+    env: { CLAUDE_STAND_IN_SECONDS: String(seconds) },
+    config,
+  });
   const issue = await newIssue(company, agent, `Count, ${name}`);
   const run = await started(issue, agent);
   await seen(run, 'tick 2 of');
@@ -66,7 +70,9 @@ async function releaseHold({ issue, run }) {
 }
 
 const ticksOf = async (run, of) =>
-  (await eventsOf(run)).flatMap((event) => new RegExp(`tick (\\d+) of ${of}\\b`).exec(JSON.stringify(event))?.[1] ?? []).map(Number);
+  (await eventsOf(run))
+    .flatMap((event) => new RegExp(`tick (\\d+) of ${of}\\b`).exec(JSON.stringify(event))?.[1] ?? [])
+    .map(Number);
 const upTo = (count) => Array.from({ length: count }, (_, index) => index + 1);
 
 describe('a host that is told to stop', () => {
@@ -107,13 +113,17 @@ describe('a host that is told to stop', () => {
 
   it('attaches to the Job that was left, and has all of its log', async () => {
     await releaseHold(left);
-    const again = await wake(left.agent, { issueId: left.issue.id, taskId: left.issue.id });
+    const again = await wakeFor(left.issue, left.agent);
     await seen(again, 'Reattached to pod');
     const { jobs } = await objectsOf(left.agent);
     expect(jobs.map(({ metadata }) => metadata.labels['paperclip.io/run-id'])).toEqual([again.id]);
 
     const over = await ended(again, { within: 110_000 });
-    expect(over).toMatchObject({ status: 'succeeded', exitCode: 0, sessionIdAfter: expect.stringMatching(/^[0-9a-f-]{36}$/) });
+    expect(over).toMatchObject({
+      status: 'succeeded',
+      exitCode: 0,
+      sessionIdAfter: expect.stringMatching(/^[0-9a-f-]{36}$/),
+    });
     expect(await ticksOf(again, 150)).toEqual(upTo(150));
     expect((await toldOf(again)).some((line) => line.includes('Created K8s Job'))).toBe(false);
     expect((await toldOf(again)).join('\n')).toContain(`(prior run ${left.run.id})`);
@@ -126,7 +136,7 @@ describe('a host that is told to stop', () => {
     await api('PATCH', `/agents/${deleted.agent.id}`, {
       adapterConfig: { ...deleted.agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
     });
-    const again = await oneRun(deleted.agent, { issueId: deleted.issue.id, taskId: deleted.issue.id });
+    const again = await ended(await wakeFor(deleted.issue, deleted.agent));
     expect(again).toMatchObject({ status: 'succeeded' });
     expect(textsOf(await eventsOf(again))).toContain('All done.');
   });
@@ -139,7 +149,9 @@ describe('a host that is killed', () => {
     expect(await order('host/end', { signal: 'SIGKILL' })).toBe('SIGKILL');
     expect((await objectsOf(agent)).pods).toMatchObject([{ status: { phase: 'Running' } }]);
     await order('host/start');
-    expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(before.pods.map(({ metadata }) => metadata.uid));
+    expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(
+      before.pods.map(({ metadata }) => metadata.uid),
+    );
     // The host itself gives such a run five minutes before it counts as lost.
     expect(await getRun(run)).toMatchObject({ status: 'running', execution: { phase: 'reconnecting' } });
 
@@ -147,10 +159,16 @@ describe('a host that is killed', () => {
     expect(other).toMatchObject({ status: 'failed', error: expect.stringMatching(/^Concurrent run blocked/) });
 
     // The Job ends by itself; then the agent is free.
-    await eventually(async () => (await objectsOf(agent)).pods.every(({ status }) => status.phase === 'Succeeded'), 'the end of the Job', {
-      within: 60_000,
+    await eventually(
+      async () => (await objectsOf(agent)).pods.every(({ status }) => status.phase === 'Succeeded'),
+      'the end of the Job',
+      {
+        within: 60_000,
+      },
+    );
+    await api('PATCH', `/agents/${agent.id}`, {
+      adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
     });
-    await api('PATCH', `/agents/${agent.id}`, { adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } } });
     expect(await oneRun(agent)).toMatchObject({ status: 'succeeded' });
   });
 });

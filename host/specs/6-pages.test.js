@@ -99,9 +99,12 @@ describe('the page of an agent’s configuration', () => {
     await page.getByText('Advanced Run Policy').click();
     for (const { key, label } of getConfigSchema().fields) {
       const place = page.locator(`[data-config-section="${RUN_POLICY.test(key) ? 'run-policy' : 'configuration'}"]`);
-      await place.getByText(label, { exact: true }).waitFor({ timeout: 5_000 }).catch(() => {
-        throw new Error(`the form has no field "${label}" (${key})`);
-      });
+      await place
+        .getByText(label, { exact: true })
+        .waitFor({ timeout: 5_000 })
+        .catch(() => {
+          throw new Error(`the form has no field "${label}" (${key})`);
+        });
     }
     const field = (label) =>
       page.locator(`div:has(> div > label:text-is("${label}"))`).locator('input, textarea').first();
