@@ -440,12 +440,15 @@ describe('the host', () => {
         let [underWay, most] = [0, 0];
         const seen = async () => {
           contexts.add(storage.getStore());
-          most = Math.max(most, ++underWay);
           await new Promise((resolve) => setTimeout(resolve, 1));
           contexts.add(storage.getStore());
+        };
+        const chunk = async () => {
+          most = Math.max(most, ++underWay);
+          await seen();
           underWay -= 1;
         };
-        const { result } = await play({ onLog: seen, onMeta: seen });
+        const { result } = await play({ onLog: chunk, onMeta: seen });
         contexts.add(storage.getStore());
         expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
         expect([...contexts]).toEqual([index]);

@@ -1,5 +1,4 @@
 // A small soak, so that the large one (npm run soak) cannot rot; and many runs at the same moment.
-import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
@@ -21,7 +20,8 @@ describe('a soak', () => {
     expect(planOf(1, 2_000).filter(({ storm }) => storm).length).toBeGreaterThan(30);
   });
 
-  it.each([['a fixed seed', 4], ['a random one', randomInt(2 ** 32)]])(
+  // Random seeds are for `npm run soak`, which says which one it took.
+  it.each([['a fixed seed', 4]])(
     'of 100 runs with %s (%d) has no problem and leaves nothing',
     { timeout: 180_000 },
     async (_what, seed) => {
