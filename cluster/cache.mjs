@@ -1,5 +1,5 @@
 // Where what takes long to get or build is kept, outside the checkout, and how a step is done once.
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 
@@ -7,7 +7,10 @@ import path from 'node:path';
 const VERSION = 'debian12-kubernetes1.20.2-1';
 
 /** `$XDG_CACHE_HOME/paperclip-adapter-claude-k8s`; holds builds (`VERSION/`) and the clusters that run (`run/`). */
-export const home = path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'paperclip-adapter-claude-k8s');
+export const home = path.join(
+  process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'),
+  'paperclip-adapter-claude-k8s',
+);
 
 /** What is built, for as long as the version stands. */
 export const cache = path.join(home, VERSION);
@@ -24,11 +27,17 @@ export async function once(name, make) {
   const final = path.join(cache, name);
   if (existsSync(final)) return final;
   const work = `${final}.part-${process.pid}`;
-  rmSync(work, { recursive: true, force: true });
+  mkdirSync(path.dirname(final), { recursive: true });
+  for (const other of readdirSync(path.dirname(final))) {
+    const [, pid] = other.startsWith(`${path.basename(final)}.part-`) ? other.split('.part-') : [];
+    // Left by one that was interrupted.
+    if (pid && (Number(pid) === process.pid || !existsSync(`/proc/${pid}`))) {
+      rmSync(path.join(path.dirname(final), other), { recursive: true, force: true });
+    }
+  }
   mkdirSync(work, { recursive: true });
   try {
     await make(work);
-    mkdirSync(path.dirname(final), { recursive: true });
     renameSync(work, final);
   } catch (error) {
     rmSync(work, { recursive: true, force: true });

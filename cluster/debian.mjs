@@ -124,7 +124,10 @@ function releaseSources() {
 
 function sourceFiles() {
   const parts = '/etc/apt/sources.list.d';
-  const files = ['/etc/apt/sources.list', ...(existsSync(parts) ? readdirSync(parts).map((f) => path.join(parts, f)) : [])];
+  const files = [
+    '/etc/apt/sources.list',
+    ...(existsSync(parts) ? readdirSync(parts).map((f) => path.join(parts, f)) : []),
+  ];
   return files
     .filter((file) => /\.(list|sources)$/.test(file) && existsSync(file))
     .map((file) => [file, readFileSync(file, 'utf8')]);

@@ -2,7 +2,14 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
-  chmodSync, copyFileSync, createReadStream, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync,
+  chmodSync,
+  copyFileSync,
+  createReadStream,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
 
@@ -98,7 +105,10 @@ export function busyboxFiles(busybox) {
     { to: '/etc/passwd', content: 'root:x:0:0::/:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n', mode: 0o644 },
     { to: '/etc/group', content: 'root:x:0:\nnode:x:1000:\n', mode: 0o644 },
     { to: '/bin/busybox', from: busybox },
-    ...stdout.split('\n').filter((name) => name && name !== 'busybox').map((name) => ({ to: `/bin/${name}`, link: 'busybox' })),
+    ...stdout
+      .split('\n')
+      .filter((name) => name && name !== 'busybox')
+      .map((name) => ({ to: `/bin/${name}`, link: 'busybox' })),
   ];
 }
 

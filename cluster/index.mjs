@@ -12,7 +12,15 @@ import { isRelease, packages } from './debian.mjs';
 import { busyboxFiles, makeImage, programFiles } from './image.mjs';
 import { containerEngine, kindControl, loadImage, startKind, stopKind } from './kind.mjs';
 import { checkMachine, importImage, isNodeAlive, nodeControl, startNode, stopNode } from './node.mjs';
-import { AGENT_IMAGE, BUSYBOX_IMAGE, HOST_POD, NAMESPACE, PAUSE_IMAGE, makeObjects, removeObjects } from './objects.mjs';
+import {
+  AGENT_IMAGE,
+  BUSYBOX_IMAGE,
+  HOST_POD,
+  NAMESPACE,
+  PAUSE_IMAGE,
+  makeObjects,
+  removeObjects,
+} from './objects.mjs';
 import { isAlive, recorded } from './processes.mjs';
 import { until } from './wait.mjs';
 
@@ -41,11 +49,14 @@ export async function up({ existing = false } = {}) {
   try {
     const old = read(NAME);
     const wanted = existing ? 'existing' : undefined;
-    if (old && (wanted ? old.type !== wanted : old.type === 'existing' || !(await answers(old)))) await stopCluster(old);
+    if (old && (wanted ? old.type !== wanted : old.type === 'existing' || !(await answers(old))))
+      await stopCluster(old);
     const state = read(NAME) ?? (await begin(existing));
     try {
       if (!state.admin) {
-        state.admin = await { node: startNode, kind: startKind, existing: startExisting }[state.type](state, () => save(state));
+        state.admin = await { node: startNode, kind: startKind, existing: startExisting }[state.type](state, () =>
+          save(state),
+        );
         save(state);
       }
       await furnish(state);
@@ -91,7 +102,11 @@ export function openCluster() {
     /** Runs kubectl as administrator; resolves to what it printed. */
     kubectl: (...args) => kubectl(state)(args),
     /** Stops and starts components. A cluster that is not ours is left alone. */
-    control: { node: () => nodeControl(state, () => save(state)), kind: () => kindControl(state), existing: () => undefined }[state.type](),
+    control: {
+      node: () => nodeControl(state, () => save(state)),
+      kind: () => kindControl(state),
+      existing: () => undefined,
+    }[state.type](),
     /** Makes an image from files of this machine and makes it known to the node; see `makeImage`. */
     addImage: (image) => addImage(state, image),
   };
@@ -100,7 +115,13 @@ export function openCluster() {
 async function begin(existing) {
   const dir = dirOf(NAME);
   const engine = existing ? undefined : containerEngine();
-  const state = { name: NAME, type: existing ? 'existing' : engine ? 'kind' : 'node', engine, dir, volume: path.join(dir, 'volume') };
+  const state = {
+    name: NAME,
+    type: existing ? 'existing' : engine ? 'kind' : 'node',
+    engine,
+    dir,
+    volume: path.join(dir, 'volume'),
+  };
   if (state.type === 'node') checkMachine();
   rmSync(path.join(dir, 'logs'), { recursive: true, force: true });
   mkdirSync(path.join(dir, 'logs'), { recursive: true });
@@ -171,7 +192,10 @@ async function startExisting() {
 /** Whether what is written down runs and answers. */
 async function answers(state) {
   if (!state.admin || (state.type === 'node' && !isNodeAlive(state))) return false;
-  return kubectl(state)(['get', '--raw', '/readyz', '--request-timeout=10s']).then(() => true, () => false);
+  return kubectl(state)(['get', '--raw', '/readyz', '--request-timeout=10s']).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function stopCluster(state) {

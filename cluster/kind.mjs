@@ -48,7 +48,8 @@ export function kindControl(state) {
     pause: (name) => kill(name, 'STOP'),
     resume: (name) => kill(name, 'CONT'),
     // The kubelet runs the control plane from files: one that is not there is not run.
-    stop: (name) => (isStatic(name) ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`) : run('systemctl', 'stop', name)),
+    stop: (name) =>
+      isStatic(name) ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`) : run('systemctl', 'stop', name),
     kill: (name) => kill(name, 'KILL'),
     start: async (name) => {
       if (!isStatic(name)) return void (await run('systemctl', 'start', name));

@@ -1,5 +1,5 @@
 // Kubernetes from Debian's source package, which holds all of it; Debian's binary packages have only the client.
-import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 import { step } from '../scripts/lib.mjs';
@@ -21,6 +21,7 @@ const LDFLAGS = [
 /** Builds what is not there yet; returns the folder of the programs. */
 export async function kubernetes() {
   const bin = path.join(cache, 'kubernetes');
+  if (PROGRAMS.every((program) => existsSync(path.join(bin, program)))) return bin;
   for (const program of PROGRAMS) {
     await once(`kubernetes/${program}`, async (dir) => {
       const go = await goCommand();
@@ -28,6 +29,9 @@ export async function kubernetes() {
       await go('build', `-ldflags=${LDFLAGS}`, '-o', path.join(dir, program), `k8s.io/kubernetes/cmd/${program}`);
     });
   }
+  // More than a gigabyte that nobody needs any more.
+  for (const folder of ['kubernetes-source', 'toolchain', 'go-build'])
+    rmSync(path.join(cache, folder), { recursive: true, force: true });
   return bin;
 }
 
@@ -86,7 +90,8 @@ function taggedPackages(tree) {
     for (const entry of readdirSync(dir, { withFileTypes: true })) {
       const file = path.join(dir, entry.name);
       if (entry.isDirectory() && entry.name !== 'testdata') visit(file, `${name}/${entry.name}`);
-      else if (entry.name.endsWith('.go') && /^\/\/ \+k8s:openapi-gen=/m.test(readFileSync(file, 'utf8'))) found.add(name);
+      else if (entry.name.endsWith('.go') && /^\/\/ \+k8s:openapi-gen=/m.test(readFileSync(file, 'utf8')))
+        found.add(name);
     }
   };
   visit(path.join(tree, 'staging/src/k8s.io'), 'k8s.io/kubernetes/vendor/k8s.io');

@@ -7,7 +7,14 @@
 import { randomBytes } from 'node:crypto';
 import { once as event } from 'node:events';
 import {
-  existsSync, mkdirSync, readFileSync, readdirSync, readlinkSync, rmdirSync, statfsSync, writeFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmdirSync,
+  statfsSync,
+  writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
@@ -43,7 +50,15 @@ const KERNEL = {
 };
 const SOCKET = '/run/containerd/containerd.sock';
 /** In the order in which they are stopped. */
-const COMPONENTS = ['kubelet', 'kube-scheduler', 'kube-controller-manager', 'kube-apiserver', 'etcd', 'containerd', 'holder'];
+const COMPONENTS = [
+  'kubelet',
+  'kube-scheduler',
+  'kube-controller-manager',
+  'kube-apiserver',
+  'etcd',
+  'containerd',
+  'holder',
+];
 
 /** Throws a Problem unless such a cluster can run here. */
 export function checkMachine() {
@@ -68,7 +83,8 @@ export async function startNode(state, save) {
   step('Starting the control plane, containerd and the kubelet');
   const file = (...parts) => path.join(dir, ...parts);
   const cert = (name) => file('certificates', name);
-  for (const folder of ['logs', 'etc', 'etcd', 'containerd', ...Object.values(PRIVATE)]) mkdirSync(file(folder), { recursive: true });
+  for (const folder of ['logs', 'etc', 'etcd', 'containerd', ...Object.values(PRIVATE)])
+    mkdirSync(file(folder), { recursive: true });
   await makeCertificates(file('certificates'));
 
   const id = randomBytes(4).toString('hex');
@@ -95,7 +111,9 @@ export async function startNode(state, save) {
   const ca = readFileSync(cert('ca.crt')).toString('base64');
   const tokens = Object.entries(users).map(([name, [user, group]]) => {
     const token = randomBytes(24).toString('hex');
-    writeFileSync(file('etc', `${name}.kubeconfig`), kubeconfig({ api: node.api, ca, token, user: name }), { mode: 0o600 });
+    writeFileSync(file('etc', `${name}.kubeconfig`), kubeconfig({ api: node.api, ca, token, user: name }), {
+      mode: 0o600,
+    });
     return `${token},${user},${user}${group ? `,"${group}"` : ''}\n`;
   });
   writeFileSync(file('etc', 'tokens.csv'), tokens.join(''), { mode: 0o600 });
@@ -155,7 +173,11 @@ export async function startNode(state, save) {
       ...['--feature-gates=TTLAfterFinished=true', '--profiling=false'],
     ],
   });
-  const client = (name) => [`--kubeconfig=${file('etc', `${name}.kubeconfig`)}`, '--leader-elect=false', '--bind-address=127.0.0.1'];
+  const client = (name) => [
+    `--kubeconfig=${file('etc', `${name}.kubeconfig`)}`,
+    '--leader-elect=false',
+    '--bind-address=127.0.0.1',
+  ];
   await launch(state, save, 'kube-controller-manager', {
     command: [
       path.join(programs, 'kube-controller-manager/kube-controller-manager'),
@@ -206,10 +228,19 @@ export async function stopNode({ node, dir }) {
   await stop(processOf('kube-apiserver'));
   await stop(processOf('etcd'));
   // Containers, then what holds them: a process in the node's mount namespace that is none of ours is a shim.
-  await until(() => killAll(cgroupProcesses(node.cgroup)) === 0, { within: 20_000, every: 50, what: 'all containers to end' });
+  await until(() => killAll(cgroupProcesses(node.cgroup)) === 0, {
+    within: 20_000,
+    every: 50,
+    what: 'all containers to end',
+  });
   const known = new Set(['containerd', 'holder'].map((name) => processOf(name)?.pid));
-  const isShim = (pid) => !known.has(pid) && node.mountNamespace !== undefined && namespaceOf(pid) === node.mountNamespace;
-  await until(() => killAll(processIds().filter(isShim)) === 0, { within: 20_000, every: 50, what: 'all shims to end' });
+  const isShim = (pid) =>
+    !known.has(pid) && node.mountNamespace !== undefined && namespaceOf(pid) === node.mountNamespace;
+  await until(() => killAll(processIds().filter(isShim)) === 0, {
+    within: 20_000,
+    every: 50,
+    what: 'all shims to end',
+  });
   await stop(processOf('containerd'));
   await stop(processOf('holder'), 0);
   await removeCgroup(node.cgroup);
@@ -235,7 +266,16 @@ export function isNodeAlive({ node }) {
 /** Makes an archive's image known to the node's containerd. */
 export async function importImage(state, archive) {
   const ctr = path.join(await packages(), 'usr/bin/ctr');
-  await inNode(state, [ctr, '--namespace', 'k8s.io', 'images', 'import', '--snapshotter', snapshotter(state.dir), archive]);
+  await inNode(state, [
+    ctr,
+    '--namespace',
+    'k8s.io',
+    'images',
+    'import',
+    '--snapshotter',
+    snapshotter(state.dir),
+    archive,
+  ]);
 }
 
 /** What tests do to a component. Each resolves when it is done, not when the cluster has noticed. */
@@ -347,7 +387,12 @@ function kubeletConfig(file, port, node) {
     clusterDomain: 'cluster.local',
     resolvConf: file('etc', 'resolv.conf'),
     // What else is on this machine must not decide whether its pods and images stay.
-    evictionHard: { 'memory.available': '50Mi', 'nodefs.available': '0%', 'nodefs.inodesFree': '0%', 'imagefs.available': '0%' },
+    evictionHard: {
+      'memory.available': '50Mi',
+      'nodefs.available': '0%',
+      'nodefs.inodesFree': '0%',
+      'imagefs.available': '0%',
+    },
     imageGCHighThresholdPercent: 100,
     // Kubelets before 1.27 leave out lines of a log that is followed through its rotation, or send them twice.
     containerLogMaxSize: '500Mi',
@@ -415,7 +460,8 @@ function cgroupProcesses(name) {
   for (const at of cgroupHierarchies()) {
     for (const dir of cgroupTree(path.join(at, name))) {
       try {
-        for (const pid of readFileSync(path.join(dir, 'cgroup.procs'), 'utf8').split('\n')) if (pid) found.add(Number(pid));
+        for (const pid of readFileSync(path.join(dir, 'cgroup.procs'), 'utf8').split('\n'))
+          if (pid) found.add(Number(pid));
       } catch (error) {
         if (!['ENOENT', 'ENODEV', 'EOPNOTSUPP'].includes(error.code)) throw error;
       }
@@ -443,7 +489,9 @@ function killAll(pids) {
 }
 
 function processIds() {
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number);
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
 }
 
 function namespaceOf(pid) {

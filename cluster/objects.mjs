@@ -34,13 +34,13 @@ export function recommendedRole() {
   const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
   const [, yaml] = /```yaml\n(apiVersion: rbac[\s\S]*?)```/.exec(readme) ?? [];
   const list = (text) => text.split(',').map((word) => word.trim().replaceAll('"', ''));
-  const rules = [
-    ...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g),
-  ].map(([, apiGroups, resources, verbs]) => ({
-    apiGroups: list(apiGroups),
-    resources: list(resources),
-    verbs: list(verbs),
-  }));
+  const rules = [...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
+    ([, apiGroups, resources, verbs]) => ({
+      apiGroups: list(apiGroups),
+      resources: list(resources),
+      verbs: list(verbs),
+    }),
+  );
   if (!rules.some(({ verbs }) => verbs.includes('watch'))) {
     throw new Problem('README.md: its Role was not found, or grants no watch.');
   }
@@ -134,11 +134,14 @@ export function manifests({ volume }) {
  */
 export async function makeObjects(kubectl, { volume, into }) {
   const items = manifests({ volume });
-  const apply = (list) => kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
+  const apply = (list) =>
+    kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
   const isPod = ({ kind }) => kind === 'Pod';
   await apply(items.filter((item) => !isPod(item)));
   // A pod is refused until its namespace's default account is there, and put off for a while if its claim is not bound.
-  await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), { what: 'the default service account' });
+  await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), {
+    what: 'the default service account',
+  });
   const claim = ['-n', NAMESPACE, 'get', 'persistentvolumeclaim', 'paperclip-data', '-o', 'jsonpath={.status.phase}'];
   await until(async () => (await kubectl(claim)) === 'Bound', { what: 'the volume claim to be bound' });
   await apply(items.filter(isPod));
@@ -148,11 +151,18 @@ export async function makeObjects(kubectl, { volume, into }) {
   const files = {};
   for (const name of Object.keys(accounts())) {
     const token = await until(
-      async () => JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data?.token,
+      async () =>
+        JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data?.token,
       { what: `the token of ${name}` },
     );
     files[name] = path.join(into, `${name}.kubeconfig`);
-    const text = kubeconfig({ api, ca, token: Buffer.from(token, 'base64').toString(), user: name, namespace: NAMESPACE });
+    const text = kubeconfig({
+      api,
+      ca,
+      token: Buffer.from(token, 'base64').toString(),
+      user: name,
+      namespace: NAMESPACE,
+    });
     writeFileSync(files[name], text, { mode: 0o600 });
   }
   return files;

@@ -64,7 +64,13 @@ export async function stop(process, grace = 5_000) {
   if (grace > 0 && signal(process, 'SIGTERM')) {
     // A stopped process hears of it only when it goes on.
     signal(process, 'SIGCONT');
-    if (await until(gone, { within: grace, every: 20 }).then(() => true, () => false)) return;
+    if (
+      await until(gone, { within: grace, every: 20 }).then(
+        () => true,
+        () => false,
+      )
+    )
+      return;
   }
   signal(process, 'SIGKILL');
   await until(gone, { within: 10_000, every: 20, what: `process ${process?.pid} to end` });

@@ -20,7 +20,9 @@ await main(async () => {
 The cluster is up (${{ node: 'single node', kind: 'kind', existing: 'KUBECONFIG' }[cluster.type]}).
   namespace     ${cluster.namespace}, host pod ${cluster.hostPod}, volume ${cluster.volume}
   administrator ${cluster.admin}
-${Object.entries(cluster.accounts).map(([name, file]) => `  ${name.padEnd(13)} ${file}`).join('\n')}
+${Object.entries(cluster.accounts)
+  .map(([name, file]) => `  ${name.padEnd(13)} ${file}`)
+  .join('\n')}
   logs          ${cluster.logs}
 npm run cluster:down ends it.`);
 });

@@ -39,7 +39,15 @@ function job(script, { pod = {}, container = {}, spec = {}, labels = {} } = {}) 
         spec: {
           restartPolicy: 'Never',
           terminationGracePeriodSeconds: 1,
-          containers: [{ name: 'main', image: 'busybox:1.36', imagePullPolicy: 'IfNotPresent', command: ['sh', '-c', script], ...container }],
+          containers: [
+            {
+              name: 'main',
+              image: 'busybox:1.36',
+              imagePullPolicy: 'IfNotPresent',
+              command: ['sh', '-c', script],
+              ...container,
+            },
+          ],
           ...pod,
         },
       },
@@ -53,7 +61,8 @@ async function create(...args) {
   return { ...created, name: body.metadata.name, path: `${jobs}/${body.metadata.name}` };
 }
 
-const podsOf = async (name) => (await cluster.api.get(`${pods}?labelSelector=${encodeURIComponent(`job-name=${name}`)}`)).items;
+const podsOf = async (name) =>
+  (await cluster.api.get(`${pods}?labelSelector=${encodeURIComponent(`job-name=${name}`)}`)).items;
 const podOf = (name, ready = () => true) =>
   eventually(async () => {
     const [pod] = await podsOf(name);
@@ -61,20 +70,42 @@ const podOf = (name, ready = () => true) =>
   }, soon);
 const isRunning = ({ status }) => status.phase === 'Running';
 const hasEnded = ({ status }) => ['Succeeded', 'Failed'].includes(status.phase);
-const gone = (path) => eventually(() => cluster.api.get(path).then(() => false, ({ code }) => code === 404), soon);
-const conditions = ({ status }) => (status.conditions ?? []).filter((one) => one.status === 'True').map((one) => one.type);
-const ended = (path) => eventually(async () => {
-  const now = await cluster.api.get(path);
-  return conditions(now).some((type) => ['Complete', 'Failed'].includes(type)) && now;
-}, soon);
+const gone = (path) =>
+  eventually(
+    () =>
+      cluster.api.get(path).then(
+        () => false,
+        ({ code }) => code === 404,
+      ),
+    soon,
+  );
+const conditions = ({ status }) =>
+  (status.conditions ?? []).filter((one) => one.status === 'True').map((one) => one.type);
+const ended = (path) =>
+  eventually(async () => {
+    const now = await cluster.api.get(path);
+    return conditions(now).some((type) => ['Complete', 'Failed'].includes(type)) && now;
+  }, soon);
 const state = (pod) => pod.status.containerStatuses[0].state;
 
 describe.concurrent('a refusal', () => {
   const cases = [
     ['of a Job that is not there', () => ['GET', `${jobs}/nope`], 404, 'NotFound', 'jobs.batch "nope" not found'],
     ['of a pod that is not there', () => ['GET', `${pods}/nope`], 404, 'NotFound', 'pods "nope" not found'],
-    ['of a log of a pod that is not there', () => ['GET', `${pods}/nope/log`], 404, 'NotFound', 'pods "nope" not found'],
-    ['to delete what is not there', () => ['DELETE', `${jobs}/nope`, background], 404, 'NotFound', 'jobs.batch "nope" not found'],
+    [
+      'of a log of a pod that is not there',
+      () => ['GET', `${pods}/nope/log`],
+      404,
+      'NotFound',
+      'pods "nope" not found',
+    ],
+    [
+      'to delete what is not there',
+      () => ['DELETE', `${jobs}/nope`, background],
+      404,
+      'NotFound',
+      'jobs.batch "nope" not found',
+    ],
     [
       'of a resource that nobody serves',
       () => ['GET', `/api/v1/namespaces/${cluster.namespace}/widgets`],
@@ -112,7 +143,11 @@ describe.concurrent('a refusal', () => {
     await cluster.api.post(jobs, body);
     const status = await cluster.api.refusal('POST', jobs, body);
     const { name } = body.metadata;
-    expect(status).toMatchObject({ code: 409, reason: 'AlreadyExists', message: `jobs.batch "${name}" already exists` });
+    expect(status).toMatchObject({
+      code: 409,
+      reason: 'AlreadyExists',
+      message: `jobs.batch "${name}" already exists`,
+    });
     await cluster.api.delete(`${jobs}/${name}`, background);
   });
 
@@ -145,7 +180,11 @@ describe.concurrent('a Job', () => {
     const { name, path, metadata } = await create('echo one; echo two');
     const done = await ended(path);
     expect(conditions(done)).toContain('Complete');
-    expect(done.status).toMatchObject({ succeeded: 1, startTime: expect.any(String), completionTime: expect.any(String) });
+    expect(done.status).toMatchObject({
+      succeeded: 1,
+      startTime: expect.any(String),
+      completionTime: expect.any(String),
+    });
     expect(done.status.active ?? 0).toBe(0);
     const [pod] = await podsOf(name);
     expect(pod.metadata.labels).toMatchObject({ 'job-name': name, 'controller-uid': metadata.uid });
@@ -153,7 +192,11 @@ describe.concurrent('a Job', () => {
       { apiVersion: 'batch/v1', kind: 'Job', name, uid: metadata.uid, controller: true, blockOwnerDeletion: true },
     ]);
     expect(pod.status.phase).toBe('Succeeded');
-    expect(state(pod).terminated).toMatchObject({ exitCode: 0, reason: 'Completed', containerID: expect.stringMatching(/^containerd:/) });
+    expect(state(pod).terminated).toMatchObject({
+      exitCode: 0,
+      reason: 'Completed',
+      containerID: expect.stringMatching(/^containerd:/),
+    });
     expect(await cluster.api.get(`${pods}/${pod.metadata.name}/log`)).toBe('one\ntwo\n');
     await cluster.api.delete(path, background);
     await Promise.all([gone(path), gone(`${pods}/${pod.metadata.name}`)]);
@@ -179,9 +222,14 @@ describe.concurrent('a Job', () => {
     await cluster.api.delete(`${pods}/${pod.metadata.name}`);
     // Pods that are gone count as failed only since Jobs hold them with a finalizer.
     if (cluster.minor < 25) {
-      await eventually(async () => (await podsOf(name)).some(({ metadata }) => metadata.uid !== pod.metadata.uid), soon);
+      await eventually(
+        async () => (await podsOf(name)).some(({ metadata }) => metadata.uid !== pod.metadata.uid),
+        soon,
+      );
     } else {
-      expect((await ended(path)).status.conditions.find(({ type }) => type === 'Failed').reason).toBe('BackoffLimitExceeded');
+      expect((await ended(path)).status.conditions.find(({ type }) => type === 'Failed').reason).toBe(
+        'BackoffLimitExceeded',
+      );
     }
     await cluster.api.delete(path, background);
     await gone(path);
@@ -252,9 +300,15 @@ describe.concurrent('a pod', () => {
     await eventually(async () => (await cluster.api.get(log)).includes('ready'), soon);
     const watching = await watch(`${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
     const answer = await cluster.api.delete(`${pods}/${pod.metadata.name}`);
-    expect(answer).toMatchObject({ kind: 'Pod', metadata: { deletionGracePeriodSeconds: 20, deletionTimestamp: expect.any(String) } });
+    expect(answer).toMatchObject({
+      kind: 'Pod',
+      metadata: { deletionGracePeriodSeconds: 20, deletionTimestamp: expect.any(String) },
+    });
     const last = await watching.until(({ type }) => type === 'DELETED');
-    expect(state(last.object).terminated, 'how it ended is in the last event').toMatchObject({ exitCode: 7, reason: 'Error' });
+    expect(state(last.object).terminated, 'how it ended is in the last event').toMatchObject({
+      exitCode: 7,
+      reason: 'Error',
+    });
     watching.stop();
     await cluster.api.delete(path, background);
   });
@@ -274,12 +328,16 @@ describe.concurrent('a pod', () => {
 
   it('whose image cannot be pulled waits and says so', async () => {
     const { name, path } = await create('true', { container: { image: cluster.unpullable } });
-    const pod = await podOf(name, ({ status }) => /ErrImagePull|ImagePullBackOff/.test(status.containerStatuses?.[0].state.waiting?.reason));
+    const pod = await podOf(name, ({ status }) =>
+      /ErrImagePull|ImagePullBackOff/.test(status.containerStatuses?.[0].state.waiting?.reason),
+    );
     expect(pod.status.phase).toBe('Pending');
     const refused = await cluster.api.refusal('GET', `${pods}/${pod.metadata.name}/log`);
     expect(refused).toMatchObject({ code: 400, reason: 'BadRequest' });
     expect(refused.message).toMatch(
-      new RegExp(`^container "main" in pod "${pod.metadata.name}" is waiting to start: (image can't be pulled|trying and failing to pull image)$`),
+      new RegExp(
+        `^container "main" in pod "${pod.metadata.name}" is waiting to start: (image can't be pulled|trying and failing to pull image)$`,
+      ),
     );
     await cluster.api.delete(path, background);
   });
@@ -319,7 +377,10 @@ describe.concurrent('a pod', () => {
     const { name, path } = await create('true', {
       container: { env: [{ name: 'A', valueFrom: { secretKeyRef: { name: 'nope', key: 'a' } } }] },
     });
-    const pod = await podOf(name, ({ status }) => status.containerStatuses?.[0].state.waiting?.reason === 'CreateContainerConfigError');
+    const pod = await podOf(
+      name,
+      ({ status }) => status.containerStatuses?.[0].state.waiting?.reason === 'CreateContainerConfigError',
+    );
     expect(state(pod).waiting.message).toBe('secret "nope" not found');
     await cluster.api.delete(path, background);
   });
@@ -339,7 +400,10 @@ describe.concurrent('a log', () => {
 
   const STAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z $/;
   const stamped = async (query = '') =>
-    (await cluster.api.get(`${log}?timestamps=true${query}`)).split('\n').filter(Boolean).map((line) => [line.slice(0, 31), line.slice(31)]);
+    (await cluster.api.get(`${log}?timestamps=true${query}`))
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => [line.slice(0, 31), line.slice(31)]);
 
   it('ends as the container ended it', async () => {
     expect(await cluster.api.get(log)).toBe('one\ntwo\nthree');
@@ -416,7 +480,10 @@ async function watch(where) {
     events,
     until: (wanted) =>
       new Promise((resolve, reject) => {
-        const limit = setTimeout(() => reject(new Error(`no such event among ${events.map(({ type }) => type)}`)), 60_000);
+        const limit = setTimeout(
+          () => reject(new Error(`no such event among ${events.map(({ type }) => type)}`)),
+          60_000,
+        );
         const look = () => {
           const found = events.find(wanted);
           if (!found) return;

@@ -4,7 +4,14 @@ import { parseArgs } from 'node:util';
 
 import { openCluster, up } from '../cluster/index.mjs';
 import {
-  Problem, buildAddon, buildSimulator, checkPrerequisites, installDependencies, main, root, step,
+  Problem,
+  buildAddon,
+  buildSimulator,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  root,
+  step,
 } from '../scripts/lib.mjs';
 
 const USAGE = `npm run test:cluster -- [options] [-- options of vitest]

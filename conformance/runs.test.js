@@ -88,7 +88,9 @@ describe.concurrent('a run', () => {
     const { told, result } = await runs.play({ scenario: 'big-line' });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     const long = agentLines(told).filter((line) => line.includes('line of '));
-    expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)[1]))).toEqual(long.map((line) => Buffer.byteLength(line)));
+    expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)[1]))).toEqual(
+      long.map((line) => Buffer.byteLength(line)),
+    );
     expect(long.map((line) => Buffer.byteLength(line))).toEqual([16_383, 16_384, 16_385, 1 << 20, 5 << 20]);
     expectOnce(told);
   });
@@ -184,7 +186,9 @@ describe.concurrent('a run', () => {
     expect(result).toMatchObject({ exitCode: 137, timedOut: false });
     // The condition that says "evicted" is written from 1.26 on; before, an eviction looks like any deletion.
     expect(result.errorMessage).toContain(
-      cluster.minor < 26 ? 'the pod was deleted by an unknown API client' : 'the pod was evicted through the Eviction API',
+      cluster.minor < 26
+        ? 'the pod was deleted by an unknown API client'
+        : 'the pod was evicted through the Eviction API',
     );
     await runs.nothingLeft(run);
   });
@@ -227,7 +231,10 @@ describe.concurrent('a run', () => {
     await runs.podOf(run);
     abort.abort();
     const result = await run.done;
-    expect(result).toMatchObject({ errorCode: 'cancelled', resultJson: { executionCancellation: { state: 'acknowledged' } } });
+    expect(result).toMatchObject({
+      errorCode: 'cancelled',
+      resultJson: { executionCancellation: { state: 'acknowledged' } },
+    });
     expect(await runs.pods(run.agentId)).toEqual([]);
     await runs.nothingLeft(run);
   });

@@ -20,7 +20,13 @@ export async function apiOf(file) {
   config.loadFromString(readFileSync(file, 'utf8'));
   const options = {};
   await config.applyToHTTPSOptions(options);
-  const agent = new https.Agent({ ca: options.ca, cert: options.cert, key: options.key, keepAlive: true, maxSockets: 8 });
+  const agent = new https.Agent({
+    ca: options.ca,
+    cert: options.cert,
+    key: options.key,
+    keepAlive: true,
+    maxSockets: 8,
+  });
   const server = config.getCurrentCluster().server;
   const user = config.getCurrentUser();
 
@@ -63,7 +69,8 @@ export async function apiOf(file) {
     /** The Status that a request is refused with. */
     refusal: async (...args) => {
       const answer = await request(...args).catch((error) => error);
-      if (!(answer instanceof ApiFailure)) throw answer instanceof Error ? answer : new Error(`${args.join(' ')} was not refused`);
+      if (!(answer instanceof ApiFailure))
+        throw answer instanceof Error ? answer : new Error(`${args.join(' ')} was not refused`);
       return { code: answer.code, ...answer.body };
     },
     close: () => agent.destroy(),

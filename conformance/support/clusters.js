@@ -103,7 +103,12 @@ async function embedded() {
   const api = await apiOf(cluster.kubeconfig);
   const account = async (name) => {
     const user = `system:serviceaccount:${cluster.namespace}:${name}`;
-    await cluster.post('/simulator/tokens', { token: name, user, namespace: cluster.namespace, rules: accounts()[name] });
+    await cluster.post('/simulator/tokens', {
+      token: name,
+      user,
+      namespace: cluster.namespace,
+      rules: accounts()[name],
+    });
     const file = path.join(cluster.dir, `${name}.kubeconfig`);
     writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name), { mode: 0o600 });
     return file;
@@ -131,7 +136,8 @@ async function embedded() {
     },
     home: path.join(cluster.dir, 'paperclip-home'),
     unpullable: UNPULLABLE,
-    kubectl: async (...args) => (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
+    kubectl: async (...args) =>
+      (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
     outOfMemory: {
       // It holds a little memory and waits.
       env: { CLAUDE_STAND_IN_REAL_OOM: '1', CLAUDE_STAND_IN_OOM_BYTES: '1' },
@@ -153,7 +159,14 @@ async function embedded() {
       restart: async () => {
         await cluster.post('/simulator/restart', { downMs: 6_000 });
         // The answer comes before the restart.
-        await eventually(() => api.get('/readyz').then(() => false, () => true), { within: 10_000 });
+        await eventually(
+          () =>
+            api.get('/readyz').then(
+              () => false,
+              () => true,
+            ),
+          { within: 10_000 },
+        );
         await eventually(() => api.get('/readyz').catch(() => false), { within: 30_000 });
       },
     },

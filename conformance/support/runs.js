@@ -43,7 +43,12 @@ export function runsOn(cluster) {
   function write({ ctx, told }, scenario = 'success', result) {
     const dir = path.join(transcripts, cluster.name);
     mkdirSync(dir, { recursive: true });
-    const head = { at: new Date().toISOString(), scenario, config: ctx.config, result: result instanceof Error ? String(result) : result };
+    const head = {
+      at: new Date().toISOString(),
+      scenario,
+      config: ctx.config,
+      result: result instanceof Error ? String(result) : result,
+    };
     // Long lines say nothing about a failure.
     const text = [JSON.stringify(head), told.stderr, told.stdout].join('\n').replace(/^(.{2000}).+$/gm, '$1…');
     writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
@@ -96,12 +101,18 @@ export function runsOn(cluster) {
 export const running = (told) => told.stdout.includes('"subtype":"init"');
 
 /** The events that the agent printed; a shell may say in its own words how the agent ended. */
-const events = (told) => agentLines(told).filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+const events = (told) =>
+  agentLines(told)
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line));
 
 /** Every event of a recorded run came once: none is missing, doubled or damaged. */
 export function expectRecording(told, name) {
   const file = new URL(`../../simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
-  const recorded = readFileSync(file, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+  const recorded = readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
   expect(events(told).map(({ type }) => type)).toEqual(recorded.map(({ type }) => type));
   expectOnce(told);
 }
