@@ -1,11 +1,11 @@
-// The plan of the soak (npm run soak), and many runs at the same moment. The soak itself is a command: it still finds,
-// now and then, a deleted Job whose end is told by its exit code alone.
+// A small soak, so that the large one (npm run soak) cannot rot; and many runs at the same moment.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
 import { planOf } from './soak/plan.mjs';
+import { soak } from './soak/soak.mjs';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from './support/host.js';
 
 const { vitals } = createRequire(import.meta.url)('../binding.cjs');
@@ -20,6 +20,16 @@ describe('a soak', () => {
     expect(planOf(1, 2_000).filter(({ storm }) => storm).length).toBeGreaterThan(30);
   });
 
+  // Random seeds are for `npm run soak`, which says which one it took.
+  it.each([['a fixed seed', 4]])(
+    'of 100 runs with %s (%d) has no problem and leaves nothing',
+    { timeout: 180_000 },
+    async (_what, seed) => {
+      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, rest: [100] });
+      expect(problems, `seed ${seed}`).toEqual([]);
+      expect(marks.map((mark) => mark.runs)).toEqual([0, 100]);
+    },
+  );
 });
 
 describe('200 runs at the same moment', () => {

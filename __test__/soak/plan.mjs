@@ -78,7 +78,7 @@ const kinds = {
     ...long(4),
     strikes: [{ after: one(random, ['Created K8s Job', 'Pod running', 'tick 1 of', 'tick 3 of']), job: 'delete' }],
     // One whose container has just ended takes the rest of its log along.
-    admits: [{ errorCode: 'k8s_job_deleted_externally' }, { exitCode: 0 }],
+    admits: [{ errorCode: 'k8s_job_deleted_externally' }, { exitCode: 0, message: 'the Job was deleted before its log was read to the end' }],
   })],
   'a cancel by the host': [4, (random) => ({
     ...long(4),

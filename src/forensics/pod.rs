@@ -289,6 +289,9 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 
+/// The reason of a [`Disruption`] that only a deletion timestamp tells of.
+const DELETED: &str = "Deleted";
+
 /// Why a pod was ended from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -300,6 +303,11 @@ pub struct Disruption {
 }
 
 impl Disruption {
+    /// The pod was deleted, and nothing in it says by whom or why.
+    pub fn is_plain_deletion(&self) -> bool {
+        self.reason == DELETED
+    }
+
     /// One line for people.
     pub fn text(&self) -> String {
         let what = match self.reason.as_str() {
@@ -315,11 +323,11 @@ impl Disruption {
             "Evicted" => "the pod was evicted by its node",
             "Terminated" | "NodeShutdown" => "the pod's node was shut down",
             "NodeLost" => "the pod's node was lost",
-            "Deleted" => "the pod was deleted by an unknown API client",
+            DELETED => "the pod was deleted by an unknown API client",
             "DeadlineExceeded" => "the pod reached its deadline",
             _ => "the pod was ended",
         };
-        let reason = if self.reason == "Deleted" { String::new() } else { format!(" [{}]", self.reason) };
+        let reason = if self.is_plain_deletion() { String::new() } else { format!(" [{}]", self.reason) };
         let message = self.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
         // The message may have lines of its own.
         format!("{what}{reason}{message}").replace(['\r', '\n'], " ")
@@ -343,7 +351,7 @@ pub fn disruption(pod: &Pod) -> Option<Disruption> {
     // The timestamp is when the grace period ends.
     let grace = jiff::SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
     let asked = deletion.0.checked_sub(grace).unwrap_or(deletion.0);
-    Some(Disruption { reason: "Deleted".into(), message: Some(format!("asked at {asked}")) })
+    Some(Disruption { reason: DELETED.into(), message: Some(format!("asked at {asked}")) })
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> 
 }
 
 /// Whether the pod failed because its Job was deleted or reached its deadline: the Job tells that a moment later.
-async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> bool {
+pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> bool {
     if pod.metadata.deletion_timestamp.is_none() {
         return false;
     }

@@ -77,10 +77,13 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
         let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;
-        if follower.tally.so_far().nonempty_lines == 0 {
-            let outcome = Outcome::pod_schedule_failed(failed, true);
+        let silent = follower.tally.so_far().nonempty_lines == 0;
+        if silent && !pod::job_was_ended(&observed, &failed.pod).await {
+            let outcome = Outcome::pod_schedule_failed(&failed.text, true);
             return Ok(Ended::Early(live.log.told(outcome).await));
         }
+        // Gone with its Job, it may never be seen again.
+        follower.last_read.get_or_insert_with(|| Pod::clone(&failed.pod));
     }
     let mut seen = Seen::default();
     let end = {
@@ -168,8 +171,14 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
 struct FoundPod {
     /// Its name; empty when the Job was over before there was a pod to see.
     name: String,
-    /// Why it failed, when it had before it was seen running.
-    failed: Option<String>,
+    /// Set when it had failed before it was seen running.
+    failed: Option<FailedPod>,
+}
+
+struct FailedPod {
+    pod: Arc<Pod>,
+    /// Why, in the contract's words.
+    text: String,
 }
 
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
@@ -187,7 +196,8 @@ async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<Fou
         match pod::wait(observed, &live.log, &live.request.config).await {
             pod::Found::Running(pod) => (pod, "Pod running:"),
             pod::Found::Failed(pod, text) => {
-                return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
+                let name = pod::name_of(&pod).to_owned();
+                return Ok(FoundPod { name, failed: Some(FailedPod { pod, text }) });
             }
             pod::Found::NotRunning(text) => {
                 return Err(live.log.told(Outcome::pod_schedule_failed(&text, false)).await);

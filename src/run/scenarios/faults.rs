@@ -391,6 +391,44 @@ async fn a_log_that_is_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) 
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
+in_both_modes!(a_container_that_is_killed_at_its_start_because_its_job_was_ended_says_what_ended_the_job);
+async fn a_container_that_is_killed_at_its_start_because_its_job_was_ended_says_what_ended_the_job(
+    mode: Mode,
+) {
+    let killed = json!({"phase": "Failed", "containerStatuses": [{"name": "claude", "ready": false,
+        "restartCount": 0, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}]});
+    let seconds = Duration::from_secs;
+    let script = || Script {
+        start_at: seconds(3600),
+        before: vec![(seconds(2), killed.clone())],
+        pod_deleting_at: Some(seconds(2)),
+        ..Script::default()
+    };
+    for (script, code, exit_code) in [
+        (Script { job_deleted_at: Some(seconds(3)), ..script() }, "k8s_job_deleted_externally", json!(143)),
+        (Script { job_failed_at: Some((seconds(3), "DeadlineExceeded")), ..script() }, "timeout", json!(143)),
+        // The pod alone was deleted, or ended by itself.
+        (
+            Script { job_failed_at: Some((seconds(3), "BackoffLimitExceeded")), ..script() },
+            "k8s_pod_schedule_failed",
+            Value::Null,
+        ),
+        (Script { pod_deleting_at: None, ..script() }, "k8s_pod_schedule_failed", Value::Null),
+    ] {
+        let told = format!("{script:?}");
+        let scene = Scene::new(mode).script(script).config(json!({"timeoutSec": 600}));
+        let (result, took) = scene.timed_run().await.expect("resolves");
+        assert_eq!(
+            (&result["errorCode"], &result["exitCode"]),
+            (&json!(code), &exit_code),
+            "{told}: {result}"
+        );
+        assert!(took < seconds(30), "{took:?}: {told}");
+        assert!(scene.ear.agent_lines().is_empty() && scene.cluster.left().is_empty());
+    }
+}
+
 in_both_modes!(a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job);
 async fn a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job(mode: Mode) {
     let stopped = json!({"phase": "Failed", "initContainerStatuses": [{"name": "write-prompt", "ready": false,
