@@ -70,7 +70,7 @@ describe('a successful run', () => {
 
   it('has every event of the agent in its log, in order and undamaged', async () => {
     const shape = ({ type, subtype, message }) => [type, subtype, message?.content?.map((block) => block.type)];
-    const recorded = recordedLines('success').map((line) => JSON.parse(line));
+    const recorded = recordedLines('2.1.197/success').map((line) => JSON.parse(line));
     const events = await eventsOf(run);
     expect(events.map(shape)).toEqual(recorded.map(shape));
     expect(textsOf(events)).toEqual(textsOf(recorded));
