@@ -97,7 +97,7 @@ export function runsOn(cluster) {
         left = found.map(({ metadata }) => metadata.name);
         return left.length === 0;
       },
-      { within: 120_000, every: 250 },
+      { within: 150_000, every: 250 },
     ).catch(() => expect(left, 'left behind').toEqual([]));
   }
 
