@@ -63,8 +63,8 @@ await main(async () => {
   for (const suite of suites) {
     if (interrupted) break;
     const lacks = done.some(({ name, good }) => name === suite.needs && !good);
-    const result = lacks ? { good: false, seconds: 0, told: [`not run without the ${suite.needs}`] } : await play(suite);
-    done.push({ ...suite, ...result });
+    const without = { good: false, seconds: 0, told: [`not run without the ${suite.needs}`] };
+    done.push({ ...suite, ...(lacks ? without : await play(suite)) });
   }
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
@@ -152,7 +152,8 @@ async function play(suite) {
 }
 
 function lineOf({ name, good, seconds, told }) {
-  return `${good ? 'ok    ' : 'FAILED'}  ${name.padEnd(22)} ${`${seconds.toFixed(0)} s`.padStart(6)}  ${told.join('; ')}`;
+  const time = `${seconds.toFixed(0)} s`.padStart(6);
+  return `${good ? 'ok    ' : 'FAILED'}  ${name.padEnd(22)} ${time}  ${told.join('; ')}`;
 }
 
 /** What a suite has counted: its own lines where it prints such (see specs.mjs), else what cargo and vitest told. */
