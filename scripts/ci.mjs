@@ -138,7 +138,7 @@ async function play(suite) {
     problems.push(`left behind: ${pid} ${line}`);
     process.kill(pid, 'SIGKILL');
   }
-  await Promise.race([closed, sleep(5_000)]);
+  await Promise.race([closed, sleep(5_000, undefined, { ref: false })]);
   for (const stream of [child.stdout, child.stderr]) stream.destroy();
   if (leaves && existsSync(path.join(root, 'target', leaves))) {
     cpSync(path.join(root, 'target', leaves), path.join(folder, leaves), { recursive: true });
