@@ -2,7 +2,7 @@
 // tests and scripts through `openCluster`. What runs is written down in a file, so that each of them knows it.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { Problem, buildSimulator, step } from '../scripts/lib.mjs';
@@ -37,6 +37,8 @@ import { until } from './wait.mjs';
 
 const NAME = process.env.PAPERCLIP_TEST_CLUSTER ?? 'default';
 const dirOf = (name) => path.join(home, 'run', name);
+/** Where a cluster's components log; they stay there when it has ended. */
+export const logsOf = (name) => path.join(dirOf(name), 'logs');
 const stateFile = (name) => path.join(dirOf(name), 'state.json');
 
 /**
@@ -63,7 +65,7 @@ export async function up({ existing = false } = {}) {
     } catch (error) {
       // Half a cluster is of no use to anybody; its logs are.
       if (!state.ready) await stopCluster(state).catch((problem) => console.error(problem.message));
-      error.message += `\nLogs: ${path.join(state.dir, 'logs')}`;
+      error.message += `\nLogs: ${logsOf(state.name)}`;
       throw error;
     }
     state.ready = true;
@@ -98,7 +100,7 @@ export function openCluster() {
     namespace: NAMESPACE,
     hostPod: HOST_POD,
     agentImage: AGENT_IMAGE,
-    logs: path.join(state.dir, 'logs'),
+    logs: logsOf(state.name),
     /** Runs kubectl as administrator; resolves to what it printed. */
     kubectl: (...args) => kubectl(state)(args),
     /** Stops and starts components. A cluster that is not ours is left alone. */
@@ -107,9 +109,17 @@ export function openCluster() {
       kind: () => kindControl(state),
       existing: () => undefined,
     }[state.type](),
+    /** Copies the components' logs into a folder, with what the API server has to tell beside them. */
+    leaveLogs: (folder) => leaveLogs(state, folder),
     /** Makes an image from files of this machine and makes it known to the node; see `makeImage`. */
     addImage: (image) => addImage(state, image),
   };
+}
+
+async function leaveLogs(state, folder) {
+  cpSync(logsOf(state.name), folder, { recursive: true });
+  const objects = await kubectl(state)(['-n', NAMESPACE, 'get', 'jobs,pods,events', '-o', 'json']).catch(String);
+  writeFileSync(path.join(folder, 'objects.json'), objects);
 }
 
 async function begin(existing) {
@@ -123,8 +133,8 @@ async function begin(existing) {
     volume: path.join(dir, 'volume'),
   };
   if (state.type === 'node') checkMachine();
-  rmSync(path.join(dir, 'logs'), { recursive: true, force: true });
-  mkdirSync(path.join(dir, 'logs'), { recursive: true });
+  rmSync(logsOf(NAME), { recursive: true, force: true });
+  mkdirSync(logsOf(NAME), { recursive: true });
   // Whoever a container or the host runs as writes here.
   mkdirSync(state.volume, { recursive: true });
   await output('chmod', ['0777', state.volume]);

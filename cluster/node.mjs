@@ -173,6 +173,19 @@ export async function startNode(state, save) {
       ...['--feature-gates=TTLAfterFinished=true', '--profiling=false'],
     ],
   });
+  await until(
+    async () => {
+      // It gives up where etcd is slow to start.
+      if (!isAlive(node.components['kube-apiserver'].process))
+        await launch(state, save, 'kube-apiserver', node.components['kube-apiserver']);
+      // Asked as the controller manager, which gives up where this is refused for 10 s: the roles that allow it are made
+      // some time after the API server answers.
+      const as = ['--kubeconfig', file('etc', 'kube-controller-manager.kubeconfig')];
+      await output(path.join(tree, 'usr/bin/kubectl'), [...as, 'get', '--raw', '/healthz', '--request-timeout=5s']);
+      return true;
+    },
+    { within: 180_000, every: 500, what: 'the API server and its roles' },
+  );
   const client = (name) => [
     `--kubeconfig=${file('etc', `${name}.kubeconfig`)}`,
     '--leader-elect=false',

@@ -24,7 +24,8 @@ export async function start(command, args, { log, env }) {
   const file = openSync(log, 'a');
   const child = spawn(command, args, {
     detached: true,
-    env: { ...process.env, ...env },
+    // It is to stay when a suite of `.ci/run` is over, which looks for its mark in what was left running.
+    env: { ...process.env, CI_SUITE: undefined, ...env },
     stdio: ['ignore', file, file],
   });
   closeSync(file);

@@ -1,5 +1,6 @@
 // npm run test:cluster: the same specs on the embedded cluster and on a real one, side by side.
-import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { openCluster, up } from '../cluster/index.mjs';
@@ -13,6 +14,7 @@ import {
   root,
   step,
 } from '../scripts/lib.mjs';
+import { specs } from '../scripts/specs.mjs';
 
 const USAGE = `npm run test:cluster -- [options] [-- options of vitest]
   --only CLUSTER   embedded or real (default: both)
@@ -27,9 +29,23 @@ await main(async () => {
   const names = only ? [only] : ['embedded', 'real'];
   if (names.includes('real')) await raise();
   step(`Conformance specs on: ${names.join(', ')}`);
-  const codes = await Promise.all(names.map((name) => conform(name, rest, names.length > 1)));
-  if (names.includes('real') && codes.some(Boolean)) console.log(`Logs of the cluster: ${openCluster().logs}`);
-  return codes.some(Boolean) ? 1 : 0;
+  const folder = path.join(root, 'target', 'conformance');
+  rmSync(folder, { recursive: true, force: true });
+  const good = await Promise.all(
+    names.map((name) =>
+      specs(`conformance, ${name} cluster`, {
+        config: 'conformance/vitest.config.js',
+        folder: path.join(folder, name),
+        args: rest,
+        env: { CONFORMANCE_CLUSTER: name },
+        together: names.length > 1,
+      }),
+    ),
+  );
+  if (good.every(Boolean)) return 0;
+  if (names.includes('real')) await openCluster().leaveLogs(path.join(folder, 'real', 'components'));
+  console.log(`What the runs and the clusters told: ${folder}`);
+  return 1;
 });
 
 function readOptions() {
@@ -61,25 +77,4 @@ async function raise() {
     if (!(error instanceof Problem)) throw error;
   }
   await up({ existing });
-}
-
-/** One cluster's specs; resolves to the exit code. Two at a time are printed one after the other. */
-async function conform(name, options, together) {
-  const child = spawn('npx', ['vitest', 'run', '--config', 'conformance/vitest.config.js', ...options], {
-    cwd: root,
-    env: { ...process.env, CONFORMANCE_CLUSTER: name },
-    stdio: together ? ['ignore', 'pipe', 'pipe'] : 'inherit',
-  });
-  let told = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (text) => {
-      told += text;
-    });
-  }
-  const [code, signal] = await new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (...end) => resolve(end));
-  });
-  if (together) process.stdout.write(`\n== ${name}\n${told}`);
-  return code ?? signal;
 }

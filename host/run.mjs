@@ -1,5 +1,4 @@
 // npm run test:host: this adapter in the real Paperclip host, seen through its API and its pages.
-import { spawn } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -13,6 +12,7 @@ import {
   main,
   root,
 } from '../scripts/lib.mjs';
+import { specs } from '../scripts/specs.mjs';
 import { makeEndings } from './lab/endings.mjs';
 import { raiseLab } from './lab/lab.mjs';
 import { chromium } from './lab/system.mjs';
@@ -62,19 +62,17 @@ await main(async () => {
       console.log(JSON.stringify(facts, null, 2));
       await new Promise(() => {});
     }
-    const env = { ...process.env, HOST_LAB: JSON.stringify(facts) };
-    const program = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
-    vitest = spawn(process.execPath, [program, 'run', '--config', 'host/vitest.config.js', ...suites], {
-      cwd: root,
-      env,
-      stdio: ['ignore', 'inherit', 'inherit'],
+    const good = await specs(`host, ${options.cluster} cluster`, {
+      config: 'host/vitest.config.js',
+      folder: out,
+      args: suites,
+      env: { HOST_LAB: JSON.stringify(facts) },
       detached: true,
+      started: (child) => {
+        vitest = child;
+      },
     });
-    const code = await new Promise((resolve, reject) => {
-      vitest.once('error', reject);
-      vitest.once('exit', (status, signal) => resolve(status ?? signal));
-    });
-    failed = code !== 0;
+    failed = !good;
     return interrupted ? 130 : Number(failed);
   } finally {
     vitest = undefined;

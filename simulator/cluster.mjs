@@ -1,6 +1,6 @@
 // Starts the embedded cluster and talks to its control API. Used by `npm start` and by the tests.
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import https from 'node:https';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -15,7 +15,8 @@ export const programs = path.join(process.env.CARGO_TARGET_DIR ?? path.join(root
  * Starts a cluster of its own on loopback. It ends with `stop()`, or with this process.
  *
  * @param {{port?: number, binDirs?: string[], args?: string[], env?: Record<string, string>}} [options] `binDirs` come
- *   first on the PATH of every container, by default the stand-in CLI's; `env` is added to the cluster's own environment
+ *   first on the PATH of every container, by default the stand-in CLI's; `env` is added to the cluster's own environment.
+ *   What it writes to stderr is kept in the folder EMBEDDED_CLUSTER_LOGS, where that is set.
  */
 export async function startCluster({ port = 0, binDirs = [programs], args = [], env } = {}) {
   const child = spawn(
@@ -25,8 +26,10 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
     { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: { ...process.env, ...env } },
   );
   let stderr = '';
+  const { EMBEDDED_CLUSTER_LOGS: logs } = process.env;
   child.stderr.setEncoding('utf8').on('data', (text) => {
     stderr = (stderr + text).slice(-16_384);
+    if (logs) appendFileSync(path.join(logs, `embedded-cluster-${child.pid}.log`), text);
   });
   const exited = new Promise((resolve) => {
     child.once('exit', resolve);

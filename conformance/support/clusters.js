@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 import { isRelease, packages } from '../../cluster/debian.mjs';
@@ -172,9 +173,18 @@ async function embedded() {
     },
     close: async () => {
       api.close();
+      await leaveRequests(cluster);
       await cluster.stop();
     },
   };
+}
+
+/** What the cluster was asked, beside what the runs told. */
+async function leaveRequests(cluster) {
+  const dir = fileURLToPath(new URL('../../target/conformance/embedded/', import.meta.url));
+  mkdirSync(dir, { recursive: true });
+  const requests = await cluster.get('/simulator/requests').catch(String);
+  writeFileSync(path.join(dir, `requests-${process.pid}.json`), `${JSON.stringify(requests, null, 1)}\n`);
 }
 
 /** A kubeconfig like another, with a token that nobody was given. */

@@ -31,9 +31,13 @@ export function runsOn(cluster) {
     );
   }
 
+  /** What all runs of this process told, by the kubeconfig they had. */
+  const everTold = { existing: [], recommended: [] };
+
   /** Starts a run; `done` resolves to its result. */
   function start(options) {
     const { ctx, told } = prepare(options);
+    everTold[options?.as ?? 'recommended'].push(told);
     const run = { ctx, told, agentId: ctx.agent.id, done: adapter.execute(ctx) };
     // A spec that fails first leaves the promise to nobody.
     run.done.catch((error) => error).then((result) => write(run, options?.scenario, result));
@@ -80,7 +84,10 @@ export function runsOn(cluster) {
     return items.filter(({ metadata }) => metadata.name === `${jobName}-prompt`);
   }
 
-  /** No Job, pod or Secret of the run stays. Pods take their time to end, and go in the background. */
+  /**
+   * No Job, pod or Secret of the run stays. Pods take their time to end, and go in the background: after 30 s, and up to
+   * a minute later where a kubelet of 1.20 forgot the container.
+   */
   async function nothingLeft({ agentId, told }) {
     const [, jobName] = /Created K8s Job: (\S+)/.exec(told.stdout) ?? [];
     let left;
@@ -90,11 +97,11 @@ export function runsOn(cluster) {
         left = found.map(({ metadata }) => metadata.name);
         return left.length === 0;
       },
-      { within: 60_000, every: 250 },
+      { within: 150_000, every: 250 },
     ).catch(() => expect(left, 'left behind').toEqual([]));
   }
 
-  return { prepare, start, play, jobs, pods, jobOf, podOf, prompts, nothingLeft };
+  return { prepare, start, play, everTold, jobs, pods, jobOf, podOf, prompts, nothingLeft };
 }
 
 /** Whether the agent has said something. */

@@ -51,6 +51,9 @@ export async function raiseLab({ kind, logs, endings }) {
     npm_config_cache: npmCache,
     npm_config_update_notifier: 'false',
   };
+  // By this `.ci/run` finds what a suite left running, and the host starts a database.
+  const { CI_SUITE } = process.env;
+  const mark = CI_SUITE ? { CI_SUITE } : {};
   const host = await makeHost({
     installed,
     user,
@@ -59,7 +62,7 @@ export async function raiseLab({ kind, logs, endings }) {
     mount: cluster.mount,
     own,
     log: path.join(logs, 'host.log'),
-    env: { ...npm, HOSTNAME: cluster.podName, POD_NAMESPACE: cluster.namespace },
+    env: { ...npm, ...mark, HOSTNAME: cluster.podName, POD_NAMESPACE: cluster.namespace },
   });
   await endings.add(host.stop);
   const kubeconfig = path.join(own, 'kubeconfig');

@@ -28,6 +28,8 @@
 //! - The Job controller lags by 50 ms, for speed; a real one, and the one under the conformance specs, by 1 s.
 //! - A paused kubelet lets log requests wait; a real API server gives up after 10 s. Its node stays ready.
 //! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is no snapshot.
+//! - How a container ended is always told. A busy node may have forgotten it (`ContainerStatusUnknown`, which before 1.22
+//!   is in `lastState` only): that is luck, and the specs must hold with and without it.
 //! - A lost node stops its processes and leaves log streams half-open.
 
 mod authz;

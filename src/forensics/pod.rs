@@ -52,8 +52,16 @@ fn init_states(pod: &Pod) -> &[ContainerStatus] {
     pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
 }
 
-fn state_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerState> {
-    container_states(pod).iter().find(|status| status.name == container)?.state.as_ref()
+fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+    container_states(pod).iter().find(|status| status.name == container)
+}
+
+/// The end of a container. A busy node may forget a container before it has read how it ended: it then waits to be
+/// started in a pod that is over, and its end is told as that of its last life.
+fn end_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStateTerminated> {
+    let status = status_of(pod, container)?;
+    let terminated = |state: &'a Option<ContainerState>| state.as_ref()?.terminated.as_ref();
+    terminated(&status.state).or_else(|| terminated(&status.last_state).filter(|_| is_terminal(pod)))
 }
 
 fn phase(pod: &Pod) -> &str {
@@ -66,13 +74,15 @@ fn name(pod: &Pod) -> &str {
 
 /// How a container of the pod ended; `None` when the pod does not say that it has.
 pub fn terminated_state(pod: &Pod, container: &str) -> Option<TerminatedState> {
-    state_of(pod, container)?.terminated.as_ref().map(TerminatedState::from)
+    end_of(pod, container).map(TerminatedState::from)
 }
 
 /// Where a container of the pod is in its life.
 pub fn container_ended(pod: &Pod, container: &str) -> ContainerLife {
-    match state_of(pod, container) {
-        Some(ContainerState { terminated: Some(state), .. }) => ContainerLife::Terminated(state.into()),
+    if let Some(end) = end_of(pod, container) {
+        return ContainerLife::Terminated(end.into());
+    }
+    match status_of(pod, container).and_then(|status| status.state.as_ref()) {
         Some(ContainerState { running: Some(_), .. }) => ContainerLife::Running,
         _ => ContainerLife::Waiting,
     }
@@ -236,8 +246,8 @@ fn verdict(pod: &Pod) -> PodVerdict {
 
 /// A pod refused by its node has no container statuses; then the pod's own reason tells why.
 fn failed(pod: &Pod) -> String {
-    let terminated = state_of(pod, "claude").and_then(|state| state.terminated.as_ref());
-    let state = terminated.map(|state| TerminatedState { message: state.message.clone(), ..state.into() });
+    let state =
+        end_of(pod, "claude").map(|state| TerminatedState { message: state.message.clone(), ..state.into() });
     let mut error = describe_pod_terminated_error(name(pod), phase(pod), state.as_ref());
     if state.is_none()
         && let Some(status) = &pod.status
@@ -412,6 +422,35 @@ mod tests {
             let pod = pod(json!({"containerStatuses": [container("claude", state)]}));
             assert_eq!(container_ended(&pod, "claude"), life);
         }
+    }
+
+    /// As a kubelet of 1.20 wrote it that had removed the container before it read how it ended.
+    #[test]
+    fn a_container_that_its_node_forgot_has_ended_once_the_pod_is_over() {
+        let forgotten = |phase: &str| {
+            let mut status = container("claude", waiting("PodInitializing", None));
+            status["lastState"] =
+                json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+            pod(json!({"phase": phase, "containerStatuses": [status]}))
+        };
+        let end = TerminatedState {
+            exit_code: Some(137),
+            reason: Some("ContainerStatusUnknown".into()),
+            ..Default::default()
+        };
+        let over = forgotten("Failed");
+        assert_eq!(terminated_state(&over, "claude"), Some(end.clone()));
+        assert_eq!(container_ended(&over, "claude"), ContainerLife::Terminated(end));
+        assert_eq!(
+            verdict(&over),
+            PodVerdict::Failed(
+                "Pod p reached phase=Failed: claude exited 137 (ContainerStatusUnknown)".into()
+            )
+        );
+        // In any other phase it is started again.
+        let restarting = forgotten("Running");
+        assert_eq!(terminated_state(&restarting, "claude"), None);
+        assert_eq!(container_ended(&restarting, "claude"), ContainerLife::Waiting);
     }
 
     fn state(
