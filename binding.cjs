@@ -861,3 +861,4 @@ module.exports.shouldAbortForCancellation = nativeBinding.shouldAbortForCancella
 module.exports.shutdown = nativeBinding.shutdown
 module.exports.streamPodLogsOnce = nativeBinding.streamPodLogsOnce
 module.exports.testEnvironment = nativeBinding.testEnvironment
+module.exports.vitals = nativeBinding.vitals

@@ -135,3 +135,24 @@ export declare function streamPodLogsOnce(order: string, control: RunControl, lo
 
 /** Checks what runs will need; resolves to the list of checks. */
 export declare function testEnvironment(request: string): Promise<object[]>
+
+/** See `Vitals`. */
+export declare function vitals(): Vitals
+
+/**
+ * What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
+ * but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
+ * Watches go on for some 10 s.
+ */
+export interface Vitals {
+  /** Tasks of the native runtime. */
+  tasks: number
+  /** Jobs under way. */
+  jobs: number
+  /** Agents whose runs queue for their start. */
+  queues: number
+  /** Namespaces that are watched. */
+  watches: number
+  /** Subscriptions to them, one per run. */
+  subscriptions: number
+}

@@ -194,7 +194,8 @@ function eventEntries(event, ts) {
 
 /**
  * Turns one stdout line of a run into transcript entries. A line that says nothing this parser knows
- * becomes one `stdout` entry with the untouched line, so that nothing is ever lost.
+ * becomes one `stdout` entry with the untouched line, so that nothing is ever lost; only the count of a
+ * thought's tokens, which comes with every piece of it, gives no entry.
  *
  * @param {string} line
  * @param {string} ts
@@ -202,6 +203,7 @@ function eventEntries(event, ts) {
  */
 function parseStdoutLine(line, ts) {
   const event = parseJsonObject(line);
+  if (event?.type === 'system' && event.subtype === 'thinking_tokens') return [];
   /** @type {TranscriptEntry[]} */
   const entries = [];
   for (const entry of event === null ? [] : eventEntries(event, ts)) {

@@ -24,6 +24,7 @@ const FORM = [
   ['rtkMaxOutputBytes', 'number', 50000],
   ['hostShutdown', 'select', 'delete'],
   ['unschedulableGraceSec', 'number', 0],
+  ['imagePullGraceSec', 'number', 60],
 ];
 
 const { fields } = getConfigSchema();
@@ -72,7 +73,7 @@ describe('getConfigSchema', () => {
 
   it.each([
     ['maxTurnsPerRun', /0 .*unlimited/i],
-    ['ttlSecondsAfterFinished', /300/],
+    ['ttlSecondsAfterFinished', /0 or unset: 300/],
     ['resources.requests.cpu', /100m.*0\.5.*1/],
     ['resources.limits.memory', /128Mi.*512Mi.*1Gi/],
     ['nodeSelector', /key=value/],
@@ -80,6 +81,7 @@ describe('getConfigSchema', () => {
     ['tolerations', /JSON array/],
     ['enableRtk', /PostToolUse.*~\/\.claude\/settings\.json/],
     ['unschedulableGraceSec', /autoscaler/],
+    ['imagePullGraceSec', /10 s, 30 s and 70 s.*0: fail/],
   ])('tells the facts about %s', (key, fact) => {
     expect(field(key).hint).toMatch(fact);
   });

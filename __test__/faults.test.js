@@ -1,8 +1,11 @@
 // Faults, one a row: what goes wrong in the cluster or in the host, and what of the run must be right all the same.
 // Every row has an embedded cluster of its own, so that no row meets another's faults.
 //
-// Left to the scenarios in memory, whose clock is paused (src/run/scenarios): what takes minutes, such as a log that
-// is half-open while its container runs on (90 s) or an API that is away for longer than a run waits for it (60 s).
+// Elsewhere: what takes minutes, in memory under a paused clock (src/run/scenarios/faults.rs): a log that is half-open
+// for 90 s or cut every 50 of 100,000 lines, an API that is away for more than a minute or takes 30 s for an answer, a
+// condition that lags by up to 60 s. What hosts go through, of which there are several or which end in mid-run:
+// lifetimes.test.js (killed, SIGTERM with 50 runs) and run.test.js (reload). Everything at random: soak/.
+import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,7 +13,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
 import { startCluster } from '../simulator/cluster.mjs';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+import { noClocks, settableClock } from './support/clock.js';
+import { RUN_JOBS, agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from './support/host.js';
+import { killHosts, startHost } from './support/processes.js';
 
 const adapter = createServerAdapter();
 const RUNNER = 'system:serviceaccount:paperclip:runner';
@@ -25,6 +30,8 @@ function fault(verb, action, { resource, subresource, ...rest } = {}) {
   return { match, action, ...rest };
 }
 const status = (code, more) => ({ status: { code, ...more } });
+/** The first Job that a run creates is its claim. */
+const pastClaim = { skip: 1 };
 const onLog = (action, rest) => fault('get', action, { resource: 'pods/log', ...rest });
 const onWatch = (action, rest) => fault('watch', action, rest);
 
@@ -33,7 +40,7 @@ function everywhere(answer, times) {
   return [
     fault('get', answer, { resource: 'pods', subresource: '', times }),
     fault('list', answer, { resource: 'jobs', times }),
-    fault('create', answer, { resource: 'jobs', times }),
+    fault('create', answer, { resource: 'jobs', times, ...pastClaim }),
     onWatch(answer, { times: 2 * times }),
     onLog(answer, { times }),
     fault('delete', answer, { resource: 'jobs', times }),
@@ -53,6 +60,11 @@ const deleteJob = async ({ cluster, job }) => {
 const setFaults = (...faults) => async ({ cluster }) => {
   for (const one of faults) await cluster.post('/simulator/faults', one);
 };
+const settings = (changes) => ({ cluster }) => cluster.post('/simulator/settings', changes);
+const inTurn = (...acts) => async (s) => {
+  for (const act of acts) await act(s);
+};
+const reset = ({ cluster }) => cluster.post('/simulator/connections/reset');
 const restart = (downMs) => ({ cluster }) => cluster.post('/simulator/restart', { downMs });
 
 /** @type {Record<string, [string, object][]>} */
@@ -84,8 +96,11 @@ const table = {
     ['answers a deletion never with more than 503', {
       seconds: 1,
       faults: [fault('delete', status(503))],
-      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503/,
-      left: 2,
+      warning: /^(?=[^]*\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503)(?=[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503)/,
+      left: 3,
+    }],
+    ['answers nothing but 401 for two seconds', {
+      at: [tick3(inTurn(setFaults(fault(undefined, status(401), { forMs: 2_000 })), reset))],
     }],
     ['is away when the time limit passes', {
       scenario: 'hang',
@@ -96,15 +111,28 @@ const table = {
     }],
   ],
 
+  'a claim': [
+    ['that is answered 503 twice is asked for again', {
+      seconds: 1,
+      faults: [fault('create', status(503), { resource: 'jobs', times: 2 })],
+    }],
+    ['that is forbidden is done without, and that is told', {
+      seconds: 1,
+      faults: [fault('create', status(403, { message: 'no Jobs without an owner' }), { resource: 'jobs', times: 1 })],
+      warning: /\[paperclip\] Warning: cannot claim the start of this agent's runs in namespace paperclip — two hosts that start one at the same moment would not see each other: HTTP-Code: 403 Message: no Jobs without an owner/,
+    }],
+    ['that takes the last Job of a quota is given back for the run', { seconds: 1, settings: { quota: { jobs: 1 } } }],
+  ],
+
   'a creation': [
-    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1 })] }],
+    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1, ...pastClaim })] }],
     ['of the prompt Secret that is answered 503 once is repeated', {
       faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
     }],
     ['whose answer is lost makes one Job', {
       proxied: true,
       // Late enough that its answer is held back.
-      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1 })],
+      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
       at: [
         after('Created prompt Secret', ({ proxy }) => { proxy.hold = true; }),
         {
@@ -118,20 +146,38 @@ const table = {
       also: async ({ cluster }) => {
         const { requests } = await cluster.get('/simulator/requests');
         const answers = requests.filter(({ verb, resource }) => verb === 'create' && resource === 'jobs').map((r) => r.status);
-        expect(answers).toEqual([201, 409]);
+        expect(answers, 'the claim, the Job, and the Job again').toEqual([201, 201, 409]);
       },
     }],
     ['that the quota refuses is told', {
       settings: { quota: { jobs: 0 } },
       result: { errorCode: 'k8s_job_create_failed' },
       message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: .*exceeded quota/,
-      ticks: false,
+      ticks: 0,
+    }],
+    ['of the pod that the quota refuses for a while is waited for', {
+      // The host's own pod is all that may be there.
+      settings: { quota: { pods: 1 } },
+      at: [{ when: event('FailedCreate'), act: settings({ quota: {} }) }],
+      also: ({ told }) => expect(told.stdout.match(/Waiting for Job controller to create pod/g)).toHaveLength(1),
+    }],
+    ['that an admission webhook denies is told', {
+      faults: [fault('create', status(403, { message: 'admission webhook "policy" denied the request: no team' }), { resource: 'jobs' })],
+      result: { errorCode: 'k8s_job_create_failed' },
+      message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: admission webhook "policy" denied the request: no team$/,
+      ticks: 0,
+    }],
+    ['that validation refuses is told', {
+      faults: [fault('create', status(422, { message: 'Job.batch "x" is invalid: spec: Forbidden' }), { resource: 'jobs' })],
+      result: { errorCode: 'k8s_job_create_failed' },
+      message: /^Failed to create Kubernetes Job: HTTP-Code: 422 Message: Job\.batch "x" is invalid/,
+      ticks: 0,
     }],
     ['that is forbidden is told', {
       faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
       result: { errorCode: 'k8s_prompt_secret_create_failed' },
       message: /^Failed to create prompt Secret: HTTP-Code: 403 Message: no$/,
-      ticks: false,
+      ticks: 0,
     }],
     ['in a namespace that is being deleted is told', {
       namespace: 'agents',
@@ -144,7 +190,7 @@ const table = {
       },
       result: { errorCode: 'k8s_prompt_secret_create_failed' },
       message: /unable to create new content in namespace agents because it is being terminated$/,
-      ticks: false,
+      ticks: 0,
     }],
   ],
 
@@ -158,6 +204,23 @@ const table = {
     }],
     ['comes to a standstill, and the run ends', { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] }],
     ['is refused for two seconds', { at: [tick3(setFaults(onLog(status(503), { forMs: 2_000 })))], faults: [onLog({ cut: { afterLines: 4 } }, { times: 1 })] }],
+    ['was rotated while it could not be read', {
+      seconds: 6,
+      faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 1 })],
+      at: [
+        after('tick 1 of', inTurn(setFaults(onLog(status(503), { forMs: 2_500 })), settings({ logRotateBytes: 1_500 }))),
+        after('reconnecting (attempt 3', () => {}),
+        after('[paperclip] Log gap', settings({ logRotateBytes: 1 << 20 })),
+      ],
+      ticks: ({ told }) => {
+        expect(told.stdout.match(/^\[paperclip\] Log gap: .*$/gm), 'one mark').toHaveLength(1);
+        const [before, behind] = told.stdout.split('[paperclip] Log gap').map((stdout) => ticksIn({ stdout }));
+        expect(before, 'none lost before it').toEqual(before.map((_, n) => n + 1));
+        expect(behind[0] - before.at(-1), 'some lost at it').toBeGreaterThan(1);
+        expect(behind, 'none lost after it').toEqual(behind.map((_, n) => behind[0] + n));
+        expect(behind.at(-1)).toBe(12);
+      },
+    }],
     ['is forbidden twice', { faults: [onLog(status(403), { times: 2 })] }],
   ],
 
@@ -181,19 +244,27 @@ const table = {
     ['is done at once', { settings: { jobConditionLagMs: 0 } }],
     ['is called done two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
     ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
-    ['is deleted before its pod is scheduled', {
-      settings: { schedulingDelayMs: 3_000 },
-      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+    ['is deleted before it has a pod', {
+      settings: { jobControllerPaused: true },
+      // From here on there is a watch that tells it.
+      at: [after('Waiting for Job controller to create pod', deleteJob)],
       result: deleted,
       message: /detected_via=watch-deleted/,
-      ticks: false,
+      ticks: 0,
+    }],
+    ['is deleted before its pod is scheduled', {
+      settings: { schedulingDelayMs: 3_000 },
+      at: [after('phase=Pending', deleteJob)],
+      result: deleted,
+      message: /detected_via=watch-deleted/,
+      ticks: 0,
     }],
     ['is deleted while its pod starts', {
       settings: { podStartDelayMs: 3_000 },
-      at: [{ when: ({ pod }) => pod(), act: deleteJob }],
+      at: [after('phase=Pending', deleteJob)],
       result: deleted,
       message: /detected_via=watch-deleted/,
-      ticks: false,
+      ticks: 0,
     }],
     ['is deleted in mid-run', {
       at: [tick3(deleteJob)],
@@ -219,6 +290,12 @@ const table = {
       left: undefined,
       also: ({ cluster }) => eventually(async () => (await leftovers(cluster)).length === 0),
     }],
+    ['goes by its time to live before anybody could look', {
+      config: { ttlSecondsAfterFinished: 1 },
+      faults: [onWatch(status(403))],
+      at: [after('tick 6 of', setFaults(fault('get', status(503), { resource: 'jobs', forMs: 3_500 })))],
+      also: ({ told }) => expect(told.stdout).toContain('was deleted before terminal condition was observed'),
+    }],
     ['is deleted with its namespace', {
       namespace: 'agents',
       at: [tick3(({ cluster }) => cluster.delete('/api/v1/namespaces/agents'))],
@@ -240,13 +317,22 @@ const table = {
       settings: { unschedulable: true },
       result: unscheduled,
       message: /^Pod scheduling failed: Pod unschedulable/,
-      ticks: false,
+      ticks: 0,
     }],
     ['has an image that cannot be pulled', {
       settings: { unpullable: ['*'] },
+      config: { imagePullGraceSec: 1 },
       result: unscheduled,
       message: /^Pod scheduling failed: .*pull/,
-      ticks: false,
+      ticks: 0,
+    }],
+    ['has an image that cannot be pulled for 20 s', {
+      before: ({ cluster }) => cluster.post('/simulator/pods/paperclip/ac-agent-*/fail-image-for', { forMs: 20_000 }),
+      also: ({ told }) => {
+        for (const reason of ['ErrImagePull', 'ImagePullBackOff']) {
+          expect(told.stdout).toMatch(new RegExp(`Pod ac-agent-\\S+: phase=Pending.*waiting \\(${reason}\\)`));
+        }
+      },
     }],
     ['takes its time to be scheduled, pulled and started', {
       settings: { schedulingDelayMs: 1_500, imagePullDelayMs: 1_500, podStartDelayMs: 500 },
@@ -259,12 +345,100 @@ const table = {
     ['throws at every chunk', { onLog: () => { throw new Error('disk full'); } }],
   ],
 
+  'an account': [
+    ['that may not patch Jobs still attaches to one', {
+      seconds: 5,
+      orphan: true,
+      faults: [fault('patch', status(403), { resource: 'jobs' })],
+      warning: /\[paperclip\] Warning: failed to relabel reattached Job ac-agent-\S+: HTTP-Code: 403/,
+      also: ({ told }) => expect(told.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
+    }],
+    ['that may not patch Secrets deletes its prompt all the same', {
+      faults: [fault('patch', status(403), { resource: 'secrets' })],
+      warning: /\[paperclip\] Warning: failed to set ownerReference on prompt Secret: HTTP-Code: 403/,
+    }],
+    ['that may not delete Jobs says so', {
+      faults: [fault('delete', status(403), { resource: 'jobs' })],
+      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 403/,
+      // Its claim, too.
+      left: 2,
+    }],
+    ['that may not list Jobs starts nothing', {
+      faults: [fault('list', status(403), { resource: 'jobs' })],
+      result: { errorCode: 'k8s_concurrency_guard_unreachable' },
+      message: /^Concurrency guard unreachable: HTTP-Code: 403/,
+      ticks: 0,
+    }],
+    ['that may not read the host\'s pod starts nothing', {
+      faults: [fault('get', status(403), { resource: 'pods', subresource: '' })],
+      rejects: /HTTP-Code: 403/,
+    }],
+  ],
+
+  'the clock': [
+    ['of the cluster is an hour ahead', { clock: 3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] }],
+    ['of the cluster is an hour behind', { clock: -3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] }],
+    ['of the cluster jumps an hour ahead', {
+      clock: 0,
+      at: [tick3(inTurn(({ clock }) => clock.set(3_600), reset)), after('tick 4 of', reset), after('tick 5 of', reset)],
+    }],
+    ['of the cluster jumps an hour back', {
+      clock: 0,
+      at: [tick3(({ clock }) => clock.set(-3_600)), after('tick 4 of', reset), after('tick 5 of', reset)],
+    }],
+    // Its new lines are older than what the log is asked from, until it is read from its beginning.
+    ['of the cluster jumps an hour back between two readings of the log', {
+      clock: 3_600,
+      faults: [onLog({ cut: { afterLines: 2, reset: true } }, { times: 1 }), onLog(status(503), { times: 3 })],
+      at: [after('tick 1 of', ({ clock }) => clock.set(0))],
+    }],
+    ...[3_600, -3_600].map((jump) => [`of the host jumps by ${jump} s`, {
+      hostClock: 0,
+      at: [tick3(inTurn(({ hostClock }) => hostClock.set(jump), reset)), after('tick 5 of', reset)],
+    }]),
+    ['of the host jumps past the end of its token', {
+      hostClock: 0,
+      // The plugin tells the time with the host's clock, as the addon does.
+      kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 1_800 }) }),
+      at: [tick3(inTurn(({ hostClock }) => hostClock.set(7_200), reset)), after('tick 5 of', reset)],
+      also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
+    }],
+  ],
+
   'a kubeconfig': [
+    ['that is not there', {
+      kubeconfig: () => undefined,
+      rejects: /^ENOENT: no such file or directory, open '\S+-row'$/,
+    }],
     ['that is no YAML', { kubeconfig: () => '{"clusters": [', rejects: /kubeconfig|yaml|parse/i }],
     ['without clusters', { kubeconfig: () => 'apiVersion: v1\nkind: Config\n', rejects: /./ }],
     ['with a token that nobody knows', {
       kubeconfig: ({ config }) => config({ token: 'nobody' }),
       rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
+    }],
+    ['with a token that expires in mid-run', {
+      kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 61 }) }),
+      at: [tick3(async (s) => {
+        const { cluster, token, admit } = s;
+        await admit('a-later-token');
+        plugin(cluster, 'a-later-token', { seconds: 600 });
+        await cluster.delete(`/simulator/tokens/${token}`);
+        await reset(s);
+      })],
+      also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
+    }],
+    ['with an exec plugin that fails', {
+      kubeconfig: ({ config, cluster }) => config({ exec: { ...plugin(cluster, ''), args: ['-e', 'process.exit(3)'] } }),
+      rejects: /exit/,
+    }],
+    ['with an exec plugin that is not there', {
+      kubeconfig: ({ config, cluster }) => config({ exec: { ...plugin(cluster, ''), command: '/no/such/plugin' } }),
+      rejects: /\/no\/such\/plugin|No such file/,
+    }],
+    ['with a proxy that cannot be reached', {
+      proxied: true,
+      kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }),
+      rejects: /^request to localhost:\d+ failed, reason: .*refused/i,
     }],
     ['with an exec plugin', { kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token) }) }],
     ['with a proxy that NO_PROXY makes unused', { kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }) }],
@@ -275,15 +449,32 @@ const table = {
   ],
 };
 
-/** An exec plugin that gives this token. */
-function plugin(cluster, token) {
+/** When the cluster has told such an event. */
+function event(reason) {
+  return async ({ cluster, namespace }) => {
+    const { items } = await cluster.get(`/api/v1/namespaces/${namespace}/events`);
+    return items.some((item) => item.reason === reason);
+  };
+}
+
+/** An exec plugin that gives this token, for so many seconds. It counts how often it was called. */
+function plugin(cluster, token, { seconds } = {}) {
   const script = `${cluster.kubeconfig}-plugin.cjs`;
-  const credential = { apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential', status: { token } };
-  writeFileSync(script, `console.log(${JSON.stringify(JSON.stringify(credential))});\n`);
+  const expires = seconds && `expirationTimestamp: new Date(Date.now() + ${seconds * 1000}).toISOString(),`;
+  writeFileSync(
+    script,
+    `require('node:fs').appendFileSync(${JSON.stringify(`${script}.calls`)}, '.');
+    console.log(JSON.stringify({
+      apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential',
+      status: { ${expires ?? ''} token: ${JSON.stringify(token)} },
+    }));\n`,
+  );
   return {
     apiVersion: 'client.authentication.k8s.io/v1', command: process.execPath, args: [script], interactiveMode: 'Never',
   };
 }
+
+const pluginCalls = (cluster) => readFileSync(`${cluster.kubeconfig}-plugin.cjs.calls`, 'utf8').length;
 
 /** A proxy for CONNECT. While it holds, answers do not come through; `cut` resets what is open. */
 async function startProxy() {
@@ -323,9 +514,13 @@ async function startProxy() {
 
 /** A row's cluster and everything its steps may want. */
 async function scene(row) {
-  const cluster = await startCluster();
+  const clock = 'clock' in row ? settableClock(row.clock) : undefined;
+  const hostClock = 'hostClock' in row ? settableClock(row.hostClock) : undefined;
+  const cluster = await startCluster({ env: clock?.env });
   const token = 'runner-token';
-  await cluster.post('/simulator/tokens', { token, user: RUNNER, rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }] });
+  const admit = (name) =>
+    cluster.post('/simulator/tokens', { token: name, user: RUNNER, rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }] });
+  await admit(token);
   const proxy = row.proxied && (await startProxy());
   const config = (user, more) =>
     JSON.stringify({
@@ -346,7 +541,8 @@ async function scene(row) {
       'current-context': 'x',
     });
   const kubeconfig = `${cluster.kubeconfig}-row`;
-  writeFileSync(kubeconfig, row.kubeconfig?.({ config, cluster, token }) ?? config({ token }));
+  const text = row.kubeconfig ? row.kubeconfig({ config, cluster, token }) : config({ token });
+  if (text !== undefined) writeFileSync(kubeconfig, text);
   if (row.namespace) {
     await cluster.post('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: row.namespace } });
     for (const kind of ['persistentvolumeclaims', 'secrets', 'serviceaccounts']) {
@@ -356,12 +552,14 @@ async function scene(row) {
       }
     }
   }
-  const { ctx, told } = hostRun(cluster, {
+  const options = {
+    agent: { id: `agent-${randomUUID()}` },
     scenario: row.scenario ?? 'long',
     env: { CLAUDE_STAND_IN_SECONDS: String(row.seconds ?? 3) },
     // Large enough for a Secret.
     config: { kubeconfig, promptTemplate: 'x'.repeat(120_000), ...(row.namespace && { namespace: row.namespace }), ...row.config },
-  });
+  };
+  const { ctx, told } = hostRun(cluster, options);
   const listen = ctx.onLog;
   ctx.onLog = async (...args) => {
     await listen(...args);
@@ -369,24 +567,50 @@ async function scene(row) {
   };
   const namespace = row.namespace ?? cluster.namespace;
   const first = async (path) => (await cluster.get(path)).items[0];
+  const elsewhere = (env) => startHost(cluster, { options, env });
   return {
     cluster,
     proxy,
-    ctx,
+    clock,
+    hostClock,
+    token,
+    admit,
     told,
+    // In a process of its own where its clock is not this process's.
+    async run() {
+      if (!hostClock) return adapter.execute(ctx);
+      const host = elsewhere(hostClock.env);
+      Object.defineProperties(told, {
+        stdout: { get: () => host.told.stdout },
+        stderr: { get: () => host.told.stderr },
+      });
+      expect(await host.ended, host.told.errors).toEqual({ code: 0, signal: null });
+      if (host.told.error) throw new Error(host.told.error);
+      return host.told.result;
+    },
+    /** Another host makes a run of the agent and is killed in the middle of it. */
+    async leaveOrphan() {
+      const host = elsewhere();
+      await eventually(() => host.told.stdout.includes('tick 1 of'));
+      host.child.kill('SIGKILL');
+      await host.ended;
+    },
     namespace,
-    job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs`),
+    job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs?${RUN_JOBS}`),
     pod: () => first(`/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`),
   };
 }
 
-/** Ticks in the order they were told; every line is there once. */
+const ticksIn = (told) => [
+  ...new Set(agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)))),
+];
+
+/** How many ticks were told: all up to the last, in order, and every line once. */
 function ticksOf(told) {
   const events = agentLines(told).map((line) => JSON.parse(line));
   const uuids = events.map(({ uuid }) => uuid).filter(Boolean);
   expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
-  const ticks = agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)));
-  const unique = [...new Set(ticks)];
+  const unique = ticksIn(told);
   expect(unique, 'none lost, all in order').toEqual(unique.map((_, index) => index + 1));
   return unique.length;
 }
@@ -396,10 +620,13 @@ async function play(row) {
   try {
     await row.before?.(s);
     if (row.settings) await s.cluster.post('/simulator/settings', row.settings);
+    if (row.orphan) await s.leaveOrphan();
     await setFaults(...(row.faults ?? []))(s);
-    const running = adapter.execute(s.ctx);
+    const running = s.run();
     if (row.rejects) {
       await expect(running).rejects.toThrow(row.rejects);
+      expect(agentLines(s.told)).toEqual([]);
+      expect(await leftovers(s.cluster)).toEqual([]);
       return;
     }
     let over = false;
@@ -414,13 +641,23 @@ async function play(row) {
     expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
     if (row.message) expect(result.errorMessage).toMatch(row.message);
     if (row.warning) expect(s.told.stderr).toMatch(row.warning);
-    if (row.ticks === undefined) expect(ticksOf(s.told)).toBe((row.seconds ?? 3) * 2);
-    else if (row.ticks) expect(ticksOf(s.told)).toBeGreaterThanOrEqual(row.ticks);
+    if (typeof row.ticks === 'function') {
+      row.ticks(s);
+    } else {
+      const ticks = ticksOf(s.told);
+      if (row.ticks === undefined) expect(ticks).toBe((row.seconds ?? 3) * 2);
+      else if (row.ticks === 0) expect(agentLines(s.told)).toEqual([]);
+      else expect(ticks).toBeGreaterThanOrEqual(row.ticks || 0);
+    }
     for (const { spec, hits } of (await s.cluster.get('/simulator/faults')).faults) {
       expect(hits, `${JSON.stringify(spec)} has happened`).toBeGreaterThan(0);
     }
+    const here = { ...s.cluster, namespace: s.namespace };
+    // What a host that was killed left goes with its Job, a moment later.
+    if (row.orphan) await eventually(async () => (await leftovers(here)).length === 0);
     if (!('left' in row) || row.left !== undefined) {
-      expect(await leftovers({ ...s.cluster, namespace: s.namespace })).toHaveLength(row.left ?? 0);
+      expect(await leftovers(here)).toHaveLength(row.left ?? 0);
+      if (!row.left) await eventually(async () => (await podsOf(here)).length === 0);
     }
     await row.also?.({ ...s, result });
   } finally {
@@ -440,11 +677,15 @@ beforeAll(async () => {
 afterAll(async () => {
   delete process.env.HTTPS_PROXY;
   delete process.env.NO_PROXY;
+  killHosts();
   await elsewhere.stop();
 });
 
 const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, row]));
 
 describe.concurrent('a run is what it must be when', () => {
-  it.each(rows)('%s', { timeout: 90_000 }, (_title, row) => play(row));
+  // Skipped where `noClocks` says why.
+  const clocks = (row) => 'clock' in row || 'hostClock' in row;
+  it.each(rows.filter(([, row]) => !clocks(row)))('%s', { timeout: 90_000 }, (_title, row) => play(row));
+  it.skipIf(noClocks).each(rows.filter(([, row]) => clocks(row)))('%s', { timeout: 90_000 }, (_title, row) => play(row));
 });

@@ -1,7 +1,6 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -9,10 +8,11 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../index.js';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers } from './support/host.js';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from './support/host.js';
+import { killHosts, startHost } from './support/processes.js';
 
 const adapter = createServerAdapter();
-const children = new Set();
+const folders = [];
 let cluster;
 
 beforeAll(async () => {
@@ -20,38 +20,24 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL');
+  killHosts();
   await cluster.stop();
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 
-/** Starts a host process with one run. */
-function host({ options, listen = false }) {
-  const script = fileURLToPath(new URL('./support/host-process.mjs', import.meta.url));
-  const { kubeconfig, namespace } = cluster;
-  const child = spawn(process.execPath, [script, JSON.stringify({ cluster: { kubeconfig, namespace }, options, listen })]);
-  children.add(child);
-  const told = { stdout: '', stderr: '', heard: false, result: undefined, errors: '' };
-  let rest = '';
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop();
-    for (const line of lines) {
-      const { stream, chunk, heard, result } = JSON.parse(line);
-      if (stream) told[stream] += chunk;
-      if (heard) told.heard = true;
-      if (result) told.result = result;
-    }
-  });
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    told.errors += text;
-  });
-  const ended = new Promise((resolve) => {
-    child.once('exit', (code, signal) => {
-      children.delete(child);
-      resolve({ code, signal });
-    });
-  });
-  return { child, told, ended };
+const host = (what) => startHost(cluster, what);
+
+/** The package in another folder: with an addon, and so with runs, of its own. */
+function copyOfPackage() {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const folder = mkdtempSync(path.join(tmpdir(), 'adapter-copy-'));
+  folders.push(folder);
+  const addon = readdirSync(root).filter((name) => name.endsWith('.node'));
+  for (const name of ['package.json', 'index.js', 'binding.cjs', 'js', ...addon]) {
+    cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+  }
+  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  return folder;
 }
 
 const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
@@ -77,6 +63,14 @@ describe('SIGTERM to the host', () => {
     expect(told.heard).toBe(true);
   });
 
+  it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, before: copyOfPackage() });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+  });
+
   it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
     const agent = { id: `agent-${randomUUID()}` };
     const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
@@ -86,6 +80,74 @@ describe('SIGTERM to the host', () => {
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     expect(await leftovers(cluster)).toHaveLength(1);
     await attach(agent);
+  });
+});
+
+describe('SIGTERM to a host with 50 runs', () => {
+  const runs = 50;
+  const count = (told, text) => told.runs.filter(({ stdout }) => stdout.includes(text)).length;
+
+  it.each([
+    ['that are all under way', '"subtype":"init"', runs],
+    ['some of which are just being created', 'Created K8s Job', 5],
+  ])('%s leaves no Job, Secret or pod', { timeout: 120_000 }, async (_what, text, enough) => {
+    const { child, told, ended } = host({ runs, options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } } });
+    await eventually(() => count(told, text) >= enough, { within: 90_000 });
+    if (enough === runs) {
+      expect(await leftovers(cluster)).toHaveLength(2 * runs);
+      expect(await podsOf(cluster)).toHaveLength(runs);
+    }
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
+    for (const run of told.runs) {
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+  });
+
+  it('that are to stay leaves all of them to the next host, which loses and doubles nothing', { timeout: 120_000 }, async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { agent, scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '15' }, config: { hostShutdown: 'leave' } };
+    const first = host({ runs, options });
+    await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
+    first.child.kill('SIGTERM');
+    expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toHaveLength(runs);
+    const next = host({ runs, options });
+    expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
+    for (const run of next.told.runs) {
+      expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
+      expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
+      const ticks = agentLines(run).flatMap((line) => [...line.matchAll(/tick (\d+) of 30/g)].map(([, n]) => Number(n)));
+      expect([...new Set(ticks)]).toEqual(Array.from({ length: 30 }, (_, n) => n + 1));
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
+  });
+});
+
+describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
+  it('leaves the Job with hostShutdown: leave', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.result).toBeUndefined();
+    await attach(agent);
+  });
+
+  it('deletes the Job without', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
   });
 });
 

@@ -27,7 +27,7 @@ async function play(options) {
 
 /** The one Job of an agent, once it is there. */
 function jobOf(agentId) {
-  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId}`);
+  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId},paperclip.io/adapter-type=claude_k8s`);
   return eventually(async () => {
     const path = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs?labelSelector=${selector}`;
     return (await cluster.get(path)).items[0];
@@ -224,7 +224,7 @@ describe('a run that fails', () => {
   });
 
   it('because its image cannot be pulled says so', async () => {
-    const { told, result } = await play({ config: { image: 'missing/agent:1' } });
+    const { told, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
     expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);
@@ -440,12 +440,15 @@ describe('the host', () => {
         let [underWay, most] = [0, 0];
         const seen = async () => {
           contexts.add(storage.getStore());
-          most = Math.max(most, ++underWay);
           await new Promise((resolve) => setTimeout(resolve, 1));
           contexts.add(storage.getStore());
+        };
+        const chunk = async () => {
+          most = Math.max(most, ++underWay);
+          await seen();
           underWay -= 1;
         };
-        const { result } = await play({ onLog: seen, onMeta: seen });
+        const { result } = await play({ onLog: chunk, onMeta: seen });
         contexts.add(storage.getStore());
         expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
         expect([...contexts]).toEqual([index]);

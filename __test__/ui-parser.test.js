@@ -220,12 +220,18 @@ describe.each([
       const event = JSON.parse(line);
       const entries = parse(line);
       const shown = ['assistant', 'user', 'result'].includes(event.type) || event.subtype === 'init';
-      expect(entries.some(({ kind }) => kind === 'stdout')).toBe(!shown);
+      const passedOver = event.subtype === 'thinking_tokens';
+      expect(entries.some(({ kind }) => kind === 'stdout')).toBe(!shown && !passedOver);
     }
   });
 
+  it('shows a thought and not how its tokens were counted while it grew', () => {
+    const entries = recordedLines('2.1.330/thinking').flatMap((line) => parse(line));
+    expect(entries.map(({ kind }) => kind)).toEqual(['init', 'thinking', 'assistant', 'result']);
+  });
+
   it('shows the whole recorded conversation', () => {
-    const entries = recordedLines('success').flatMap((line) => parse(line));
+    const entries = recordedLines('2.1.197/success').flatMap((line) => parse(line));
     expect(entries.map(({ kind }) => kind)).toEqual([
       'init',
       'assistant',
@@ -243,7 +249,7 @@ describe.each([
   });
 
   it('shows why a recorded run failed', () => {
-    const last = (name) => parse(recordedLines(name).at(-1)).at(-1);
+    const last = (name) => parse(recordedLines(`2.1.197/${name}`).at(-1)).at(-1);
     expect(last('unknown-session')).toMatchObject({
       kind: 'result',
       isError: true,

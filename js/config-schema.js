@@ -62,7 +62,7 @@ function fields() {
       type: 'number',
       key: 'ttlSecondsAfterFinished',
       label: 'Auto-cleanup delay (s)',
-      hint: 'Seconds after which Kubernetes removes a finished Job by itself. Unset: 300.',
+      hint: 'Seconds after which Kubernetes removes a finished Job by itself. 0 or unset: 300.',
     },
     {
       type: 'toggle',
@@ -150,6 +150,13 @@ function fields() {
       label: 'Wait for a node (s)',
       default: 0,
       hint: 'How long a pod may stay unschedulable before the run fails, so that a cluster autoscaler can add a node. 0: fail at once.',
+    },
+    {
+      type: 'number',
+      key: 'imagePullGraceSec',
+      label: 'Wait for an image (s)',
+      default: 60,
+      hint: 'For how long pulling the image may fail before the run does; the node tries again after 10 s, 30 s and 70 s. 0: fail at the first failure.',
     },
   ];
 }

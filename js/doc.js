@@ -43,6 +43,8 @@ All keys are optional.
   \`delete\` (default) removes them, \`leave\` lets them run on so that they can be reattached.
 - \`unschedulableGraceSec\` (number): seconds a pod may stay unschedulable before the run fails, which gives
   a cluster autoscaler time to add a node; default 0.
+- \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60,
+  0 fails at the first failure.
 
 ## Output filter
 

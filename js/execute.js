@@ -4,7 +4,7 @@ import { optionalHostHelper } from './host-utils.js';
 import { prepare } from './prepare.js';
 import { prepareClaudePromptBundle } from './prompt-cache.js';
 import { requestOf } from './request.js';
-import { watchForShutdown } from './shutdown.js';
+import { isShuttingDown, watchForShutdown } from './shutdown.js';
 
 /**
  * Runs one agent run as a Kubernetes Job. All of it happens in the native half, off this thread; what crosses
@@ -31,7 +31,9 @@ export function createExecute({ hostEnv = () => process.env } = {}) {
 async function runOnce(ctx, hostEnv) {
   // Made at once: the runs of an agent start in the order of these calls.
   const control = new binding.RunControl(typeof ctx.agent?.id === 'string' ? ctx.agent.id : undefined);
-  const abort = () => control.cancel();
+  const abort = () => {
+    if (!isShuttingDown()) control.cancel();
+  };
   // Hosts of the same major line differ in what they pass: all of these may be absent.
   const { signal, onCancellationReady } =
     /** @type {{signal?: AbortSignal, onCancellationReady?: () => unknown}} */ (ctx);

@@ -14,15 +14,15 @@ export const programs = path.join(process.env.CARGO_TARGET_DIR ?? path.join(root
 /**
  * Starts a cluster of its own on loopback. It ends with `stop()`, or with this process.
  *
- * @param {{port?: number, binDirs?: string[], args?: string[]}} [options] `binDirs` come first on the PATH of
- *   every container; by default the stand-in CLI's
+ * @param {{port?: number, binDirs?: string[], args?: string[], env?: Record<string, string>}} [options] `binDirs` come
+ *   first on the PATH of every container, by default the stand-in CLI's; `env` is added to the cluster's own environment
  */
-export async function startCluster({ port = 0, binDirs = [programs], args = [] } = {}) {
+export async function startCluster({ port = 0, binDirs = [programs], args = [], env } = {}) {
   const child = spawn(
     path.join(programs, 'embedded-cluster'),
     ['--exit-on-stdin-eof', '--port', String(port), ...binDirs.flatMap((dir) => ['--bin-dir', dir]), ...args],
     // A group of its own: a Ctrl-C at the terminal is for this process, which then ends the cluster in order.
-    { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
+    { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: { ...process.env, ...env } },
   );
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {

@@ -253,6 +253,17 @@ impl Outcome {
         ))
     }
 
+    /// Another host took this run for dead while it was being prepared, and barred its Job.
+    pub fn overruled(job: &str) -> Self {
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            format!("Concurrent run blocked: another host took over this agent before Job {job} was created"),
+        )
+        .warn(format!(
+            "[paperclip] Concurrent run blocked: Job {job} was barred by another host, which took this run for dead"
+        ))
+    }
+
     /// The agent's Jobs could not be listed.
     pub fn guard_unreachable(error: &str) -> Self {
         Self::early(ErrorCode::ConcurrencyGuardUnreachable, format!("Concurrency guard unreachable: {error}"))
@@ -361,6 +372,8 @@ impl Outcome {
                 set("resultJson", finished.result.clone());
                 set("summary", finished.summary.clone().into());
                 set("clearSession", finished.clear_session.into());
+                // Else the host takes the tokens of a resumed session for running totals and subtracts the last run's.
+                set("usageBasis", "per_run".into());
             }
         }
         match self.recovery {
@@ -567,8 +580,16 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         return fail(Some(ErrorCode::ClaudeTruncated), message, captured);
     }
     let facts = PartialFacts::of(&captured, &model);
-    let message = format!("{}{ended_by}", partial_run_error(exit_code, &model, facts, container.as_ref()));
-    fail(None, message, captured)
+    let partial = partial_run_error(exit_code, &model, facts, container.as_ref());
+    let lost = match &end {
+        // A CLI that ends well has printed a result: the log went away with the Job.
+        JobEnd::Gone(vanished) if exit_code == Some(0) => {
+            let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
+            format!("; the Job was deleted before its log was read to the end [{details}]")
+        }
+        _ => ended_by,
+    };
+    fail(None, format!("{partial}{lost}"), captured)
 }
 
 #[cfg(test)]
@@ -644,6 +665,43 @@ mod tests {
         oom.container =
             oom.container.map(|state| TerminatedState { reason: Some("OOMKilled".into()), ..state });
         assert_eq!(classify(oom).to_json()["errorCode"], "claude_truncated");
+    }
+
+    #[test]
+    fn a_deletion_that_the_pod_tells_of_explains_the_kill_that_came_of_it() {
+        let told = |reason: &str| match gone() {
+            JobEnd::Gone(vanished) => {
+                let disruption = Some(Disruption { reason: reason.into(), message: None });
+                JobEnd::Gone(Vanished { disruption, ..vanished })
+            }
+            other => other,
+        };
+        for (reason, exit_code, code) in [
+            ("Deleted", 143, json!("k8s_job_deleted_externally")),
+            ("Deleted", 137, json!("k8s_job_deleted_externally")),
+            ("Deleted", 1, Value::Null),
+            // Something else ended the pod; that the Job is gone came later.
+            ("Evicted", 143, Value::Null),
+        ] {
+            let result = classify(settled(&[], Some(exit_code), told(reason))).to_json();
+            assert_eq!((&result["errorCode"], &result["exitCode"]), (&code, &exit_code.into()), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_went_away_with_a_deleted_job_is_not_blamed_on_the_cli() {
+        let result = classify(settled(&[INIT], Some(0), gone())).to_json();
+        let message = result["errorMessage"].as_str().unwrap();
+        assert!(
+            message.starts_with(
+                "Failed to parse Claude JSON output; the Job was deleted before its log was read to the end \
+                 [detected_via=completion-poll-404, job=j, ns=n, "
+            ),
+            "{message}"
+        );
+        assert_eq!(result.get("errorCode"), None);
+        let result = classify(settled(&[INIT], Some(0), JobEnd::Complete)).to_json();
+        assert_eq!(result["errorMessage"], "Failed to parse Claude JSON output");
     }
 
     #[test]
@@ -953,7 +1011,8 @@ mod tests {
                 "usage": {"inputTokens": 100, "cachedInputTokens": 10, "outputTokens": 50},
                 "sessionId": "s-1", "sessionParams": {"sessionId": "s-1", "cwd": "/w", "repoRef": "main"},
                 "sessionDisplayId": "s-1", "provider": "anthropic", "model": "claude-x", "billingType": "api",
-                "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false
+                "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false,
+                "usageBasis": "per_run"
             }))
             .unwrap()
         );

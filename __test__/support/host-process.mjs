@@ -1,21 +1,42 @@
-// A host in a process of its own: runs one run of the built addon and prints what it tells as JSON lines.
-// argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, listen: also listen for SIGTERM}
+// A host in a process of its own: makes runs of the built addon and prints what they tell as JSON lines.
+// argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
+// listen for SIGTERM, abort: and abort the runs while shutting down, before: a folder with another copy of the
+// package, which runs a run of its own first}
+import path from 'node:path';
+
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
-const { cluster, options, listen } = JSON.parse(process.argv[2]);
+const { cluster, options, runs = 1, listen, abort, before } = JSON.parse(process.argv[2]);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
+const controller = new AbortController();
 if (listen) {
   process.once('SIGTERM', () => {
     say({ heard: 'SIGTERM' });
+    if (abort) setTimeout(() => controller.abort(new Error('lease lost')), 200);
     // A host that drains for a while before it leaves by itself.
     setTimeout(() => process.exit(7), 1_500);
   });
 }
-const { ctx } = hostRun(cluster, {
-  ...options,
-  onLog: async (stream, chunk) => say({ stream, chunk }),
-});
-const result = await createServerAdapter().execute(ctx);
-say({ result });
+if (before) {
+  const copy = (await import(path.join(before, 'index.js'))).createServerAdapter();
+  await copy.execute(hostRun(cluster, { onLog: async () => {} }).ctx);
+}
+await Promise.all(
+  Array.from({ length: runs }, async (_, run) => {
+    // With several runs, each has an agent of its own.
+    const agent = runs > 1 && options.agent ? { agent: { id: `${options.agent.id}-${run}` } } : {};
+    const { ctx } = hostRun(cluster, {
+      ...options,
+      ...agent,
+      onLog: async (stream, chunk) => say({ run, stream, chunk }),
+      signal: controller.signal,
+    });
+    try {
+      say({ run, result: await createServerAdapter().execute(ctx) });
+    } catch (error) {
+      say({ run, error: String(error?.message ?? error) });
+    }
+  }),
+);

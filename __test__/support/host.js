@@ -53,6 +53,9 @@ export function agentLines(told) {
   return told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
 }
 
+/** Selects the Jobs of runs, and neither claims nor barriers. */
+export const RUN_JOBS = `labelSelector=${encodeURIComponent('paperclip.io/adapter-type=claude_k8s')}`;
+
 /** Names of what runs left in the cluster. */
 export async function leftovers(cluster) {
   const ns = cluster.namespace;
@@ -61,6 +64,13 @@ export async function leftovers(cluster) {
   return [...jobs, ...secrets.filter((secret) => secret.metadata.name.endsWith('-prompt'))].map(
     ({ metadata }) => metadata.name,
   );
+}
+
+/** Names of the pods of runs that are in the cluster. */
+export async function podsOf(cluster) {
+  const selector = encodeURIComponent('paperclip.io/agent-id');
+  const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+  return items.map(({ metadata }) => metadata.name);
 }
 
 /** Waits until `look` gives something truthy and returns it. */

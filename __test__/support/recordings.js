@@ -1,18 +1,18 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-const directory = new URL('../../simulator/fixtures/claude-cli-2.1.197/', import.meta.url);
+const directory = new URL('../../simulator/fixtures/', import.meta.url);
 
-/** The names of the recorded runs of the real CLI. */
-export const recordings = readdirSync(directory)
-  .filter((name) => name.endsWith('.jsonl'))
-  .map((name) => name.slice(0, -'.jsonl'.length))
+/** The names of the recorded runs of the real CLI, each with its version. */
+export const recordings = readdirSync(directory, { recursive: true })
+  .map((file) => /^claude-cli-(.+)\.jsonl$/.exec(file)?.[1])
+  .filter(Boolean)
   .sort();
 
 /**
- * @param {string} name
+ * @param {string} name such as `2.1.197/success`
  * @returns {string[]} the lines of one recorded run
  */
 export function recordedLines(name) {
-  const text = readFileSync(new URL(`${name}.jsonl`, directory), 'utf8');
+  const text = readFileSync(new URL(`claude-cli-${name}.jsonl`, directory), 'utf8');
   return text.split('\n').filter((line) => line !== '');
 }

@@ -383,10 +383,14 @@ impl Collector {
         let mut stopping = self.sim.stopping.subscribe();
         let mut seen = 0;
         loop {
-            let news = self.sim.store.since(seen, None);
-            seen = news.as_ref().map_or(self.sim.store.version(), |n| n.1);
-            for e in news.iter().flat_map(|n| &n.0) {
-                self.note(e);
+            match self.sim.store.since(seen, None) {
+                Some((events, version)) => {
+                    seen = version;
+                    for e in &events {
+                        self.note(e);
+                    }
+                }
+                None => seen = self.relist(),
             }
             for item in self.foreground.clone() {
                 if self.finish_foreground(&item.1) {
@@ -405,6 +409,18 @@ impl Collector {
         }
     }
 
+    /// The history was forgotten: whatever is there is looked at.
+    fn relist(&mut self) -> u64 {
+        let version = self.sim.store.version();
+        for kind in kinds::ALL.into_iter().filter(|k| !k.is_review() && k.kind != "Event") {
+            for o in self.sim.store.list(kind, None).0 {
+                self.check_owners(&o);
+                self.note_deletion(&o);
+            }
+        }
+        version
+    }
+
     fn note(&mut self, e: &Event) {
         let o = &e.object;
         if e.change == Change::Deleted {
@@ -416,6 +432,10 @@ impl Collector {
         if e.change == Change::Added {
             self.check_owners(o);
         }
+        self.note_deletion(o);
+    }
+
+    fn note_deletion(&mut self, o: &Object) {
         if !o.deleting() {
             return;
         }
@@ -455,7 +475,7 @@ impl Collector {
 
     fn check_owners(&self, o: &Object) {
         let owners = list_at(&o.value, "/metadata/ownerReferences");
-        if !owners.is_empty() && !owners.iter().any(|r| self.exists(&o.namespace, r)) {
+        if !o.deleting() && !owners.is_empty() && !owners.iter().any(|r| self.exists(&o.namespace, r)) {
             self.delete(o);
         }
     }

@@ -13,14 +13,20 @@
 //! | `kubelet`, `logs` | scheduling, containers as processes or scripts, their logs |
 //! | `load` | what a load test must know of the cluster itself |
 //!
-//! Where it differs from a real cluster:
+//! `npm run test:cluster` plays the same specs (`conformance/`) here and on a real cluster. Where it differs from a real
+//! one:
 //!
+//! - It behaves as Kubernetes 1.33. Older versions make a new pod for one that is deleted, write no `DisruptionTarget`
+//!   and stamp each stored piece of a long log line; the specs that meet this ask for the server's version.
 //! - HTTP/1.1 and JSON only: no protobuf, no Tables (kubectl prints NAME and AGE), no OpenAPI.
 //! - Containers are processes of this user: no isolation, no `runAsUser`, no resource limits, no read-only mounts,
 //!   no probes, no previous logs. An OOM kill is one that the control API asks for.
 //! - Mount paths are mapped by rewriting them at path boundaries in commands, and in environment values that are
 //!   nothing but such a path or a colon list of them.
-//! - A signal goes to the whole process group of a container.
+//! - A signal goes to the whole process group of a container, or else each test that ends a pod would take that pod's
+//!   grace period: the setting `signalsAsFirstProcess` makes it go as on a real node, and the conformance specs use it.
+//! - The Job controller lags by 50 ms, for speed; a real one, and the one under the conformance specs, by 1 s.
+//! - A paused kubelet lets log requests wait; a real API server gives up after 10 s. Its node stays ready.
 //! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is no snapshot.
 //! - A lost node stops its processes and leaves log streams half-open.
 

@@ -254,15 +254,12 @@ pub fn delete(
 ) -> ApiResult<(Arc<Object>, bool)> {
     let old = sim.store.get(kind, namespace, name).ok_or_else(|| ApiError::not_found(kind, name))?;
     if let Some(uid) = options.uid.as_ref().filter(|u| **u != old.uid) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid);
-        return Err(ApiError::conflict(kind, name, &why));
+        let since = "deleted and then recreated";
+        return Err(ApiError::precondition(kind, name, "UID", uid, &old.uid, since));
     }
     let version = old.version.to_string();
     if let Some(want) = options.version.as_ref().filter(|v| **v != version) {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {version}"
-        );
-        return Err(ApiError::conflict(kind, name, &why));
+        return Err(ApiError::precondition(kind, name, "ResourceVersion", want, &version, "modified"));
     }
     if kind == &NAMESPACE {
         let object = sim.store.update(kind, "", name, |v, _| {

@@ -36,6 +36,10 @@ pub struct Settings {
     pub expired_as_status: bool,
     /// The Job controller does nothing.
     pub job_controller_paused: bool,
+    /// A container's first process gets signals as the first process of a PID namespace: nobody else gets them, and
+    /// only those that it handles. A shell handles no SIGTERM, so pods then take their whole grace period to end. Off:
+    /// the whole process group gets them.
+    pub signals_as_first_process: bool,
 }
 
 impl Default for Settings {
@@ -56,6 +60,7 @@ impl Default for Settings {
             quota_pods: None,
             expired_as_status: false,
             job_controller_paused: false,
+            signals_as_first_process: false,
         }
     }
 }
@@ -86,6 +91,7 @@ impl Settings {
             "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
             "expiredAsStatus": self.expired_as_status,
             "jobControllerPaused": self.job_controller_paused,
+            "signalsAsFirstProcess": self.signals_as_first_process,
         })
     }
 
@@ -110,6 +116,7 @@ impl Settings {
                 "unschedulable" => next.unschedulable = flag()?,
                 "expiredAsStatus" => next.expired_as_status = flag()?,
                 "jobControllerPaused" => next.job_controller_paused = flag()?,
+                "signalsAsFirstProcess" => next.signals_as_first_process = flag()?,
                 "unpullable" => {
                     next.unpullable = v
                         .as_array()

@@ -87,6 +87,16 @@ impl ApiError {
         ApiError::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// 409 of a delete whose precondition does not hold. It names the object by its kind, unlike all others.
+    pub fn precondition(kind: &Kind, name: &str, what: &str, asked: &str, found: &str, since: &str) -> Self {
+        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
+        let message = format!(
+            "Operation cannot be fulfilled on {}{group} \"{name}\": the {what} in the precondition ({asked}) does not match the {what} in record ({found}). The object might have been {since}",
+            kind.kind
+        );
+        ApiError::new(409, "Conflict", message).about(kind, name)
+    }
+
     /// 403 with a reason of the server's own (quota, terminating namespace).
     pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
         let subject =
@@ -162,6 +172,17 @@ impl FieldError {
         }
     }
 
+    /// A value that is none of those which are known.
+    pub fn not_supported(field: impl Into<String>, value: &str, known: &[&str]) -> Self {
+        let known: Vec<String> = known.iter().map(|k| format!("{k:?}")).collect();
+        FieldError {
+            reason: "FieldValueNotSupported",
+            field: field.into(),
+            value: Some(value.to_string()),
+            detail: format!("supported values: {}", known.join(", ")),
+        }
+    }
+
     /// A value that is missing.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
         FieldError {
@@ -197,6 +218,7 @@ impl FieldError {
             "FieldValueRequired" => "Required value",
             "FieldValueDuplicate" => "Duplicate value",
             "FieldValueNotFound" => "Not found",
+            "FieldValueNotSupported" => "Unsupported value",
             _ => "Invalid value",
         };
         let mut out = head.to_string();

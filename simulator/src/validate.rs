@@ -362,13 +362,11 @@ fn pod_spec(path: &str, spec: &Value, in_job: bool, out: &mut Vec<FieldError>) {
     let policy = str_at(spec, "/restartPolicy");
     let known: &[&str] = if in_job { &["OnFailure", "Never"] } else { &["Always", "OnFailure", "Never"] };
     if !known.contains(&policy) {
-        let list: Vec<String> = known.iter().map(|k| format!("{k:?}")).collect();
-        let text = format!("supported values: {}", list.join(", "));
         let at = format!("{path}.restartPolicy");
         out.push(if in_job && policy == "Always" {
             FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")
         } else {
-            FieldError::invalid(at, policy, &text)
+            FieldError::not_supported(at, policy, known)
         });
     }
 }
@@ -391,6 +389,11 @@ fn container<'a>(
     }
     if str_at(c, "/image").trim().is_empty() {
         out.push(FieldError::required(format!("{path}.image"), ""));
+    }
+    let policies = ["Always", "IfNotPresent", "Never"];
+    let policy = str_at(c, "/imagePullPolicy");
+    if !policies.contains(&policy) {
+        out.push(FieldError::not_supported(format!("{path}.imagePullPolicy"), policy, &policies));
     }
     for (i, e) in list_at(c, "/env").iter().enumerate() {
         let name = str_at(e, "/name");

@@ -388,3 +388,55 @@ async fn evictions_collections_and_status() {
     assert_eq!(c.get("/simulator/requests?since=0").await["requests"], json!([]));
     cluster.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_kubelet_tells_and_does_nothing_until_it_goes_on() {
+    let (cluster, c) = start().await;
+    c.post(JOBS, job("j", "echo one; sleep 0.5; echo two")).await;
+    let path = c.running("j").await;
+    let mut log = c.stream(&format!("{path}/log?container=claude&follow=true")).await;
+    assert_eq!(log.line().await.as_deref(), Some("one"));
+    c.control("kubelet", json!({"paused": true})).await;
+    c.post(JOBS, job("later", "echo late")).await;
+    let later = c.pod_path("later").await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(c.get(&path).await["status"]["phase"], "Running");
+    assert_eq!(c.get(&later).await["status"]["phase"], "Pending");
+    assert!(tokio::time::timeout(Duration::from_millis(200), log.line()).await.is_err());
+    c.call("DELETE", &later, Value::Null).await;
+    assert!(c.get(&later).await["metadata"]["deletionTimestamp"].is_string());
+    c.control("kubelet", json!({"paused": false})).await;
+    assert_eq!(log.rest().await, ["two"]);
+    c.until(&path, |p| p["status"]["phase"] == "Succeeded").await;
+    c.until(&later, |p| p["reason"] == "NotFound").await;
+    cluster.shutdown().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_process_hears_only_the_signals_that_it_handles() {
+    let (cluster, c) = start().await;
+    c.control("settings", json!({"signalsAsFirstProcess": true})).await;
+    let handler = "trap 'echo heard; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    for (name, script, code) in [("deaf", "echo ready; sleep 30 | cat", 137), ("hears", handler, 7)] {
+        let mut j = job(name, script);
+        j["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(1);
+        c.post(JOBS, j).await;
+        let path = c.running(name).await;
+        let mut log = c.stream(&format!("{path}/log?container=claude&follow=true")).await;
+        assert_eq!(log.line().await.as_deref(), Some("ready"));
+        let pod = c.get(&path).await;
+        let mut watch = c.stream(&format!("{PODS}?watch=true&labelSelector=job-name%3D{name}")).await;
+        c.call("DELETE", &path, Value::Null).await;
+        let last = loop {
+            let e = watch.event().await;
+            if e["type"] == "DELETED" {
+                break e["object"].clone();
+            }
+        };
+        assert_eq!(last["metadata"]["uid"], pod["metadata"]["uid"]);
+        let ended = &last["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!(ended["exitCode"], code, "{name}");
+    }
+    cluster.shutdown().await;
+}

@@ -77,7 +77,15 @@ impl Clusters for KubeClusters {
             None => config_in_cluster(env)?,
         };
         let cluster = Arc::new(KubeCluster::new(config, env)?);
-        self.lock().insert(key, cluster.clone());
+        let mut known = self.lock();
+        // Runs that start together share one client, and so its watches.
+        if let Some(other) = known.get(&key).filter(|other| !other.expires_soon()) {
+            return Ok(other.clone());
+        }
+        // What the file said before is of no use to anybody but the runs that go on with it.
+        let file = |key: &str| key.rsplit_once('\n').map(|(path, _)| path.to_owned());
+        known.retain(|other, _| file(other) != file(&key));
+        known.insert(key, cluster.clone());
         Ok(cluster)
     }
 }
@@ -608,6 +616,37 @@ mod tests {
     async fn a_missing_kubeconfig_reads_as_node_says_it() {
         let error = config_from_file("/no/such/kubeconfig").await.err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("ENOENT: no such file or directory, open '/no/such/kubeconfig'"));
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_has_one_client_also_when_runs_start_together_and_none_for_what_it_said_before() {
+        let path = std::env::temp_dir().join(format!("kubeconfig-{}", std::process::id()));
+        let write = |port: u16, age: u64| {
+            let text = format!(
+                r#"{{"clusters":[{{"name":"c","cluster":{{"server":"http://127.0.0.1:{port}"}}}}],
+                    "contexts":[{{"name":"c","context":{{"cluster":"c","user":"u"}}}}],
+                    "users":[{{"name":"u","user":{{}}}}],"current-context":"c"}}"#
+            );
+            std::fs::write(&path, text).expect("written");
+            let file = std::fs::File::options().append(true).open(&path).expect("there");
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).expect("set");
+        };
+        let clusters = KubeClusters::default();
+        let (name, env) = (path.to_str(), BTreeMap::new());
+        write(1, 10);
+        let asked = (0..8).map(|_| clusters.cluster(name, &env));
+        let got = futures::future::try_join_all(asked).await.expect("a client");
+        assert!(got.iter().all(|one| Arc::ptr_eq(one, &got[0])), "one for all");
+        for (port, age) in [(2, 9), (3, 8)] {
+            write(port, age);
+            let renewed = clusters.cluster(name, &env).await.expect("a client");
+            assert_eq!(renewed.host, format!("127.0.0.1:{port}"));
+            assert_eq!(clusters.lock().len(), 1);
+        }
+        let before = Arc::downgrade(&got[0]);
+        drop(got);
+        assert!(before.upgrade().is_none(), "gone with its last run");
+        std::fs::remove_file(&path).expect("removed");
     }
 
     #[test]

@@ -108,6 +108,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_401_may_pass_and_a_second_may_not() {
+        for (answers, expected) in [
+            (vec![401, 0], Ok(())),
+            (vec![503, 401, 429, 0], Ok(())),
+            (vec![401, 401], Err(ApiErrorKind::Unauthorized)),
+            (vec![401, 503, 401], Err(ApiErrorKind::Unauthorized)),
+            (vec![401, 403], Err(ApiErrorKind::Forbidden)),
+        ] {
+            let mut left = answers.iter();
+            let got = read(Duration::from_secs(60), || {
+                let code = *left.next().expect("asked too often");
+                async move { if code == 0 { Ok(()) } else { Err(error(code)) } }
+            })
+            .await;
+            assert_eq!(got.map_err(|error| error.kind), expected, "{answers:?}");
+            assert_eq!(left.len(), 0, "{answers:?}: asked for every answer");
+        }
+        // It is repeated after a pause, within the budget.
+        let got = read(Duration::ZERO, || async { Err::<(), _>(error(401)) }).await;
+        assert_eq!(got.map_err(|error| error.kind), Err(ApiErrorKind::Unauthorized));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_budget_bounds_the_whole_and_the_server_sets_the_pace() {
         let started = Instant::now();
         let mut calls = 0;

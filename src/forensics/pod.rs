@@ -134,6 +134,8 @@ pub enum PodVerdict {
     Failed(String),
     /// No node takes it at the moment; the error's text.
     Unschedulable(String),
+    /// An image could not be pulled, and the kubelet will try again; the error's text.
+    PullFailed(String),
     /// Not yet.
     Waiting,
 }
@@ -220,7 +222,7 @@ fn verdict(pod: &Pod) -> PodVerdict {
         return PodVerdict::Ready;
     }
     if let Some(error) = init.iter().find_map(init_error) {
-        return PodVerdict::Failed(error);
+        return error;
     }
     if let Some(condition) = condition(pod, "PodScheduled")
         && condition.status == "False"
@@ -229,10 +231,7 @@ fn verdict(pod: &Pod) -> PodVerdict {
         let message = condition.message.as_deref().unwrap_or("insufficient resources");
         return PodVerdict::Unschedulable(format!("Pod unschedulable: {message}"));
     }
-    match container_states(pod).iter().find_map(main_error) {
-        Some(error) => PodVerdict::Failed(error),
-        None => PodVerdict::Waiting,
-    }
+    container_states(pod).iter().find_map(main_error).unwrap_or(PodVerdict::Waiting)
 }
 
 /// A pod refused by its node has no container statuses; then the pod's own reason tells why.
@@ -252,31 +251,36 @@ fn failed(pod: &Pod) -> String {
     error
 }
 
-fn init_error(status: &ContainerStatus) -> Option<String> {
+fn init_error(status: &ContainerStatus) -> Option<PodVerdict> {
     let (name, state) = (&status.name, status.state.as_ref()?);
     if let Some(state) = state.terminated.as_ref().filter(|state| state.exit_code != 0) {
         let cause = state.reason.as_deref().or(state.message.as_deref()).unwrap_or("unknown");
-        return Some(format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code));
+        let text = format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code);
+        return Some(PodVerdict::Failed(text));
     }
     let waiting = state.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     let cause = waiting.message.as_deref().unwrap_or(reason);
     match reason {
         "ErrImagePull" | "ImagePullBackOff" => {
-            Some(format!("Init container \"{name}\" image pull failed: {cause}"))
+            Some(PodVerdict::PullFailed(format!("Init container \"{name}\" image pull failed: {cause}")))
         }
-        "CrashLoopBackOff" => Some(format!("Init container \"{name}\" crash loop: {cause}")),
+        "CrashLoopBackOff" => {
+            Some(PodVerdict::Failed(format!("Init container \"{name}\" crash loop: {cause}")))
+        }
         _ => None,
     }
 }
 
-fn main_error(status: &ContainerStatus) -> Option<String> {
+fn main_error(status: &ContainerStatus) -> Option<PodVerdict> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let (name, reason) = (&status.name, waiting.reason.as_deref()?);
     let cause = waiting.message.as_deref().unwrap_or(reason);
     match reason {
-        "ErrImagePull" | "ImagePullBackOff" => Some(format!("Image pull failed for \"{name}\": {cause}")),
-        "CrashLoopBackOff" => Some(format!("Container \"{name}\" crash loop: {cause}")),
+        "ErrImagePull" | "ImagePullBackOff" => {
+            Some(PodVerdict::PullFailed(format!("Image pull failed for \"{name}\": {cause}")))
+        }
+        "CrashLoopBackOff" => Some(PodVerdict::Failed(format!("Container \"{name}\" crash loop: {cause}"))),
         _ => None,
     }
 }
@@ -284,6 +288,9 @@ fn main_error(status: &ContainerStatus) -> Option<String> {
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
+
+/// The reason of a [`Disruption`] that only a deletion timestamp tells of.
+const DELETED: &str = "Deleted";
 
 /// Why a pod was ended from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -296,6 +303,11 @@ pub struct Disruption {
 }
 
 impl Disruption {
+    /// The pod was deleted, and nothing in it says by whom or why.
+    pub fn is_plain_deletion(&self) -> bool {
+        self.reason == DELETED
+    }
+
     /// One line for people.
     pub fn text(&self) -> String {
         let what = match self.reason.as_str() {
@@ -311,11 +323,11 @@ impl Disruption {
             "Evicted" => "the pod was evicted by its node",
             "Terminated" | "NodeShutdown" => "the pod's node was shut down",
             "NodeLost" => "the pod's node was lost",
-            "Deleted" => "the pod was deleted by an unknown API client",
+            DELETED => "the pod was deleted by an unknown API client",
             "DeadlineExceeded" => "the pod reached its deadline",
             _ => "the pod was ended",
         };
-        let reason = if self.reason == "Deleted" { String::new() } else { format!(" [{}]", self.reason) };
+        let reason = if self.is_plain_deletion() { String::new() } else { format!(" [{}]", self.reason) };
         let message = self.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
         // The message may have lines of its own.
         format!("{what}{reason}{message}").replace(['\r', '\n'], " ")
@@ -339,7 +351,7 @@ pub fn disruption(pod: &Pod) -> Option<Disruption> {
     // The timestamp is when the grace period ends.
     let grace = jiff::SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
     let asked = deletion.0.checked_sub(grace).unwrap_or(deletion.0);
-    Some(Disruption { reason: "Deleted".into(), message: Some(format!("asked at {asked}")) })
+    Some(Disruption { reason: DELETED.into(), message: Some(format!("asked at {asked}")) })
 }
 
 #[cfg(test)]
@@ -468,6 +480,7 @@ mod tests {
         let running = || json!({"running": {}});
         let condition = |message: Option<&str>| json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]);
         let failed = |text: &str| PodVerdict::Failed(text.into());
+        let pull_failed = |text: &str| PodVerdict::PullFailed(text.into());
         for (status, key, line, verdict) in [
             (json!({}), "Unknown::", "phase=Unknown", PodVerdict::Waiting),
             (json!({"phase": "Pending"}), "Pending::", "phase=Pending", PodVerdict::Waiting),
@@ -513,7 +526,7 @@ mod tests {
                 json!({"phase": "Pending", "initContainerStatuses": init(waiting("ImagePullBackOff", Some("no such image")))}),
                 "Pending:ImagePullBackOff:",
                 "phase=Pending, init/write-prompt: waiting (ImagePullBackOff)",
-                failed("Init container \"write-prompt\" image pull failed: no such image"),
+                pull_failed("Init container \"write-prompt\" image pull failed: no such image"),
             ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": init(waiting("CrashLoopBackOff", None))}),
@@ -537,7 +550,7 @@ mod tests {
                 json!({"phase": "Pending", "containerStatuses": main(waiting("ErrImagePull", Some("denied")))}),
                 "Pending::ErrImagePull",
                 "phase=Pending, claude: waiting (ErrImagePull)",
-                failed("Image pull failed for \"claude\": denied"),
+                pull_failed("Image pull failed for \"claude\": denied"),
             ),
             (
                 json!({"phase": "Pending", "containerStatuses": main(waiting("CrashLoopBackOff", Some("back-off")))}),

@@ -65,10 +65,11 @@ pub struct Vanished {
 }
 
 impl Vanished {
-    /// Whether the container ended because of the deletion: a watch saw that, and the container was killed as
-    /// the kubelet does it for a deleted pod. Only then is its exit code no cause of its own.
+    /// Whether the container ended because of the deletion: a watch saw that or the pod was deleted as well, and the
+    /// container was killed as the kubelet does it for a deleted pod. Only then is its exit code no cause of its own.
     pub fn explains(&self, container: Option<&TerminatedState>) -> bool {
-        self.path == DetectionPath::WatchDeleted
+        let pod_deleted = self.disruption.as_ref().is_some_and(Disruption::is_plain_deletion);
+        (self.path == DetectionPath::WatchDeleted || pod_deleted)
             && container.is_some_and(|state| {
                 matches!(state.exit_code, Some(137 | 143)) && state.reason.as_deref() != Some("OOMKilled")
             })

@@ -5,6 +5,7 @@
 //! answered and [`PromptBundle`] where the skills and instructions lie. [`build`] puts them together, or says
 //! why no pod could ever start from them.
 
+mod claim;
 mod command;
 mod env;
 mod host_local;
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 pub use crate::request::sanitize_label_value;
 use crate::request::{RESERVED_LABEL_PREFIXES, Request};
+pub use claim::{CLAIM_COMPONENT, ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub use limits::ManifestError;
 pub use prompt::{Prepared, PromptMetrics, Skill};
 pub use rtk::rtk_setup_commands;

@@ -162,6 +162,37 @@ pub fn active_jobs() -> Vec<String> {
     runner().active_jobs().into_iter().map(|job| job.job_name).collect()
 }
 
+/// What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
+/// but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
+/// Watches go on for some 10 s.
+#[napi(object)]
+pub struct Vitals {
+    /// Tasks of the native runtime.
+    pub tasks: u32,
+    /// Jobs under way.
+    pub jobs: u32,
+    /// Agents whose runs queue for their start.
+    pub queues: u32,
+    /// Namespaces that are watched.
+    pub watches: u32,
+    /// Subscriptions to them, one per run.
+    pub subscriptions: u32,
+}
+
+/// See `Vitals`.
+#[napi(catch_unwind)]
+pub fn vitals() -> Vitals {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let run = runner().vitals();
+    Vitals {
+        tasks: count(runtime().metrics().num_alive_tasks()),
+        jobs: count(run.jobs),
+        queues: count(run.queues),
+        watches: count(run.watches),
+        subscriptions: count(run.subscriptions),
+    }
+}
+
 /// Runs a future on our runtime and turns its error into a JavaScript one.
 async fn on_own_runtime<T: Send + 'static>(
     work: impl Future<Output = Result<T, String>> + Send + 'static,

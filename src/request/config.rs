@@ -35,6 +35,8 @@ pub struct Config {
     pub host_shutdown: HostShutdown,
     /// `unschedulableGraceSec`: how long a pod may stay unschedulable before the run fails (zero).
     pub unschedulable_grace: Duration,
+    /// `imagePullGraceSec`: for how long pulling an image may fail before the run does (60 s).
+    pub image_pull_grace: Duration,
     /// `kubeconfig`: path of a kubeconfig file; without one the service account of the host's pod is used.
     pub kubeconfig: Option<String>,
     /// `namespace`: where Jobs run, a DNS-1123 label; without one the host's namespace.
@@ -141,6 +143,9 @@ impl Config {
             unschedulable_grace: Duration::from_secs_f64(
                 raw.seconds("unschedulableGraceSec")?.unwrap_or(0.0),
             ),
+            image_pull_grace: raw
+                .seconds("imagePullGraceSec")?
+                .map_or(DEFAULT_IMAGE_PULL_GRACE, Duration::from_secs_f64),
             kubeconfig: raw.text("kubeconfig")?,
             namespace: raw.name(
                 "namespace",
@@ -197,6 +202,7 @@ impl Default for Config {
             reattach_orphaned_jobs: true,
             host_shutdown: HostShutdown::Delete,
             unschedulable_grace: Duration::ZERO,
+            image_pull_grace: DEFAULT_IMAGE_PULL_GRACE,
             kubeconfig: None,
             namespace: None,
             secret_ref: "paperclip-secrets".to_owned(),
@@ -241,6 +247,8 @@ impl fmt::Debug for Config {
     }
 }
 
+/// A kubelet tries again after 10 s, 30 s and 70 s; the second of these is given half a minute to succeed.
+const DEFAULT_IMAGE_PULL_GRACE: Duration = Duration::from_secs(60);
 const DEFAULT_TTL: i32 = 300;
 const DEFAULT_RTK_BYTES: u64 = 50_000;
 const SUBDOMAIN: &str = "a name is at most 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part between dots";

@@ -114,7 +114,7 @@ fn a_cut_emoji_in_the_context_is_no_error() {
 fn settings_of_the_right_type() {
     let got = config(json!({
         "timeoutSec": 90, "graceSec": 0.5, "retainJobs": true, "reattachOrphanedJobs": false,
-        "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "kubeconfig": "/k", "namespace": "agents-1",
+        "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "kubeconfig": "/k", "namespace": "agents-1",
         "secretRef": "my.secret", "instructionsFilePath": "  /i.md\n", "model": "m", "effort": "high",
         "maxTurnsPerRun": 12, "dangerouslySkipPermissions": false, "extraArgs": ["--a", "", "b c"],
         "cwd": "/w", "image": "r/i:1", "imagePullPolicy": "Always", "serviceAccountName": "sa",
@@ -126,6 +126,7 @@ fn settings_of_the_right_type() {
         reattach_orphaned_jobs: false,
         host_shutdown: HostShutdown::Leave,
         unschedulable_grace: Duration::from_millis(1500),
+        image_pull_grace: Duration::from_secs(7),
         kubeconfig: Some("/k".into()),
         namespace: Some("agents-1".into()),
         secret_ref: "my.secret".into(),
@@ -299,6 +300,7 @@ fn settings_that_can_not_work() {
         (json!({"graceSec": -0.5}), format!("graceSec = -0.5: {seconds}")),
         (json!({"timeoutSec": 1e300}), format!("timeoutSec = 1e+300: {seconds}")),
         (json!({"unschedulableGraceSec": -3}), format!("unschedulableGraceSec = -3: {seconds}")),
+        (json!({"imagePullGraceSec": -1}), format!("imagePullGraceSec = -1: {seconds}")),
         (
             json!({"ttlSecondsAfterFinished": -1}),
             "ttlSecondsAfterFinished = -1: must be a whole number between 0 and 2147483647".into(),
@@ -485,13 +487,14 @@ proptest! {
 }
 
 /// Every setting.
-const KEYS: [&str; 35] = [
+const KEYS: [&str; 36] = [
     "timeoutSec",
     "graceSec",
     "retainJobs",
     "reattachOrphanedJobs",
     "hostShutdown",
     "unschedulableGraceSec",
+    "imagePullGraceSec",
     "kubeconfig",
     "namespace",
     "secretRef",

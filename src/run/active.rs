@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::time::Instant;
+
 use super::cleanup::Owned;
-use crate::cluster::Cluster;
+use super::timing;
+use crate::cluster::{Cluster, retry};
 use crate::request::{HostShutdown, Request};
 
 /// A Job under way.
@@ -29,11 +33,15 @@ struct Entry<C> {
 /// All Jobs under way, by an id of their owner.
 pub(crate) struct ActiveJobs<C> {
     entries: Mutex<HashMap<u64, Entry<C>>>,
+    /// Held for reading while something is being created that is not on the list yet.
+    creating: RwLock<()>,
+    /// Nothing is created until then, because the host shuts down.
+    closed_until: Mutex<Option<Instant>>,
 }
 
 impl<C> Default for ActiveJobs<C> {
     fn default() -> Self {
-        Self { entries: Mutex::default() }
+        Self { entries: Mutex::default(), creating: RwLock::default(), closed_until: Mutex::default() }
     }
 }
 
@@ -54,6 +62,13 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().insert(owned.id(), entry);
     }
 
+    /// Leave to create a Job, to be held until it is on the list; none when the host shuts down.
+    pub(super) async fn may_create(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let creating = self.creating.read().await;
+        let closed = *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.is_none_or(|until| until <= Instant::now()).then_some(creating)
+    }
+
     pub(super) fn remove(&self, owned: &Owned<C>) {
         self.lock().remove(&owned.id());
     }
@@ -62,9 +77,13 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().values().map(|entry| entry.job.clone()).collect()
     }
 
-    /// Deletes every entry's Job, then its Secret; errors are ignored, the Job's TTL and the Secret's owner
-    /// reference are the net below.
+    /// Deletes every entry's Job, then its Secret, again where that fails for a moment; other errors are ignored, the
+    /// Job's TTL and the Secret's owner reference are the net below. What is being created is waited for, and nothing
+    /// new is created for a while.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Instant::now() + timing::SHUTDOWN_CLOSED);
+        let _ = tokio::time::timeout(timing::SHUTDOWN_BUDGET, self.creating.write()).await;
         let doomed: Vec<Entry<C>> = {
             let mut entries = self.lock();
             let ids: Vec<u64> = entries
@@ -76,9 +95,11 @@ impl<C: Cluster> ActiveJobs<C> {
         };
         futures::future::join_all(doomed.into_iter().map(|entry| async move {
             let Entry { cluster, uid, job } = entry;
-            let _ = cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()).await;
+            let budget = timing::SHUTDOWN_BUDGET;
+            let _ = retry::read(budget, || cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()))
+                .await;
             if let Some(secret) = &job.prompt_secret {
-                let _ = cluster.delete_secret(&job.namespace, secret).await;
+                let _ = retry::read(budget, || cluster.delete_secret(&job.namespace, secret)).await;
             }
             job
         }))

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::task::JoinHandle;
+
 use super::{Log, timing};
 use crate::cluster::{ApiErrorKind, Cluster, retry};
 use crate::request::Config;
@@ -17,6 +19,7 @@ struct Things<C> {
     job: Option<OwnedJob<C>>,
     secret: Option<(Arc<C>, String, String)>,
     keep: Option<Keep>,
+    unfinished: Option<JoinHandle<()>>,
 }
 
 pub(super) struct OwnedJob<C> {
@@ -51,7 +54,7 @@ impl<C> Default for Owned<C> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            things: Mutex::new(Things { job: None, secret: None, keep: None }),
+            things: Mutex::new(Things { job: None, secret: None, keep: None, unfinished: None }),
         }
     }
 }
@@ -67,6 +70,11 @@ impl<C> Owned<C> {
 
     pub(super) fn own_secret(&self, cluster: Arc<C>, namespace: String, name: String) {
         self.lock().secret = Some((cluster, namespace, name));
+    }
+
+    /// Work of the run's start that goes on beside the run; it is over before the run is.
+    pub(super) fn await_at_the_end(&self, work: JoinHandle<()>) {
+        self.lock().unfinished = Some(work);
     }
 
     pub(super) fn keep(&self, why: Keep) {
@@ -88,9 +96,9 @@ impl<C> Owned<C> {
 
 /// Deletes what the run owns (contract section 3.14). A Job that is already gone is a success.
 pub(super) async fn clean_up<C: Cluster>(owned: &Owned<C>, config: &Config, log: &Log) {
-    let (job, secret, keep) = {
+    let (job, secret, keep, unfinished) = {
         let mut things = owned.lock();
-        (things.job.take(), things.secret.take(), things.keep)
+        (things.job.take(), things.secret.take(), things.keep, things.unfinished.take())
     };
     if let Some(job) = job {
         let name = &job.name;
@@ -113,5 +121,8 @@ pub(super) async fn clean_up<C: Cluster>(owned: &Owned<C>, config: &Config, log:
     }
     if let Some((cluster, namespace, name)) = secret {
         let _ = retry::read(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
+    }
+    if let Some(work) = unfinished {
+        let _ = work.await;
     }
 }

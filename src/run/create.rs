@@ -1,14 +1,16 @@
 //! The two ways to a live Job: create one (contract section 3.8) or attach to one (3.7).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
+use super::claim::Claim;
 use super::cleanup::{Owned, OwnedJob};
 use super::guard::Target;
-use super::{Host, Log, RunError, Started, StartedJob, meta_of, seconds, skill_summary};
-use crate::cluster::{ApiError, ApiErrorKind, Cluster};
-use crate::manifest::{self, Manifest, Prepared, PromptBundle, PromptSecret, SelfPod};
+use super::{Host, Log, RunError, Started, StartedJob, meta_of, seconds, skill_summary, timing};
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
+use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret, SelfPod};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use k8s_openapi::api::batch::v1::Job;
@@ -26,6 +28,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     prepared: &Prepared,
     bundle: &PromptBundle,
     owned: &Owned<C>,
+    claim: &mut Option<Claim<C>>,
 ) -> Result<Started<C>, RunError> {
     let manifest = match manifest::build(request, self_pod, prepared, Some(bundle)) {
         Ok(manifest) => manifest,
@@ -63,11 +66,25 @@ pub(super) async fn create<C: Cluster, H: Host>(
         name: job_name.clone(),
         uid: None,
     };
-    let created = match create_job(cluster.as_ref(), request, namespace, job).await {
-        Ok(created) => created,
-        Err(error) => {
-            if error.code.is_none() || error.is_transient() {
+    let mut creation = create_job(cluster.as_ref(), request, namespace, job).await;
+    if let Creation::Failed { error: ApiError { kind: ApiErrorKind::Forbidden, .. }, .. } = &creation
+        && let Some(claim) = claim.take()
+    {
+        // The claim itself may have taken the last Job that a quota admits.
+        if let Some(warning) = claim.release().await {
+            log.err(warning).await;
+        }
+        creation = create_job(cluster.as_ref(), request, namespace, job).await;
+    }
+    let created = match creation {
+        Creation::Done(created) => created,
+        Creation::Barred => return Ok(Started::Early(log.told(Outcome::overruled(job_name)).await)),
+        Creation::Failed { error, unanswered } => {
+            if unanswered || error.code.is_none() || error.is_transient() {
                 owned.own_job(mine);
+            }
+            if let Some(claim) = claim.as_ref().filter(|_| unanswered) {
+                claim.leave();
             }
             let outcome = Outcome::job_create_failed(&error.to_string());
             return Ok(Started::Early(log.told(outcome).await));
@@ -103,38 +120,52 @@ pub(super) async fn create<C: Cluster, H: Host>(
         namespace: namespace.clone(),
         job_name: job_name.clone(),
         job_uid: created.metadata.uid,
-        reattached: false,
+        reattached: None,
     }))
+}
+
+/// What came of creating a Job.
+enum Creation {
+    Done(Box<Job>),
+    /// The name is taken by another host's barrier (see [`super::claim`]).
+    Barred,
+    Failed {
+        error: ApiError,
+        /// An attempt got no answer in time: it may still be under way to the server.
+        unanswered: bool,
+    },
 }
 
 /// Creates the Job; safe to repeat, because its name follows from agent and run, and a Job that is there
 /// already is accepted only when it carries our own run id.
-async fn create_job<C: Cluster>(
-    cluster: &C,
-    request: &Request,
-    namespace: &str,
-    job: &Job,
-) -> Result<Job, ApiError> {
+async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str, job: &Job) -> Creation {
     let mut backoff = create_backoff();
+    let mut unanswered = false;
     let mut attempt = 1;
     loop {
         let error = match cluster.create_job(namespace, job).await {
-            Ok(created) => return Ok(created),
+            Ok(created) => return Creation::Done(Box::new(created)),
             Err(error) => error,
         };
-        if error.kind == ApiErrorKind::AlreadyExists && attempt > 1 {
+        unanswered |= error.kind == ApiErrorKind::Timeout;
+        if error.kind == ApiErrorKind::AlreadyExists {
             let name = job.metadata.name.as_deref().unwrap_or_default();
-            let present = cluster.get_job(namespace, name).await?;
-            let run = |job: &Job| {
-                job.metadata.labels.as_ref().and_then(|labels| labels.get("paperclip.io/run-id")).cloned()
+            let present = retry::read(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, name)).await;
+            let run =
+                |job: &Job| job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID)).cloned();
+            return match present {
+                Ok(present) if manifest::barred_for(&present).is_some() => Creation::Barred,
+                Ok(present)
+                    if attempt > 1 && run(&present).is_some() && run(&present) == request.run_label() =>
+                {
+                    Creation::Done(Box::new(present))
+                }
+                Err(lost) if attempt > 1 => Creation::Failed { error: lost, unanswered },
+                _ => Creation::Failed { error, unanswered },
             };
-            if run(&present).is_some() && run(&present) == request.run_label() {
-                return Ok(present);
-            }
-            return Err(error);
         }
         if !error.is_transient() || attempt == CREATE_ATTEMPTS {
-            return Err(error);
+            return Creation::Failed { error, unanswered };
         }
         attempt += 1;
         tokio::time::sleep(backoff.pause(error.retry_after)).await;
@@ -213,8 +244,9 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     log: &Log,
     target: Target,
     owned: &Owned<C>,
+    claim: Option<&Claim<C>>,
 ) -> Result<StartedJob<C>, RunError> {
-    let Target { name, namespace, uid, prior_run, image } = target;
+    let Target { name, namespace, uid, prior_run, image, created } = target;
     let prior = if prior_run.is_empty() { "unknown" } else { &prior_run };
     let notes = [
         format!("Image: {image}"),
@@ -246,5 +278,8 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         name: name.clone(),
         uid: uid.clone(),
     });
-    Ok(StartedJob { cluster, namespace, job_name: name, job_uid: uid, reattached: true })
+    // Another host may have created it a moment ago.
+    let young = claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION));
+    let pod_patience = if young { timing::POD_CREATION } else { Duration::ZERO };
+    Ok(StartedJob { cluster, namespace, job_name: name, job_uid: uid, reattached: Some(pod_patience) })
 }

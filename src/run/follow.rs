@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Sight;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
-use crate::stream::{LineSplitter, Resume, Tally, Verdict, split_stamp};
+use crate::stream::{LineSplitter, Resume, Tally, Verdict, join_pieces, split_stamp};
 
 /// The agent's container.
 pub(super) const CONTAINER: &str = "claude";
@@ -123,6 +124,10 @@ pub(super) struct Follower<C> {
     unfinished: bool,
     /// The last line of the body was not the container's.
     noise: bool,
+    /// How often lines were missing.
+    gaps: u64,
+    /// The pod as it was when it was asked for last.
+    pub(super) last_read: Option<Pod>,
 }
 
 impl<C: Cluster> Follower<C> {
@@ -145,6 +150,8 @@ impl<C: Cluster> Follower<C> {
             full: VecDeque::new(),
             unfinished: false,
             noise: false,
+            gaps: 0,
+            last_read: None,
         }
     }
 
@@ -201,6 +208,11 @@ impl<C: Cluster> Follower<C> {
     /// last line has no end yet.
     pub(super) fn needs_another_look(&self) -> bool {
         self.unfinished || !self.tally.has_result()
+    }
+
+    /// The next body is asked from the log's beginning: nothing that was written is hidden by its stamp.
+    pub(super) fn start_over(&mut self) {
+        self.resume.start_over();
     }
 
     /// Reads the log once without following it; only lines that were not delivered yet come out.
@@ -285,7 +297,8 @@ impl<C: Cluster> Follower<C> {
 
     /// One line of a body. Returns true when the body must be read again from earlier.
     fn take(&mut self, raw: &[u8], complete: bool) -> bool {
-        let verdict = self.resume.line(raw, complete);
+        let raw = join_pieces(raw);
+        let verdict = self.resume.line(&raw, complete);
         if complete {
             self.noise = matches!(verdict, Verdict::Noise(_));
         }
@@ -296,7 +309,10 @@ impl<C: Cluster> Follower<C> {
             Verdict::Refetch => return true,
         };
         if gap {
-            append(&mut self.chunk, &mut self.full, GAP.as_bytes());
+            self.gaps += 1;
+            let count =
+                if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
+            append(&mut self.chunk, &mut self.full, format!("{GAP}{count}").as_bytes());
         }
         self.tally.line(line);
         append(&mut self.chunk, &mut self.full, line);
@@ -374,13 +390,13 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// Looks at the pod and tells the others what was seen.
-    async fn look(&self) {
+    async fn look(&mut self) {
         if self.life.borrow().is_over() {
             return;
         }
-        let seen = match self.observed.pod().await {
+        let seen = match self.observed.pod_named(&self.pod).await {
             Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_ended(&pod, CONTAINER) {
+            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CONTAINER) {
                 ContainerLife::Terminated(state) => Life::Ended(Some(state)),
                 ContainerLife::Waiting | ContainerLife::Running => return,
             },

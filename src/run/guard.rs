@@ -1,6 +1,7 @@
 //! No other run of the agent may be alive (contract section 3.5). The guard fails closed and changes nothing.
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::timing;
 use crate::cluster::{Cluster, retry};
@@ -27,6 +28,7 @@ pub(super) struct Target {
     pub(super) uid: Option<String>,
     pub(super) prior_run: String,
     pub(super) image: String,
+    pub(super) created: Option<Time>,
 }
 
 /// Looks at all Jobs of the agent.
@@ -89,6 +91,7 @@ impl Target {
             uid: job.metadata.uid.clone(),
             prior_run: label(job, "paperclip.io/run-id").unwrap_or_default().to_owned(),
             image: image.unwrap_or_else(|| "unknown".to_owned()),
+            created: job.metadata.creation_timestamp.clone(),
         }
     }
 }

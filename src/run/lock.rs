@@ -38,6 +38,13 @@ impl AgentLocks {
     }
 }
 
+impl AgentLocks {
+    /// How many agents have a run in the queue.
+    pub(crate) fn count(&self) -> usize {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
 impl Turn {
     /// Waits for the turn; it is held until this is dropped.
     pub(crate) async fn come(&mut self) {

@@ -1,11 +1,12 @@
 //! One run's life, a room per stage:
-//! guard → prepare → create (or reattach) → wait for the pod → follow and settle → explain → clean up.
+//! claim → guard → prepare → create (or reattach) → wait for the pod → follow and settle → explain → clean up.
 //!
 //! The stages see a cluster through [`Cluster`] and the control plane through [`Host`], so that a whole run can
 //! be played in memory under a paused clock.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use crate::request::Request;
 mod active;
 mod apart;
 pub mod bundle;
+mod claim;
 mod cleanup;
 mod create;
 pub mod environment;
@@ -107,6 +109,19 @@ pub enum RunError {
     Panic(String),
 }
 
+/// What a process has alive: when no run is under way, all of it comes down to zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Jobs on the list of those under way.
+    pub jobs: usize,
+    /// Agents whose runs queue for their start.
+    pub queues: usize,
+    /// Namespaces that are watched; their watches go on for a moment after the last run.
+    pub watches: usize,
+    /// Subscriptions to them, one per run.
+    pub subscriptions: usize,
+}
+
 /// Everything that runs of one process share.
 pub struct Runner<K: Clusters> {
     clusters: K,
@@ -114,6 +129,7 @@ pub struct Runner<K: Clusters> {
     active: active::ActiveJobs<K::Cluster>,
     self_pods: self_pod::SelfPods,
     watches: Watches<K::Cluster>,
+    claims: claim::Claims<K::Cluster>,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -125,13 +141,16 @@ impl<K: Clusters> Runner<K> {
             active: active::ActiveJobs::default(),
             self_pods: self_pod::SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
+            claims: claim::Claims::default(),
         }
     }
 
     /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
     /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
     pub async fn shutdown(&self) -> Vec<ActiveJob> {
-        self.active.delete_all().await
+        let deleted = self.active.delete_all().await;
+        self.claims.release_all().await;
+        deleted
     }
 
     /// A place in the queue of an agent's runs: they start one after the other, in the order of these calls.
@@ -142,6 +161,12 @@ impl<K: Clusters> Runner<K> {
     /// The Jobs of all runs that are under way.
     pub fn active_jobs(&self) -> Vec<ActiveJob> {
         self.active.list()
+    }
+
+    /// How much of everything is alive.
+    pub fn vitals(&self) -> Vitals {
+        let (watches, subscriptions) = self.watches.count();
+        Vitals { jobs: self.active.list().len(), queues: self.locks.count(), watches, subscriptions }
     }
 
     /// One run, from the request to the result.
@@ -224,12 +249,10 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Ended, RunError> {
         let mut turn = turn.unwrap_or_else(|| self.locks.queue(&request.agent.id));
         turn.come().await;
-        let started = match self.start(request, host, log, agent_label, owned).await? {
+        let started = match self.start(request, host, log, cancel, agent_label, owned, turn).await? {
             Started::Early(outcome) => return Ok(Ended::Early(outcome)),
             Started::Job(started) => started,
         };
-        drop(turn);
-        self.active.add(owned, request);
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let observed = observe::Observed { cluster, namespace, job_name, job_uid, watched };
@@ -253,19 +276,83 @@ impl<K: Clusters> Runner<K> {
         settle::see_through(live, observed, host.as_ref(), owned).await
     }
 
-    /// Everything that happens under the agent's lock.
+    /// Everything that happens under the agent's lock and claim.
+    #[allow(clippy::too_many_arguments)] // as above
     async fn start<H: Host>(
+        &self,
+        request: &Request,
+        host: &Arc<H>,
+        log: &Log,
+        cancel: &CancellationToken,
+        agent_label: &str,
+        owned: &cleanup::Owned<K::Cluster>,
+        turn: Turn,
+    ) -> Result<Started<K::Cluster>, RunError> {
+        let config = &request.config;
+        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
+        let job_name = manifest::job_name(&request.agent.id, &request.run_id);
+        let image = config.image.as_deref().unwrap_or(&self_pod.image);
+        let start = claim::Start { namespace: &namespace, agent_label, job_name: &job_name, image };
+        let mut claim = match claim::take(&self.claims, &self.active, &cluster, &start, log, cancel).await {
+            claim::Claimed::Held(claim) => Some(claim),
+            claim::Claimed::Ended(outcome) => return Ok(Started::Early(log.told(outcome).await)),
+            claim::Claimed::Refused(error) => {
+                // Without the namespace there is no Job either, and creating it says so.
+                if !error.is_not_found() && self.claims.tell_refusal(config.kubeconfig.as_deref(), &namespace)
+                {
+                    log.err(format!(
+                        "[paperclip] Warning: cannot claim the start of this agent's runs in namespace {namespace} \
+                         — two hosts that start one at the same moment would not see each other: {error}"
+                    ))
+                    .await;
+                }
+                None
+            }
+        };
+        let started = self.start_claimed(
+            request,
+            host,
+            log,
+            agent_label,
+            owned,
+            cluster,
+            &self_pod,
+            namespace,
+            &mut claim,
+        );
+        let started = started.await;
+        let Some(claim) = claim else { return started };
+        let log = log.clone();
+        let release = async move {
+            if let Some(warning) = claim.release().await {
+                log.err(warning).await;
+            }
+            drop(turn);
+        };
+        if matches!(started, Ok(Started::Job(_))) {
+            // The run goes on meanwhile; its cleanup waits for this.
+            owned.await_at_the_end(tokio::spawn(release));
+        } else {
+            release.await;
+        }
+        started
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    async fn start_claimed<H: Host>(
         &self,
         request: &Request,
         host: &Arc<H>,
         log: &Log,
         agent_label: &str,
         owned: &cleanup::Owned<K::Cluster>,
+        cluster: Arc<K::Cluster>,
+        self_pod: &manifest::SelfPod,
+        namespace: String,
+        claim: &mut Option<claim::Claim<K::Cluster>>,
     ) -> Result<Started<K::Cluster>, RunError> {
-        let config = &request.config;
-        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
-        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
-        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let target = match guard::check(cluster.as_ref(), request, &namespace, agent_label).await {
             guard::Verdict::Clear => None,
             guard::Verdict::Reattach(target) => Some(target),
@@ -273,15 +360,32 @@ impl<K: Clusters> Runner<K> {
         };
         let prepared = host.prepare().await?;
         let bundle = prepare_bundle(request, host.as_ref(), log, &prepared).await?;
-        match target {
+        let Some(_creating) = self.active.may_create().await else {
+            return Ok(Started::Early(Outcome::cancelled(true)));
+        };
+        let started = match target {
             Some(target) => {
-                create::reattach(cluster, request, host.as_ref(), log, target, owned).await.map(Started::Job)
+                let attached =
+                    create::reattach(cluster, request, host.as_ref(), log, target, owned, claim.as_ref());
+                attached.await.map(Started::Job)
             }
             None => {
-                create::create(cluster, request, host.as_ref(), log, &self_pod, &prepared, &bundle, owned)
-                    .await
+                create::create(
+                    cluster,
+                    request,
+                    host.as_ref(),
+                    log,
+                    self_pod,
+                    &prepared,
+                    &bundle,
+                    owned,
+                    claim,
+                )
+                .await
             }
-        }
+        };
+        self.active.add(owned, request);
+        started
     }
 }
 
@@ -292,10 +396,11 @@ pub(crate) struct Live {
     cancel: CancellationToken,
     namespace: String,
     job_name: String,
-    reattached: bool,
+    /// For a Job of another run: how long to wait for its pod.
+    reattached: Option<Duration>,
 }
 
-/// What came of the stages under the agent's lock.
+/// What came of the stages under the agent's lock and claim.
 enum Started<C> {
     Early(Outcome),
     Job(StartedJob<C>),
@@ -306,7 +411,7 @@ struct StartedJob<C> {
     namespace: String,
     job_name: String,
     job_uid: Option<String>,
-    reattached: bool,
+    reattached: Option<Duration>,
 }
 
 /// How the stages ended; the result is chosen after the cleanup, as the contract orders it.

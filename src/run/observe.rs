@@ -73,9 +73,20 @@ impl<C: Cluster> Observed<C> {
 
     /// The Job's pod now, if it has one.
     pub(super) async fn pod(&self) -> Result<Option<Pod>, ApiError> {
+        Ok(self.pods().await?.next())
+    }
+
+    /// The pod of this name now; any of the Job's for the empty name. Before 1.25 a Job makes another pod as soon as
+    /// somebody deletes its pod, so that it has two for a while.
+    pub(super) async fn pod_named(&self, name: &str) -> Result<Option<Pod>, ApiError> {
+        let is_it = |pod: &Pod| name.is_empty() || pod.metadata.name.as_deref() == Some(name);
+        Ok(self.pods().await?.find(is_it))
+    }
+
+    async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
         let selector = format!("job-name={}", self.job_name);
         let pods = self.cluster.list_pods(&self.namespace, &selector).await?;
-        Ok(pods.into_iter().find(|pod| self.is_pod_of_ours(pod)))
+        Ok(pods.into_iter().filter(|pod| self.is_pod_of_ours(pod)))
     }
 
     /// The pod now, asked again for `budget` while the API does not answer.

@@ -1,15 +1,17 @@
 //! Waiting until the pod's container runs (contract section 3.9).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::follow::CONTAINER;
-use super::observe::Observed;
+use super::observe::{JobSeen, Observed};
 use super::{Log, timing};
-use crate::cluster::Cluster;
-use crate::forensics::{ContainerLife, PodProgress, PodVerdict, container_ended};
+use crate::cluster::{ApiError, Cluster};
+use crate::forensics::{ContainerLife, JobState, PodProgress, PodVerdict, container_ended};
+use crate::request::Config;
 
 /// What the wait for a pod came to.
 pub(super) enum Found {
@@ -27,16 +29,15 @@ pub(super) enum Found {
 const PATIENT_LOOKS: u32 = 3;
 
 /// Waits until the container runs or has run, telling every change.
-pub(super) async fn wait<C: Cluster>(
-    observed: &Observed<C>,
-    log: &Log,
-    unschedulable_grace: std::time::Duration,
-) -> Found {
-    let deadline = Instant::now() + timing::SCHEDULE_LIMIT.max(unschedulable_grace);
+pub(super) async fn wait<C: Cluster>(observed: &Observed<C>, log: &Log, config: &Config) -> Found {
+    let Config { unschedulable_grace, image_pull_grace, .. } = *config;
+    let patience = timing::SCHEDULE_LIMIT.max(unschedulable_grace).max(image_pull_grace);
+    let deadline = Instant::now() + patience;
     let mut eyes = observed.pod_eyes();
     let mut told_key = String::new();
     let mut without_pod = 0;
     let mut unschedulable_since = None;
+    let mut pull_failing_since = None;
     while Instant::now() < deadline {
         let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
         let mut pod = match eyes.look(budget).await {
@@ -69,6 +70,7 @@ pub(super) async fn wait<C: Cluster>(
         match progress.verdict {
             PodVerdict::Ready => return Found::Running(pod),
             PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(pod, text),
+            PodVerdict::Failed(_) if job_was_ended(observed, &pod).await => return Found::JobIsOver,
             PodVerdict::Failed(text) => return Found::NotRunning(text),
             PodVerdict::Unschedulable(text) => {
                 let since = *unschedulable_since.get_or_insert_with(Instant::now);
@@ -76,7 +78,14 @@ pub(super) async fn wait<C: Cluster>(
                     return Found::NotRunning(text);
                 }
             }
-            PodVerdict::Waiting => unschedulable_since = None,
+            PodVerdict::PullFailed(text) => {
+                // The kubelet goes on trying, and registries fail for a moment.
+                let since = *pull_failing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= image_pull_grace {
+                    return Found::NotRunning(text);
+                }
+            }
+            PodVerdict::Waiting => (unschedulable_since, pull_failing_since) = (None, None),
         }
         eyes.pause().await;
     }
@@ -89,6 +98,25 @@ pub(super) async fn wait<C: Cluster>(
     }
     let limit = timing::SCHEDULE_LIMIT.as_secs();
     Found::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
+}
+
+/// The pod of a Job that another run created, whatever its phase; a Job that may be too young to have one is given
+/// `patience`.
+pub(super) async fn appear<C: Cluster>(
+    observed: &Observed<C>,
+    patience: Duration,
+) -> Result<Option<Arc<Pod>>, ApiError> {
+    let mut pod = observed.pod_within(timing::SETUP_READ_BUDGET).await?.map(Arc::new);
+    let deadline = Instant::now() + patience;
+    let mut eyes = observed.pod_eyes();
+    while pod.is_none() && Instant::now() < deadline {
+        if observed.job_in_sight().is_some_and(|seen| seen.is_over()) {
+            return observed.pod_within(timing::SETUP_READ_BUDGET).await.map(|pod| pod.map(Arc::new));
+        }
+        eyes.pause().await;
+        pod = eyes.look(timing::SETUP_READ_BUDGET).await?;
+    }
+    Ok(pod)
 }
 
 /// Whether a Job without a pod is over.
@@ -117,6 +145,33 @@ async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> 
         Ok(Some(pod)) => Over::WithPod(Arc::new(pod)),
         Ok(None) => Over::Yes,
         Err(_) => Over::No,
+    }
+}
+
+/// Whether the pod failed because its Job was deleted or reached its deadline: the Job tells that a moment later.
+pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_none() {
+        return false;
+    }
+    let patience = Instant::now() + timing::ENDED_JOB_LAG;
+    loop {
+        let seen = match observed.job_in_sight().filter(|_| observed.is_watched()) {
+            Some(seen) => Some(seen),
+            None => observed.job().await.ok(),
+        };
+        match seen {
+            Some(JobSeen::Present(job)) => match JobState::read(&job) {
+                JobState::Running => {}
+                JobState::Failed { reason, .. } => return reason.as_deref() == Some("DeadlineExceeded"),
+                _ => return false,
+            },
+            Some(JobSeen::Deleted(_) | JobSeen::Gone) => return true,
+            None => {}
+        }
+        if Instant::now() >= patience {
+            return false;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
 }
 

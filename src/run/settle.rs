@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -74,11 +75,14 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         Follower::new(observed.clone(), pod.name.clone(), live.log.clone(), life.clone(), progress.clone());
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
-        let _ = tokio::time::timeout(timing::DRAIN_GONE, follower.read_once()).await;
-        if follower.tally.so_far().nonempty_lines == 0 {
-            let outcome = Outcome::pod_schedule_failed(failed, true);
+        let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;
+        let silent = follower.tally.so_far().nonempty_lines == 0;
+        if silent && !pod::job_was_ended(&observed, &failed.pod).await {
+            let outcome = Outcome::pod_schedule_failed(&failed.text, true);
             return Ok(Ended::Early(live.log.told(outcome).await));
         }
+        // Gone with its Job, it may never be seen again.
+        follower.last_read.get_or_insert_with(|| Pod::clone(&failed.pod));
     }
     let mut seen = Seen::default();
     let end = {
@@ -111,7 +115,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower).await;
+    one_shot(&live, &mut follower, &life, &end).await;
     if let End::Gone(_) = end {
         live.log
             .out(format!(
@@ -122,7 +126,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         owned.keep(Keep::Gone);
         seen.gone_at.get_or_insert_with(Instant::now);
     }
-    let last = final_state(&observed, &pod.name, &life).await;
+    let last = final_state(&observed, &pod.name, follower.last_read.take(), &life).await;
     let timed_out = matches!(end, End::Deadline);
     let end = match end {
         End::Job(JobState::Failed { reason, message }) => JobEnd::Failed { reason, message },
@@ -166,15 +170,21 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
 struct FoundPod {
     /// Its name; empty when the Job was over before there was a pod to see.
     name: String,
-    /// Why it failed, when it had before it was seen running.
-    failed: Option<String>,
+    /// Set when it had failed before it was seen running.
+    failed: Option<FailedPod>,
+}
+
+struct FailedPod {
+    pod: Arc<Pod>,
+    /// Why, in the contract's words.
+    text: String,
 }
 
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
 async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
-    let (pod, told) = if live.reattached {
-        match observed.pod_within(timing::SETUP_READ_BUDGET).await {
-            Ok(Some(pod)) if pod.metadata.name.is_some() => (Arc::new(pod), "Reattached to pod"),
+    let (pod, told) = if let Some(patience) = live.reattached {
+        match pod::appear(observed, patience).await {
+            Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
             Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
             Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
         }
@@ -182,10 +192,11 @@ async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<Fou
         live.log
             .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
             .await;
-        match pod::wait(observed, &live.log, live.request.config.unschedulable_grace).await {
+        match pod::wait(observed, &live.log, &live.request.config).await {
             pod::Found::Running(pod) => (pod, "Pod running:"),
             pod::Found::Failed(pod, text) => {
-                return Ok(FoundPod { name: pod::name_of(&pod).to_owned(), failed: Some(text) });
+                let name = pod::name_of(&pod).to_owned();
+                return Ok(FoundPod { name, failed: Some(FailedPod { pod, text }) });
             }
             pod::Found::NotRunning(text) => {
                 return Err(live.log.told(Outcome::pod_schedule_failed(&text, false)).await);
@@ -337,7 +348,7 @@ async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
     let request = &live.request;
     let api_url = request.host_env.get("PAPERCLIP_API_URL").unwrap_or_default();
     let token = request.auth_token.as_deref().unwrap_or_default();
-    if live.reattached || api_url.is_empty() || token.is_empty() {
+    if live.reattached.is_some() || api_url.is_empty() || token.is_empty() {
         return std::future::pending().await;
     }
     let query = StatusQuery { api_url, run_id: &request.run_id, token };
@@ -455,8 +466,14 @@ async fn drain(
 }
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
-/// before the container did looks like one that ended with it, so the log is read until nothing new comes out.
-async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
+/// before the container did looks like one that ended with it, so the log is read until nothing new comes out; from
+/// its beginning, because the node's clock may have been set back.
+async fn one_shot<C: Cluster>(
+    live: &Live,
+    follower: &mut Follower<C>,
+    life: &watch::Sender<Life>,
+    end: &End,
+) {
     if !follower.needs_another_look() {
         return;
     }
@@ -465,25 +482,74 @@ async fn one_shot<C: Cluster>(live: &Live, follower: &mut Follower<C>) {
         live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
-    let deadline = Instant::now() + timing::DRAIN_GONE;
+    follower.start_over();
+    let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
+    let mut fruitless = 0;
     while Instant::now() < deadline {
         let lines = follower.tally.so_far().lines;
         let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
+        let progress = follower.tally.so_far().lines > lines;
+        // What a container that has ended left behind comes to an end, however small the pieces are.
+        if progress && life.borrow().is_over() {
+            deadline = Instant::now() + timing::DRAIN_GONE;
+            pause = timing::RECONNECT.0;
+        }
         match read {
-            Ok(Ok(())) if follower.tally.so_far().lines == lines => break,
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.is_transient() => {
+            Ok(Ok(())) if progress => fruitless = 0,
+            Ok(Ok(())) => {
+                fruitless += 1;
+                // A container that ended well has printed a result: what was read is not all of it.
+                let missing = ended_well(life, end) && follower.needs_another_look();
+                if !missing || fruitless > MOST_FRUITLESS_READS {
+                    break;
+                }
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Ok(Err(_)) | Err(_) => break,
+            Ok(Err(error)) if error.is_not_found() => break,
+            Ok(Err(error)) => {
+                // Who may do what is not always known to an API server, either.
+                fruitless += u32::from(!error.is_transient());
+                if fruitless > MOST_FRUITLESS_READS {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(_late) => break,
         }
     }
     if !was_blank && follower.tally.so_far().lines > before {
         live.log
             .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
             .await;
+    }
+}
+
+/// Reads what a container has printed, again where that fails.
+async fn read_patiently<C: Cluster>(follower: &mut Follower<C>) {
+    let mut pause = timing::RECONNECT.0;
+    let mut refused = 0;
+    while let Err(error) = follower.read_once().await {
+        refused += u32::from(!error.is_transient());
+        if error.is_not_found() || refused > MOST_FRUITLESS_READS {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// How often a log is read again in vain: refused, or without the result that a container that ended well must have
+/// printed.
+const MOST_FRUITLESS_READS: u32 = 3;
+
+fn ended_well(life: &watch::Sender<Life>, end: &End) -> bool {
+    match (&*life.borrow(), end) {
+        (Life::Ended(Some(state)), _) => state.exit_code == Some(0),
+        (_, End::Job(state)) => !matches!(state, JobState::Failed { .. }),
+        _ => false,
     }
 }
 
@@ -494,18 +560,26 @@ struct Last {
     disruption: Option<Disruption>,
 }
 
+impl Last {
+    fn of(pod: &Pod) -> Self {
+        Self { container: terminated_state(pod, follow::CONTAINER), disruption: disruption(pod) }
+    }
+}
+
 /// How the container ended: from what was seen, be the pod gone by now, or from the pod, asked again while its
 /// status lags. A failing read loses the exit code, never the run.
-async fn final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch::Sender<Life>) -> Last {
+async fn final_state<C: Cluster>(
+    observed: &Observed<C>,
+    pod: &str,
+    last_read: Option<Pod>,
+    life: &watch::Sender<Life>,
+) -> Last {
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
     let mut changes = observed.watched.follow();
-    loop {
+    let known = loop {
         let view = changes.borrow_and_update().clone();
-        let seen = view.last_pod(pod);
-        let mut last = Last {
-            container: seen.and_then(|pod| terminated_state(pod, follow::CONTAINER)),
-            disruption: seen.and_then(|pod| disruption(pod)),
-        };
+        let seen = view.last_pod(pod).map(AsRef::as_ref).or(last_read.as_ref());
+        let mut last = seen.map(Last::of).unwrap_or_default();
         if let Life::Ended(Some(state)) = &*life.borrow() {
             last.container.get_or_insert_with(|| state.clone());
         }
@@ -513,27 +587,27 @@ async fn final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch
             if last.container.is_some() {
                 return last;
             }
-            break;
+            break last;
         };
         let lagging = is_terminal(seen) || life.borrow().is_over();
         if last.container.is_some() || !lagging || view.pod().is_none() {
             return last;
         }
         if tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
-            break;
+            break last;
         }
-    }
-    read_final_state(observed, life).await
+    };
+    let read = read_final_state(observed, pod, life).await;
+    Last { container: read.container.or(known.container), disruption: read.disruption.or(known.disruption) }
 }
 
-async fn read_final_state<C: Cluster>(observed: &Observed<C>, life: &watch::Sender<Life>) -> Last {
+async fn read_final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &watch::Sender<Life>) -> Last {
     let mut last = Last::default();
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
     loop {
-        match observed.pod().await {
+        match observed.pod_named(pod).await {
             Ok(Some(pod)) => {
-                last.disruption = disruption(&pod);
-                last.container = terminated_state(&pod, follow::CONTAINER);
+                last = Last::of(&pod);
                 let lagging = is_terminal(&pod) || life.borrow().is_over();
                 if last.container.is_some() || !lagging {
                     return last;

@@ -20,12 +20,21 @@ pub(super) const UNSEEN: Duration = Duration::from_secs(5);
 
 /// For how long a read before the Job exists is repeated (ours: the contract gave up at once).
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
+/// For how long another host may hold an agent's claim, unchanged, before it is taken for dead. Only how long a run
+/// waits depends on it, never what may start.
+pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+/// A Job to attach to that is younger than this may have no pod yet; it is waited for as long.
+pub(super) const POD_CREATION: Duration = Duration::from_secs(30);
+/// First and longest pause between two looks at a claim that another host holds: it is mostly held for a few requests.
+pub(super) const CLAIM_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// First and longest pause before a log is opened again; progress starts over at the first.
 pub(super) const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// A log body that is silent for so long while the container runs may be half-open: it is opened anew.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// After a clean end of the log, for how long the pod may still read as running before that counts as a cut.
 pub(super) const EXIT_STATUS_LAG: Duration = Duration::from_secs(2);
+/// How long a Job whose pod was deleted before it ran may take to say why.
+pub(super) const ENDED_JOB_LAG: Duration = Duration::from_secs(5);
 /// How long the rest of a log may stall once the Job has ended.
 pub(super) const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// For how long a vanished Job's log is still read: its pod is being deleted meanwhile.
@@ -34,6 +43,10 @@ pub(super) const DRAIN_GONE: Duration = Duration::from_secs(10);
 pub(super) const CANCEL_CONFIRM: Duration = Duration::from_secs(50);
 /// How long cleaning up may be retried before it is given up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
+/// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.
+pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
+/// For how long after that no Job is created; a process that is still there then has not shut down.
+pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 /// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
 /// of a chunk live).
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;

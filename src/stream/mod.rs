@@ -25,5 +25,5 @@ pub use parse::{
     parse_claude_stream_json,
 };
 pub use resume::{Resume, Verdict};
-pub use stamp::{Stamp, split_stamp};
+pub use stamp::{Stamp, join_pieces, split_stamp};
 pub use tally::{Captured, Tally, Usage};

@@ -12,6 +12,9 @@
 //! - A long line is stored in pieces with a stamp each, and the server filters pieces. The first line of a
 //!   resumed body can therefore be the tail of a line, under the stamp of a later piece.
 //!
+//! - A kubelet that follows a file through its rotation can send the new file twice in one body (before 1.27 it also
+//!   leaves out lines there, which nothing tells; kubernetes#115701).
+//!
 //! [`Resume`] keeps stamp and hash of the lines delivered in the window a resume asks for, in order, and lays
 //! the beginning of a new body against them.
 //!
@@ -21,6 +24,7 @@
 //! | after the last line of the overlap | `Deliver`, whatever its stamp |
 //! | first line, not in the overlap | `Refetch`: either a tail, or the overlap was rotated away. The next body is asked from the log's beginning, where no filter cuts lines |
 //! | the same in a body from the beginning | `Gap`: lines were lost |
+//! | in the middle of a body, back behind all that is remembered | `Refetch`, from the log's beginning: a file that is sent twice, or the clock was set back. What comes again after the overlap is new |
 //! | unknown, between two lines of the overlap | the tail of a line whose beginning was filtered out: `Duplicate`; or, where no such line was delivered, one that an earlier body left out: `Deliver` |
 //!
 //! Two limits. When rotation removed exactly the delivered lines and no other, a gap is reported although
@@ -104,6 +108,8 @@ pub struct Resume {
     replay: Option<Replay>,
     stopped: bool,
     progress: bool,
+    /// The line before which the last body was left because its stamp jumped back.
+    jumped: Option<Seen>,
     partial: Option<(Seen, Vec<u8>)>,
 }
 
@@ -120,6 +126,12 @@ impl Resume {
         // hide what is written from now on.
         let clock_set_back = self.last.is_some_and(|last| last < low);
         (!self.from_start && !clock_set_back).then_some(low)
+    }
+
+    /// Ask for the whole log next time: where the clock was set back between two bodies, new lines are older than
+    /// what a body would be asked from.
+    pub fn start_over(&mut self) {
+        self.from_start = true;
     }
 
     /// Stamp of the newest delivered line.
@@ -166,6 +178,12 @@ impl Resume {
         };
         let seen = Seen { stamp, hash: hash(text) };
         let Some(mut replay) = self.replay.take() else {
+            if self.jumps_back(seen) && self.jumped != Some(seen) {
+                self.jumped = Some(seen);
+                self.from_start = true;
+                self.stopped = true;
+                return Verdict::Refetch;
+            }
             self.accept(seen);
             return Verdict::Deliver(text);
         };
@@ -179,7 +197,10 @@ impl Resume {
             self.from_start = false;
         }
         match step {
-            Step::Known => Verdict::Duplicate,
+            Step::Known => {
+                self.jumped = self.jumped.filter(|jumped| *jumped != seen);
+                Verdict::Duplicate
+            }
             Step::Tail => {
                 self.from_start = true;
                 self.stopped = true;
@@ -214,6 +235,12 @@ impl Resume {
     /// Where the remembered window begins.
     fn low(&self) -> Option<Stamp> {
         self.newest.map(|newest| newest.floor_seconds().back_seconds(SLACK))
+    }
+
+    /// The line's stamp lies before what is remembered, and that of the line before it does not.
+    fn jumps_back(&self, seen: Seen) -> bool {
+        let behind = |stamp: Stamp| self.low().is_some_and(|low| stamp < low);
+        behind(seen.stamp) && self.last.is_some_and(|last| !behind(last))
     }
 
     /// A line while no line of the overlap was met yet.
@@ -422,6 +449,26 @@ mod tests {
     }
 
     #[test]
+    fn lines_hidden_by_a_clock_that_was_set_back_are_found_from_the_beginning() {
+        let at = |seconds: i64, text: &'static str| (seconds * 1000, text);
+        let mut log = lines(&[at(3600, "a"), at(3601, "b"), at(3605, "c")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        log.extend(lines(&[at(6, "d"), at(7, "e")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "b", "c"], "nothing that young is asked for");
+        reader.resume.start_over();
+        reader.read_all(&log);
+        assert_eq!(
+            (reader.lines.as_slice(), reader.gaps),
+            (["a", "b", "c", "d", "e"].map(String::from).as_slice(), 0)
+        );
+        log.extend(lines(&[at(8, "f")]));
+        reader.read_all(&log);
+        assert_eq!(reader.lines.len(), 6, "from then on it is known");
+    }
+
+    #[test]
     fn a_body_is_asked_from_a_whole_second_before_the_newest_line() {
         let mut resume = Resume::new();
         assert_eq!(resume.since(), None);
@@ -573,6 +620,30 @@ mod tests {
         reader.read_all(&log);
         assert_eq!(reader.lines, ["a", "b", "c", "d", "e", "f"]);
         assert_eq!(reader.gaps, 0);
+    }
+
+    #[test]
+    fn a_file_that_is_sent_twice_in_one_body_is_delivered_once() {
+        let log: Vec<Stored> =
+            (0..40).map(|n| Stored(vec![(START + n * 500 * MS, format!("line {n}"))])).collect();
+        let mut reader = Reader::default();
+        let twice = [serve(&log[..20], None), serve(&log[..30], None)].concat();
+        assert!(!reader.read(&twice, usize::MAX));
+        // Again, in the body that is read for that.
+        assert!(!reader.read(&[serve(&log[..30], None), serve(&log, None)].concat(), usize::MAX));
+        reader.read_all(&log);
+        assert_eq!(reader.lines, log.iter().map(Stored::whole).collect::<Vec<_>>());
+        assert_eq!((reader.gaps, reader.refetched), (0, 2));
+    }
+
+    #[test]
+    fn a_clock_set_back_in_one_body_loses_nothing() {
+        let log =
+            lines(&[(0, "a"), (60_000, "b"), (60_500, "c"), (10_000, "d"), (11_000, "e"), (70_000, "f")]);
+        let mut reader = Reader::default();
+        reader.read_all(&log);
+        assert_eq!(reader.lines, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!((reader.gaps, reader.refetched), (0, 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The time stamp the kubelet puts in front of a log line when asked with `timestamps=true`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 const NANOS: i64 = 1_000_000_000;
@@ -74,6 +75,35 @@ pub fn split_stamp(line: &[u8]) -> Option<(Stamp, &[u8])> {
     Some((Stamp(seconds.checked_mul(NANOS)?.checked_add(fraction)?), text))
 }
 
+/// The longest piece that container runtimes store of one line, in bytes.
+const PIECE: usize = 16 * 1024;
+
+/// A raw log line with one stamp at its beginning, as kubelets from 1.26 on (and the last releases of 1.23 to 1.25)
+/// write it. Older ones put a stamp before every stored piece of a long line, into the middle of its text
+/// (kubernetes#77603): those are taken out.
+pub fn join_pieces(line: &[u8]) -> Cow<'_, [u8]> {
+    let Some((mut stamp, mut text)) = split_stamp(line) else {
+        return Cow::Borrowed(line);
+    };
+    let mut joined = Vec::new();
+    while let Some((piece, rest)) = text.split_at_checked(PIECE) {
+        // Pieces are stored one after the other: an older stamp is the container's own text.
+        let Some((later, rest)) = split_stamp(rest).filter(|(later, _)| *later >= stamp) else {
+            break;
+        };
+        if joined.is_empty() {
+            joined.extend_from_slice(&line[..line.len() - text.len()]);
+        }
+        joined.extend_from_slice(piece);
+        (stamp, text) = (later, rest);
+    }
+    if joined.is_empty() {
+        return Cow::Borrowed(line);
+    }
+    joined.extend_from_slice(text);
+    Cow::Owned(joined)
+}
+
 fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
 }
@@ -146,6 +176,36 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A line as a kubelet before 1.26 sends it.
+    fn in_pieces(text: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        for (number, piece) in text.chunks(PIECE).enumerate() {
+            line.extend_from_slice(format!("2026-01-02T03:04:05.{number:09}Z ").as_bytes());
+            line.extend_from_slice(piece);
+        }
+        line
+    }
+
+    #[test]
+    fn an_old_kubelet_stamps_every_piece_of_a_long_line() {
+        for bytes in [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE + 7] {
+            let text: Vec<u8> = (0..bytes).map(|i| b'a' + (i % 26) as u8).collect();
+            let whole = [b"2026-01-02T03:04:05.000000000Z ".as_slice(), &text].concat();
+            assert!(*join_pieces(&in_pieces(&text)) == *whole, "{bytes}");
+            assert!(matches!(join_pieces(&whole), Cow::Borrowed(_)), "a new kubelet's line of {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_that_is_text_of_the_container_stays() {
+        let stamp = "2026-01-02T03:04:05.000000000Z ";
+        let elsewhere = format!("{stamp}{}{stamp}tail", "x".repeat(PIECE - 1));
+        let older = format!("{stamp}{}2025-01-02T03:04:05.000000000Z tail", "x".repeat(PIECE));
+        for line in [elsewhere, older, "no stamp".repeat(PIECE)] {
+            assert!(*join_pieces(line.as_bytes()) == *line.as_bytes());
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

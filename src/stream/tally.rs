@@ -45,6 +45,8 @@ pub struct Captured {
     pub init_model: Option<String>,
     /// The last result event.
     pub result: Option<Value>,
+    /// What the result events before it say.
+    earlier: Earlier,
     /// An assistant event with stop reason `null` and no output tokens, and no output after it. False with a
     /// result.
     pub llm_api_empty: bool,
@@ -69,7 +71,18 @@ pub struct Captured {
     pub stdout: String,
 }
 
-/// Tokens of a result event. Fields that are missing or no finite number are 0.
+/// What result events of earlier turns add to that of the last. The CLI takes a turn of its own, with a result,
+/// when a command ends that was left in the background.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Earlier {
+    usage: Usage,
+    /// Their shares of the cost, in US dollars.
+    cost_usd: f64,
+    /// One of them did not tell its share.
+    unknown_cost: bool,
+}
+
+/// Tokens of result events. Fields that are missing or no finite number are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -165,7 +178,7 @@ impl Tally {
                 keep(&mut captured.session_id, session_id.as_deref());
                 captured.llm_api_empty = false;
                 captured.truncated = false;
-                captured.result = Some(event);
+                captured.take_result(event);
                 // With a result nobody asks for the output again.
                 self.excerpt = None;
             }
@@ -234,25 +247,35 @@ impl Captured {
         self.init_model.as_deref().or_else(|| js::string_field(self.result.as_ref()?, "model"))
     }
 
-    /// `total_cost_usd` of the result event, in US dollars.
-    pub fn cost_usd(&self) -> Option<f64> {
-        self.result.as_ref()?.get("total_cost_usd")?.as_f64().filter(|cost| cost.is_finite())
+    /// A result event takes the place of another, unless both have ids and these differ: then both count.
+    fn take_result(&mut self, event: Value) {
+        if let Some(last) = self.result.replace(event)
+            && let Some(result) = &self.result
+            && let (Some(old), Some(new)) =
+                (js::string_field(&last, "uuid"), js::string_field(result, "uuid"))
+            && old != new
+        {
+            self.earlier.usage = self.earlier.usage.plus(Usage::of(&last));
+            match turn_cost_usd(&last) {
+                Some(cost) => self.earlier.cost_usd += cost,
+                None => self.earlier.unknown_cost = true,
+            }
+        }
     }
 
-    /// Tokens of the result event; `None` without one.
+    /// What the run cost, in US dollars: the shares of its result events, else `total_cost_usd` of the last one,
+    /// which counts from the beginning of the session in newer versions of the CLI.
+    pub fn cost_usd(&self) -> Option<f64> {
+        let result = self.result.as_ref()?;
+        match turn_cost_usd(result) {
+            Some(cost) if !self.earlier.unknown_cost => Some(self.earlier.cost_usd + cost),
+            _ => result.get("total_cost_usd")?.as_f64().filter(|cost| cost.is_finite()),
+        }
+    }
+
+    /// Tokens of all result events; `None` without one.
     pub fn usage(&self) -> Option<Usage> {
-        let usage = self.result.as_ref()?.get("usage");
-        let tokens = |key| {
-            usage
-                .and_then(|usage| usage.get(key)?.as_f64())
-                .filter(|tokens| tokens.is_finite())
-                .unwrap_or(0.0)
-        };
-        Some(Usage {
-            input_tokens: tokens("input_tokens"),
-            cached_input_tokens: tokens("cache_read_input_tokens"),
-            output_tokens: tokens("output_tokens"),
-        })
+        Some(self.earlier.usage.plus(Usage::of(self.result.as_ref()?)))
     }
 
     /// The result's text, else the assistant's texts; trimmed.
@@ -260,6 +283,37 @@ impl Captured {
         let result = self.result.as_ref().and_then(|result| js::string_field(result, "result"));
         js::trim(result.unwrap_or(&self.texts))
     }
+}
+
+impl Usage {
+    fn of(result: &Value) -> Self {
+        let usage = result.get("usage");
+        let tokens = |key| {
+            usage
+                .and_then(|usage| usage.get(key)?.as_f64())
+                .filter(|tokens| tokens.is_finite())
+                .unwrap_or(0.0)
+        };
+        Self {
+            input_tokens: tokens("input_tokens"),
+            cached_input_tokens: tokens("cache_read_input_tokens"),
+            output_tokens: tokens("output_tokens"),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens + other.input_tokens,
+            cached_input_tokens: self.cached_input_tokens + other.cached_input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+        }
+    }
+}
+
+/// What was spent since the result event before this one, on all models; `None` where the CLI does not tell.
+fn turn_cost_usd(result: &Value) -> Option<f64> {
+    let models = result.get("model_usage_since_last_result")?.as_object()?;
+    models.values().map(|model| model.get("costUSD")?.as_f64().filter(|cost| cost.is_finite())).sum()
 }
 
 fn keep(slot: &mut Option<String>, value: Option<&str>) {
@@ -291,9 +345,14 @@ mod tests {
 
     macro_rules! fixture {
         ($name:literal) => {
+            fixture!("2.1.197", $name)
+        };
+        ($version:literal, $name:literal) => {
             include_str!(concat!(
                 env!("CARGO_MANIFEST_DIR"),
-                "/simulator/fixtures/claude-cli-2.1.197/",
+                "/simulator/fixtures/claude-cli-",
+                $version,
+                "/",
                 $name,
                 ".jsonl"
             ))
@@ -341,6 +400,46 @@ mod tests {
             assert_eq!(captured.stdout_bytes, text.len() as u64, "{name}");
             assert_eq!(captured.nonempty_lines, lines.len() as u64, "{name}");
             assert_eq!(captured.stdout, "", "{name}");
+        }
+    }
+
+    #[test]
+    fn the_results_of_all_turns_of_a_run_are_added_up() {
+        let text = fixture!("2.1.330", "background");
+        let lines: Vec<&str> = text.lines().collect();
+        let captured = tally(&lines);
+        let usage = Usage { input_tokens: 360.0, cached_input_tokens: 192.0, output_tokens: 126.0 };
+        assert_eq!(captured.usage(), Some(usage));
+        assert_eq!(captured.cost_usd(), Some(0.0042384));
+        // A line that comes twice is counted once.
+        let twice: Vec<&str> = lines.iter().flat_map(|line| [*line, *line]).collect();
+        assert_eq!(tally(&twice).usage(), Some(usage));
+        assert_eq!(tally(&twice).cost_usd(), Some(0.0042384));
+        // An older CLI gives the cost of the run so far, and no share of a turn.
+        let result = |uuid: &str, cost: f64| {
+            json!({"type": "result", "uuid": uuid, "total_cost_usd": cost, "usage": {"input_tokens": 10}})
+                .to_string()
+        };
+        let captured = tally(&[&result("a", 0.25), &result("b", 0.75)]);
+        assert_eq!(captured.cost_usd(), Some(0.75));
+        assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(20.0));
+    }
+
+    #[test]
+    fn a_resumed_session_costs_what_this_run_cost() {
+        for (text, total) in [
+            (fixture!("2.1.330", "first"), 0.0014128),
+            // The total is the session's.
+            (fixture!("2.1.330", "resume"), 0.0028256),
+        ] {
+            let lines: Vec<&str> = text.lines().collect();
+            let captured = tally(&lines);
+            assert_eq!(
+                captured.result.as_ref().and_then(|result| result["total_cost_usd"].as_f64()),
+                Some(total)
+            );
+            assert_eq!(captured.cost_usd(), Some(0.0014128));
+            assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(120.0));
         }
     }
 

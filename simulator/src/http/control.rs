@@ -55,6 +55,12 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
             sim.kubelet.set_log_limit(settings.log_rotate_bytes);
             Ok(settings.to_json())
         }
+        ("POST", ["kubelet"]) => {
+            let paused = body["paused"].as_bool();
+            let paused = paused.ok_or_else(|| ApiError::bad_request("paused must be true or false"))?;
+            sim.kubelet.set_paused(sim, paused);
+            Ok(json!({"paused": paused}))
+        }
         ("POST", ["compact"]) => {
             sim.store.compact();
             Ok(json!({"resourceVersion": sim.store.version().to_string()}))

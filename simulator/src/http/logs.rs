@@ -107,6 +107,7 @@ pub async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>> {
             pod.name
         )));
     }
+    call.sim.kubelet.awake().await;
     let log = call
         .sim
         .kubelet
@@ -122,6 +123,7 @@ pub async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>> {
             "query": call.info.query,
         }),
     );
+    let sim = call.sim.clone();
     tokio::spawn(async move {
         let _guard = guard;
         let mut reader = LogReader::new(options);
@@ -134,6 +136,10 @@ pub async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>> {
                 p = reader.wait(&log, &mut out, PIECE) => p,
                 () = sender.closed() => return,
             };
+            tokio::select! {
+                () = sim.kubelet.awake() => {}
+                () = sender.closed() => return,
+            }
             if !out.is_empty() && sender.send(out.split().freeze()).await.is_err() {
                 return;
             }

@@ -22,6 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Name of the only node.
 pub const NODE_NAME: &str = "embedded-node";
@@ -44,6 +45,7 @@ pub struct Kubelet {
     pub dir: PathBuf,
     bin_dirs: Vec<PathBuf>,
     host_path: String,
+    paused: watch::Sender<bool>,
 }
 
 impl Kubelet {
@@ -58,6 +60,7 @@ impl Kubelet {
             dir,
             bin_dirs,
             host_path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_string()),
+            paused: watch::channel(false).0,
         })
     }
 
@@ -103,6 +106,28 @@ impl Kubelet {
         for run in lock(&self.pods).values() {
             run.set_log_limit(limit);
         }
+    }
+
+    /// Stops the kubelet as SIGSTOP does, or lets it go on. Containers run and fill their logs meanwhile; none is
+    /// started or ended, no status is written, and logs are not served.
+    pub fn set_paused(&self, sim: &Sim, paused: bool) {
+        self.paused.send_replace(paused);
+        if !paused {
+            let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
+            for run in runs {
+                run.sync(sim);
+            }
+        }
+    }
+
+    /// Whether the kubelet is stopped.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    /// Waits until the kubelet is not stopped.
+    pub async fn awake(&self) {
+        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
     }
 
     /// Live container processes.
@@ -170,9 +195,19 @@ impl Kubelet {
 
     fn react(&self, sim: &Arc<Sim>, change: Change, pod: &Arc<Object>) {
         let known = self.run_of(&pod.uid);
+        let end = |run: Arc<PodRun>, end: End| {
+            if !self.is_paused() {
+                return run.end(end);
+            }
+            let sim = sim.clone();
+            tokio::spawn(async move {
+                sim.kubelet.awake().await;
+                run.end(end);
+            });
+        };
         if change == Change::Deleted {
             if let Some(run) = known {
-                run.end(End::gone());
+                end(run, End::gone());
             }
             return;
         }
@@ -190,7 +225,7 @@ impl Kubelet {
         if pod.deleting() {
             let grace = crate::util::int_at(&pod.value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-            run.end(End::deleted(grace));
+            end(run, End::deleted(grace));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The life of one pod.
 
 use super::emit::{self, Script};
-use super::process::signal;
+use super::process::{signal, signal_first};
 use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
 use crate::Sim;
 use crate::kinds::POD;
@@ -248,6 +248,7 @@ impl PodRun {
                     }
                     EndKind::Lost => {}
                     EndKind::Deleted => {
+                        sim.kubelet.awake().await;
                         self.sync(sim);
                         self.remove(sim);
                     }
@@ -308,6 +309,7 @@ impl PodRun {
 
     async fn stages(self: &Arc<Self>, sim: &Arc<Sim>) -> Result<(), Stopped> {
         self.schedule(sim).await?;
+        sim.kubelet.awake().await;
         let pod = self.pod();
         {
             let mut state = lock(&self.state);
@@ -472,6 +474,7 @@ impl PodRun {
         let init = index < inits.len();
         let mut backoff = lock(&sim.settings).crash_loop_backoff_ms;
         loop {
+            sim.kubelet.awake().await;
             self.pull(sim, index, &spec).await?;
             let env = self.environment(sim, index, &pod.value, &spec).await?;
             let delay = lock(&sim.settings).pod_start_delay_ms;
@@ -716,7 +719,11 @@ impl PodRun {
                             if !asked && e.kind != EndKind::Gone {
                                 self.emit(sim, true, "Killing", &format!("Stopping container {name}"));
                                 signal(group, Signal::SIGCONT);
-                                signal(group, Signal::SIGTERM);
+                                if lock(&sim.settings).signals_as_first_process {
+                                    signal_first(group, Signal::SIGTERM);
+                                } else {
+                                    signal(group, Signal::SIGTERM);
+                                }
                             }
                             asked = true;
                             kill_at = Some(Instant::now() + e.grace);
@@ -804,9 +811,13 @@ impl PodRun {
         128
     }
 
-    /// Writes what is known about the pod into its status.
+    /// Writes what is known about the pod into its status, unless the kubelet is paused: then it does so when it goes
+    /// on. A pod that has not been scheduled is none of its own.
     pub fn sync(&self, sim: &Sim) {
         let _turn = lock(&self.syncing);
+        if sim.kubelet.is_paused() || lock(&self.state).start_time.is_empty() {
+            return;
+        }
         if matches!(&*self.end.borrow(), Some(e) if matches!(e.kind, EndKind::Lost | EndKind::Gone)) {
             return;
         }

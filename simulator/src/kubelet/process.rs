@@ -1,6 +1,6 @@
 //! Processes that do not outlive this one.
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -102,4 +102,23 @@ pub fn signal(group: u32, signal: Signal) {
     {
         let _ = killpg(Pid::from_raw(pid), signal);
     }
+}
+
+/// Sends a signal as the first process of a PID namespace gets it: nobody else does, and one that it does not handle
+/// changes nothing.
+pub fn signal_first(leader: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(leader)
+        && pid > 1
+        && handles(leader, signal)
+    {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+// Where the system does not say, every signal counts as handled.
+fn handles(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask >> (signal as u32 - 1) & 1 == 1)
 }

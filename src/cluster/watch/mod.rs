@@ -135,6 +135,15 @@ impl<C: Cluster> Watches<C> {
         Subscription { area, job: job.to_owned(), id, view }
     }
 
+    /// How many namespaces are watched, and how many subscriptions there are.
+    pub fn count(&self) -> (usize, usize) {
+        let areas = lock(&self.areas);
+        let states = areas.values().map(|area| area.lock());
+        states.fold((0, 0), |(watched, users), state| {
+            (watched + usize::from(state.running), users + state.users())
+        })
+    }
+
     /// True the first time this is asked for a cluster: a refusal is told once.
     pub fn tell_refusal(&self, cluster: &Arc<C>) -> bool {
         let mut told = lock(&self.told);

@@ -199,7 +199,7 @@ async fn a_log_that_brought_nothing_or_too_little_is_read_once_more(mode: Mode) 
 in_both_modes!(lines_lost_to_rotation_leave_one_mark);
 async fn lines_lost_to_rotation_leave_one_mark(mode: Mode) {
     let mut script = success_over(Duration::from_secs(30));
-    script.rotated = Some((Duration::from_secs(12), 4));
+    script.rotated = vec![(Duration::from_secs(12), 4)];
     let read: usize = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum();
     let scene = Scene::new(mode).script(script);
     // The stream breaks after two lines and cannot be opened until four are gone.
@@ -212,6 +212,24 @@ async fn lines_lost_to_rotation_leave_one_mark(mode: Mode) {
         &out,
         "[paperclip] Log gap: the container's log was rotated while the stream was disconnected; lines are missing here",
     );
+}
+
+in_both_modes!(a_long_line_that_an_old_kubelet_stamped_in_its_middle_is_whole);
+async fn a_long_line_that_an_old_kubelet_stamped_in_its_middle_is_whole(mode: Mode) {
+    let text = format!(r#"{{"type":"system","subtype":"note","text":"{}"}}"#, "é".repeat(20_000));
+    let pieces: Vec<&[u8]> = text.as_bytes().chunks(16 * 1024).collect();
+    // The pieces end between characters here: the lines of a script are text.
+    assert!(pieces.iter().all(|piece| std::str::from_utf8(piece).is_ok()));
+    let stored = String::from_utf8(pieces.join(b"2099-01-02T03:04:05.000000006Z ".as_slice())).expect("text");
+    let mut script = success_over(Duration::from_secs(20));
+    let (first, _) = script.lines[0];
+    script.lines.insert(1, (first, stored));
+    let read: usize = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum();
+    let scene = Scene::new(mode).script(script);
+    scene.cluster.cut_logs([read]);
+    assert_eq!(scene.run().await["errorMessage"], Value::Null);
+    assert_eq!(scene.ear.out().matches(&text).count(), 1);
+    assert!(!scene.ear.out().contains("2099-"));
 }
 
 #[tokio::test(start_paused = true)]

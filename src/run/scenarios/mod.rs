@@ -19,6 +19,8 @@ macro_rules! in_both_modes {
     };
 }
 
+mod faults;
+mod hosts;
 mod lines;
 mod memory;
 mod watching;
@@ -208,6 +210,7 @@ impl Scene {
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(self.ear.calls(), calls, "nothing is told after the run has resolved");
         assert_eq!(self.cluster.watches_open(), 0, "no watch goes on without a run");
+        assert_eq!(self.runner.vitals(), super::Vitals::default(), "nothing is left");
         let created =
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.ear.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
@@ -314,7 +317,7 @@ async fn a_last_look_that_must_begin_anew_at_the_logs_beginning_does(mode: Mode)
     script.lines.push((Duration::from_millis(9_900), result));
     let read = script.lines[..2].iter().map(|(_, line)| line.len() + 32).sum::<usize>();
     // Nothing of what was read is there any more, so that the next body does not fit what is known.
-    script.rotated = Some((Duration::from_secs(9), 2));
+    script.rotated = vec![(Duration::from_secs(9), 2)];
     let scene = Scene::new(mode).script(script);
     scene.cluster.cut_logs([read + 40]);
     let outcome = scene.run().await;
@@ -360,6 +363,30 @@ async fn a_job_deleted_in_mid_run_is_explained(mode: Mode) {
     )), "{message}");
     assert!(message.contains(", ns=paperclip, elapsed_since_pod_running="), "{message}");
     assert!(message.contains("last_job_conditions=none_observed, stdout_bytes="), "{message}");
+    assert!(scene.cluster.left().is_empty());
+}
+
+/// A pod that is deleted after 10 s and ends after 40 s, while an old Job controller has made another one.
+fn replaced_pod(end_shown_for: Duration) -> Script {
+    let mut script = success_over(Duration::from_secs(3600));
+    script.replaced = Some((Duration::from_secs(10), end_shown_for));
+    script.ends_after = Duration::from_secs(40);
+    script.exit_code = 137;
+    script.reason = "Error";
+    script.condition_lag = None;
+    script
+}
+
+fn tells_of_the_deleted_pod(result: &Value, exit_code: Option<i32>) {
+    assert_eq!(result["exitCode"], json!(exit_code), "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("the pod was deleted by an unknown API client"), "{message}");
+}
+
+in_both_modes!(a_pod_that_takes_the_place_of_a_deleted_one_is_not_taken_for_it);
+async fn a_pod_that_takes_the_place_of_a_deleted_one_is_not_taken_for_it(mode: Mode) {
+    let scene = Scene::new(mode).script(replaced_pod(Duration::from_secs(3)));
+    tells_of_the_deleted_pod(&scene.run().await, Some(137));
     assert!(scene.cluster.left().is_empty());
 }
 
@@ -434,7 +461,7 @@ in_both_modes!(a_refused_creation_is_told_and_takes_its_secret_along);
 async fn a_refused_creation_is_told_and_takes_its_secret_along(mode: Mode) {
     let prompt = "x".repeat(120 * 1024);
     let scene = Scene::new(mode).ear(Ear { secret_prompt: Some(prompt), ..Ear::default() });
-    scene.cluster.fault("create job", [Fault::Answer(403, "exceeded quota: jobs")]);
+    scene.cluster.fault("create job", vec![Fault::Answer(403, "exceeded quota: jobs"); 2]);
     let result = scene.run().await;
     assert_eq!(result["errorCode"], "k8s_job_create_failed");
     assert_eq!(
@@ -721,7 +748,10 @@ async fn a_live_job_without_a_pod_cannot_be_attached_to_and_is_deleted(mode: Mod
         ],
         Script { pod_at: Duration::from_secs(3600), ..success_over(Duration::from_secs(60)) },
     );
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let began = Instant::now();
     let result = scene.run().await;
+    assert!(began.elapsed() < Duration::from_secs(601), "it is too old to get one still");
     assert_eq!(result["errorCode"], "k8s_pod_reattach_failed");
     assert_eq!(result["errorMessage"], "Pod reattach failed: Reattach target Job ac-orphan has no pod");
     assert!(scene.cluster.left().is_empty());

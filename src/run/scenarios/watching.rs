@@ -20,7 +20,7 @@ async fn a_healthy_run_asks_for_little_whatever_its_length() {
         assert_success(&scene, &result);
         assert_eq!(
             scene.cluster.own_requests(),
-            ["get pod", "list jobs", "create job", "open log", "delete job"],
+            ["get pod", "create claim", "list jobs", "create job", "delete claim", "open log", "delete job"],
             "nothing is looked at that a watch shows"
         );
         if length < 60 {
@@ -239,4 +239,10 @@ async fn a_job_that_came_and_went_behind_half_open_watches_is_not_waited_for() {
     }
     let result = scene.run().await;
     assert_success(&scene, &result);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_that_nobody_saw_ending_is_told_as_deleted_although_the_job_has_another_one() {
+    let scene = Scene::new(Mode::Watched).script(replaced_pod(Duration::ZERO));
+    tells_of_the_deleted_pod(&scene.run().await, None);
 }

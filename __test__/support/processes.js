@@ -1,0 +1,50 @@
+// Hosts in processes of their own.
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const children = new Set();
+
+/**
+ * Starts a host process. `told` holds what its runs told, by run and together; `ended` resolves to code and signal.
+ *
+ * @param {{kubeconfig: string, namespace: string}} cluster
+ * @param {{options: object, runs?: number, listen?: boolean, env?: Record<string, string>}} what
+ */
+export function startHost({ kubeconfig, namespace }, { env, ...what }) {
+  const script = fileURLToPath(new URL('./host-process.mjs', import.meta.url));
+  const order = JSON.stringify({ cluster: { kubeconfig, namespace }, ...what });
+  const child = spawn(process.execPath, [script, order], { env: { ...process.env, ...env } });
+  children.add(child);
+  const runs = Array.from({ length: what.runs ?? 1 }, () => ({ stdout: '', stderr: '' }));
+  const told = { stdout: '', stderr: '', heard: false, result: undefined, error: undefined, errors: '', runs };
+  let rest = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    for (const line of lines) {
+      const { run, stream, chunk, heard, result, error } = JSON.parse(line);
+      if (stream) {
+        told[stream] += chunk;
+        runs[run][stream] += chunk;
+      }
+      if (heard) told.heard = true;
+      if (result) told.result = runs[run].result = result;
+      if (error) told.error = runs[run].error = error;
+    }
+  });
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    told.errors += text;
+  });
+  const ended = new Promise((resolve) => {
+    child.once('close', (code, signal) => {
+      children.delete(child);
+      resolve({ code, signal });
+    });
+  });
+  return { child, told, ended };
+}
+
+/** Ends every host process that is still there. */
+export function killHosts() {
+  for (const child of children) child.kill('SIGKILL');
+}

@@ -1,0 +1,48 @@
+// Where what takes long to get or build is kept, outside the checkout, and how a step is done once.
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
+
+/** Changes whenever what is built or how it is built changes; each version has a folder of its own. */
+const VERSION = 'debian12-kubernetes1.20.2-1';
+
+/** `$XDG_CACHE_HOME/paperclip-adapter-claude-k8s`; holds builds (`VERSION/`) and the clusters that run (`run/`). */
+export const home = path.join(
+  process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'),
+  'paperclip-adapter-claude-k8s',
+);
+
+/** What is built, for as long as the version stands. */
+export const cache = path.join(home, VERSION);
+
+/**
+ * Makes `name` below the cache unless it is there. `make` fills a folder that takes its name only when it is whole,
+ * so that an interrupted step is done again and never half used.
+ *
+ * @param {string} name
+ * @param {(dir: string) => Promise<void>} make
+ * @returns {Promise<string>} the folder
+ */
+export async function once(name, make) {
+  const final = path.join(cache, name);
+  if (existsSync(final)) return final;
+  const work = `${final}.part-${process.pid}`;
+  mkdirSync(path.dirname(final), { recursive: true });
+  for (const other of readdirSync(path.dirname(final))) {
+    const [, pid] = other.startsWith(`${path.basename(final)}.part-`) ? other.split('.part-') : [];
+    // Left by one that was interrupted.
+    if (pid && (Number(pid) === process.pid || !existsSync(`/proc/${pid}`))) {
+      rmSync(path.join(path.dirname(final), other), { recursive: true, force: true });
+    }
+  }
+  mkdirSync(work, { recursive: true });
+  try {
+    await make(work);
+    renameSync(work, final);
+  } catch (error) {
+    rmSync(work, { recursive: true, force: true });
+    // Another process was faster: what it made is as good.
+    if (!existsSync(final)) throw error;
+  }
+  return final;
+}

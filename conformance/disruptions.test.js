@@ -1,0 +1,79 @@
+// Runs while the cluster itself fails: nothing else may run meanwhile.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { conformanceCluster } from './support/clusters.js';
+import { expectTicks, runsOn } from './support/runs.js';
+
+let cluster;
+let runs;
+
+beforeAll(async () => {
+  cluster = await conformanceCluster();
+  runs = runsOn(cluster);
+});
+
+afterAll(async () => {
+  await cluster?.close();
+});
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1_000));
+const long = (seconds, options) =>
+  runs.start({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: String(seconds) }, ...options });
+
+/** Starts runs and resolves when all of them are under way. */
+async function underWay(...started) {
+  await Promise.all(started.map((run) => runs.podOf(run)));
+  return started;
+}
+
+/** The run went on to its end as if nothing had happened. */
+async function expectWhole(run, atLeast) {
+  expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
+  expect(expectTicks(run.told)).toBeGreaterThanOrEqual(atLeast);
+  await runs.nothingLeft(run);
+}
+
+describe('a restart of the API server', () => {
+  it('costs a run nothing, whether it watches or polls, or ends meanwhile', async () => {
+    const [watching, polling, short] = await underWay(long(30), long(30, { as: 'existing' }), long(6));
+    await cluster.apiServer.restart();
+    const next = runs.start();
+    await Promise.all([expectWhole(watching, 59), expectWhole(polling, 59), expectWhole(short, 11)]);
+    expect(await next.done, 'a run that was started right after').toMatchObject({ exitCode: 0, errorMessage: null });
+    await runs.nothingLeft(next);
+  });
+});
+
+describe('a kubelet', () => {
+  it('that stands still for 20 s delays what it tells, and loses nothing', async () => {
+    const abort = new AbortController();
+    const [going, polling, ending, cancelled] = await underWay(
+      long(30),
+      long(30, { as: 'existing' }),
+      long(6),
+      runs.start({ scenario: 'hang', signal: abort.signal }),
+    );
+    await cluster.kubelet.pause();
+    abort.abort();
+    // Created while nobody can start it.
+    const next = runs.start();
+    await sleep(20);
+    await cluster.kubelet.resume();
+    await Promise.all([expectWhole(going, 59), expectWhole(polling, 59), expectWhole(ending, 11)]);
+    expect(await next.done).toMatchObject({ exitCode: 0, errorMessage: null });
+    await runs.nothingLeft(next);
+    // Its pod was still there when the acknowledgement was due, or just gone: either is told as it is.
+    const { errorCode, resultJson } = await cancelled.done;
+    expect(errorCode).toBe('cancelled');
+    if (resultJson?.executionCancellation) expect(await runs.pods(cancelled.agentId)).toEqual([]);
+    await runs.nothingLeft(cancelled);
+  });
+
+  it('that is killed and comes back loses nothing', async () => {
+    const [going, polling, ending] = await underWay(long(30), long(30, { as: 'existing' }), long(6));
+    await cluster.kubelet.kill();
+    await sleep(10);
+    await cluster.kubelet.start();
+    await Promise.all([expectWhole(going, 59), expectWhole(polling, 59), expectWhole(ending, 11)]);
+  });
+});

@@ -1,0 +1,86 @@
+// Plain requests to an API server, with whatever credentials a kubeconfig holds.
+import { readFileSync } from 'node:fs';
+import https from 'node:https';
+import * as k8s from '@kubernetes/client-node';
+
+/** A request that was answered with something else than 2xx. */
+export class ApiFailure extends Error {
+  constructor(request, code, body) {
+    super(`${request}: ${code} ${JSON.stringify(body)}`);
+    this.code = code;
+    this.body = body;
+  }
+}
+
+/**
+ * @param {string} file a kubeconfig
+ */
+export async function apiOf(file) {
+  const config = new k8s.KubeConfig();
+  config.loadFromString(readFileSync(file, 'utf8'));
+  const options = {};
+  await config.applyToHTTPSOptions(options);
+  const agent = new https.Agent({
+    ca: options.ca,
+    cert: options.cert,
+    key: options.key,
+    keepAlive: true,
+    maxSockets: 8,
+  });
+  const server = config.getCurrentCluster().server;
+  const user = config.getCurrentUser();
+
+  /** Resolves to the parsed answer, or to its text where it is no JSON. */
+  function request(method, where, body, { type = 'application/json', token = user.token } = {}) {
+    const text = body === undefined ? '' : JSON.stringify(body);
+    return new Promise((resolve, reject) => {
+      const call = https.request(new URL(where, server), {
+        method,
+        agent,
+        headers: {
+          ...(token ? { authorization: `Bearer ${token}` } : {}),
+          'content-type': type,
+          'content-length': Buffer.byteLength(text),
+        },
+      });
+      call.once('error', reject);
+      call.once('response', (response) => {
+        let answer = '';
+        response.setEncoding('utf8').on('data', (chunk) => {
+          answer += chunk;
+        });
+        response.once('error', reject);
+        response.once('end', () => {
+          const parsed = parse(answer);
+          if (response.statusCode >= 200 && response.statusCode < 300) resolve(parsed);
+          else reject(new ApiFailure(`${method} ${where}`, response.statusCode, parsed));
+        });
+      });
+      call.end(text);
+    });
+  }
+
+  return {
+    server,
+    request,
+    get: (where, options) => request('GET', where, undefined, options),
+    post: (where, body, options) => request('POST', where, body, options),
+    delete: (where, body) => request('DELETE', where, body),
+    /** The Status that a request is refused with. */
+    refusal: async (...args) => {
+      const answer = await request(...args).catch((error) => error);
+      if (!(answer instanceof ApiFailure))
+        throw answer instanceof Error ? answer : new Error(`${args.join(' ')} was not refused`);
+      return { code: answer.code, ...answer.body };
+    },
+    close: () => agent.destroy(),
+  };
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

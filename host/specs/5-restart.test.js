@@ -1,0 +1,174 @@
+// The host goes away in the middle of a run: told to stop, or killed. What becomes of the Job, the run and the task
+// is the adapter's part and the host's; both are asserted as they are.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import {
+  TYPE,
+  api,
+  ended,
+  eventsOf,
+  eventually,
+  getRun,
+  gone,
+  installed,
+  lab,
+  newAgent,
+  newCompany,
+  newIssue,
+  objectsOf,
+  oneRun,
+  order,
+  seen,
+  started,
+  textsOf,
+  toldOf,
+  wakeFor,
+} from '../support.js';
+
+let company;
+beforeAll(async () => {
+  await installed();
+  company = await newCompany('Restarts');
+});
+
+/** Other suites need a host, whatever happened here. */
+afterAll(() => order('host/start').catch(() => {}));
+
+/** An agent that counts for so many seconds, in the middle of doing so for a task. */
+async function counting(name, seconds, config) {
+  const agent = await newAgent(company, name, {
+    scenario: 'long',
+    env: { CLAUDE_STAND_IN_SECONDS: String(seconds) },
+    config,
+  });
+  const issue = await newIssue(company, agent, `Count, ${name}`);
+  const run = await started(issue, agent);
+  await seen(run, 'tick 2 of');
+  return { agent, issue, run };
+}
+
+/**
+ * What a board member does about a task that the host holds because nobody can tell what its interrupted run did:
+ * looks into it, and says so.
+ */
+async function releaseHold({ issue, run }) {
+  const settled = (await api('GET', `/companies/${company.id}/activity`)).find(
+    ({ action, entityId }) => action === 'issue.execution_recovery_settled' && entityId === issue.id,
+  );
+  const { active } = await api('GET', `/issues/${issue.id}/recovery-actions`);
+  await api('POST', `/issues/${issue.id}/recovery-actions/resolve`, {
+    actionId: active?.id ?? settled.details.recoveryActionId,
+    outcome: 'restored',
+    sourceIssueStatus: 'todo',
+    executionReconciliation: {
+      runId: run.id,
+      providerStopped: true,
+      actionOutcome: 'not_performed',
+      outcomeEvidence: 'It has only counted; no action of it is left over.',
+    },
+  });
+}
+
+const ticksOf = async (run, of) =>
+  (await eventsOf(run))
+    .flatMap((event) => new RegExp(`tick (\\d+) of ${of}\\b`).exec(JSON.stringify(event))?.[1] ?? [])
+    .map(Number);
+const upTo = (count) => Array.from({ length: count }, (_, index) => index + 1);
+
+describe('a host that is told to stop', () => {
+  let deleted;
+  let left;
+  let exit;
+  beforeAll(async () => {
+    [deleted, left] = await Promise.all([
+      counting('deleted', 300),
+      // Longer than any restart here, and still short enough to be waited for.
+      counting('left', 75, { hostShutdown: 'leave' }),
+    ]);
+    exit = await order('host/end', { signal: 'SIGTERM' });
+  });
+
+  it('shuts down in order and deletes the Jobs under way, but for those that are to be left', async () => {
+    expect(exit).toBe(0);
+    const doomed = await objectsOf(deleted.agent);
+    expect(doomed.jobs).toEqual([]);
+    expect(doomed.pods.filter(({ metadata }) => !metadata.deletionTimestamp)).toEqual([]);
+    expect(await objectsOf(left.agent)).toMatchObject({ jobs: [{}], pods: [{ status: { phase: 'Running' } }] });
+  });
+
+  it('comes back with the adapter, the runs interrupted and their tasks held for the board', async () => {
+    await order('host/start');
+    expect(await api('GET', `/adapters/${TYPE}`)).toMatchObject({ loaded: true, version: lab.packed[0].version });
+    const interrupted = { status: 'interrupted', errorCode: 'server_shutdown_interrupted' };
+    expect(await getRun(left.run)).toMatchObject(interrupted);
+    // Both hear the signal: the run is closed by the host's drain, or by the adapter's result where that is faster.
+    const ending = await getRun(deleted.run);
+    if (ending.status !== 'interrupted') {
+      expect(ending).toMatchObject({ status: 'failed', errorCode: 'k8s_job_deleted_externally' });
+    } else expect(ending).toMatchObject(interrupted);
+    for (const { issue } of [deleted, left]) {
+      expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({ status: 'blocked', executionRunId: null });
+    }
+  });
+
+  it('attaches to the Job that was left, and has all of its log', async () => {
+    await releaseHold(left);
+    const again = await wakeFor(left.issue, left.agent);
+    await seen(again, 'Reattached to pod');
+    const { jobs } = await objectsOf(left.agent);
+    expect(jobs.map(({ metadata }) => metadata.labels['paperclip.io/run-id'])).toEqual([again.id]);
+
+    const over = await ended(again, { within: 110_000 });
+    expect(over).toMatchObject({
+      status: 'succeeded',
+      exitCode: 0,
+      sessionIdAfter: expect.stringMatching(/^[0-9a-f-]{36}$/),
+    });
+    expect(await ticksOf(again, 150)).toEqual(upTo(150));
+    expect((await toldOf(again)).some((line) => line.includes('Created K8s Job'))).toBe(false);
+    expect((await toldOf(again)).join('\n')).toContain(`(prior run ${left.run.id})`);
+    await gone(left.agent);
+  });
+
+  it('runs the agent whose Job was deleted again, once the board has released the task', async () => {
+    await gone(deleted.agent);
+    await releaseHold(deleted);
+    await api('PATCH', `/agents/${deleted.agent.id}`, {
+      adapterConfig: { ...deleted.agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
+    });
+    const again = await ended(await wakeFor(deleted.issue, deleted.agent));
+    expect(again).toMatchObject({ status: 'succeeded' });
+    expect(textsOf(await eventsOf(again))).toContain('All done.');
+  });
+});
+
+describe('a host that is killed', () => {
+  it('leaves the Job running, and nothing is started beside it after the restart', async () => {
+    const { agent, run } = await counting('orphan', 40);
+    const before = await objectsOf(agent);
+    expect(await order('host/end', { signal: 'SIGKILL' })).toBe('SIGKILL');
+    expect((await objectsOf(agent)).pods).toMatchObject([{ status: { phase: 'Running' } }]);
+    await order('host/start');
+    expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(
+      before.pods.map(({ metadata }) => metadata.uid),
+    );
+    // The host itself gives such a run five minutes before it counts as lost.
+    expect(await getRun(run)).toMatchObject({ status: 'running', execution: { phase: 'reconnecting' } });
+
+    const other = await oneRun(agent);
+    expect(other).toMatchObject({ status: 'failed', error: expect.stringMatching(/^Concurrent run blocked/) });
+
+    // The Job ends by itself; then the agent is free.
+    await eventually(
+      async () => (await objectsOf(agent)).pods.every(({ status }) => status.phase === 'Succeeded'),
+      'the end of the Job',
+      {
+        within: 60_000,
+      },
+    );
+    await api('PATCH', `/agents/${agent.id}`, {
+      adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
+    });
+    expect(await oneRun(agent)).toMatchObject({ status: 'succeeded' });
+  });
+});

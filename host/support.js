@@ -1,0 +1,209 @@
+// How the suites talk to the lab: the host's API, the cluster, ends and starts of the host.
+
+/** What `host/run.mjs` raised. */
+export const lab = JSON.parse(
+  process.env.HOST_LAB ?? fail('these suites need a host: npm run test:host -- [suite], not vitest alone'),
+);
+
+export const TYPE = 'claude_k8s';
+
+/** States that a run does not leave. */
+const OVER = ['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted'];
+
+/** One request to the host's API; rejects for anything but 2xx, with the answer in the message. */
+export async function api(method, where, body) {
+  const response = await fetch(`${lab.url}/api${where}`, {
+    method,
+    headers: { 'content-type': 'application/json' },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${method} ${where}: ${response.status} ${text}`);
+  return parsed(text);
+}
+
+/** One order to the lab itself, see `startControl` in `lab/lab.mjs`. */
+export async function order(name, details = {}) {
+  const response = await fetch(`${lab.control}/${name}`, { method: 'POST', body: JSON.stringify(details) });
+  const { value, error } = await response.json();
+  if (error) throw new Error(`${name}: ${error}`);
+  return value;
+}
+
+/** Installs the adapter by its name, as packed. */
+export const install = () => api('POST', '/adapters/install', { packageName: lab.packed[0].name });
+
+/** Installs the adapter unless some suite has. */
+export async function installed() {
+  const adapters = await api('GET', '/adapters');
+  if (!adapters.some(({ type }) => type === TYPE)) await install();
+}
+
+export const newCompany = (name) => api('POST', '/companies', { name });
+
+/**
+ * An agent whose pods play a scenario of the stand-in CLI.
+ *
+ * @param {{id: string}} company
+ * @param {string} name
+ * @param {{scenario?: string, env?: Record<string, string>, config?: object}} [options]
+ */
+export function newAgent(company, name, { scenario = 'success', env, config } = {}) {
+  return api('POST', `/companies/${company.id}/agents`, {
+    name,
+    role: 'engineer',
+    adapterType: TYPE,
+    adapterConfig: {
+      ...lab.config,
+      env: { CLAUDE_STAND_IN_SCENARIO: scenario, CLAUDE_STAND_IN_DELAY_MS: '20', ...env },
+      ...config,
+    },
+  });
+}
+
+/** Wakes an agent; resolves to the run that the host queued. */
+export async function wake(agent, payload) {
+  const order = { source: 'on_demand', triggerDetail: 'manual', ...(payload ? { payload } : {}) };
+  const run = await api('POST', `/agents/${agent.id}/wakeup`, order);
+  if (!run.id) throw new Error(`the host did not wake ${agent.name}: ${JSON.stringify(run)}`);
+  return run;
+}
+
+/**
+ * Wakes an agent for a task it has worked on. The host defers that while a run of its own making, which may follow any
+ * other run of a task, is under way.
+ */
+export const wakeFor = (issue, agent) =>
+  eventually(
+    () =>
+      wake(agent, { issueId: issue.id, taskId: issue.id }).catch((error) => {
+        if (!error.message.includes('issue_execution_deferred')) throw error;
+      }),
+    `a run of ${agent.name} for ${issue.identifier}`,
+    { every: 500 },
+  );
+
+export const getRun = ({ id }) => api('GET', `/heartbeat-runs/${id}`);
+
+/** Waits for the end of a run; resolves to it as the host shows it. */
+export const ended = (run, options) =>
+  eventually(
+    async () => {
+      const now = await getRun(run);
+      return OVER.includes(now.status) && now;
+    },
+    `the end of run ${run.id}`,
+    options,
+  );
+
+/** Wakes an agent and waits for the end of its run. */
+export const oneRun = async (agent, payload) => ended(await wake(agent, payload));
+
+/** A task that is assigned to the agent, for which the host wakes it. */
+export const newIssue = (company, agent, title) =>
+  api('POST', `/companies/${company.id}/issues`, {
+    title,
+    description: title,
+    status: 'todo',
+    assigneeAgentId: agent.id,
+  });
+
+/** All runs of an agent, the newest first. */
+export const runsOf = (agent) => api('GET', `/companies/${agent.companyId}/heartbeat-runs?agentId=${agent.id}`);
+
+/** The run that the host started for a task. */
+export const started = (issue, agent) =>
+  eventually(async () => (await runsOf(agent)).at(-1), `a run for the task ${issue.identifier}`);
+
+/** Waits for the end of the run that the host started for a task. */
+export const runOn = async (issue, agent) => ended(await started(issue, agent));
+
+/** The lines of a run's log so far, by stream: `{stream, line}` in order. */
+export async function logOf({ id }) {
+  let content = '';
+  for (let offset = 0; ;) {
+    // There is no log before its first line.
+    const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch((error) => {
+      if (error.message.includes('Run log not found')) return { content: '' };
+      throw error;
+    });
+    content += part.content;
+    if (part.nextOffset === undefined || part.nextOffset === null || part.nextOffset <= offset) break;
+    offset = part.nextOffset;
+  }
+  return content
+    .split('\n')
+    .filter(Boolean)
+    .map((entry) => JSON.parse(entry))
+    .flatMap(({ stream, chunk }) =>
+      chunk
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => ({ stream, line })),
+    );
+}
+
+/** What the agent itself printed, as events. */
+export const eventsOf = async (run) =>
+  (await logOf(run)).filter(({ line }) => line.startsWith('{')).map(({ line }) => JSON.parse(line));
+
+/** What the adapter told. */
+export const toldOf = async (run) =>
+  (await logOf(run)).filter(({ line }) => line.startsWith('[paperclip]')).map(({ line }) => line);
+
+/** All text of the assistant, in order. */
+export const textsOf = (events) =>
+  events
+    .filter(({ type }) => type === 'assistant')
+    .flatMap(({ message }) => message.content)
+    .filter(({ type }) => type === 'text')
+    .map(({ text }) => text);
+
+/** Waits until the log of a run has a line that contains the text. */
+export const seen = (run, text) =>
+  eventually(
+    async () => (await logOf(run)).some(({ line }) => line.includes(text)),
+    `"${text}" in the log of ${run.id}`,
+  );
+
+/** The agent's Jobs, and their pods, that the cluster has now. */
+export async function objectsOf(agent) {
+  const selector = encodeURIComponent(`paperclip.io/agent-id=${agent.id}`);
+  const list = async (where) => (await order('cluster/get', { path: `${where}?labelSelector=${selector}` })).items;
+  return {
+    jobs: await list(`/apis/batch/v1/namespaces/${lab.namespace}/jobs`),
+    pods: await list(`/api/v1/namespaces/${lab.namespace}/pods`),
+  };
+}
+
+/** Waits until nothing of the agent is left in the cluster: Kubernetes deletes pods in the background. */
+export const gone = (agent) =>
+  eventually(
+    async () => Object.values(await objectsOf(agent)).every((list) => list.length === 0),
+    `no objects of ${agent.name}`,
+  );
+
+/** Waits until `look` gives something truthy and returns it. */
+export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {
+  const deadline = Date.now() + within;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`not seen within ${within / 1000} s: ${what}`);
+    await new Promise((resolve) => {
+      setTimeout(resolve, every);
+    });
+  }
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+function fail(message) {
+  throw new Error(message);
+}

@@ -1,0 +1,156 @@
+//! The two inert Jobs by which hosts agree on who starts a run of an agent (see `run::claim`).
+//!
+//! Both have parallelism 0, so that no version of Kubernetes makes a pod of them (`suspend` is unknown before 1.21,
+//! and there an unknown field is dropped), and both are collected by the cluster itself in the end.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
+
+use super::{LABEL_AGENT_ID, LABEL_MANAGED_BY, MANAGED_BY, slug};
+
+/// The value of `app.kubernetes.io/component` on claims and barriers. They do not carry the adapter-type label:
+/// neither the guard nor the shared watches are to see them.
+pub const CLAIM_COMPONENT: &str = "agent-claim";
+/// Annotation of a claim: the name of the Job that its holder is about to create.
+const FOR_JOB: &str = "paperclip.io/claims-start-of-job";
+/// Annotation of a claim: who holds it, a value nobody else has.
+const HOLDER: &str = "paperclip.io/claim-holder";
+/// Annotation of a barrier: the Job for which it was put up.
+const BARRED_FOR: &str = "paperclip.io/start-barred-for-job";
+/// After this many seconds the cluster ends a claim or barrier that nobody removed, and collects it.
+const FORGOTTEN_AFTER_SECONDS: i64 = 3600;
+
+/// What a claim says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimFacts {
+    /// The Job that its holder is about to create.
+    pub job_name: String,
+    /// Who holds it.
+    pub holder: String,
+}
+
+/// The name of the claim of one agent: `ac-{agent}-claim-{hash}`, a DNS-1123 label that no run's Job can have.
+/// `agent_label` is the value by which the guard knows the agent.
+pub fn claim_name(agent_label: &str) -> String {
+    let digest = Sha256::digest(agent_label);
+    let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("ac-{}-claim-{hash}", slug(agent_label))
+}
+
+/// The claim of a holder. `image` is any image; it is never pulled.
+pub fn claim(agent_label: &str, facts: &ClaimFacts, image: &str) -> Job {
+    let annotations = [(FOR_JOB, &facts.job_name), (HOLDER, &facts.holder)];
+    inert(claim_name(agent_label), agent_label, annotations, image)
+}
+
+/// What a claim says; `None` for anything else under its name.
+pub fn claim_facts(job: &Job) -> Option<ClaimFacts> {
+    let annotations = job.metadata.annotations.as_ref()?;
+    Some(ClaimFacts { job_name: annotations.get(FOR_JOB)?.clone(), holder: annotations.get(HOLDER)?.clone() })
+}
+
+/// Takes the name of a Job that must not be created any more.
+pub fn barrier(job_name: &str, for_job: &str, agent_label: &str, image: &str) -> Job {
+    inert(job_name.to_owned(), agent_label, [(BARRED_FOR, &for_job.to_owned())], image)
+}
+
+/// The Job for which this one bars the way; `None` when it is no barrier.
+pub fn barred_for(job: &Job) -> Option<&str> {
+    job.metadata.annotations.as_ref()?.get(BARRED_FOR).map(String::as_str)
+}
+
+fn inert<'a>(
+    name: String,
+    agent_label: &str,
+    annotations: impl IntoIterator<Item = (&'a str, &'a String)>,
+    image: &str,
+) -> Job {
+    let labels = [
+        (LABEL_MANAGED_BY, MANAGED_BY),
+        ("app.kubernetes.io/component", CLAIM_COMPONENT),
+        (LABEL_AGENT_ID, agent_label),
+    ];
+    Job {
+        metadata: ObjectMeta {
+            name: Some(name),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            annotations: Some(
+                annotations
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.clone()))
+                    .collect::<BTreeMap<_, _>>(),
+            ),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            parallelism: Some(0),
+            completions: Some(1),
+            backoff_limit: Some(0),
+            active_deadline_seconds: Some(FORGOTTEN_AFTER_SECONDS),
+            ttl_seconds_after_finished: Some(0),
+            template: PodTemplateSpec {
+                spec: Some(PodSpec {
+                    restart_policy: Some("Never".to_owned()),
+                    containers: vec![Container {
+                        name: "claim".to_owned(),
+                        image: Some(image.to_owned()),
+                        command: Some(vec!["true".to_owned()]),
+                        ..Container::default()
+                    }],
+                    ..PodSpec::default()
+                }),
+                ..PodTemplateSpec::default()
+            },
+            ..JobSpec::default()
+        }),
+        ..Job::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{agent_selector, job_name};
+    use super::*;
+
+    fn facts() -> ClaimFacts {
+        ClaimFacts { job_name: "ac-a-r-123456".to_owned(), holder: "h".to_owned() }
+    }
+
+    #[test]
+    fn a_claim_starts_no_pod_and_is_collected_in_the_end() {
+        for job in [claim("agent", &facts(), "i"), barrier("ac-x", "ac-y", "agent", "i")] {
+            let spec = job.spec.expect("spec");
+            assert_eq!((spec.parallelism, spec.suspend), (Some(0), None));
+            assert!(spec.active_deadline_seconds.is_some() && spec.ttl_seconds_after_finished == Some(0));
+        }
+    }
+
+    #[test]
+    fn neither_guard_nor_watch_selects_a_claim() {
+        let labels = claim("agent", &facts(), "i").metadata.labels.expect("labels");
+        assert!(!labels.contains_key(super::super::LABEL_ADAPTER_TYPE), "{}", agent_selector("agent"));
+    }
+
+    #[test]
+    fn a_claim_and_a_barrier_say_what_they_are() {
+        let (claim, barrier) = (claim("agent", &facts(), "i"), barrier("ac-x", "ac-y", "agent", "i"));
+        assert_eq!((claim_facts(&claim), barred_for(&claim)), (Some(facts()), None));
+        assert_eq!((claim_facts(&barrier), barred_for(&barrier)), (None, Some("ac-y")));
+    }
+
+    #[test]
+    fn no_run_has_a_job_of_the_claims_name() {
+        let name = claim_name("agent");
+        let hash = name.strip_prefix("ac-agent-claim-").expect("readable");
+        assert_eq!(hash.len(), 12);
+        for run in ["claim", name.as_str(), &format!("claim-{hash}"), &format!("claim-{}", &hash[..6])] {
+            assert_ne!(job_name("agent", run), name);
+        }
+        assert_ne!(claim_name("agent"), claim_name("agent-2"));
+        assert!(claim_name(&"x".repeat(63)).len() <= 63);
+    }
+}
