@@ -257,7 +257,7 @@ impl<C: Cluster> Follower<C> {
         self.noise = false;
         let mut pieces = Pieces::new(body, self.life.subscribe());
         let end = loop {
-            let next = match pieces.at_hand().await {
+            let next = match pieces.at_hand() {
                 Some(next) => next,
                 None => {
                     self.flush().await;
@@ -468,12 +468,7 @@ impl Pieces {
     }
 
     /// What has arrived already.
-    async fn at_hand(&mut self) -> Option<Piece> {
-        if let Some(next) = self.body.next().now_or_never() {
-            return Some(self.came(next));
-        }
-        // The task that reads the connection has the next piece ready when it is let.
-        tokio::task::yield_now().await;
+    fn at_hand(&mut self) -> Option<Piece> {
         let next = self.body.next().now_or_never()?;
         Some(self.came(next))
     }
