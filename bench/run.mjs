@@ -26,6 +26,7 @@ const USAGE = `npm run bench -- [options]
   --repetitions N   how often each is measured (default 5)
   --quick           each row in small, once
   --markdown        print the table as Markdown too
+  --write           put it into BENCHMARKS.md
   --from FILE       print the results in FILE again instead of measuring
   --no-build        take what is built`;
 
@@ -45,6 +46,7 @@ await main(async () => {
   if (!options.from) keep(results);
   console.log(`\n${asText(results)}`);
   if (options.markdown) console.log(`\n${asMarkdown(results)}`);
+  if (options.write) write(asMarkdown(results));
   // Speed is to be read, but a run that fails or a line that is not right is a bug.
   const ours = Object.values(results.rows).flatMap(([measured]) => measured);
   const wrong = MUST_BE_ZERO.filter((name) => ours.some((measured) => measured[name] !== 0));
@@ -62,6 +64,7 @@ function readOptions() {
         repetitions: { type: 'string' },
         quick: { type: 'boolean' },
         markdown: { type: 'boolean' },
+        write: { type: 'boolean' },
         from: { type: 'string' },
         'no-build': { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
@@ -262,6 +265,18 @@ function tell(row, repetition, repetitions, name, m) {
   );
   for (const note of m.notes) console.log(`  ! ${note}`);
   for (const text of m.failures) console.log(`  ! ${m.failed} runs did not succeed, for example: ${text.slice(0, 200)}`);
+}
+
+/** Replaces the table in BENCHMARKS.md. */
+function write(table) {
+  const file = path.join(root, 'BENCHMARKS.md');
+  const [begin, end] = ['<!-- npm run bench -- --write: begin -->', '<!-- end -->'];
+  const text = readFileSync(file, 'utf8');
+  const [before, rest] = text.split(begin);
+  const after = rest?.split(end)[1];
+  if (after === undefined) throw new Problem(`${file}: the places of the table are not marked.`);
+  writeFileSync(file, `${before}${begin}\n\n${table}\n\n${end}${after}`);
+  step(`Written: ${path.relative(process.cwd(), file)}`);
 }
 
 /** Results go into a folder that is not committed. */

@@ -4,6 +4,8 @@
 //! through its typed `Api`, because that drops `Retry-After`, retries silently, rounds `sinceTime` up and ends a
 //! Job without its pods by default.
 
+mod direct;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -25,8 +27,10 @@ use kube::client::{Body, ConfigExt as _};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::{BoxError, ServiceBuilder};
 
+use self::direct::{OwnConnection, Transport};
 use super::{
     AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
     WatchQuery,
@@ -34,6 +38,11 @@ use super::{
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// So many requests are under way at once, watches and logs apart, where the server answers in time: each would have
+/// a connection and a TLS handshake of its own, and a server serves them no sooner. A request waits for its turn
+/// for [`TURN_LIMIT`] at most, so that a slow server holds up nobody but those it serves.
+const MOST_REQUESTS: usize = 32;
+const TURN_LIMIT: Duration = Duration::from_secs(1);
 /// TCP keep-alive: finds a dead peer under an idle log or watch.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Where a pod finds its own account.
@@ -137,6 +146,7 @@ fn config_in_cluster(env: &BTreeMap<String, String>) -> Result<kube::Config, Api
 /// One cluster: a client with its own connections.
 pub struct KubeCluster {
     client: kube::Client,
+    turns: Semaphore,
     host: String,
     valid_until: Option<jiff::Timestamp>,
 }
@@ -185,13 +195,19 @@ impl KubeCluster {
         let client = match proxy {
             None => {
                 let tls = config.rustls_https_connector_with_connector(tcp).map_err(|error| setup(&error))?;
-                kube::Client::new(stack.service(http.build(tls)), namespace)
+                kube::Client::new(
+                    stack.service(Transport { pool: http.build(tls.clone()), connector: tls }),
+                    namespace,
+                )
             }
             Some(proxy) if proxy.scheme_str() == Some("http") => {
                 let tls = config
                     .rustls_https_connector_with_connector(Tunnel::new(proxy, tcp))
                     .map_err(|error| setup(&error))?;
-                kube::Client::new(stack.service(http.build(tls)), namespace)
+                kube::Client::new(
+                    stack.service(Transport { pool: http.build(tls.clone()), connector: tls }),
+                    namespace,
+                )
             }
             Some(proxy) => {
                 return Err(ApiError::local(
@@ -210,12 +226,17 @@ impl KubeCluster {
             Some(_) => kube::Client::try_from(config).ok().and_then(|client| *client.valid_until()),
             None => None,
         };
-        Ok(Self { client, host, valid_until })
+        Ok(Self { client, turns: Semaphore::new(MOST_REQUESTS), host, valid_until })
     }
 
     fn expires_soon(&self) -> bool {
         self.valid_until
             .is_some_and(|until| until.as_second() - jiff::Timestamp::now().as_second() < RENEWAL_MARGIN_SEC)
+    }
+
+    /// The turn of a request whose answer is short, to be held until it is there.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(TURN_LIMIT, self.turns.acquire()).await.ok()?.ok()
     }
 
     /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
@@ -277,8 +298,11 @@ impl KubeCluster {
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, ApiError> {
-        let response = self.send(attempt, request(attempt, method, path, body)?).await?;
+        let request = request(attempt, method, path, body)?;
+        let turn = self.turn().await;
+        let response = self.send(attempt, request).await?;
         let body = self.collect(attempt, response).await?;
+        drop(turn);
         serde_json::from_slice(&body).map_err(|error| {
             ApiError::local(
                 ApiErrorKind::Decode,
@@ -289,8 +313,13 @@ impl KubeCluster {
     }
 
     /// Opens a body that goes on after its headers; `what` names it in the error of its break.
-    async fn open(&self, attempt: String, path: &str, what: &'static str) -> Result<LogBody, ApiError> {
-        let response = self.send(&attempt, request(&attempt, Method::GET, path, None)?).await?;
+    async fn open(
+        &self,
+        attempt: String,
+        request: Request<Body>,
+        what: &'static str,
+    ) -> Result<LogBody, ApiError> {
+        let response = self.send(&attempt, request).await?;
         let host = self.host.clone();
         let body = response.into_body().into_data_stream().map(move |chunk| {
             chunk.map_err(|error| {
@@ -522,7 +551,9 @@ impl Cluster for KubeCluster {
             path.push_str("&resourceVersion=");
             path.push_str(&escaped(version));
         }
-        self.open(format!("watch {} in {namespace}", kind.resource()), &path, "watch").await
+        let attempt = format!("watch {} in {namespace}", kind.resource());
+        let request = request(&attempt, Method::GET, &path, None)?;
+        self.open(attempt, request, "watch").await
     }
 
     async fn open_log(
@@ -545,7 +576,12 @@ impl Cluster for KubeCluster {
             path.push_str("&sinceTime=");
             path.push_str(&escaped(since));
         }
-        self.open(format!("read the log of pod {namespace}/{pod}"), &path, "log stream").await
+        let attempt = format!("read the log of pod {namespace}/{pod}");
+        let mut request = request(&attempt, Method::GET, &path, None)?;
+        if query.follow {
+            request.extensions_mut().insert(OwnConnection);
+        }
+        self.open(attempt, request, "log stream").await
     }
 
     async fn get_namespace(&self, name: &str) -> Result<(), ApiError> {

@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 ///
 /// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen things
 /// while its log arrives line by line: looking at all of them for each line costs more than reading the line.
-pub(super) async fn apart<F: Future>(future: F) -> F::Output {
+pub async fn apart<F: Future>(future: F) -> F::Output {
     let mut alone = FuturesUnordered::new();
     alone.push(future);
     match alone.next().await {

@@ -4,11 +4,11 @@
 //! the log is opened again from the last delivered line. One body is open at a time.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use futures::StreamExt as _;
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -251,32 +251,34 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// One body, to its end.
-    async fn read(&mut self, mut body: LogBody) -> BodyEnd {
+    async fn read(&mut self, body: LogBody) -> BodyEnd {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
         self.noise = false;
-        // Put off with each piece: a timer of its own for each would cost more than the piece.
-        let mut silent = pin!(tokio::time::sleep(timing::LOG_IDLE_LIMIT));
+        let mut pieces = Pieces::new(body, self.life.subscribe());
         let end = loop {
-            let next = tokio::select! {
-                biased;
-                next = body.next() => next,
-                () = &mut silent => break BodyEnd::Silent,
+            let next = match pieces.at_hand() {
+                Some(next) => next,
+                None => {
+                    self.flush().await;
+                    pieces.wait().await
+                }
             };
             let bytes = match next {
-                None => break BodyEnd::Clean,
-                Some(Err(error)) => break BodyEnd::Broken(error),
-                Some(Ok(bytes)) => bytes,
+                Piece::Silence => break BodyEnd::Silent,
+                Piece::End => break BodyEnd::Clean,
+                Piece::Broken(error) => break BodyEnd::Broken(error),
+                Piece::Bytes(bytes) => bytes,
             };
             let mut reread = false;
             splitter.push(&bytes, |line| reread |= self.take(line, true));
             self.progress.output();
-            self.flush().await;
-            silent.as_mut().reset(Instant::now() + timing::LOG_IDLE_LIMIT);
+            self.flush_full().await;
             if reread {
                 break BodyEnd::Reread;
             }
         };
+        self.flush().await;
         // What follows the last newline is a whole line only when the container had ended before the body did,
         // which a follow stream cannot tell: see `needs_another_look`.
         let partial = splitter.take_partial();
@@ -323,6 +325,11 @@ impl<C: Cluster> Follower<C> {
         if !self.chunk.is_empty() {
             self.full.push_back(std::mem::take(&mut self.chunk));
         }
+        self.flush_full().await;
+    }
+
+    /// Hands over what fills chunks; the rest may still grow.
+    async fn flush_full(&mut self) {
         while !self.full.is_empty() {
             self.progress.now(Doing::Delivering);
             let room = self.log.room().await;
@@ -432,6 +439,65 @@ pub(super) async fn watch_life<C: Cluster>(
         }
         if changes.changed().await.is_err() {
             return std::future::pending().await;
+        }
+    }
+}
+
+/// What comes next of a body.
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Broken(ApiError),
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    Silence,
+}
+
+/// A body, read in bursts: each look at a connection costs more than a line, so a log that trickles is looked at
+/// a few times a second only. What comes after a longer silence is read at once.
+struct Pieces {
+    body: LogBody,
+    life: watch::Receiver<Life>,
+    /// When the burst began, and how much of it was read.
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pieces {
+    fn new(body: LogBody, life: watch::Receiver<Life>) -> Self {
+        Self { body, life, since: Instant::now(), bytes: timing::CHUNK_BYTES }
+    }
+
+    /// What has arrived already.
+    fn at_hand(&mut self) -> Option<Piece> {
+        let next = self.body.next().now_or_never()?;
+        Some(self.came(next))
+    }
+
+    /// The first piece of another burst.
+    async fn wait(&mut self) -> Piece {
+        if self.bytes < timing::CHUNK_BYTES && !self.life.borrow_and_update().is_over() {
+            tokio::select! {
+                () = tokio::time::sleep_until(self.since + timing::READ_PAUSE) => {}
+                // Somebody waits for the end.
+                _ = self.life.changed() => {}
+            }
+        }
+        let Ok(next) = tokio::time::timeout(timing::LOG_IDLE_LIMIT, self.body.next()).await else {
+            return Piece::Silence;
+        };
+        self.since = Instant::now();
+        self.bytes = 0;
+        self.came(next)
+    }
+
+    fn came(&mut self, next: Option<Result<Bytes, ApiError>>) -> Piece {
+        match next {
+            None => Piece::End,
+            Some(Err(error)) => Piece::Broken(error),
+            Some(Ok(bytes)) => {
+                self.bytes += bytes.len();
+                Piece::Bytes(bytes)
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ mod scenarios;
 use bundle::{BundleOrder, Bundled};
 
 pub use active::ActiveJob;
+pub use apart::apart;
 pub use exported::LogOrder;
 pub use lock::Turn;
 pub use log::Channel;
@@ -190,7 +191,7 @@ impl<K: Clusters> Runner<K> {
                 Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
             }
         };
-        let (outcome, ()) = tokio::join!(life, apart::apart(pump));
+        let (outcome, ()) = tokio::join!(life, apart(pump));
         outcome
     }
 

@@ -1,7 +1,8 @@
 //! The host's own pod, the model of every Job: read once per cluster and pod, again after ten minutes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
@@ -16,7 +17,14 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 /// Known self pods, by kubeconfig, namespace and pod name: another pod is another key.
 #[derive(Default)]
 pub(crate) struct SelfPods {
-    known: Mutex<HashMap<[String; 3], (Instant, SelfPod)>>,
+    known: Mutex<HashMap<[String; 3], Arc<Known>>>,
+}
+
+/// What is known of one pod. Who reads it holds the lock, so that runs that start together read it once.
+#[derive(Default)]
+struct Known {
+    pod: tokio::sync::Mutex<Option<(Instant, SelfPod)>>,
+    failed_reads: AtomicU64,
 }
 
 impl SelfPods {
@@ -34,20 +42,35 @@ impl SelfPods {
         let namespace = namespace_of(env).await;
         let key =
             [request.config.kubeconfig.clone().unwrap_or_default(), namespace.clone(), hostname.to_owned()];
-        if let Some((read_at, pod)) = self.lock().get(&key)
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let failed_reads = known.failed_reads.load(Ordering::Relaxed);
+        let mut last = known.pod.lock().await;
+        if let Some((read_at, pod)) = &*last
             && read_at.elapsed() < timing::SELF_POD_TTL
         {
             return Ok(pod.clone());
         }
-        let pod = retry::read(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname)).await?;
-        let pod = SelfPod::read(&pod, hostname, &namespace)
-            .map_err(|error| RunError::SelfPod(error.to_string()))?;
-        self.lock().insert(key, (Instant::now(), pod.clone()));
-        Ok(pod)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[String; 3], (Instant, SelfPod)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        // After somebody's failure each tries for itself, not one after the other.
+        let held = if known.failed_reads.load(Ordering::Relaxed) == failed_reads {
+            Some(&mut last)
+        } else {
+            drop(last);
+            None
+        };
+        let read = async {
+            let pod =
+                retry::read(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname)).await?;
+            SelfPod::read(&pod, hostname, &namespace).map_err(|error| RunError::SelfPod(error.to_string()))
+        };
+        let read = read.await;
+        match (&read, held) {
+            (Ok(pod), Some(last)) => **last = Some((Instant::now(), pod.clone())),
+            (Ok(_), None) => {}
+            (Err(_), _) => {
+                known.failed_reads.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        read
     }
 }
 

@@ -13,11 +13,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::apart::apart;
 use super::cleanup::{Keep, Owned};
 use super::follow::{Doing, Follower, Life, Progress};
 use super::observe::{JobSeen, Observed};
-use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, follow, pod, timing};
+use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, apart, follow, pod, timing};
 use crate::cluster::watch::Health;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{

@@ -50,5 +50,7 @@ pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 /// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
 /// of a chunk live).
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;
+/// Between two looks at a log that brings less than a chunk in that time.
+pub(super) const READ_PAUSE: Duration = Duration::from_millis(50);
 /// For how long what is known of the host's own pod is used again.
 pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 /// Bytes kept from the beginning.
-pub(crate) const HEAD: usize = 64 * 1024;
-/// Bytes kept from the end.
-pub(crate) const TAIL: usize = 192 * 1024;
+pub(crate) const HEAD: usize = 32 * 1024;
+/// Bytes kept from the end; a power of two, as the deque's memory is.
+pub(crate) const TAIL: usize = 128 * 1024;
 
 /// Keeps the first lines and the last lines of a text, and counts what lies between.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ mod tests {
     fn short_output_is_kept_whole() {
         assert_eq!(excerpt([]), "");
         assert_eq!(excerpt(["a".into(), "".into(), "é".into()]), "a\n\né\n");
-        let lines: Vec<String> = (0..2000).map(|n| format!("{n:0120}")).collect();
+        let lines: Vec<String> = (0..1000).map(|n| format!("{n:0120}")).collect();
         assert_eq!(excerpt(lines.clone()), lines.join("\n") + "\n");
     }
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_line_longer_than_everything_is_left_out() {
         let text = excerpt(["a".into(), "x".repeat(HEAD + TAIL), "b".into()]);
-        assert_eq!(text, "a\n[paperclip] 262145 bytes in 1 line(s) of output left out here\nb\n");
+        assert_eq!(text, "a\n[paperclip] 163841 bytes in 1 line(s) of output left out here\nb\n");
         let text = excerpt(["x".repeat(HEAD), "b".into()]);
         assert_eq!(text.len(), HEAD + 3);
     }

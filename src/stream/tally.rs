@@ -66,7 +66,7 @@ pub struct Captured {
     pub nonempty_lines: u64,
     /// Lines that were not UTF-8; what was wrong in them is U+FFFD now.
     pub invalid_utf8_lines: u64,
-    /// The output, at most 64 KiB of its beginning and 192 KiB of its end, for a run without a result; empty
+    /// The output, at most 32 KiB of its beginning and 128 KiB of its end, for a run without a result; empty
     /// with one.
     pub stdout: String,
 }

@@ -80,6 +80,25 @@ async fn fifty_runs_share_two_watches() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn runs_that_start_together_read_their_own_pod_once() {
+    let refused = || Fault::Answer(403, "forbidden for now");
+    for (faults, reads, failed) in [(vec![], 1, 0), (vec![refused()], 10, 1)] {
+        let scene = Scene::new(Mode::Watched);
+        scene.cluster.slow(Duration::from_millis(100)).fault("get pod", faults);
+        let runs = (0..10u64).map(|n| {
+            scene.cluster.script(success_over(Duration::from_secs(5)));
+            let request = scene.request_of(&format!("agent-{n}"));
+            let (runner, ear) = (scene.runner.clone(), Arc::new(Ear::default()));
+            async move { runner.execute(&request, ear, CancellationToken::new(), None).await }
+        });
+        let ended = futures::future::join_all(runs).await;
+        assert_eq!(ended.iter().filter(|end| end.is_err()).count(), failed);
+        let read = scene.cluster.count("get pod");
+        assert!(read == reads || (failed > 0 && read <= reads), "{read}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_comes_with_the_last_object_of_the_pod() {
     for (code, error) in [(143, "k8s_job_deleted_externally"), (3, "claude_truncated")] {
         let scene = Scene::new(Mode::Watched).script(Script {
