@@ -150,13 +150,8 @@ impl JobController {
         }
         let lag = self.lag();
         let sim = self.sim.clone();
-        let pods: Vec<Arc<Object>> = sim
-            .store
-            .list(&POD, Some(&job.namespace))
-            .0
-            .into_iter()
-            .filter(|p| p.controller == job.uid)
-            .collect();
+        let mut pods = sim.store.dependents(&job.uid);
+        pods.retain(|p| p.kind == &POD && p.namespace == job.namespace && p.controller == job.uid);
         let tally = self.tallies.entry(job.uid.clone()).or_default();
         for p in &pods {
             tally.count(p, false);

@@ -1,7 +1,7 @@
 //! Creating and deleting objects, for the API and for the controllers.
 
 use crate::Sim;
-use crate::kinds::{self, CONFIG_MAP, JOB, Kind, NAMESPACE, POD, PVC, SERVICE_ACCOUNT};
+use crate::kinds::{CONFIG_MAP, JOB, Kind, NAMESPACE, POD, PVC, SERVICE_ACCOUNT};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::util::{int_at, list_at, lock, obj, remove, str_at};
@@ -316,19 +316,11 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     asked.or_else(|| int_at(pod, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0)
 }
 
-/// Kinds that can have owners.
+/// The objects that go with their owner.
 pub fn dependents_of(sim: &Sim, uid: &str) -> Vec<Arc<Object>> {
-    kinds::ALL
-        .into_iter()
-        .filter(|k| !k.is_review() && k.namespaced && k.kind != "Event")
-        .flat_map(|k| sim.store.list(k, None).0)
-        .filter(|o| owned_by(&o.value, uid))
-        .collect()
-}
-
-/// Whether an object names this UID among its owners.
-pub fn owned_by(v: &Value, uid: &str) -> bool {
-    list_at(v, "/metadata/ownerReferences").iter().any(|r| r["uid"] == uid)
+    let mut all = sim.store.dependents(uid);
+    all.retain(|o| o.kind.namespaced && o.kind.kind != "Event");
+    all
 }
 
 fn orphan(sim: &Sim, owner: &Object) {

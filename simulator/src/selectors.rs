@@ -38,7 +38,7 @@ impl LabelSelector {
 
     /// Whether an object's labels satisfy the selector.
     pub fn matches(&self, object: &Value) -> bool {
-        let labels = object.pointer("/metadata/labels");
+        let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
         self.0.iter().all(|r| {
             let value = labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str);
             match (&r.op, value) {

@@ -5,7 +5,7 @@ use crate::status::{ApiError, ApiResult};
 use crate::util::{default, int_at, list_at, lock, str_at};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
@@ -114,6 +114,8 @@ type Key = (String, String);
 struct Inner {
     version: u64,
     objects: HashMap<&'static str, BTreeMap<Key, Arc<Object>>>,
+    // Who names an owner, by the owner's UID: every Job is looked at for its pods, often.
+    owned: HashMap<String, BTreeSet<(&'static str, Key)>>,
     history: VecDeque<Arc<Event>>,
     // Oldest version a new watch may start from.
     compacted: u64,
@@ -145,14 +147,33 @@ fn key(namespace: &str, name: &str) -> Key {
     (namespace.to_string(), name.to_string())
 }
 
+/// The UIDs of an object's owners.
+fn owners(object: &Object) -> impl Iterator<Item = &str> {
+    list_at(&object.value, "/metadata/ownerReferences").iter().filter_map(|owner| owner["uid"].as_str())
+}
+
 impl Inner {
     fn push(&mut self, change: Change, object: Arc<Object>, before: Option<Arc<Object>>) {
         let slot = self.objects.entry(object.kind.plural).or_default();
         let at = key(&object.namespace, &object.name);
-        if change == Change::Deleted {
-            slot.remove(&at);
+        let replaced = if change == Change::Deleted {
+            slot.remove(&at)
         } else {
-            slot.insert(at, object.clone());
+            slot.insert(at.clone(), object.clone())
+        };
+        let place = (object.kind.plural, at);
+        for uid in replaced.iter().flat_map(|old| owners(old)) {
+            if let Some(places) = self.owned.get_mut(uid) {
+                places.remove(&place);
+                if places.is_empty() {
+                    self.owned.remove(uid);
+                }
+            }
+        }
+        if change != Change::Deleted {
+            for uid in owners(&object) {
+                self.owned.entry(uid.to_string()).or_default().insert(place.clone());
+            }
         }
         self.history.push_back(Arc::new(Event { change, object, before }));
         while self.history.len() > HISTORY_LIMIT {
@@ -234,6 +255,13 @@ impl Store {
             }
         };
         (list, inner.version)
+    }
+
+    /// All objects that name this UID among their owners.
+    pub fn dependents(&self, uid: &str) -> Vec<Arc<Object>> {
+        let inner = lock(&self.inner);
+        let places = inner.owned.get(uid).into_iter().flatten();
+        places.filter_map(|(plural, at)| inner.objects.get(plural)?.get(at).cloned()).collect()
     }
 
     /// Changes an object. No change, no new version. Ends a deletion whose last finalizer went away.

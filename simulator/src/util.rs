@@ -66,19 +66,24 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// The string at a JSON pointer, or `""`.
+/// What stands at a JSON pointer without escapes or array indices: `Value::pointer` makes two strings for each step.
+fn at<'a>(v: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(v, |v, key| v.get(key))
+}
+
+/// The string at a JSON pointer without escapes, or `""`.
 pub fn str_at<'a>(v: &'a Value, pointer: &str) -> &'a str {
-    v.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    at(v, pointer).and_then(Value::as_str).unwrap_or("")
 }
 
-/// The integer at a JSON pointer.
+/// The integer at a JSON pointer without escapes.
 pub fn int_at(v: &Value, pointer: &str) -> Option<i64> {
-    v.pointer(pointer).and_then(Value::as_i64)
+    at(v, pointer).and_then(Value::as_i64)
 }
 
-/// The array at a JSON pointer, or an empty slice.
+/// The array at a JSON pointer without escapes, or an empty slice.
 pub fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
-    v.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(v, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The object under `key`, created when missing or of another type.
