@@ -587,6 +587,11 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
             let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
             format!("; the Job was deleted before its log was read to the end [{details}]")
         }
+        // Kubernetes saw it succeed, so it is not the CLI that is to be looked into.
+        JobEnd::Complete if exit_code.is_none() => {
+            "; the Job is complete, but its pod was gone before its log was read to the end (its TTL may be too short)"
+                .to_owned()
+        }
         _ => ended_by,
     };
     fail(None, format!("{partial}{lost}"), captured)
@@ -702,6 +707,12 @@ mod tests {
         assert_eq!(result.get("errorCode"), None);
         let result = classify(settled(&[INIT], Some(0), JobEnd::Complete)).to_json();
         assert_eq!(result["errorMessage"], "Failed to parse Claude JSON output");
+        let result = classify(settled(&[], None, JobEnd::Complete)).to_json();
+        assert_eq!(
+            result["errorMessage"],
+            "Claude exited with code -1; the Job is complete, but its pod was gone before its log was read to the end \
+             (its TTL may be too short)"
+        );
     }
 
     #[test]
@@ -945,7 +956,7 @@ mod tests {
             ),
             (&[INIT], Some(1), failed_job(), None, after_init),
             (&[INIT, "oops"], Some(2), failed_job(), None, "Claude exited with code 2: oops"),
-            (&[], None, JobEnd::Complete, None, "Claude exited with code -1"),
+            (&[], None, JobEnd::Unconfirmed, None, "Claude exited with code -1"),
             (&["x"], Some(0), JobEnd::Complete, None, "Failed to parse Claude JSON output"),
         ] {
             let outcome = classify(settled(lines, exit_code, end));
