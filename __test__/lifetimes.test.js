@@ -1,8 +1,7 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
 import { randomUUID } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -10,9 +9,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createServerAdapter } from '../index.js';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from './support/host.js';
 import { killHosts, startHost } from './support/processes.js';
+import { temporaryFolder } from './support/temporary.js';
 
 const adapter = createServerAdapter();
-const folders = [];
 let cluster;
 
 beforeAll(async () => {
@@ -22,7 +21,6 @@ beforeAll(async () => {
 afterAll(async () => {
   killHosts();
   await cluster.stop();
-  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 
 const host = (what) => startHost(cluster, what);
@@ -30,8 +28,7 @@ const host = (what) => startHost(cluster, what);
 /** The package in another folder: with an addon, and so with runs, of its own. */
 function copyOfPackage() {
   const root = fileURLToPath(new URL('..', import.meta.url));
-  const folder = mkdtempSync(path.join(tmpdir(), 'adapter-copy-'));
-  folders.push(folder);
+  const folder = temporaryFolder('adapter-copy');
   const addon = readdirSync(root).filter((name) => name.endsWith('.node'));
   for (const name of ['package.json', 'index.js', 'binding.cjs', 'js', ...addon]) {
     cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
@@ -204,7 +201,7 @@ describe('the control plane', () => {
 
 describe('the prompt bundle', () => {
   it('holds instructions and skills, and the CLI is pointed at it', async () => {
-    const home = mkdtempSync(path.join(tmpdir(), 'bundle-'));
+    const home = temporaryFolder('bundle');
     const skill = path.join(home, 'skills', 'demo');
     mkdirSync(skill, { recursive: true });
     writeFileSync(path.join(skill, 'SKILL.md'), '# demo\n');

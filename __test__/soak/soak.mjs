@@ -1,9 +1,8 @@
 // Many runs through the built addon in one process, with faults: every run has a result that its fault admits, every
 // line is told once, and nothing is left, neither in the cluster nor in this process.
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import v8 from 'node:v8';
@@ -11,6 +10,7 @@ import vm from 'node:vm';
 
 import { createServerAdapter } from '../../index.js';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+import { temporaryFolder } from '../support/temporary.js';
 import { planOf, success, truncated } from './plan.mjs';
 
 const { vitals } = createRequire(import.meta.url)('../../binding.cjs');
@@ -74,7 +74,7 @@ export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = 
 /** A kubeconfig of an account with these rules. */
 async function account(cluster, name, rules) {
   await cluster.post('/simulator/tokens', { token: name, user: `system:serviceaccount:paperclip:${name}`, rules });
-  const file = path.join(mkdtempSync(path.join(tmpdir(), 'soak-')), name);
+  const file = path.join(temporaryFolder('soak'), name);
   writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name));
   return file;
 }

@@ -1,9 +1,10 @@
 // Processes whose wall clock can be set (Linux with a C compiler, which building the addon needs as well).
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { temporaryFolder } from './temporary.js';
 
 /** Why clocks cannot be set here; undefined where they can. */
 export const noClocks = process.platform === 'linux' ? undefined : 'only Linux has LD_PRELOAD and the GNU C library';
@@ -12,7 +13,7 @@ let library;
 
 function build() {
   if (library) return library;
-  library = path.join(mkdtempSync(path.join(tmpdir(), 'clock-')), 'clock.so');
+  library = path.join(temporaryFolder('clock'), 'clock.so');
   const source = fileURLToPath(new URL('./clock.c', import.meta.url));
   const { status, stderr, error } = spawnSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, source], { encoding: 'utf8' });
   if (status !== 0) throw new Error(`cannot build the clock: ${error ?? stderr}`);
@@ -22,7 +23,7 @@ function build() {
 /** A clock that is so many seconds ahead, and the environment of a process that goes by it. */
 export function settableClock(seconds = 0) {
   const preload = build();
-  const file = path.join(mkdtempSync(path.join(tmpdir(), 'clock-')), 'offset');
+  const file = path.join(temporaryFolder('clock'), 'offset');
   // In place once it is there: processes have it mapped.
   const set = (ahead, flag = 'r+') => {
     const offset = Buffer.alloc(8);

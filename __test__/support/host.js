@@ -1,10 +1,8 @@
 // What the host does for a run, for tests of the built addon on the embedded cluster.
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 
 import { startCluster } from '../../simulator/cluster.mjs';
+import { temporaryFolder } from './temporary.js';
 
 /** Starts a cluster and makes this process look like the host's pod in it. */
 export async function clusterForHost(options) {
@@ -12,7 +10,7 @@ export async function clusterForHost(options) {
   Object.assign(process.env, {
     HOSTNAME: 'paperclip-0',
     PAPERCLIP_NAMESPACE: cluster.namespace,
-    PAPERCLIP_HOME: mkdtempSync(path.join(tmpdir(), 'paperclip-home-')),
+    PAPERCLIP_HOME: temporaryFolder('paperclip-home'),
   });
   return cluster;
 }
