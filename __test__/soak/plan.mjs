@@ -26,7 +26,8 @@ function ended(action, exitCode, message, body) {
   return (random) => ({
     ...long(4),
     strikes: [{ after: `tick ${whole(random, 1, 3)} of`, pod: action, body }],
-    admits: [truncated(exitCode, message)],
+    // One whose container has just ended well takes the rest of its log along.
+    admits: [truncated(exitCode, message), truncated(0, message)],
   });
 }
 

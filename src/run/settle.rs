@@ -583,6 +583,8 @@ async fn final_state<C: Cluster>(
         if let Life::Ended(Some(state)) = &*life.borrow() {
             last.container.get_or_insert_with(|| state.clone());
         }
+        // A watch that fell behind does not show what was read since.
+        last.disruption = last.disruption.or_else(|| disruption(last_read.as_ref()?));
         let Some(seen) = seen.filter(|_| view.health == Health::Live) else {
             if last.container.is_some() {
                 return last;

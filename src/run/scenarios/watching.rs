@@ -265,3 +265,23 @@ async fn a_deleted_pod_that_nobody_saw_ending_is_told_as_deleted_although_the_jo
     let scene = Scene::new(Mode::Watched).script(replaced_pod(Duration::ZERO));
     tells_of_the_deleted_pod(&scene.run().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_ended_the_pod_is_told_also_when_only_a_read_showed_it() {
+    let script = Script {
+        ends_after: Duration::from_secs(40),
+        exit_code: 143,
+        reason: "Error",
+        pod_deleting_at: Some(Duration::from_secs(30)),
+        ..success_over(Duration::from_secs(3600))
+    };
+    let scene = Scene::new(Mode::Watched).script(script);
+    // The watch shows the pod running, and then nothing any more.
+    let breaks = std::iter::repeat_n(WatchFault::Breaks(Duration::ZERO), 500);
+    let faults = std::iter::once(WatchFault::Breaks(Duration::from_secs(10))).chain(breaks);
+    scene.cluster.fault_watch(WatchKind::Pods, faults);
+    let result = scene.run().await;
+    assert_eq!(result["exitCode"], 143, "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("the pod was deleted by an unknown API client"), "{message}");
+}
