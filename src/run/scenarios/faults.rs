@@ -391,20 +391,25 @@ async fn a_log_that_is_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) 
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
+/// A pod whose deletion is asked for after 2 s, and one of whose containers is terminated for it.
+fn terminated_while_deleted(statuses: &str, container: &str) -> Script {
+    let status = json!({"phase": "Failed", statuses: [{"name": container, "ready": false,
+        "restartCount": 0, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}]});
+    Script {
+        start_at: Duration::from_secs(3600),
+        before: vec![(Duration::from_secs(2), status)],
+        pod_deleting_at: Some(Duration::from_secs(2)),
+        ..Script::default()
+    }
+}
+
 in_both_modes!(a_container_that_is_killed_at_its_start_because_its_job_was_ended_says_what_ended_the_job);
 async fn a_container_that_is_killed_at_its_start_because_its_job_was_ended_says_what_ended_the_job(
     mode: Mode,
 ) {
-    let killed = json!({"phase": "Failed", "containerStatuses": [{"name": "claude", "ready": false,
-        "restartCount": 0, "image": "", "imageID": "",
-        "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}]});
     let seconds = Duration::from_secs;
-    let script = || Script {
-        start_at: seconds(3600),
-        before: vec![(seconds(2), killed.clone())],
-        pod_deleting_at: Some(seconds(2)),
-        ..Script::default()
-    };
+    let script = || terminated_while_deleted("containerStatuses", "claude");
     for (script, code, exit_code) in [
         (Script { job_deleted_at: Some(seconds(3)), ..script() }, "k8s_job_deleted_externally", json!(143)),
         (Script { job_failed_at: Some((seconds(3), "DeadlineExceeded")), ..script() }, "timeout", json!(143)),
@@ -431,16 +436,8 @@ async fn a_container_that_is_killed_at_its_start_because_its_job_was_ended_says_
 
 in_both_modes!(a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job);
 async fn a_pod_that_fails_because_its_job_was_ended_says_what_ended_the_job(mode: Mode) {
-    let stopped = json!({"phase": "Failed", "initContainerStatuses": [{"name": "write-prompt", "ready": false,
-        "restartCount": 0, "image": "", "imageID": "",
-        "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}]});
     let seconds = Duration::from_secs;
-    let script = || Script {
-        start_at: seconds(3600),
-        before: vec![(seconds(2), stopped.clone())],
-        pod_deleting_at: Some(seconds(2)),
-        ..Script::default()
-    };
+    let script = || terminated_while_deleted("initContainerStatuses", "write-prompt");
     for (script, code) in [
         (Script { job_deleted_at: Some(seconds(3)), ..script() }, "k8s_job_deleted_externally"),
         (Script { job_failed_at: Some((seconds(3), "DeadlineExceeded")), ..script() }, "timeout"),
