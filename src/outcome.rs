@@ -608,7 +608,7 @@ mod tests {
 
     fn settled(lines: &[&str], exit_code: Option<i32>, end: JobEnd) -> Settled {
         let mut tally = Tally::new();
-        lines.iter().for_each(|line| tally.line(line.as_bytes()));
+        lines.iter().for_each(|line| tally.text(line));
         Settled {
             job: "j".into(),
             end,

@@ -5,10 +5,13 @@
 //! Job without its pods by default.
 
 mod direct;
+mod framing;
+mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -30,10 +33,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::{BoxError, ServiceBuilder};
 
-use self::direct::{OwnConnection, Transport};
+use self::direct::{Answer, OwnBody, OwnConnection, Transport};
+use self::wire::Socket;
 use super::{
-    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
-    WatchQuery,
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, LogRead, Look, WatchBody,
+    WatchKind, WatchQuery, log_of,
 };
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
@@ -312,29 +316,41 @@ impl KubeCluster {
         })
     }
 
-    /// Opens a body that goes on after its headers; `what` names it in the error of its break.
-    async fn open(
+    /// How the break of a body that goes on after its headers is told; `what` names it.
+    fn broken(
         &self,
         attempt: String,
-        request: Request<Body>,
         what: &'static str,
-    ) -> Result<LogBody, ApiError> {
-        let response = self.send(&attempt, request).await?;
+    ) -> impl Fn(&dyn std::error::Error) -> ApiError + Send + use<> {
         let host = self.host.clone();
-        let body = response.into_body().into_data_stream().map(move |chunk| {
-            chunk.map_err(|error| {
-                ApiError::local(
-                    ApiErrorKind::Connection,
-                    attempt.as_str(),
-                    format!("the {what} of {host} broke: {}", causes(&error)),
-                )
-            })
-        });
-        Ok(Box::pin(body))
+        move |error| {
+            let text = format!("the {what} of {host} broke: {}", causes(error));
+            ApiError::local(ApiErrorKind::Connection, attempt.as_str(), text)
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, attempt: &str, path: &str) -> Result<T, ApiError> {
         self.ask(attempt, Method::GET, path, None).await
+    }
+}
+
+/// A log on a connection of its own.
+struct FollowedLog<B> {
+    answer: Answer<Socket>,
+    broken: B,
+}
+
+impl<B: Fn(&dyn std::error::Error) -> ApiError + Send> LogRead for FollowedLog<B> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.answer.poll_readable(context)
+    }
+
+    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look {
+        self.answer.look(take).map_broken(|error| (self.broken)(error.as_ref()))
+    }
+
+    fn rest(&mut self) {
+        self.answer.rest();
     }
 }
 
@@ -553,7 +569,13 @@ impl Cluster for KubeCluster {
         }
         let attempt = format!("watch {} in {namespace}", kind.resource());
         let request = request(&attempt, Method::GET, &path, None)?;
-        self.open(attempt, request, "watch").await
+        let response = self.send(&attempt, request).await?;
+        let broken = self.broken(attempt, "watch");
+        Ok(response
+            .into_body()
+            .into_data_stream()
+            .map(move |piece| piece.map_err(|error| broken(&error)))
+            .boxed())
     }
 
     async fn open_log(
@@ -581,7 +603,17 @@ impl Cluster for KubeCluster {
         if query.follow {
             request.extensions_mut().insert(OwnConnection);
         }
-        self.open(attempt, request, "log stream").await
+        let mut response = self.send(&attempt, request).await?;
+        let broken = self.broken(attempt, "log stream");
+        Ok(match response.extensions_mut().remove::<OwnBody>().and_then(OwnBody::take) {
+            Some(answer) => Box::new(FollowedLog { answer, broken }),
+            None => log_of(
+                response
+                    .into_body()
+                    .into_data_stream()
+                    .map(move |piece| piece.map_err(|error| broken(&error))),
+            ),
+        })
     }
 
     async fn get_namespace(&self, name: &str) -> Result<(), ApiError> {

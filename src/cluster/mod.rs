@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::Value;
@@ -34,9 +36,84 @@ pub struct LogQuery {
     pub since_time: Option<String>,
 }
 
-/// The bytes of a log body as they arrive. The end of the stream is the end of the body, never the end of the
-/// response headers.
-pub type LogBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+/// A log body: its bytes as they arrive. Its end is the end of the body, never the end of the response headers.
+///
+/// It is looked at when its reader wants to, because each look at a connection costs more than a line.
+pub trait LogRead: Send {
+    /// Ready once a look will, or may, find something.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Hands on what has arrived, in any number of pieces; never waits.
+    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look;
+
+    /// Nobody waits until the next [`LogRead::poll_ready`]: what arrives meanwhile need wake nobody.
+    fn rest(&mut self) {}
+}
+
+/// An open log.
+pub type LogBody = Box<dyn LogRead>;
+
+/// What a look at a log found.
+#[derive(Debug)]
+pub enum Look<E = ApiError> {
+    /// Nothing, for now.
+    Nothing,
+    /// Some bytes.
+    Some {
+        /// That was everything there was: another look at once would find nothing.
+        all: bool,
+    },
+    /// The end, cleanly.
+    End,
+    /// The end of a connection that broke.
+    Broken(E),
+}
+
+impl<E> Look<E> {
+    /// The same with another error.
+    pub fn map_broken<F>(self, change: impl FnOnce(E) -> F) -> Look<F> {
+        match self {
+            Look::Nothing => Look::Nothing,
+            Look::Some { all } => Look::Some { all },
+            Look::End => Look::End,
+            Look::Broken(error) => Look::Broken(change(error)),
+        }
+    }
+}
+
+/// A log body of a stream.
+pub fn log_of(stream: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static) -> LogBody {
+    Box::new(Streamed { stream: Box::pin(stream), next: None })
+}
+
+struct Streamed {
+    stream: BoxStream<'static, Result<Bytes, ApiError>>,
+    /// What has come of the stream and was not looked at yet.
+    next: Option<Option<Result<Bytes, ApiError>>>,
+}
+
+impl LogRead for Streamed {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.next.is_none() {
+            self.next = Some(ready!(self.stream.poll_next_unpin(context)));
+        }
+        Poll::Ready(())
+    }
+
+    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look {
+        // Whoever waits next registers itself anew.
+        let _ = self.poll_ready(&mut Context::from_waker(Waker::noop()));
+        match self.next.take() {
+            None => Look::Nothing,
+            Some(None) => Look::End,
+            Some(Some(Err(error))) => Look::Broken(error),
+            Some(Some(Ok(bytes))) => {
+                take(&bytes);
+                Look::Some { all: false }
+            }
+        }
+    }
+}
 
 /// The kinds of objects that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

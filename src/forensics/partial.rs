@@ -79,7 +79,7 @@ pub fn build_partial_run_error(
     state: Option<&TerminatedState>,
 ) -> String {
     let mut tally = Tally::over_text();
-    stdout.split('\n').for_each(|line| tally.line(line.as_bytes()));
+    stdout.split('\n').for_each(|line| tally.text(line));
     let captured = tally.finish();
     partial_run_error(exit_code, model, PartialFacts::of(&captured, model), state)
 }
@@ -166,7 +166,7 @@ mod tests {
     fn a_run_and_a_text_in_memory_give_the_same_message() {
         for lines in [&[INIT][..], &[INIT, USER, "words"], &[], &[""], &[RATE, INIT]] {
             let mut tally = Tally::new();
-            lines.iter().for_each(|line| tally.line(line.as_bytes()));
+            lines.iter().for_each(|line| tally.text(line));
             let captured = tally.finish();
             let facts = PartialFacts::of(&captured, "claude-x-1");
             for code in [None, Some(0), Some(3)] {

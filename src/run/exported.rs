@@ -1,11 +1,10 @@
 //! What the existing package exports from inside a run and needs a cluster for.
 
 use std::collections::BTreeMap;
-
-use futures::StreamExt as _;
+use std::future::poll_fn;
 
 use super::{RunError, Runner};
-use crate::cluster::{Cluster, Clusters, LogQuery};
+use crate::cluster::{Cluster, Clusters, LogQuery, Look};
 use crate::manifest::SelfPod;
 use crate::request::Request;
 use crate::run::follow::CONTAINER;
@@ -56,14 +55,22 @@ impl<K: Clusters> Runner<K> {
         let query = LogQuery { follow: true, since_time };
         let mut body = cluster.open_log(&order.namespace, &order.pod, CONTAINER, &query).await?;
         let mut splitter = LineSplitter::new();
-        while let Some(bytes) = body.next().await {
+        loop {
             let mut lines = String::new();
-            splitter.push(&bytes?, |line| {
-                lines.push_str(&unstamped(line));
-                lines.push('\n');
+            let look = body.look(&mut |bytes| {
+                splitter.push(bytes, |line| {
+                    lines.push_str(&unstamped(line));
+                    lines.push('\n');
+                });
             });
             if !lines.is_empty() {
                 text(lines).await;
+            }
+            match look {
+                Look::Nothing => poll_fn(|context| body.poll_ready(context)).await,
+                Look::Some { .. } => {}
+                Look::End => break,
+                Look::Broken(error) => return Err(error.into()),
             }
         }
         if let Some(rest) = splitter.take_partial() {

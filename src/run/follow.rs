@@ -4,11 +4,10 @@
 //! the log is opened again from the last delivered line. One body is open at a time.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use super::observe::Observed;
 use super::{Log, timing};
 use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Sight;
-use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery};
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, Look};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
 use crate::stream::{LineSplitter, Resume, Tally, Verdict, join_pieces, split_stamp};
 
@@ -48,15 +47,14 @@ const GAP: &str = "[paperclip] Log gap: the container's log was rotated while th
                    lines are missing here";
 
 /// Adds a line to the chunk; a chunk ends before a line that would take it over its size.
-fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &[u8]) {
+fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &str) {
     if !chunk.is_empty() && chunk.len() + line.len() + 1 > timing::CHUNK_BYTES {
         full.push_back(std::mem::take(chunk));
     }
-    chunk.reserve(line.len() + 1);
-    match std::str::from_utf8(line) {
-        Ok(text) => chunk.push_str(text),
-        Err(_) => chunk.push_str(&String::from_utf8_lossy(line)),
+    if chunk.is_empty() {
+        chunk.reserve(timing::CHUNK_BYTES.max(line.len() + 1));
     }
+    chunk.push_str(line);
     chunk.push('\n');
 }
 
@@ -114,6 +112,7 @@ pub(super) struct Follower<C> {
     log: Log,
     life: Arc<watch::Sender<Life>>,
     progress: Arc<Progress>,
+    readers: Readers,
     resume: Resume,
     pub(super) tally: Tally,
     /// Whole lines that are not a full chunk yet.
@@ -137,6 +136,7 @@ impl<C: Cluster> Follower<C> {
         log: Log,
         life: Arc<watch::Sender<Life>>,
         progress: Arc<Progress>,
+        readers: Readers,
     ) -> Self {
         Self {
             observed,
@@ -144,6 +144,7 @@ impl<C: Cluster> Follower<C> {
             log,
             life,
             progress,
+            readers,
             resume: Resume::new(),
             tally: Tally::new(),
             chunk: String::new(),
@@ -255,27 +256,28 @@ impl<C: Cluster> Follower<C> {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
         self.noise = false;
-        let mut pieces = Pieces::new(body, self.life.subscribe());
+        let mut bursts = Bursts::new(body, self.life.subscribe(), self.readers.clone());
         let end = loop {
-            let next = match pieces.at_hand() {
-                Some(next) => next,
-                None => {
-                    self.flush().await;
-                    pieces.wait().await
+            let mut reread = false;
+            let look = bursts.look(|bytes| splitter.push(bytes, |line| reread |= self.take(line, true)));
+            let all = match look {
+                Look::End => break BodyEnd::Clean,
+                Look::Broken(error) => break BodyEnd::Broken(error),
+                Look::Nothing => true,
+                Look::Some { all } => {
+                    self.progress.output();
+                    self.flush_full().await;
+                    all
                 }
             };
-            let bytes = match next {
-                Piece::Silence => break BodyEnd::Silent,
-                Piece::End => break BodyEnd::Clean,
-                Piece::Broken(error) => break BodyEnd::Broken(error),
-                Piece::Bytes(bytes) => bytes,
-            };
-            let mut reread = false;
-            splitter.push(&bytes, |line| reread |= self.take(line, true));
-            self.progress.output();
-            self.flush_full().await;
             if reread {
                 break BodyEnd::Reread;
+            }
+            if all {
+                self.flush().await;
+                if bursts.wait().await == Wait::Silence {
+                    break BodyEnd::Silent;
+                }
             }
         };
         self.flush().await;
@@ -312,10 +314,10 @@ impl<C: Cluster> Follower<C> {
             self.gaps += 1;
             let count =
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
-            append(&mut self.chunk, &mut self.full, format!("{GAP}{count}").as_bytes());
+            append(&mut self.chunk, &mut self.full, &format!("{GAP}{count}"));
         }
-        self.tally.line(line);
-        append(&mut self.chunk, &mut self.full, line);
+        let text = self.tally.line(line);
+        append(&mut self.chunk, &mut self.full, &text);
         false
     }
 
@@ -345,8 +347,8 @@ impl<C: Cluster> Follower<C> {
 
     async fn finish_partial(&mut self) {
         if let Some(line) = self.resume.finish_partial() {
-            self.tally.line(&line);
-            append(&mut self.chunk, &mut self.full, &line);
+            let text = self.tally.line(&line);
+            append(&mut self.chunk, &mut self.full, &text);
             self.flush().await;
         }
     }
@@ -443,62 +445,86 @@ pub(super) async fn watch_life<C: Cluster>(
     }
 }
 
-/// What comes next of a body.
-enum Piece {
-    Bytes(Bytes),
-    End,
-    Broken(ApiError),
+/// How many logs are followed at the moment, by all runs together, and when those that trickle are looked at.
+#[derive(Clone)]
+pub(crate) struct Readers {
+    open: Arc<AtomicU32>,
+    /// Looks are due at multiples of [`timing::READ_TICK`] from here on, so that many are made at one go.
+    since: Instant,
+}
+
+impl Readers {
+    pub(crate) fn new() -> Self {
+        Self { open: Arc::default(), since: Instant::now() }
+    }
+
+    /// When a log that was looked at is looked at again.
+    fn next(&self, looked: Instant) -> Instant {
+        let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
+        let pause = timing::READ_TICK * ticks.clamp(1, timing::MOST_TICKS);
+        let due = (looked + pause).saturating_duration_since(self.since).as_nanos();
+        let tick = timing::READ_TICK.as_nanos();
+        self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
+    }
+}
+
+/// What a wait was over with.
+#[derive(Debug, PartialEq, Eq)]
+enum Wait {
+    /// Time for another look.
+    Look,
     /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
     Silence,
 }
 
 /// A body, read in bursts: each look at a connection costs more than a line, so a log that trickles is looked at
 /// a few times a second only. What comes after a longer silence is read at once.
-struct Pieces {
+struct Bursts {
     body: LogBody,
     life: watch::Receiver<Life>,
+    readers: Readers,
     /// When the burst began, and how much of it was read.
     since: Instant,
     bytes: usize,
 }
 
-impl Pieces {
-    fn new(body: LogBody, life: watch::Receiver<Life>) -> Self {
-        Self { body, life, since: Instant::now(), bytes: timing::CHUNK_BYTES }
+impl Bursts {
+    fn new(body: LogBody, life: watch::Receiver<Life>, readers: Readers) -> Self {
+        readers.open.fetch_add(1, Ordering::Relaxed);
+        Self { body, life, readers, since: Instant::now(), bytes: 0 }
     }
 
-    /// What has arrived already.
-    fn at_hand(&mut self) -> Option<Piece> {
-        let next = self.body.next().now_or_never()?;
-        Some(self.came(next))
+    /// What has arrived.
+    fn look(&mut self, mut take: impl FnMut(&[u8])) -> Look {
+        self.body.look(&mut |bytes| {
+            self.bytes += bytes.len();
+            take(bytes);
+        })
     }
 
-    /// The first piece of another burst.
-    async fn wait(&mut self) -> Piece {
-        if self.bytes < timing::CHUNK_BYTES && !self.life.borrow_and_update().is_over() {
+    /// Until another look is worth it.
+    async fn wait(&mut self) -> Wait {
+        let trickles = (1..timing::CHUNK_BYTES).contains(&std::mem::take(&mut self.bytes));
+        if trickles && !self.life.borrow_and_update().is_over() {
+            self.body.rest();
+            let until = self.readers.next(self.since);
             tokio::select! {
-                () = tokio::time::sleep_until(self.since + timing::READ_PAUSE) => {}
+                () = tokio::time::sleep_until(until) => self.since = until,
                 // Somebody waits for the end.
                 _ = self.life.changed() => {}
             }
+            return Wait::Look;
         }
-        let Ok(next) = tokio::time::timeout(timing::LOG_IDLE_LIMIT, self.body.next()).await else {
-            return Piece::Silence;
-        };
+        let ready = poll_fn(|context| self.body.poll_ready(context));
+        let waited = tokio::time::timeout(timing::LOG_IDLE_LIMIT, ready).await;
         self.since = Instant::now();
-        self.bytes = 0;
-        self.came(next)
+        if waited.is_ok() { Wait::Look } else { Wait::Silence }
     }
+}
 
-    fn came(&mut self, next: Option<Result<Bytes, ApiError>>) -> Piece {
-        match next {
-            None => Piece::End,
-            Some(Err(error)) => Piece::Broken(error),
-            Some(Ok(bytes)) => {
-                self.bytes += bytes.len();
-                Piece::Bytes(bytes)
-            }
-        }
+impl Drop for Bursts {
+    fn drop(&mut self) {
+        self.readers.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -130,6 +130,7 @@ pub struct Runner<K: Clusters> {
     self_pods: self_pod::SelfPods,
     watches: Watches<K::Cluster>,
     claims: claim::Claims<K::Cluster>,
+    readers: follow::Readers,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -142,6 +143,7 @@ impl<K: Clusters> Runner<K> {
             self_pods: self_pod::SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
             claims: claim::Claims::default(),
+            readers: follow::Readers::new(),
         }
     }
 
@@ -268,6 +270,7 @@ impl<K: Clusters> Runner<K> {
         let live = Live {
             request: request.clone(),
             log: log.clone(),
+            readers: self.readers.clone(),
             cancel: cancel.clone(),
             job_name: observed.job_name.clone(),
             namespace: observed.namespace.clone(),
@@ -393,6 +396,7 @@ impl<K: Clusters> Runner<K> {
 pub(crate) struct Live {
     request: Arc<Request>,
     log: Log,
+    readers: follow::Readers,
     cancel: CancellationToken,
     namespace: String,
     job_name: String,

@@ -71,8 +71,14 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     let running_at = Instant::now();
     let life = Arc::new(watch::channel(Life::Running).0);
     let progress = Arc::new(Progress::new());
-    let mut follower =
-        Follower::new(observed.clone(), pod.name.clone(), live.log.clone(), life.clone(), progress.clone());
+    let mut follower = Follower::new(
+        observed.clone(),
+        pod.name.clone(),
+        live.log.clone(),
+        life.clone(),
+        progress.clone(),
+        live.readers.clone(),
+    );
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
         let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;

@@ -37,7 +37,7 @@ fn optional_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> 
 pub fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
     let mut tally = Tally::over_text();
     // A line is trimmed when it is read, so the `\r` of `\r\n` needs no care.
-    stdout.split('\n').for_each(|line| tally.line(line.as_bytes()));
+    stdout.split('\n').for_each(|line| tally.text(line));
     let captured = tally.finish();
     ParsedStream {
         cost_usd: captured.cost_usd(),

@@ -1,5 +1,6 @@
 //! What a run's result needs from its output, gathered while the lines pass by.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
@@ -125,15 +126,23 @@ impl Tally {
         Self { excerpt: None, most_text: usize::MAX, most_content: usize::MAX, ..Self::new() }
     }
 
-    /// Takes the next line, without its newline (and without a stamp).
-    pub fn line(&mut self, line: &[u8]) {
-        match std::str::from_utf8(line) {
-            Ok(text) => self.text_line(text, line.len()),
+    /// Takes the next line, without its newline (and without a stamp), and returns it as text: what is not UTF-8 in
+    /// it is U+FFFD then.
+    pub fn line<'a>(&mut self, line: &'a [u8]) -> Cow<'a, str> {
+        let text = match std::str::from_utf8(line) {
+            Ok(text) => Cow::Borrowed(text),
             Err(_) => {
                 self.captured.invalid_utf8_lines += 1;
-                self.text_line(&String::from_utf8_lossy(line), line.len());
+                String::from_utf8_lossy(line)
             }
-        }
+        };
+        self.text_line(&text, line.len());
+        text
+    }
+
+    /// The same for a line that is text already.
+    pub fn text(&mut self, line: &str) {
+        self.text_line(line, line.len());
     }
 
     /// Whether a result event was seen.
@@ -339,7 +348,7 @@ mod tests {
 
     fn tally(lines: &[&str]) -> Captured {
         let mut tally = Tally::new();
-        lines.iter().for_each(|line| tally.line(line.as_bytes()));
+        lines.iter().for_each(|line| tally.text(line));
         tally.finish()
     }
 
@@ -554,7 +563,7 @@ mod tests {
         #[test]
         fn any_bytes_are_taken_without_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20)) {
             let mut tally = Tally::new();
-            lines.iter().for_each(|line| tally.line(line));
+            lines.iter().for_each(|line| drop(tally.line(line)));
             let captured = tally.finish();
             prop_assert_eq!(captured.lines, lines.len() as u64);
             prop_assert_eq!(captured.stdout_bytes, lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>());

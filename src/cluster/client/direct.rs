@@ -2,29 +2,29 @@
 //!
 //! A log is a line per TLS record and per HTTP chunk. A client with a pool has a task for each connection, which hands
 //! chunk after chunk to the task that wants them: for each line two tasks are woken. Here there is no such task, and
-//! all that has arrived is one piece.
+//! the reader looks at the connection itself when it is time to.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use futures::stream::try_unfold;
-use futures::{FutureExt as _, Stream};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body as HttpBody, Frame};
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
-/// So much room a read has at least.
-const READ_BYTES: usize = 16 * 1024;
-/// What has arrived is gathered into pieces up to this size.
-const PIECE_BYTES: usize = 64 * 1024;
+use super::framing::Framing;
+use super::wire::{Arrived, Connection, READ_BYTES, Socket, Wire};
+use crate::cluster::Look;
+
 /// An answer's head may be this long.
 const HEAD_BYTES: usize = 64 * 1024;
 const MOST_HEADERS: usize = 64;
@@ -34,6 +34,18 @@ type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 /// In the extensions of a request: it is to have a connection of its own.
 #[derive(Clone, Copy)]
 pub(super) struct OwnConnection;
+
+/// In the extensions of an answer that is a success on a connection of its own: its body, which the answer itself does
+/// not have then.
+#[derive(Clone)]
+pub(super) struct OwnBody(Arc<Mutex<Option<Answer<Socket>>>>);
+
+impl OwnBody {
+    /// The body, once.
+    pub(super) fn take(self) -> Option<Answer<Socket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Sends requests through a pool of connections, and those marked [`OwnConnection`] each on one of its own.
 #[derive(Clone)]
@@ -49,8 +61,7 @@ where
     P::Future: Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    C: Service<Uri> + Clone + Send + 'static,
-    C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    C: Service<Uri, Response = MaybeHttpsStream<TokioIo<TcpStream>>> + Clone + Send + 'static,
     C::Error: Into<BoxError>,
     C::Future: Send,
 {
@@ -58,13 +69,19 @@ where
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.pool.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if request.extensions().get::<OwnConnection>().is_some() {
-            Box::pin(exchange(self.connector.clone(), request))
+            let mut connector = self.connector.clone();
+            Box::pin(async move {
+                poll_fn(|context| connector.poll_ready(context)).await.map_err(Into::into)?;
+                let stream = connector.call(request.uri().clone()).await.map_err(Into::into)?;
+                let (response, answer) = exchange(connection(stream), request).await?;
+                Ok(with_body(response, answer))
+            })
         } else {
             let answer = self.pool.call(request);
             Box::pin(async move {
@@ -74,22 +91,44 @@ where
     }
 }
 
+fn connection(stream: MaybeHttpsStream<TokioIo<TcpStream>>) -> Connection<Socket> {
+    match stream {
+        MaybeHttpsStream::Http(tcp) => Connection::new(Socket::Watched(tcp.into_inner()), None),
+        MaybeHttpsStream::Https(tls) => {
+            let (tcp, tls) = tls.into_inner().into_inner();
+            Connection::new(Socket::Watched(tcp.into_inner().into_inner()), Some(tls))
+        }
+    }
+}
+
+/// A success is read by whoever asked; what else there is to say is short and read as any other answer.
+fn with_body(response: Response<()>, answer: Answer<Socket>) -> Response<AnswerBody> {
+    if response.status().is_success() {
+        let mut response = response.map(|()| Empty::new().map_err(|never| match never {}).boxed_unsync());
+        response.extensions_mut().insert(OwnBody(Arc::new(Mutex::new(Some(answer)))));
+        return response;
+    }
+    let frames = futures::stream::try_unfold(answer, |mut answer| async move {
+        let mut bytes = Vec::new();
+        loop {
+            match answer.look(|part| bytes.extend_from_slice(part)) {
+                Look::Some { .. } => return Ok(Some((Frame::data(Bytes::from(bytes)), answer))),
+                Look::End => return Ok(None),
+                Look::Broken(error) => return Err(error),
+                Look::Nothing => poll_fn(|context| answer.poll_readable(context)).await,
+            }
+        }
+    });
+    response.map(|()| StreamBody::new(frames).boxed_unsync())
+}
+
 /// Sends a request that has no body; resolves with the head of its answer.
-async fn exchange<C>(mut connector: C, request: Request<Body>) -> Result<Response<AnswerBody>, BoxError>
-where
-    C: Service<Uri>,
-    C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    C::Error: Into<BoxError>,
-{
-    poll_fn(|context| connector.poll_ready(context)).await.map_err(Into::into)?;
-    let stream = connector.call(request.uri().clone()).await.map_err(Into::into)?;
-    let mut stream = TokioIo::new(stream);
-    stream.write_all(&head_of(request)?).await?;
-    stream.flush().await?;
-    let mut arrived = BytesMut::new();
-    let (response, framing) = read_head(&mut stream, &mut arrived).await?;
-    let body = Box::new(Answer { stream, arrived, framing, closed: None });
-    Ok(response.map(|()| StreamBody::new(frames(body)).boxed_unsync()))
+async fn exchange<W: Wire>(
+    mut connection: Connection<W>,
+    request: Request<Body>,
+) -> Result<(Response<()>, Answer<W>), BoxError> {
+    connection.write_all(&head_of(request)?).await?;
+    read_head(connection).await
 }
 
 fn head_of(request: Request<Body>) -> Result<Vec<u8>, BoxError> {
@@ -109,27 +148,26 @@ fn head_of(request: Request<Body>) -> Result<Vec<u8>, BoxError> {
     Ok(head)
 }
 
-/// The head of the answer; `arrived` keeps what came after it.
-async fn read_head<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    arrived: &mut BytesMut,
-) -> Result<(Response<()>, Framing), BoxError> {
+/// The head of the answer, and its body.
+async fn read_head<W: Wire>(mut connection: Connection<W>) -> Result<(Response<()>, Answer<W>), BoxError> {
+    let mut arrived = Vec::new();
     loop {
-        if let Some((length, response)) = parse_head(arrived)? {
-            arrived.advance(length);
+        let look = connection.look(|part| arrived.extend_from_slice(part))?;
+        while let Some((length, response)) = parse_head(&arrived)? {
+            arrived.drain(..length);
             // Interim answers announce the one that counts.
             if !response.status().is_informational() {
                 let framing = Framing::of(&response)?;
-                return Ok((response, framing));
+                return Ok((response, Answer { connection, framing, early: arrived, end: None }));
             }
-            continue;
         }
-        if arrived.len() > HEAD_BYTES {
+        if arrived.len() > HEAD_BYTES + READ_BYTES {
             return Err("the head of the answer is too long".into());
         }
-        arrived.reserve(READ_BYTES);
-        if stream.read_buf(arrived).await? == 0 {
-            return Err("the connection was closed before there was an answer".into());
+        match look {
+            Arrived::Nothing => poll_fn(|context| connection.wire.poll_readable(context)).await,
+            Arrived::Closed => return Err("the connection was closed before there was an answer".into()),
+            Arrived::All | Arrived::Part => {}
         }
     }
 }
@@ -147,219 +185,139 @@ fn parse_head(arrived: &[u8]) -> Result<Option<(usize, Response<()>)>, BoxError>
     Ok(Some((length, response)))
 }
 
-/// An answer whose head was read.
-struct Answer<S> {
-    stream: S,
-    arrived: BytesMut,
+/// The body of an answer whose head was read.
+pub(super) struct Answer<W> {
+    connection: Connection<W>,
     framing: Framing,
-    /// How the connection ended, once it has.
-    closed: Option<std::io::Result<()>>,
+    /// What came together with the head.
+    early: Vec<u8>,
+    /// How it ended, once it has.
+    end: Option<Result<(), BoxError>>,
 }
 
-fn frames<S: AsyncRead + Unpin + Send + 'static>(
-    answer: Box<Answer<S>>,
-) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
-    try_unfold(answer, |mut answer| async move {
-        Ok(answer.next().await?.map(|piece| (Frame::data(piece), answer)))
-    })
-}
-
-impl<S: AsyncRead + Unpin> Answer<S> {
-    /// All that has arrived, once something has; `None` at the end.
-    async fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
-        loop {
-            let piece = self.framing.take(&mut self.arrived)?;
-            if !piece.is_empty() {
-                return Ok(Some(piece));
-            }
-            if self.framing.is_over() {
-                return Ok(None);
-            }
-            match self.closed.take() {
-                None => self.read().await,
-                Some(Err(error)) => return Err(error.into()),
-                Some(Ok(())) if self.framing == Framing::Open => return Ok(None),
-                Some(Ok(())) => return Err("the connection was closed before the end of the answer".into()),
-            }
+impl<W: Wire> Answer<W> {
+    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.end.is_some() || !self.early.is_empty() {
+            return Poll::Ready(());
         }
+        self.connection.wire.poll_readable(context)
     }
 
-    /// Waits until something has arrived, and takes what else is there.
-    async fn read(&mut self) {
-        let mut read = {
-            self.arrived.reserve(READ_BYTES);
-            self.stream.read_buf(&mut self.arrived).await
+    pub(super) fn rest(&mut self) {
+        self.connection.wire.rest();
+    }
+
+    /// Hands on what has arrived, in any number of pieces; never waits. A connection that breaks or an answer that is
+    /// malformed is an error once, after all that came before it.
+    pub(super) fn look(&mut self, mut take: impl FnMut(&[u8])) -> Look<BoxError> {
+        let mut bytes = 0;
+        let mut take = |part: &[u8]| {
+            bytes += part.len();
+            take(part);
         };
-        while read.as_ref().is_ok_and(|read| *read > 0) && self.arrived.len() < PIECE_BYTES {
-            self.arrived.reserve(READ_BYTES);
-            match self.stream.read_buf(&mut self.arrived).now_or_never() {
-                None => return,
-                Some(more) => read = more,
-            }
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.end = self.framing.read(&early, &mut take).err().map(Err);
         }
-        match read {
-            Ok(0) => self.closed = Some(Ok(())),
-            Ok(_) => {}
-            Err(error) => self.closed = Some(Err(error)),
-        }
-    }
-}
-
-/// Where a body ends (RFC 9112, section 6.3), and how far it was read.
-#[derive(Debug, PartialEq, Eq)]
-enum Framing {
-    /// After so many bytes.
-    Length(u64),
-    Chunked(Chunked),
-    /// With the connection.
-    Open,
-}
-
-impl Framing {
-    fn of(response: &Response<()>) -> Result<Self, BoxError> {
-        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            return Ok(Framing::Length(0));
-        }
-        if let Some(coding) = response.headers().get(TRANSFER_ENCODING) {
-            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-                return Ok(Framing::Chunked(Chunked::START));
-            }
-            return Err(format!("the answer has the unknown transfer coding {coding:?}").into());
-        }
-        match response.headers().get(CONTENT_LENGTH) {
-            Some(length) => Ok(Framing::Length(length.to_str()?.trim().parse()?)),
-            None => Ok(Framing::Open),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self, Framing::Length(0) | Framing::Chunked(Chunked::End))
-    }
-
-    /// Takes what is there of the body out of what has arrived.
-    fn take(&mut self, arrived: &mut BytesMut) -> Result<Bytes, BoxError> {
-        match self {
-            Framing::Length(left) => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(arrived.len());
-                *left -= here as u64;
-                Ok(arrived.split_to(here).freeze())
-            }
-            Framing::Open => Ok(arrived.split().freeze()),
-            Framing::Chunked(chunked) => {
-                let (read, kept) = chunked.unwrap(arrived)?;
-                let piece = arrived.split_to(kept).freeze();
-                arrived.advance(read - kept);
-                Ok(piece)
-            }
-        }
-    }
-}
-
-/// Where in a chunked body (RFC 9112, section 7.1) the next byte stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunked {
-    /// In the line that begins a chunk; what follows its hexadecimal digits is passed over.
-    Size { size: u64, digits: u8, passed: bool },
-    /// Before so many bytes of data.
-    Data(u64),
-    /// At the line break after the data.
-    DataEnd,
-    /// In the lines after the last chunk.
-    Trailer { blank: bool },
-    /// After the end.
-    End,
-}
-
-impl Chunked {
-    const START: Self = Chunked::Size { size: 0, digits: 0, passed: false };
-
-    /// Moves the data to the front. Returns how many bytes were read, and how many of them were data.
-    fn unwrap(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), BoxError> {
-        let (mut read, mut kept) = (0, 0);
-        while read < bytes.len() {
-            match self {
-                Chunked::End => break,
-                Chunked::Data(left) => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - read);
-                    bytes.copy_within(read..read + here, kept);
-                    (read, kept) = (read + here, kept + here);
-                    *left -= here as u64;
-                    if *left == 0 {
-                        *self = Chunked::DataEnd;
-                    }
+        let mut all = false;
+        if self.end.is_none() && !self.framing.is_over() {
+            let mut malformed = None;
+            let arrived = self.connection.look(|part| {
+                if malformed.is_none() {
+                    malformed = self.framing.read(part, &mut take).err();
                 }
-                _ => {
-                    *self = self.after(bytes[read]).ok_or_else(|| {
-                        format!("malformed chunk in the answer ({self:?}, {})", bytes[read])
-                    })?;
-                    read += 1;
+            });
+            let cut = || "the connection was closed before the end of the answer".into();
+            self.end = match (malformed, arrived) {
+                (Some(error), _) => Some(Err(error)),
+                (None, Err(error)) => Some(Err(error.into())),
+                (None, Ok(Arrived::Closed)) if self.framing == Framing::Open => Some(Ok(())),
+                (None, Ok(Arrived::Closed)) => Some(Err(cut())),
+                (None, Ok(arrived)) => {
+                    all = arrived != Arrived::Part;
+                    None
                 }
-            }
+            };
         }
-        Ok((read, kept))
-    }
-
-    /// The place after a byte that is no data; `None` where it may not stand.
-    fn after(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Chunked::Size { digits: 1.., size: 0, .. }, b'\n') => Chunked::Trailer { blank: true },
-            (Chunked::Size { digits: 1.., size, .. }, b'\n') => Chunked::Data(size),
-            (Chunked::Size { size, digits, passed: false }, _) if byte.is_ascii_hexdigit() => {
-                let digit = char::from(byte).to_digit(16).map(u64::from)?;
-                Chunked::Size {
-                    size: size.checked_mul(16)? + digit,
-                    digits: digits.checked_add(1)?,
-                    passed: false,
-                }
-            }
-            (Chunked::Size { size, digits: digits @ 1.., passed }, _)
-                if passed || matches!(byte, b'\r' | b';' | b' ' | b'\t') =>
-            {
-                Chunked::Size { size, digits, passed: true }
-            }
-            (Chunked::DataEnd, b'\r') => Chunked::DataEnd,
-            (Chunked::DataEnd, b'\n') => Chunked::START,
-            (Chunked::Trailer { blank: true }, b'\n') => Chunked::End,
-            (Chunked::Trailer { .. }, b'\n') => Chunked::Trailer { blank: true },
-            (Chunked::Trailer { blank }, _) => Chunked::Trailer { blank: blank && byte == b'\r' },
-            _ => return None,
-        })
+        if self.end.is_none() && self.framing.is_over() {
+            self.end = Some(Ok(()));
+        }
+        match &mut self.end {
+            _ if bytes > 0 => Look::Some { all: all && self.end.is_none() },
+            None => Look::Nothing,
+            Some(end) => match std::mem::replace(end, Ok(())) {
+                Ok(()) => Look::End,
+                Err(error) => Look::Broken(error),
+            },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
     use super::*;
+    use futures::FutureExt as _;
     use proptest::prelude::*;
 
     /// What an answer that arrives in these pieces is: its status, and its body or the error it ends with.
     fn read(pieces: &[&[u8]]) -> Result<(u16, Result<Vec<u8>, String>), String> {
-        let mut stream = arriving(pieces);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut arrived = BytesMut::new();
-            let (response, framing) =
-                read_head(&mut stream, &mut arrived).await.map_err(|error| error.to_string())?;
-            let mut answer = Answer { stream, arrived, framing, closed: None };
-            let mut body = Vec::new();
-            let end = loop {
-                match answer.next().await {
-                    Ok(Some(piece)) => body.extend_from_slice(&piece),
-                    Ok(None) => break Ok(body),
-                    Err(error) => break Err(error.to_string()),
-                }
-            };
-            Ok((response.status().as_u16(), end))
-        })
+        let wire = Arriving(pieces.iter().map(|piece| piece.to_vec()).collect());
+        let head = read_head(Connection::new(wire, None)).now_or_never().expect("nothing to wait for");
+        let (response, mut answer) = head.map_err(|error| error.to_string())?;
+        let mut body = Vec::new();
+        let end = loop {
+            match answer.look(|part| body.extend_from_slice(part)) {
+                Look::End => break Ok(body),
+                Look::Broken(error) => break Err(error.to_string()),
+                Look::Nothing | Look::Some { .. } => {}
+            }
+        };
+        assert!(matches!(answer.look(|_| panic!("the body is over")), Look::End));
+        Ok((response.status().as_u16(), end))
     }
 
-    /// A connection on which these pieces arrive, each read by itself, and then its end.
-    fn arriving<'a>(pieces: &[&'a [u8]]) -> impl AsyncRead + Unpin + use<'a> {
-        let mut all: Box<dyn AsyncRead + Unpin + 'a> = Box::new(tokio::io::empty());
-        for piece in pieces.iter().rev() {
-            all = Box::new(tokio::io::AsyncReadExt::chain(*piece, all));
+    /// A connection on which these pieces arrive, each read by itself and not at once, and then its end.
+    struct Arriving(VecDeque<Vec<u8>>);
+
+    impl io::Read for Arriving {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let Some(mut piece) = self.0.pop_front() else { return Ok(0) };
+            if piece.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let rest = piece.split_off(piece.len().min(into.len()));
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+            self.0.push_front(Vec::new());
+            into[..piece.len()].copy_from_slice(&piece);
+            Ok(piece.len())
         }
-        all
+    }
+
+    impl io::Write for Arriving {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Wire for Arriving {
+        fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+
+        fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+
+        fn rest(&mut self) {}
     }
 
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -393,7 +351,7 @@ mod tests {
         assert_eq!(read(&[]), Err("the connection was closed before there was an answer".to_owned()));
         assert!(read(&[b"SSH-2.0-OpenSSH\r\n"]).is_err());
         assert!(read(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"]).is_err());
-        let endless = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; HEAD_BYTES]].concat();
+        let endless = [b"HTTP/1.1 200 OK\r\nA: ".to_vec(), vec![b'a'; HEAD_BYTES + READ_BYTES]].concat();
         assert_eq!(read(&[&endless]), Err("the head of the answer is too long".to_owned()));
     }
 

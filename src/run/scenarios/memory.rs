@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{
     AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
-    WatchQuery,
+    WatchQuery, log_of,
 };
 use crate::manifest::LABEL_AGENT_ID;
 
@@ -956,7 +956,7 @@ impl Cluster for Memory {
             let piece = body.next().await?;
             Some((piece, body))
         });
-        Ok(body.boxed())
+        Ok(log_of(body))
     }
 
     async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {

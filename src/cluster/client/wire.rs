@@ -1,0 +1,337 @@
+//! A connection that is looked at when its reader wants to, with or without TLS.
+//!
+//! A socket that the runtime watches wakes its thread for every packet, also while the reader rests. So a reader that
+//! rests takes its socket off the runtime, looks at it when the rest is over, and gives it back only to wait.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead as _, ErrorKind, Read, Write};
+use std::task::{Context, Poll};
+
+use rustls::ClientConnection;
+use tokio::net::TcpStream;
+
+/// So much is taken from a socket at once.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// What a look has taken from a socket, before it is handed on: one place for all connections, so that it is in
+    /// the processor's cache.
+    static TAKEN: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// A connection's two directions. Reading and writing never wait: [`ErrorKind::WouldBlock`].
+pub(super) trait Wire: Read + Write + Send {
+    /// Ready once reading may give something, be it an error.
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// Ready once writing may succeed, or gives an error.
+    fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// Until the next of those two calls nobody waits.
+    fn rest(&mut self);
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// The runtime tells when something arrives.
+    Watched(TcpStream),
+    /// Nobody tells.
+    Apart(std::net::TcpStream),
+    /// It could not be moved between the two.
+    Lost(io::Error),
+}
+
+impl Socket {
+    fn change(&mut self, change: impl FnOnce(Self) -> io::Result<Self>) {
+        let now = std::mem::replace(self, Socket::Lost(ErrorKind::NotConnected.into()));
+        *self = change(now).unwrap_or_else(Socket::Lost);
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: fn(&TcpStream, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<()> {
+        if matches!(self, Socket::Apart(_)) {
+            self.change(|socket| match socket {
+                Socket::Apart(socket) => TcpStream::from_std(socket).map(Socket::Watched),
+                other => Ok(other),
+            });
+        }
+        match self {
+            // An error shows again where the socket is used.
+            Socket::Watched(socket) => poll(socket, context).map(drop),
+            Socket::Apart(_) | Socket::Lost(_) => Poll::Ready(()),
+        }
+    }
+}
+
+fn lost(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Watched(socket) => socket.try_read(into),
+            Socket::Apart(socket) => socket.read(into),
+            Socket::Lost(error) => Err(lost(error)),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Watched(socket) => socket.try_write(bytes),
+            Socket::Apart(socket) => socket.write(bytes),
+            Socket::Lost(error) => Err(lost(error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for Socket {
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll(context, TcpStream::poll_read_ready)
+    }
+
+    fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll(context, TcpStream::poll_write_ready)
+    }
+
+    fn rest(&mut self) {
+        if matches!(self, Socket::Watched(_)) {
+            self.change(|socket| match socket {
+                Socket::Watched(socket) => socket.into_std().map(Socket::Apart),
+                other => Ok(other),
+            });
+        }
+    }
+}
+
+/// What a look at a connection gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// Nothing for now.
+    Nothing,
+    /// Something, and that was all there was.
+    All,
+    /// Something, and there may be more.
+    Part,
+    /// The other side has closed its direction, in order.
+    Closed,
+}
+
+/// A connection of one request.
+pub(super) struct Connection<W> {
+    pub(super) wire: W,
+    tls: Option<Box<ClientConnection>>,
+    closed: bool,
+}
+
+impl<W: Wire> Connection<W> {
+    /// `tls`: its state after the handshake.
+    pub(super) fn new(wire: W, tls: Option<ClientConnection>) -> Self {
+        Self { wire, tls: tls.map(Box::new), closed: false }
+    }
+
+    /// Queues bytes to be written.
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(bytes)?;
+        }
+        loop {
+            let written = match &mut self.tls {
+                Some(tls) if tls.wants_write() => tls.write_tls(&mut self.wire),
+                None if !bytes.is_empty() => {
+                    self.wire.write(bytes).inspect(|written| bytes = &bytes[*written..])
+                }
+                _ => return Ok(()),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::future::poll_fn(|context| self.wire.poll_writable(context)).await;
+                }
+                written => {
+                    written?;
+                }
+            }
+        }
+    }
+
+    /// Takes what has arrived, at most [`READ_BYTES`] of the socket, and hands it on in pieces; never waits.
+    ///
+    /// # Errors
+    /// The connection broke, or was closed without TLS saying so.
+    pub(super) fn look(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Arrived> {
+        if self.closed {
+            return Ok(Arrived::Closed);
+        }
+        TAKEN.with_borrow_mut(|taken| {
+            let count = match self.wire.read(taken) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return Ok(Arrived::Nothing);
+                }
+                count => count?,
+            };
+            let all = count < taken.len();
+            match &mut self.tls {
+                None if count > 0 => take(&taken[..count]),
+                None => self.closed = true,
+                Some(tls) => {
+                    self.closed = decrypt(tls, &taken[..count], take)?;
+                    // An answer to the other side, as for new keys. Where there is no room, it goes with the next look.
+                    if tls.wants_write() {
+                        let _ = tls.write_tls(&mut self.wire);
+                    }
+                }
+            }
+            Ok(match (count, all) {
+                (0, _) => Arrived::Closed,
+                (_, true) if !self.closed => Arrived::All,
+                _ => Arrived::Part,
+            })
+        })
+    }
+}
+
+/// Hands on the plain text of what was read; nothing was read at the end of the connection. True when the other side
+/// has closed it.
+fn decrypt(tls: &mut ClientConnection, mut read: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+    loop {
+        tls.read_tls(&mut read)?;
+        tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        let mut reader = tls.reader();
+        loop {
+            let text = match reader.fill_buf() {
+                Ok([]) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                text => text?,
+            };
+            take(text);
+            let length = text.len();
+            reader.consume(length);
+        }
+        if read.is_empty() {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::{Shutdown, TcpListener};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A connection to this process itself: our end, and the other's.
+    async fn pair() -> (Connection<Socket>, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let ours = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("connects");
+        let (theirs, _) = listener.accept().expect("a connection");
+        (Connection::new(Socket::Watched(ours), None), theirs)
+    }
+
+    fn look(connection: &mut Connection<Socket>) -> (io::Result<Arrived>, Vec<u8>) {
+        let mut bytes = Vec::new();
+        let arrived = connection.look(|part| bytes.extend_from_slice(part));
+        (arrived, bytes)
+    }
+
+    async fn readable(connection: &mut Connection<Socket>) {
+        let ready = poll_fn(|context| connection.wire.poll_readable(context));
+        tokio::time::timeout(Duration::from_secs(10), ready).await.expect("something arrives");
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_rests_is_not_woken_and_finds_what_came_meanwhile() {
+        let (mut ours, mut theirs) = pair().await;
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        for rests in [true, false] {
+            let ready = ours.wire.poll_readable(&mut Context::from_waker(&waker));
+            assert!(ready.is_pending() || look(&mut ours).0.is_ok_and(|arrived| arrived == Arrived::Nothing));
+            assert!(ours.wire.poll_readable(&mut Context::from_waker(&waker)).is_pending());
+            if rests {
+                ours.wire.rest();
+            }
+            theirs.write_all(b"line\n").expect("room");
+            for _ in 0..1_000 {
+                if wakes.0.load(Ordering::Relaxed) > 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(if rests { 0 } else { 10 })).await;
+            }
+            assert_eq!(wakes.0.load(Ordering::Relaxed) == 0, rests);
+            let (arrived, bytes) = look(&mut ours);
+            assert_eq!((arrived.expect("sound"), &bytes[..]), (Arrived::All, &b"line\n"[..]));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_after_a_rest_is_woken() {
+        let (mut ours, mut theirs) = pair().await;
+        for text in [&b"one"[..], b"two"] {
+            ours.wire.rest();
+            assert_eq!(look(&mut ours).0.expect("sound"), Arrived::Nothing);
+            let late = async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                theirs.write_all(text).expect("room");
+            };
+            tokio::join!(readable(&mut ours), late);
+            assert_eq!(look(&mut ours).1, text);
+        }
+        // What came during the rest needs no further packet to be told.
+        ours.wire.rest();
+        theirs.write_all(b"three").expect("room");
+        readable(&mut ours).await;
+        assert_eq!(look(&mut ours).1, b"three");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_seen_at_rest_and_stays() {
+        let (mut ours, theirs) = pair().await;
+        theirs.shutdown(Shutdown::Write).expect("open until now");
+        readable(&mut ours).await;
+        ours.wire.rest();
+        for _ in 0..2 {
+            assert_eq!(look(&mut ours).0.expect("in order"), Arrived::Closed);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_one_look_takes_is_said_to_be_there() {
+        let (mut ours, mut theirs) = pair().await;
+        let sent = std::thread::spawn(move || theirs.write_all(&vec![b'x'; 3 * READ_BYTES]));
+        let mut total = 0;
+        let mut parts = 0;
+        while total < 3 * READ_BYTES {
+            readable(&mut ours).await;
+            let (arrived, bytes) = look(&mut ours);
+            assert!(bytes.len() <= READ_BYTES);
+            assert_eq!(arrived.expect("sound") == Arrived::Part, bytes.len() == READ_BYTES);
+            parts += usize::from(bytes.len() == READ_BYTES);
+            total += bytes.len();
+        }
+        sent.join().expect("no panic").expect("read to the end");
+        assert!(parts <= 3);
+    }
+}
