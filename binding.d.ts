@@ -15,8 +15,8 @@ export declare class Desk {
   constructor(wake: () => void)
   /**
    * What waits: whether there is more to be taken in another turn of the event loop, then for each question
-   * its number, its run, its kind (`log`, `meta`, `prepare`, `bundle`, `result`, `error`) and its text; for
-   * `log` an array of streams and texts.
+   * its number, its run, its kind (`stdout` and `stderr` for the log, `meta`, `prepare`, `bundle`, `result`, `error`)
+   * and its text.
    */
   take(): unknown[]
   /** Answers a question. */

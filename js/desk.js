@@ -14,6 +14,8 @@ import { errText } from './errors.js';
  * }} HostOfRun
  * @typedef {HostOfRun & {
  *   context: AsyncResource,
+ *   chunks: any[],
+ *   telling: boolean,
  *   resolve: (result: unknown) => void,
  *   reject: (error: Error) => void,
  * }} Run
@@ -39,7 +41,8 @@ export function start(request, control, host) {
   return new Promise((resolve, reject) => {
     lastRun = (lastRun + 1) % 2 ** 32;
     // The host's callbacks are called in the asynchronous context of its call.
-    runs.set(lastRun, { ...host, context: new AsyncResource('claude_k8s'), resolve, reject });
+    const context = new AsyncResource('claude_k8s');
+    runs.set(lastRun, { ...host, context, chunks: [], telling: false, resolve, reject });
     held.ref();
     try {
       binding.execute(request, control, desk, lastRun);
@@ -66,14 +69,44 @@ function look() {
     const number = taken[at + 1];
     const kind = taken[at + 2];
     const text = taken[at + 3];
+    // The engine moves what is alive when it collects: a chunk is not to be for longer than the host wants it.
+    taken[at + 3] = undefined;
     if (kind === 'result') end(number)?.resolve(JSON.parse(text));
     else if (kind === 'error') end(number)?.reject(new Error(text));
     else {
       const run = runs.get(number);
-      run?.context.runInAsyncScope(answer, undefined, run, call, kind, text);
+      if (!run) continue;
+      if (kind === 'stdout' || kind === 'stderr') {
+        run.chunks.push(call, kind, text);
+        if (!run.telling) run.context.runInAsyncScope(tell, undefined, run);
+      } else run.context.runInAsyncScope(answer, undefined, run, call, kind, text);
     }
   }
   if (taken[0]) setImmediate(look);
+}
+
+/**
+ * Calls the host's `onLog` for what the run has to tell, chunk by chunk, until there is no more.
+ *
+ * @param {Run} run
+ */
+async function tell(run) {
+  run.telling = true;
+  while (run.chunks.length > 0) {
+    const { chunks } = run;
+    run.chunks = [];
+    for (let at = 0; at < chunks.length; at += 3) {
+      const text = chunks[at + 2];
+      chunks[at + 2] = undefined;
+      try {
+        await run.log(chunks[at + 1], text);
+        done(chunks[at]);
+      } catch (error) {
+        desk.fail(chunks[at], errText(error));
+      }
+    }
+  }
+  run.telling = false;
 }
 
 /**
@@ -84,10 +117,7 @@ function look() {
  */
 async function answer(run, call, kind, text) {
   try {
-    if (kind === 'log') {
-      await tell(run, text);
-      done(call);
-    } else if (kind === 'meta') {
+    if (kind === 'meta') {
       await run.meta(JSON.parse(text));
       done(call);
     } else {
@@ -96,26 +126,6 @@ async function answer(run, call, kind, text) {
   } catch (error) {
     desk.fail(call, errText(error));
   }
-}
-
-/**
- * Chunk by chunk; the first error is thrown after the last chunk.
- *
- * @param {Run} run
- * @param {any[]} chunks streams and texts by turns
- */
-async function tell(run, chunks) {
-  let failed = false;
-  let failure;
-  for (let at = 0; at < chunks.length; at += 2) {
-    try {
-      await run.log(chunks[at], chunks[at + 1]);
-    } catch (error) {
-      failure = failed ? failure : error;
-      failed = true;
-    }
-  }
-  if (failed) throw failure;
 }
 
 /** @type {number[]} */

@@ -15,7 +15,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use crate::run::{Channel, HostError};
+use crate::run::{Channel, HostError, Taken, spare};
 
 /// Between two calls of JavaScript for log output; what a run waits for is asked at once, and so is much output.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -31,8 +31,8 @@ type WakeFunction =
 /// What a run asks of JavaScript, or tells it.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// `onLog` for each text, one after the other.
-    Log(Vec<(Channel, String)>),
+    /// `onLog`, after all that the run has told before.
+    Log(Channel, String),
     /// `onMeta`, with its argument as JSON.
     Meta(String),
     /// The answers of the host's helpers.
@@ -46,7 +46,7 @@ pub(super) enum Question {
 impl Question {
     fn kind(&self) -> &'static str {
         match self {
-            Question::Log(_) => "log",
+            Question::Log(channel, _) => channel.as_str(),
             Question::Meta(_) => "meta",
             Question::Prepare => "prepare",
             Question::Bundle(_) => "bundle",
@@ -57,20 +57,36 @@ impl Question {
 
     fn bytes(&self) -> usize {
         match self {
-            Question::Log(texts) => texts.iter().map(|(_, text)| text.len()).sum(),
-            Question::Meta(text) | Question::Bundle(text) => text.len(),
+            Question::Log(_, text) | Question::Meta(text) | Question::Bundle(text) => text.len(),
             Question::Prepare => 0,
             Question::Done(Ok(text) | Err(text)) => text.len(),
         }
     }
 
     fn can_wait(&self) -> bool {
-        matches!(self, Question::Log(_))
+        matches!(self, Question::Log(..))
     }
 }
 
 /// An answer: a text (`None` where there is nothing to say), or the text of an error.
 type Answer = Result<Option<String>, String>;
+
+/// Who is to be told the answer.
+enum Asker {
+    Waits(oneshot::Sender<Answer>),
+    Hands(Taken),
+}
+
+impl Asker {
+    fn tell(self, answer: Answer) {
+        match (self, answer) {
+            // A run that was given up asks no more.
+            (Asker::Waits(sender), answer) => drop(sender.send(answer)),
+            (Asker::Hands(taken), Ok(_)) => drop(taken),
+            (Asker::Hands(taken), Err(error)) => taken.rejected(&HostError(error)),
+        }
+    }
+}
 
 struct Waiting {
     call: u32,
@@ -93,7 +109,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Of the texts that wait.
     bytes: usize,
-    answers: HashMap<u32, oneshot::Sender<Answer>>,
+    askers: HashMap<u32, Asker>,
     last_call: u32,
     call: Call,
     taken_at: Option<Instant>,
@@ -115,39 +131,39 @@ impl Questions {
         question: Question,
     ) -> Result<Option<String>, HostError> {
         let lost = || HostError("the environment of this run is gone".to_owned());
-        let answer = self.put(run, question, true).ok_or_else(lost)?;
+        let (sender, answer) = oneshot::channel();
+        self.put(run, question, Some(Asker::Waits(sender)));
         answer.await.map_err(|_| lost())?.map_err(HostError)
+    }
+
+    /// Hands over a chunk of log.
+    pub(super) fn log(self: &Arc<Self>, run: u32, channel: Channel, text: String, taken: Taken) {
+        self.put(run, Question::Log(channel, text), Some(Asker::Hands(taken)));
     }
 
     /// Tells something that needs no answer.
     pub(super) fn tell(self: &Arc<Self>, run: u32, question: Question) {
-        self.put(run, question, false);
+        self.put(run, question, None);
     }
 
-    fn put(
-        self: &Arc<Self>,
-        run: u32,
-        question: Question,
-        answered: bool,
-    ) -> Option<oneshot::Receiver<Answer>> {
-        let (sender, receiver) = oneshot::channel();
+    fn put(self: &Arc<Self>, run: u32, question: Question, asker: Option<Asker>) {
         let can_wait = question.can_wait();
         let now = {
             let mut state = self.lock();
             if state.closed {
-                return None;
+                return;
             }
             state.last_call = state.last_call.wrapping_add(1);
             let call = state.last_call;
-            if answered {
-                state.answers.insert(call, sender);
+            if let Some(asker) = asker {
+                state.askers.insert(call, asker);
             }
             state.bytes += question.bytes();
             state.waiting.push_back(Waiting { call, run, question });
             let can_wait = can_wait && state.bytes < MUCH;
             let rest = state.taken_at.and_then(|at| PAUSE.checked_sub(at.elapsed())).filter(|_| can_wait);
             match (state.call, rest) {
-                (Call::Made, _) | (Call::Planned, Some(_)) => return Some(receiver),
+                (Call::Made, _) | (Call::Planned, Some(_)) => return,
                 (Call::No, Some(rest)) => {
                     state.call = Call::Planned;
                     Some(rest)
@@ -168,7 +184,6 @@ impl Questions {
                 });
             }
         }
-        Some(receiver)
     }
 
     fn wake_if_planned(&self) {
@@ -193,20 +208,28 @@ impl Questions {
 
     /// Whoever waits for an answer gets none any more.
     fn close(&self) {
-        let (waiting, answers) = {
+        let (waiting, askers) = {
             let mut state = self.lock();
             state.closed = true;
-            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.answers))
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.askers))
         };
-        drop((waiting, answers));
+        drop((waiting, askers));
     }
 
     fn answer(&self, call: u32, answer: Answer) {
-        let sender = self.lock().answers.remove(&call);
-        if let Some(sender) = sender {
-            // A run that was given up asks no more.
-            let _ = sender.send(answer);
+        let asker = self.lock().askers.remove(&call);
+        if let Some(asker) = asker {
+            asker.tell(answer);
         }
+    }
+
+    /// Answers many that have nothing to say.
+    fn done(&self, calls: &[u32]) {
+        let askers: Vec<Asker> = {
+            let mut state = self.lock();
+            calls.iter().filter_map(|call| state.askers.remove(call)).collect()
+        };
+        askers.into_iter().for_each(|asker| asker.tell(Ok(None)));
     }
 
     /// What waits, as much as may be taken at once, and whether there is more.
@@ -250,7 +273,7 @@ impl Desk {
         let state = State {
             waiting: VecDeque::new(),
             bytes: 0,
-            answers: HashMap::new(),
+            askers: HashMap::new(),
             last_call: 0,
             call: Call::No,
             taken_at: None,
@@ -260,11 +283,13 @@ impl Desk {
     }
 
     /// What waits: whether there is more to be taken in another turn of the event loop, then for each question
-    /// its number, its run, its kind (`log`, `meta`, `prepare`, `bundle`, `result`, `error`) and its text; for
-    /// `log` an array of streams and texts.
+    /// its number, its run, its kind (`stdout` and `stderr` for the log, `meta`, `prepare`, `bundle`, `result`, `error`)
+    /// and its text.
     #[napi(ts_return_type = "unknown[]")]
     pub fn take<'env>(&self, env: &'env Env) -> napi::Result<Array<'env>> {
         let (taken, more) = self.questions.take();
+        let mut wide = Vec::new();
+        let mut told = Vec::new();
         let mut out = env.create_array(1 + 4 * u32::try_from(taken.len()).unwrap_or(0))?;
         out.set(0, more)?;
         for (at, Waiting { call, run, question }) in (1..).step_by(4).zip(taken) {
@@ -272,20 +297,17 @@ impl Desk {
             out.set(at + 1, run)?;
             out.set(at + 2, question.kind())?;
             match question {
-                Question::Log(texts) => {
-                    let mut list = env.create_array(2 * u32::try_from(texts.len()).unwrap_or(0))?;
-                    for (at, (channel, text)) in (0..).step_by(2).zip(texts) {
-                        list.set(at, channel.as_str())?;
-                        set_text(env, &mut list, at + 1, &text)?;
-                    }
-                    out.set(at + 3, list)?;
+                Question::Log(_, text) => {
+                    set_text(env, &mut out, at + 3, &text, &mut wide)?;
+                    told.push(text);
                 }
                 Question::Meta(text) | Question::Bundle(text) | Question::Done(Ok(text) | Err(text)) => {
-                    set_text(env, &mut out, at + 3, &text)?;
+                    set_text(env, &mut out, at + 3, &text, &mut wide)?;
                 }
                 Question::Prepare => {}
             }
         }
+        spare(told);
         Ok(out)
     }
 
@@ -304,9 +326,7 @@ impl Desk {
     /// Answers many questions that have nothing to say.
     #[napi(catch_unwind)]
     pub fn done(&self, calls: &[u32]) {
-        for call in calls {
-            self.questions.answer(*call, Ok(None));
-        }
+        self.questions.done(calls);
     }
 }
 
@@ -323,28 +343,36 @@ impl Drop for Desk {
 }
 
 /// A text that is ASCII is copied into the engine without being decoded; of another it is told the UTF-16 that it
-/// keeps, because it decodes UTF-8 more slowly than that is made here.
-fn set_text(env: &Env, array: &mut Array<'_>, at: u32, text: &str) -> napi::Result<()> {
+/// keeps, because it decodes UTF-8 more slowly than that is made here; `wide` is room for that.
+fn set_text(env: &Env, array: &mut Array<'_>, at: u32, text: &str, wide: &mut Vec<u16>) -> napi::Result<()> {
     if text.is_ascii() {
         array.set(at, env.create_string_latin1(text)?)
     } else {
-        array.set(at, env.create_string_utf16(utf16(text))?)
+        utf16(text, wide);
+        array.set(at, env.create_string_utf16(&wide[..])?)
     }
 }
 
 /// As `str::encode_utf16`, with the runs of ASCII between other characters widened many at a time.
-fn utf16(text: &str) -> Vec<u16> {
-    let mut wide = Vec::with_capacity(text.len());
+fn utf16(text: &str, wide: &mut Vec<u16>) {
+    wide.clear();
+    wide.reserve(text.len());
     let mut rest = text;
     while !rest.is_empty() {
-        let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
+        let ascii = ascii_length(rest.as_bytes());
         wide.extend(rest.as_bytes()[..ascii].iter().map(|byte| u16::from(*byte)));
         rest = &rest[ascii..];
         let other = rest.find(|c: char| c.is_ascii()).unwrap_or(rest.len());
         wide.extend(rest[..other].encode_utf16());
         rest = &rest[other..];
     }
-    wide
+}
+
+/// How many bytes of ASCII it begins with.
+fn ascii_length(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let whole = 32 * blocks.iter().take_while(|block| block.is_ascii()).count();
+    whole + bytes[whole..].iter().take_while(|byte| byte.is_ascii()).count()
 }
 
 #[cfg(test)]
@@ -354,7 +382,9 @@ mod tests {
     proptest! {
         #[test]
         fn utf16_is_what_the_standard_library_makes(text in "([a-z]{0,20}(\\PC|😀|é){0,3}){0,6}") {
-            prop_assert_eq!(super::utf16(&text), text.encode_utf16().collect::<Vec<_>>());
+            let mut wide = vec![7];
+            super::utf16(&text, &mut wide);
+            prop_assert_eq!(wide, text.encode_utf16().collect::<Vec<_>>());
         }
     }
 }

@@ -9,7 +9,7 @@ use super::status;
 use crate::js;
 use crate::manifest::Prepared;
 use crate::run::bundle::{BundleOrder, Bundled};
-use crate::run::{Channel, Host, HostError, StatusAnswer, StatusQuery};
+use crate::run::{Channel, Host, HostError, StatusAnswer, StatusQuery, Taken};
 
 pub(super) struct NodeHost {
     pub(super) questions: Arc<Questions>,
@@ -23,8 +23,8 @@ impl NodeHost {
 }
 
 impl Host for NodeHost {
-    async fn log(&self, texts: Vec<(Channel, String)>) -> Result<(), HostError> {
-        self.ask(Question::Log(texts)).await.map(drop)
+    fn log(&self, channel: Channel, chunk: String, taken: Taken) {
+        self.questions.log(self.run, channel, chunk, taken);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::log::fresh;
 use super::observe::Observed;
 use super::{Log, timing};
 use crate::cluster::retry::Backoff;
@@ -51,8 +52,8 @@ fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &str) {
     if !chunk.is_empty() && chunk.len() + line.len() + 1 > timing::CHUNK_BYTES {
         full.push_back(std::mem::take(chunk));
     }
-    if chunk.is_empty() {
-        chunk.reserve(timing::CHUNK_BYTES.max(line.len() + 1));
+    if chunk.capacity() == 0 {
+        *chunk = fresh();
     }
     chunk.push_str(line);
     chunk.push('\n');
@@ -338,10 +339,8 @@ impl<C: Cluster> Follower<C> {
             self.progress.now(Doing::Reading);
             // Taken off only now: a chunk is not lost when this is dropped while waiting.
             let Some(chunk) = self.full.pop_front() else { break };
-            if let Some(room) = room {
-                room.take(chunk);
-                self.progress.output();
-            }
+            room.take(chunk);
+            self.progress.output();
         }
     }
 
@@ -458,11 +457,11 @@ impl Readers {
         Self { open: Arc::default(), since: Instant::now() }
     }
 
-    /// When a log that was looked at is looked at again.
+    /// When a log that was looked at is looked at again: at a tick that is not over.
     fn next(&self, looked: Instant) -> Instant {
         let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
         let pause = timing::READ_TICK * ticks.clamp(1, timing::MOST_TICKS);
-        let due = (looked + pause).saturating_duration_since(self.since).as_nanos();
+        let due = (looked + pause).max(Instant::now()).saturating_duration_since(self.since).as_nanos();
         let tick = timing::READ_TICK.as_nanos();
         self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
     }
@@ -477,8 +476,8 @@ enum Wait {
     Silence,
 }
 
-/// A body, read in bursts: each look at a connection costs more than a line, so a log that trickles is looked at
-/// a few times a second only. What comes after a longer silence is read at once.
+/// A body, read in bursts: each look at a connection costs more than a line, so after one that found something there
+/// is a rest, and the next byte is waited for only after one that found nothing, or much.
 struct Bursts {
     body: LogBody,
     life: watch::Receiver<Life>,
@@ -504,15 +503,17 @@ impl Bursts {
 
     /// Until another look is worth it.
     async fn wait(&mut self) -> Wait {
-        let trickles = (1..timing::CHUNK_BYTES).contains(&std::mem::take(&mut self.bytes));
-        if trickles && !self.life.borrow_and_update().is_over() {
+        let rests = (1..timing::READ_MUCH).contains(&std::mem::take(&mut self.bytes));
+        if rests && !self.life.borrow_and_update().is_over() {
             self.body.rest();
             let until = self.readers.next(self.since);
             tokio::select! {
-                () = tokio::time::sleep_until(until) => self.since = until,
+                () = tokio::time::sleep_until(until) => {}
                 // Somebody waits for the end.
                 _ = self.life.changed() => {}
             }
+            // Not now, which is a moment later: the next tick would be missed.
+            self.since = until;
             return Wait::Look;
         }
         let ready = poll_fn(|context| self.body.poll_ready(context));

@@ -1,14 +1,16 @@
-//! One queue per run between what happens and the host's `onLog`.
+//! Between what happens in a run and the host's `onLog`.
 //!
-//! The queue is short: when the host is slow, `send` waits, the log's socket is not read, and the kubelet holds
-//! the output back. What waits is handed over at once, chunk by chunk. A host that rejects a line ends nothing; it is told once.
+//! A chunk is handed over at once, and whoever has one waits for a place: there are few. So when the host is slow, the
+//! log's socket is not read, and the kubelet holds the output back. A host that rejects a line ends nothing; it is
+//! told once. Nobody is woken when the host has taken a chunk, unless somebody waits for its place.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Host;
+use super::{Host, HostError, timing};
 use crate::outcome::{LogLine, LogStream, Outcome};
 
 /// Which of the host's two streams a line belongs to.
@@ -31,49 +33,119 @@ impl Channel {
     }
 }
 
-/// How many chunks may wait for the host.
-const QUEUE: usize = 16;
+/// Rooms for chunks that the host has taken, the last used first: it is in the processor's cache still, and was not
+/// given back to the system.
+static SPARE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+const MOST_SPARE: usize = 64;
+
+/// An empty text with room for a chunk.
+pub(super) fn fresh() -> String {
+    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    spare.unwrap_or_else(|| String::with_capacity(timing::CHUNK_BYTES))
+}
+
+/// Takes back the room of texts that were handed over.
+pub(crate) fn spare(texts: impl IntoIterator<Item = String>) {
+    let usual = texts.into_iter().filter(|text| text.capacity() == timing::CHUNK_BYTES);
+    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    for mut text in usual.take(MOST_SPARE - spare.len()) {
+        text.clear();
+        spare.push(text);
+    }
+}
+
+/// How many chunks may be with the host, or wait for it.
+const PLACES: u32 = 16;
 
 /// The writing end; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Log {
-    queue: mpsc::Sender<(Channel, String)>,
+    shared: Arc<Shared>,
+    /// Tells [`Closing`] that somebody may still write.
+    _open: mpsc::Sender<Infallible>,
 }
 
-/// A place in the queue.
-pub(crate) struct Room<'a>(mpsc::Permit<'a, (Channel, String)>);
+struct Shared {
+    host: Box<dyn Fn(Channel, String, Taken) + Send + Sync>,
+    places: Arc<Semaphore>,
+    told_of_failure: AtomicBool,
+}
 
-impl Room<'_> {
+/// A chunk on its way: dropped once the host's promise has settled, or will not.
+#[must_use]
+pub struct Taken {
+    shared: Arc<Shared>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl std::fmt::Debug for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Taken")
+    }
+}
+
+impl Taken {
+    /// The host's promise has rejected.
+    pub fn rejected(self, error: &HostError) {
+        if !self.shared.told_of_failure.swap(true, Ordering::Relaxed) {
+            let line =
+                format!("[paperclip] Warning: onLog failed: {error} — the run goes on, this is said once\n");
+            Room(self).take_from(Channel::Stderr, line);
+        }
+    }
+}
+
+/// A place for a chunk.
+pub(crate) struct Room(Taken);
+
+impl Room {
     /// Takes it with whole lines of the agent, as they are.
     pub(crate) fn take(self, text: String) {
-        self.0.send((Channel::Stdout, text));
+        self.take_from(Channel::Stdout, text);
+    }
+
+    fn take_from(self, channel: Channel, text: String) {
+        let shared = self.0.shared.clone();
+        (shared.host)(channel, text, self.0);
+    }
+}
+
+/// The end of a log.
+pub(crate) struct Closing {
+    open: mpsc::Receiver<Infallible>,
+    places: Arc<Semaphore>,
+}
+
+impl Closing {
+    /// Waits until every clone of the log is gone and the host has taken all there was; nothing reaches it after that.
+    pub(crate) async fn closed(mut self) {
+        while self.open.recv().await.is_some() {}
+        let _ = self.places.acquire_many(PLACES).await;
     }
 }
 
 impl Log {
-    /// A log and the task that hands its chunks to the host, one after the other. The task ends when every
-    /// clone of the log is gone; nothing reaches the host after that.
-    pub(crate) fn open<H: Host>(host: Arc<H>) -> (Self, impl Future<Output = ()> + Send) {
-        let (queue, mut chunks) = mpsc::channel::<(Channel, String)>(QUEUE);
-        let told = AtomicBool::new(false);
-        let pump = async move {
-            let mut batch = Vec::new();
-            while chunks.recv_many(&mut batch, QUEUE).await > 0 {
-                let Err(error) = host.log(std::mem::take(&mut batch)).await else { continue };
-                if !told.swap(true, Ordering::Relaxed) {
-                    let line = format!(
-                        "[paperclip] Warning: onLog failed: {error} — the run goes on, this is said once\n"
-                    );
-                    let _ = host.log(vec![(Channel::Stderr, line)]).await;
-                }
-            }
+    /// A log of this host, and its end.
+    pub(crate) fn open<H: Host>(host: Arc<H>) -> (Self, Closing) {
+        let (sender, open) = mpsc::channel(1);
+        let places = Arc::new(Semaphore::new(PLACES as usize));
+        let shared = Shared {
+            host: Box::new(move |channel, text, taken| host.log(channel, text, taken)),
+            places: places.clone(),
+            told_of_failure: AtomicBool::new(false),
         };
-        (Self { queue }, pump)
+        (Self { shared: Arc::new(shared), _open: sender }, Closing { open, places })
     }
 
-    /// Waits for a place in the queue and holds it; `None` when the host is gone and nobody listens any more.
-    pub(crate) async fn room(&self) -> Option<Room<'_>> {
-        self.queue.reserve().await.ok().map(Room)
+    /// Waits for a place and holds it.
+    pub(crate) async fn room(&self) -> Room {
+        // Nobody closes it.
+        let place = self.shared.places.clone().acquire_owned().await.expect("an open semaphore");
+        self.room_at(place)
+    }
+
+    fn room_at(&self, place: OwnedSemaphorePermit) -> Room {
+        Room(Taken { shared: self.shared.clone(), _place: place })
     }
 
     /// Tells the lines that belong to an outcome, and returns it.
@@ -101,7 +173,9 @@ impl Log {
     /// One line of progress that is left out when the host is behind: a keep-alive is no use late.
     pub(crate) fn out_if_idle(&self, mut line: String) {
         line.push('\n');
-        let _ = self.queue.try_send((Channel::Stdout, line));
+        if let Ok(place) = self.shared.places.clone().try_acquire_owned() {
+            self.room_at(place).take(line);
+        }
     }
 
     async fn line(&self, channel: Channel, mut line: String) {
@@ -111,6 +185,6 @@ impl Log {
 
     /// Whole lines that somebody else has made.
     pub(crate) async fn text(&self, channel: Channel, text: String) {
-        let _ = self.queue.send((channel, text)).await;
+        self.room().await.take_from(channel, text);
     }
 }

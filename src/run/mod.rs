@@ -45,16 +45,17 @@ pub use active::ActiveJob;
 pub use apart::apart;
 pub use exported::LogOrder;
 pub use lock::Turn;
-pub use log::Channel;
-pub(crate) use log::Log;
+pub use log::{Channel, Taken};
+pub(crate) use log::{Log, spare};
 
 /// What a run asks of the control plane.
 ///
-/// Every method resolves when the host's own promise has; an error is the text of its rejection.
+/// Methods resolve when the host's own promise has; an error is the text of its rejection.
 pub trait Host: Send + Sync + 'static {
-    /// `onLog(stream, chunk)` for each, one after the other; the chunks are whole lines. An error is the first
-    /// there was: it keeps none of the others from being told.
-    fn log(&self, chunks: Vec<(Channel, String)>) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// `onLog(stream, chunk)`, after all that were handed over before have settled; the chunk is whole lines. `taken`
+    /// is dropped once the host's promise has settled, and told when it rejected; that keeps no other from being
+    /// told.
+    fn log(&self, channel: Channel, chunk: String, taken: Taken);
     /// `onMeta(meta)`; a host without `onMeta` answers at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
@@ -186,14 +187,15 @@ impl<K: Clusters> Runner<K> {
         cancel: CancellationToken,
         turn: Option<Turn>,
     ) -> Result<Outcome, RunError> {
-        let (log, pump) = Log::open(host.clone());
+        let (log, end) = Log::open(host.clone());
         let life = async move {
             match Request::parse(request_json) {
                 Ok(request) => self.life(Arc::new(request), host, log, cancel, turn).await,
                 Err(error) => Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
             }
         };
-        let (outcome, ()) = tokio::join!(life, apart(pump));
+        let outcome = life.await;
+        end.closed().await;
         outcome
     }
 

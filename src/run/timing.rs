@@ -50,11 +50,12 @@ pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 /// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
 /// of a chunk live).
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;
-/// A log that brings less than a chunk in that time is looked at again after so long, if there are few; and
-/// where many are followed after a multiple of it, one for each so many logs, up to a limit: of 200 each is looked at
-/// 10 times a second.
+/// A log that has brought something is looked at again after so long, if few are followed, and where many are after a
+/// multiple of it, one for each so many logs, up to a limit: of 200 each is looked at 10 times a second.
 pub(super) const READ_TICK: Duration = Duration::from_millis(20);
 pub(super) const LOGS_PER_TICK: u32 = 40;
 pub(super) const MOST_TICKS: u32 = 10;
+/// A log that brings so many bytes in that time is not let rest, so that its socket does not fill.
+pub(super) const READ_MUCH: usize = 64 * 1024;
 /// For how long what is known of the host's own pod is used again.
 pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use memchr::memmem;
 use serde::Serialize;
@@ -232,8 +233,9 @@ impl Tally {
 
 impl Captured {
     fn note_models(&mut self, text: &str) {
+        static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MODEL_KEY));
         let mut rest = text.as_bytes();
-        while let Some(found) = memmem::find(rest, MODEL_KEY) {
+        while let Some(found) = FINDER.find(rest) {
             rest = &rest[found + MODEL_KEY.len()..];
             let Some(end) = memchr::memchr(b'"', rest) else { return };
             let name = &rest[..end];

@@ -11,8 +11,8 @@ struct Halting {
 }
 
 impl Host for Halting {
-    async fn log(&self, chunks: Vec<(Channel, String)>) -> Result<(), HostError> {
-        self.ear.log(chunks).await
+    fn log(&self, channel: Channel, chunk: String, taken: Taken) {
+        self.ear.log(channel, chunk, taken);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {

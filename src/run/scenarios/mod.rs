@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::memory::{Fault, Memory, OneCluster, Script};
 use super::bundle::{BundleOrder, Bundled};
-use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery};
+use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery, Taken};
 use crate::manifest::Prepared;
 
 const SUCCESS: &str =
@@ -43,10 +43,11 @@ const SUCCESS: &str =
 /// A host that remembers what it was told.
 #[derive(Default)]
 struct Ear {
-    told: Mutex<Vec<(Channel, String, Instant)>>,
+    told: Arc<Mutex<Vec<(Channel, String, Instant)>>>,
     meta: Mutex<Vec<Value>>,
-    /// How long each `onLog` takes.
+    /// How long each `onLog` takes, and when the last of them settles.
     slow: Duration,
+    free: Mutex<Option<Instant>>,
     /// Which `onLog` calls reject.
     rejects: bool,
     /// The answers of the control plane, the last one for ever.
@@ -79,13 +80,26 @@ impl Ear {
 }
 
 impl Host for Ear {
-    async fn log(&self, chunks: Vec<(Channel, String)>) -> Result<(), HostError> {
-        for (channel, text) in chunks {
-            assert!(text.ends_with('\n'), "whole lines: {text:?}");
-            tokio::time::sleep(self.slow).await;
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+    fn log(&self, channel: Channel, text: String, taken: Taken) {
+        assert!(text.ends_with('\n'), "whole lines: {text:?}");
+        let rejects = self.rejects;
+        let told = self.told.clone();
+        let settle = move || {
+            told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+            if rejects {
+                taken.rejected(&HostError("disk full".to_owned()));
+            }
+        };
+        if self.slow.is_zero() {
+            return settle();
         }
-        if self.rejects { Err(HostError("disk full".to_owned())) } else { Ok(()) }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = free.map_or_else(Instant::now, |free| free.max(Instant::now())) + self.slow;
+        *free = Some(at);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            settle();
+        });
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
