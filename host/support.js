@@ -204,12 +204,19 @@ export async function objectsOf(agent) {
   };
 }
 
-/** Waits until nothing of the agent is left in the cluster: Kubernetes deletes pods in the background. */
-export const gone = (agent) =>
-  eventually(
-    async () => Object.values(await objectsOf(agent)).every((list) => list.length === 0),
-    `no objects of ${agent.name}`,
-  );
+/**
+ * Waits until nothing of the agent, or of one of its Jobs, is left in the cluster: Kubernetes deletes pods in the
+ * background.
+ */
+export const gone = (agent, job) =>
+  eventually(async () => {
+    const { jobs, pods } = await objectsOf(agent);
+    const names = [
+      ...jobs.map(({ metadata }) => metadata.name),
+      ...pods.map(({ metadata }) => metadata.labels['job-name']),
+    ];
+    return job === undefined ? names.length === 0 : !names.includes(job);
+  }, `no objects of ${job ?? agent.name}`);
 
 /** Waits until `look` gives something truthy and returns it. */
 export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {
