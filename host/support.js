@@ -1,4 +1,5 @@
 // How the suites talk to the lab: the host's API, the cluster, ends and starts of the host.
+import { randomUUID } from 'node:crypto';
 
 /** What `host/run.mjs` raised. */
 export const lab = JSON.parse(
@@ -61,27 +62,54 @@ export function newAgent(company, name, { scenario = 'success', env, config } = 
   });
 }
 
-/** Wakes an agent; resolves to the run that the host queued. */
+/** Asks the host to wake an agent; resolves to the run that it queued, or to the reason why it did not. */
+const askToWake = (agent, order) =>
+  api('POST', `/agents/${agent.id}/wakeup`, { source: 'on_demand', triggerDetail: 'manual', ...order });
+
+/** Wakes an agent for no task; resolves to the run that the host queued. */
 export async function wake(agent, payload) {
-  const order = { source: 'on_demand', triggerDetail: 'manual', ...(payload ? { payload } : {}) };
-  const run = await api('POST', `/agents/${agent.id}/wakeup`, order);
+  const run = await askToWake(agent, payload ? { payload } : {});
   if (!run.id) throw new Error(`the host did not wake ${agent.name}: ${JSON.stringify(run)}`);
   return run;
 }
 
 /**
- * Wakes an agent for a task it has worked on. The host defers that while a run of its own making, which may follow any
- * other run of a task, is under way.
+ * Waits until the host is done with the runs of an agent. After a run is over the host still stores its session and
+ * queues runs of its own, and calls the agent free only then: whoever looks at the agent first misses none of that.
  */
-export const wakeFor = (issue, agent) =>
+const idle = (agent) =>
   eventually(
-    () =>
-      wake(agent, { issueId: issue.id, taskId: issue.id }).catch((error) => {
-        if (!error.message.includes('issue_execution_deferred')) throw error;
-      }),
-    `a run of ${agent.name} for ${issue.identifier}`,
-    { every: 500 },
+    async () => {
+      const { status } = await api('GET', `/agents/${agent.id}`);
+      return status !== 'running' && (await runsOf(agent)).every((run) => OVER.includes(run.status));
+    },
+    `the end of all runs of ${agent.name}`,
+    { within: 90_000 },
   );
+
+/**
+ * The answers to a wake for a task that is being worked on: the host keeps the wake and queues its run once the task
+ * is free. It gives the second where the run that works on the task has ended by the time it answers.
+ */
+const KEPT = ['issue_execution_deferred', 'wakeup_skipped'];
+
+/**
+ * Wakes an agent for a task it has worked on; resolves to the run. The host is asked once: each further wake that it
+ * keeps would be one more run, behind which the next one waits. The reason names the wake. Without one the host puts a
+ * wake off for minutes where the last two runs of the task have left no trace in it.
+ */
+export async function wakeFor(issue, agent) {
+  await idle(agent);
+  const reason = `spec:${randomUUID()}`;
+  const answer = await askToWake(agent, { reason, payload: { issueId: issue.id, taskId: issue.id } });
+  if (answer.id) return answer;
+  const told = `the answer to a wake of ${agent.name} for ${issue.identifier} was ${JSON.stringify(answer)}`;
+  if (!KEPT.includes(answer.reason)) throw new Error(told);
+  return eventually(
+    async () => (await runsOf(agent)).find(({ contextSnapshot }) => contextSnapshot?.wakeReason === reason),
+    `the run of a wake that is kept; ${told}`,
+  );
+}
 
 export const getRun = ({ id }) => api('GET', `/heartbeat-runs/${id}`);
 
@@ -176,12 +204,19 @@ export async function objectsOf(agent) {
   };
 }
 
-/** Waits until nothing of the agent is left in the cluster: Kubernetes deletes pods in the background. */
-export const gone = (agent) =>
-  eventually(
-    async () => Object.values(await objectsOf(agent)).every((list) => list.length === 0),
-    `no objects of ${agent.name}`,
-  );
+/**
+ * Waits until nothing of the agent, or of one of its Jobs, is left in the cluster: Kubernetes deletes pods in the
+ * background.
+ */
+export const gone = (agent, job) =>
+  eventually(async () => {
+    const { jobs, pods } = await objectsOf(agent);
+    const names = [
+      ...jobs.map(({ metadata }) => metadata.name),
+      ...pods.map(({ metadata }) => metadata.labels['job-name']),
+    ];
+    return job === undefined ? names.length === 0 : !names.includes(job);
+  }, `no objects of ${job ?? agent.name}`);
 
 /** Waits until `look` gives something truthy and returns it. */
 export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {

@@ -58,7 +58,8 @@ describe('a reload of the adapter during a run', () => {
   });
 
   it('still keeps the agent’s runs apart: the old and the new copy share one lock', async () => {
-    const agent = await newAgent(company, 'Dora', { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '4' } });
+    // Long enough for the second run to find it running, on a slow machine too.
+    const agent = await newAgent(company, 'Dora', { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '12' } });
     const first = await wake(agent);
     await seen(first, 'tick 2 of');
     await reload();
