@@ -45,7 +45,7 @@ pub(super) fn fresh() -> String {
 }
 
 /// Takes back the room of texts that were handed over.
-pub(crate) fn spare(texts: impl IntoIterator<Item = String>) {
+pub fn spare(texts: impl IntoIterator<Item = String>) {
     let usual = texts.into_iter().filter(|text| text.capacity() == timing::CHUNK_BYTES);
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     for mut text in usual.take(MOST_SPARE - spare.len()) {

@@ -45,8 +45,8 @@ pub use active::ActiveJob;
 pub use apart::apart;
 pub use exported::LogOrder;
 pub use lock::Turn;
-pub use log::{Channel, Taken};
-pub(crate) use log::{Log, spare};
+pub(crate) use log::Log;
+pub use log::{Channel, Taken, spare};
 
 /// What a run asks of the control plane.
 ///
