@@ -51,9 +51,9 @@ pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 /// of a chunk live).
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;
 /// A log that has brought something is looked at again after so long, if few are followed, and where many are after a
-/// multiple of it, one for each so many logs, up to a limit: of 200 each is looked at 10 times a second.
+/// multiple of it, one for each so many logs, up to a limit: of 200 each is looked at 6 times a second.
 pub(super) const READ_TICK: Duration = Duration::from_millis(20);
-pub(super) const LOGS_PER_TICK: u32 = 40;
+pub(super) const LOGS_PER_TICK: u32 = 25;
 pub(super) const MOST_TICKS: u32 = 10;
 /// A log that brings so many bytes in that time is not let rest, so that its socket does not fill.
 pub(super) const READ_MUCH: usize = 64 * 1024;
