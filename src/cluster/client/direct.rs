@@ -165,7 +165,7 @@ async fn read_head<W: Wire>(mut connection: Connection<W>) -> Result<(Response<(
             return Err("the head of the answer is too long".into());
         }
         match look {
-            Arrived::Nothing => poll_fn(|context| connection.wire.poll_readable(context)).await,
+            Arrived::Nothing => poll_fn(|context| connection.poll_readable(context)).await,
             Arrived::Closed => return Err("the connection was closed before there was an answer".into()),
             Arrived::All | Arrived::Part => {}
         }
@@ -200,7 +200,7 @@ impl<W: Wire> Answer<W> {
         if self.end.is_some() || !self.early.is_empty() {
             return Poll::Ready(());
         }
-        self.connection.wire.poll_readable(context)
+        self.connection.poll_readable(context)
     }
 
     pub(super) fn rest(&mut self) {

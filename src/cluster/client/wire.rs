@@ -163,6 +163,12 @@ impl<W: Wire> Connection<W> {
         }
     }
 
+    /// Ready once a look may find something.
+    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // TLS may say so while the connection below stays open.
+        if self.closed { Poll::Ready(()) } else { self.wire.poll_readable(context) }
+    }
+
     /// Takes what has arrived, at most [`READ_BYTES`] of the socket, and hands it on in pieces; never waits.
     ///
     /// # Errors
