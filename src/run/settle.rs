@@ -121,7 +121,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower, &life, &end).await;
+    one_shot(&live, &mut follower, &life, &progress, &end).await;
     if let End::Gone(_) = end {
         live.log
             .out(format!(
@@ -472,12 +472,13 @@ async fn drain(
 }
 
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
-/// before the container did looks like one that ended with it, so the log is read until nothing new comes out; from
-/// its beginning, because the node's clock may have been set back.
+/// before the container did looks like one that ended with it, so the log is read until nothing new comes out: from
+/// where it was left, and after that from its beginning, because the node's clock may have been set back.
 async fn one_shot<C: Cluster>(
     live: &Live,
     follower: &mut Follower<C>,
     life: &watch::Sender<Life>,
+    progress: &Progress,
     end: &End,
 ) {
     if !follower.needs_another_look() {
@@ -488,33 +489,39 @@ async fn one_shot<C: Cluster>(
         live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
-    follower.start_over();
     let mut deadline = Instant::now() + timing::DRAIN_GONE;
     let mut pause = timing::RECONNECT.0;
     let mut fruitless = 0;
+    let mut from_the_beginning = before == 0;
     while Instant::now() < deadline {
+        if from_the_beginning {
+            follower.start_over();
+        }
         let lines = follower.tally.so_far().lines;
-        let read = tokio::time::timeout_at(deadline, follower.read_once()).await;
-        let progress = follower.tally.so_far().lines > lines;
+        let read = while_it_comes(follower.read_once(), progress, deadline).await;
+        let is_new = follower.tally.so_far().lines > lines;
         // What a container that has ended left behind comes to an end, however small the pieces are.
-        if progress && life.borrow().is_over() {
+        if is_new && life.borrow().is_over() {
             deadline = Instant::now() + timing::DRAIN_GONE;
             pause = timing::RECONNECT.0;
         }
         match read {
-            Ok(Ok(())) if progress => fruitless = 0,
-            Ok(Ok(())) => {
+            Some(Ok(())) if is_new => fruitless = 0,
+            Some(Ok(())) => {
                 fruitless += 1;
                 // A container that ended well has printed a result: what was read is not all of it.
                 let missing = ended_well(life, end) && follower.needs_another_look();
-                if !missing || fruitless > MOST_FRUITLESS_READS {
+                let all = std::mem::replace(&mut from_the_beginning, true);
+                if (all && !missing) || fruitless > MOST_FRUITLESS_READS {
                     break;
                 }
-                tokio::time::sleep(pause).await;
-                pause *= 2;
+                if all {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
             }
-            Ok(Err(error)) if error.is_not_found() => break,
-            Ok(Err(error)) => {
+            Some(Err(error)) if error.is_not_found() => break,
+            Some(Err(error)) => {
                 // Who may do what is not always known to an API server, either.
                 fruitless += u32::from(!error.is_transient());
                 if fruitless > MOST_FRUITLESS_READS {
@@ -523,13 +530,38 @@ async fn one_shot<C: Cluster>(
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Err(_late) => break,
+            None => break,
+        }
+        if !follower.needs_another_look() {
+            break;
         }
     }
     if !was_blank && follower.tally.so_far().lines > before {
         live.log
             .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
             .await;
+    }
+}
+
+/// A read of a log that may be long: it has until the deadline, and for as long as something comes, but not for ever.
+async fn while_it_comes<T>(
+    read: impl Future<Output = T>,
+    progress: &Progress,
+    deadline: Instant,
+) -> Option<T> {
+    let most = Instant::now() + timing::RECHECK_LIMIT;
+    let mut read = pin!(read);
+    let mut until = deadline;
+    loop {
+        tokio::select! {
+            read = &mut read => return Some(read),
+            () = tokio::time::sleep_until(until.min(most)) => {}
+        }
+        let next = progress.last_output() + timing::DRAIN_GONE;
+        if next <= Instant::now() || most <= Instant::now() {
+            return None;
+        }
+        until = next;
     }
 }
 

@@ -343,7 +343,7 @@ async fn a_log_that_seems_complete_again_and_again_is_read_until_its_result_is_t
     assert_success(&scene, &result, &lines);
 
     // One that has none to be found is not looked at for ever, and one that failed not again.
-    for (exit_code, reads) in [(0, 1 + 4), (1, 1 + 1)] {
+    for (exit_code, reads) in [(0, 1 + 4), (1, 1 + 2)] {
         let mut script = Script { exit_code, ..script.clone() };
         script.lines.pop();
         let scene = Scene::new(mode).script(script);
@@ -352,6 +352,28 @@ async fn a_log_that_seems_complete_again_and_again_is_read_until_its_result_is_t
         assert_eq!(scene.cluster.count("open log"), reads, "exit code {exit_code}");
         assert!(took < Duration::from_secs(3 + 8 + 1 + 5), "{took:?}");
     }
+}
+
+in_both_modes!(the_end_of_a_long_log_that_a_kubelet_left_out_is_asked_for_alone_and_the_whole_while_it_comes);
+async fn the_end_of_a_long_log_that_a_kubelet_left_out_is_asked_for_alone_and_the_whole_while_it_comes(
+    mode: Mode,
+) {
+    let script = success_over(Duration::from_secs(8));
+    let lines = lines_of(&script);
+    let read: usize = lines[..lines.len() - 1].iter().map(|line| line.len() + 32).sum();
+    let scene = Scene::new(mode).script(script.clone());
+    scene.cluster.fault_logs([LogFault::Short(read)]);
+    assert_success(&scene, &scene.run().await, &lines);
+    let since = scene.cluster.logs_since();
+    assert!(matches!(&since[..], [None, Some(_)]), "{since:?}");
+
+    // All of it takes longer than a log may stand still.
+    let scene = Scene::new(mode).script(script);
+    let pause = Duration::from_secs(20) / u32::try_from(lines.len()).expect("few");
+    scene.cluster.fault_logs([LogFault::Short(read), LogFault::Short(60), LogFault::Slow(pause)]);
+    assert_success(&scene, &scene.run().await, &lines);
+    let since = scene.cluster.logs_since();
+    assert!(matches!(&since[..], [None, Some(_), None]), "{since:?}");
 }
 
 in_both_modes!(what_a_run_said_that_failed_before_anybody_looked_is_read_although_the_api_stumbles);

@@ -116,6 +116,8 @@ pub(super) enum LogFault {
     HalfOpen(usize),
     /// This text stands in its place.
     Text(&'static str),
+    /// Each line takes so long.
+    Slow(Duration),
 }
 
 /// Every log ends again and again.
@@ -155,6 +157,8 @@ struct State {
     requests: Vec<String>,
     logs_open: usize,
     logs_open_most: usize,
+    /// What each log was asked from.
+    logs_since: Vec<Option<String>>,
     next_uid: u64,
     travel: Option<Travel>,
     started_beside: Vec<String>,
@@ -335,6 +339,11 @@ impl Memory {
     }
 
     /// How many logs were open at once, at most.
+    /// What each log was asked from, `None` for its beginning.
+    pub(super) fn logs_since(&self) -> Vec<Option<String>> {
+        self.lock().logs_since.clone()
+    }
+
     pub(super) fn logs_open_most(&self) -> usize {
         self.lock().logs_open_most
     }
@@ -929,6 +938,7 @@ impl Cluster for Memory {
         };
         let fault = state.log_faults.pop_front();
         let breaks_at = state.breaks_at();
+        state.logs_since.push(query.since_time.clone());
         state.logs_open += 1;
         state.logs_open_most = state.logs_open_most.max(state.logs_open);
         drop(state);
@@ -1041,6 +1051,9 @@ impl OpenLog {
                 tokio::time::sleep_until(self.ends).await;
             }
             return None;
+        }
+        if let Some(LogFault::Slow(pause)) = self.fault {
+            tokio::time::sleep(pause).await;
         }
         let (offset, text) = &self.lines[self.at];
         let at = self.started + *offset;
