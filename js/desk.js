@@ -131,9 +131,9 @@ async function answer(run, call, kind, text) {
 /** @type {number[]} */
 let answered = [];
 
-/** Says that a question is answered; many go back at once. @param {number} call */
+/** Says that a question is answered; all that are answered in this turn go back at once. @param {number} call */
 function done(call) {
-  if (answered.push(call) === 1) queueMicrotask(flush);
+  if (answered.push(call) === 1) process.nextTick(flush);
 }
 
 function flush() {

@@ -6,11 +6,10 @@
 //! counts, as in JavaScript.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::json::Json;
 use crate::js;
 
 /// What a line is.
@@ -55,17 +54,17 @@ pub(crate) struct Assistant<'a> {
     pub(crate) has_content: bool,
 }
 
-/// Reads a line that was trimmed and is not empty.
-pub(crate) fn read(line: &str) -> Event<'_> {
+/// Reads a line that was trimmed and is not empty. Without `with_texts` those of an assistant event are left out.
+pub(crate) fn read(line: &str, with_texts: bool) -> Event<'_> {
     if !line.starts_with('{') {
         return Event::Content;
     }
     // The common line is read once, borrowing. A line with lone surrogates is rare and read again, owned.
-    if let Some(event) = read_whole(line) {
+    if let Some(event) = read_whole(line, with_texts) {
         return event;
     }
     js::replace_lone_surrogates(line)
-        .and_then(|text| read_whole(&text).map(Event::into_owned))
+        .and_then(|text| read_whole(&text, with_texts).map(Event::into_owned))
         .unwrap_or(Event::Content)
 }
 
@@ -98,9 +97,10 @@ fn assistant_rest<'a>(stop_reason_null: bool, output_tokens: f64, has_content: b
 }
 
 /// `None`: not JSON.
-fn read_whole(line: &str) -> Option<Event<'_>> {
+fn read_whole(line: &str, with_texts: bool) -> Option<Event<'_>> {
+    let read_top = |with_message: bool| read_top(line, with_message, with_texts);
     // The CLI prints `type` first; where that says `assistant`, its message is taken in the same pass.
-    let top = read_top(line, line.starts_with(r#"{"type":"assistant""#))?;
+    let top = read_top(line.starts_with(r#"{"type":"assistant""#))?;
     let Some(kind) = non_empty(top.kind) else {
         return Some(Event::Content);
     };
@@ -109,7 +109,7 @@ fn read_whole(line: &str) -> Option<Event<'_>> {
             Some(Event::Init { session_id: non_empty(top.session_id), model: non_empty(top.model) })
         }
         "assistant" => {
-            let message = if top.message_read { top.message } else { read_top(line, true)?.message };
+            let message = if top.message_read { top.message } else { read_top(true)?.message };
             Some(Event::Assistant(Assistant {
                 session_id: non_empty(top.session_id),
                 id: non_empty(message.id),
@@ -131,13 +131,6 @@ fn non_empty(text: Option<Cow<'_, str>>) -> Option<Cow<'_, str>> {
     text.filter(|text| !text.is_empty())
 }
 
-fn read_top(line: &str, with_message: bool) -> Option<Top<'_>> {
-    let mut deserializer = serde_json::Deserializer::from_str(line);
-    let top = deserializer.deserialize_map(TopVisitor { with_message }).ok()?;
-    deserializer.end().ok()?;
-    Some(top)
-}
-
 #[derive(Default)]
 struct Top<'a> {
     kind: Option<Cow<'a, str>>,
@@ -148,197 +141,22 @@ struct Top<'a> {
     message_read: bool,
 }
 
-struct TopVisitor {
-    with_message: bool,
-}
-
-impl<'de> Visitor<'de> for TopVisitor {
-    type Value = Top<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
-        let mut top = Top { message_read: self.with_message, ..Top::default() };
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Type => top.kind = map.next_value::<Text<'de>>()?.0,
-                Key::Subtype => top.subtype = map.next_value::<Text<'de>>()?.0,
-                Key::SessionId => top.session_id = map.next_value::<Text<'de>>()?.0,
-                Key::Model => top.model = map.next_value::<Text<'de>>()?.0,
-                Key::Message if self.with_message => top.message = map.next_value::<Message<'de>>()?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+fn read_top(line: &str, with_message: bool, with_texts: bool) -> Option<Top<'_>> {
+    let mut top = Top { message_read: with_message, ..Top::default() };
+    let mut json = Json::new(line);
+    json.object(|json, key| {
+        match key {
+            b"type" => top.kind = json.text()?,
+            b"subtype" => top.subtype = json.text()?,
+            b"session_id" => top.session_id = json.text()?,
+            b"model" => top.model = json.text()?,
+            b"message" if with_message => top.message = Message::read(json, with_texts)?,
+            _ => json.skip()?,
         }
-        Ok(top)
-    }
-}
-
-/// The keys that are looked at, on whatever level.
-enum Key {
-    Type,
-    Subtype,
-    SessionId,
-    Model,
-    Message,
-    Id,
-    StopReason,
-    OutputTokens,
-    Usage,
-    Content,
-    Text,
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl Visitor<'_> for KeyVisitor {
-            type Value = Key;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                Ok(match key {
-                    "type" => Key::Type,
-                    "subtype" => Key::Subtype,
-                    "session_id" => Key::SessionId,
-                    "model" => Key::Model,
-                    "message" => Key::Message,
-                    "id" => Key::Id,
-                    "stop_reason" => Key::StopReason,
-                    "output_tokens" => Key::OutputTokens,
-                    "usage" => Key::Usage,
-                    "content" => Key::Content,
-                    "text" => Key::Text,
-                    _ => Key::Other,
-                })
-            }
-        }
-        deserializer.deserialize_str(KeyVisitor)
-    }
-}
-
-/// Generates the `Visitor` methods that take a value of any type; `$default` for those not written out.
-macro_rules! any_value {
-    ($default:expr; $($kind:ident)*) => {
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("any value")
-        }
-        $(any_value!(@$kind $default);)*
-    };
-    (@bool $default:expr) => { fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok($default) } };
-    (@number $default:expr) => {
-        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> { Ok($default) }
-        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> { Ok($default) }
-        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> { Ok($default) }
-    };
-    (@null $default:expr) => { fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok($default) } };
-    (@string $default:expr) => { fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok($default) } };
-    (@array $default:expr) => {
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            Ok($default)
-        }
-    };
-    (@object $default:expr) => {
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            Ok($default)
-        }
-    };
-}
-
-/// A string, borrowed where it has no escapes; `None` for any other value.
-struct Text<'a>(Option<Cow<'a, str>>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            any_value!(Text(None); bool number null array object);
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Borrowed(text))))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Owned(text.to_owned()))))
-            }
-        }
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
-/// A number; `None` for any other value.
-struct Number(Option<f64>);
-
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberVisitor;
-        impl<'de> Visitor<'de> for NumberVisitor {
-            type Value = Number;
-
-            any_value!(Number(None); bool null string array object);
-
-            fn visit_u64<E>(self, value: u64) -> Result<Number, E> {
-                Ok(Number(Some(value as f64)))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Number, E> {
-                Ok(Number(Some(value as f64)))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Number, E> {
-                Ok(Number(Some(value)))
-            }
-        }
-        deserializer.deserialize_any(NumberVisitor)
-    }
-}
-
-/// Whether a value is `null`.
-struct IsNull(bool);
-
-impl<'de> Deserialize<'de> for IsNull {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Option::<IgnoredAny>::deserialize(deserializer)?.is_none()))
-    }
-}
-
-/// `message.usage.output_tokens`.
-#[derive(Default)]
-struct Usage(Option<f64>);
-
-impl<'de> Deserialize<'de> for Usage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct UsageVisitor;
-        impl<'de> Visitor<'de> for UsageVisitor {
-            type Value = Usage;
-
-            any_value!(Usage(None); bool number null string array);
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Usage, A::Error> {
-                let mut usage = Usage(None);
-                while let Some(key) = map.next_key::<Key>()? {
-                    if let Key::OutputTokens = key {
-                        usage.0 = map.next_value::<Number>()?.0;
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(usage)
-            }
-        }
-        deserializer.deserialize_any(UsageVisitor)
-    }
+        Some(())
+    })?;
+    json.end()?;
+    Some(top)
 }
 
 /// `message` of an assistant event.
@@ -352,91 +170,58 @@ struct Message<'a> {
     has_content: bool,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MessageVisitor;
-        impl<'de> Visitor<'de> for MessageVisitor {
-            type Value = Message<'de>;
-
-            any_value!(Message::default(); bool number null string array);
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message<'de>, A::Error> {
-                let mut message = Message::default();
-                while let Some(key) = map.next_key::<Key>()? {
-                    match key {
-                        Key::Id => message.id = map.next_value::<Text<'de>>()?.0,
-                        Key::StopReason => message.stop_reason_null = map.next_value::<IsNull>()?.0,
-                        Key::OutputTokens => message.output_tokens = map.next_value::<Number>()?.0,
-                        Key::Usage => message.usage_output_tokens = map.next_value::<Usage>()?.0,
-                        Key::Content => {
-                            message.texts.clear();
-                            message.has_content = map.next_value_seed(Content(&mut message.texts))?;
+impl<'a> Message<'a> {
+    fn read(json: &mut Json<'a>, with_texts: bool) -> Option<Self> {
+        let mut message = Self::default();
+        json.object(|json, key| {
+            match key {
+                b"id" => message.id = json.text()?,
+                b"stop_reason" => message.stop_reason_null = json.is_null()?,
+                b"output_tokens" => message.output_tokens = json.number()?,
+                b"usage" => {
+                    message.usage_output_tokens = None;
+                    json.object(|json, key| {
+                        match key {
+                            b"output_tokens" => message.usage_output_tokens = json.number()?,
+                            _ => json.skip()?,
                         }
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
+                        Some(())
+                    })?;
                 }
-                Ok(message)
+                b"content" => {
+                    message.texts.clear();
+                    let mut index = 0;
+                    json.array(|json| {
+                        if with_texts {
+                            message.texts.extend(read_block(json)?.map(|text| (index, text)));
+                        } else {
+                            json.skip()?;
+                        }
+                        index += 1;
+                        Some(())
+                    })?;
+                    message.has_content = index > 0;
+                }
+                _ => json.skip()?,
             }
-        }
-        deserializer.deserialize_any(MessageVisitor)
-    }
-}
-
-/// `message.content`: collects the texts and tells whether there was any element.
-struct Content<'v, 'de>(&'v mut Vec<(usize, Cow<'de, str>)>);
-
-impl<'de> DeserializeSeed<'de> for Content<'_, 'de> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Content<'_, 'de> {
-    type Value = bool;
-
-    any_value!(false; bool number null string object);
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
-        let mut index = 0;
-        while let Some(Block(text)) = seq.next_element::<Block<'de>>()? {
-            self.0.extend(text.map(|text| (index, text)));
-            index += 1;
-        }
-        Ok(index > 0)
+            Some(())
+        })?;
+        Some(message)
     }
 }
 
 /// One element of `message.content`: its text, where it is a block of type `text`.
-struct Block<'a>(Option<Cow<'a, str>>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Block<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BlockVisitor;
-        impl<'de> Visitor<'de> for BlockVisitor {
-            type Value = Block<'de>;
-
-            any_value!(Block(None); bool number null string array);
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Block<'de>, A::Error> {
-                let (mut is_text, mut text) = (false, None);
-                while let Some(key) = map.next_key::<Key>()? {
-                    match key {
-                        Key::Type => is_text = map.next_value::<Text<'de>>()?.0.as_deref() == Some("text"),
-                        Key::Text => text = non_empty(map.next_value::<Text<'de>>()?.0),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(Block(text.filter(|_| is_text)))
-            }
+fn read_block<'a>(json: &mut Json<'a>) -> Option<Option<Cow<'a, str>>> {
+    let (mut is_text, mut text) = (false, None);
+    json.object(|json, key| {
+        match key {
+            b"type" => is_text = json.text()?.as_deref() == Some("text"),
+            b"text" => text = non_empty(json.text()?),
+            _ => json.skip()?,
         }
-        deserializer.deserialize_any(BlockVisitor)
-    }
+        Some(())
+    })?;
+    Some(text.filter(|_| is_text))
 }
 
 #[cfg(test)]
@@ -444,6 +229,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    fn read(line: &str) -> Event<'_> {
+        super::read(line, true)
+    }
 
     fn assistant(line: &str) -> Assistant<'_> {
         match read(line) {
@@ -491,14 +280,14 @@ mod tests {
     #[test]
     fn the_order_of_keys_does_not_matter_and_the_last_of_two_counts() {
         let line = r#"{"message":{"id":"m","content":[{"text":"a","type":"text"}]},"session_id":"s","type":"assistant"}"#;
-        let read = assistant(line);
-        assert_eq!(read.texts, [(0, "a".into())]);
-        assert_eq!(read.id.as_deref(), Some("m"));
+        let event = assistant(line);
+        assert_eq!(event.texts, [(0, "a".into())]);
+        assert_eq!(event.id.as_deref(), Some("m"));
         let line = r#"{"type":"assistant","message":{"id":"a","id":"b"},"message":{"content":[],"content":[{"type":"text","text":"x","text":"y"}]}}"#;
-        let read = assistant(line);
-        assert_eq!((read.id, read.texts), (None, vec![(0, "y".into())]));
+        let event = assistant(line);
+        assert_eq!((event.id, event.texts), (None, vec![(0, "y".into())]));
         let line = r#"{"type":"assistant","type":"user"}"#;
-        assert_eq!(super::read(line), Event::Other);
+        assert_eq!(read(line), Event::Other);
     }
 
     #[test]
@@ -524,21 +313,21 @@ mod tests {
             (r#"{"usage":null,"stop_reason":{}}"#, -1.0, false),
         ] {
             let line = format!(r#"{{"type":"assistant","message":{message}}}"#);
-            let read = assistant(&line);
-            assert_eq!((read.output_tokens, read.stop_reason_null), (tokens, null), "{line}");
+            let event = assistant(&line);
+            assert_eq!((event.output_tokens, event.stop_reason_null), (tokens, null), "{line}");
         }
     }
 
     #[test]
     fn lone_surrogates_do_not_make_an_event_content() {
         let line = r#"{"type":"assistant","session_id":"s","message":{"id":"m","usage":{"output_tokens":2},"content":[{"type":"text","text":"cut \ud83d"}]}}"#;
-        let read = assistant(line);
-        assert_eq!(read.texts, [(0, "cut \u{fffd}".into())]);
-        assert_eq!((read.session_id.as_deref(), read.output_tokens), (Some("s"), 2.0));
+        let event = assistant(line);
+        assert_eq!(event.texts, [(0, "cut \u{fffd}".into())]);
+        assert_eq!((event.session_id.as_deref(), event.output_tokens), (Some("s"), 2.0));
         let line = r#"{"type":"result","result":"\udc00","session_id":"s"}"#;
         let event = json!({"type": "result", "result": "\u{fffd}", "session_id": "s"});
-        assert_eq!(super::read(line), Event::Result { session_id: Some("s".into()), event });
-        assert_eq!(super::read(r#"{"type":"user","x":"\udc00"}"#), Event::Other);
+        assert_eq!(read(line), Event::Result { session_id: Some("s".into()), event });
+        assert_eq!(read(r#"{"type":"user","x":"\udc00"}"#), Event::Other);
     }
 
     #[test]

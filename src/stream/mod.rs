@@ -11,6 +11,7 @@
 pub mod dedup;
 mod event;
 mod excerpt;
+mod json;
 pub mod lines;
 pub mod parse;
 pub mod resume;

@@ -82,6 +82,9 @@ const PIECE: usize = 16 * 1024;
 /// write it. Older ones put a stamp before every stored piece of a long line, into the middle of its text
 /// (kubernetes#77603): those are taken out.
 pub fn join_pieces(line: &[u8]) -> Cow<'_, [u8]> {
+    if line.len() <= PIECE {
+        return Cow::Borrowed(line);
+    }
     let Some((mut stamp, mut text)) = split_stamp(line) else {
         return Cow::Borrowed(line);
     };

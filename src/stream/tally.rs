@@ -172,7 +172,7 @@ impl Tally {
         if captured.content_line.is_none() {
             captured.note_models(text);
         }
-        match event::read(text) {
+        match event::read(text, captured.texts.len() < self.most_text) {
             Event::Other => {}
             Event::Content => {
                 if captured.content_line.is_none() {
