@@ -14,17 +14,21 @@ export declare class Desk {
   /** A desk; `wake` is called when something waits on it, and is to `take` it. */
   constructor(wake: () => void)
   /**
-   * What waits: whether there is more to be taken in another turn of the event loop, then for each question
-   * its number, its run, its kind (`stdout` and `stderr` for the log, `meta`, `prepare`, `bundle`, `result`, `error`)
-   * and its text.
+   * The kinds of questions that [`Desk::take`] tells by number: the log's two streams, what the host is asked, and
+   * how a run ends.
    */
-  take(): unknown[]
+  static kinds(): Array<string>
+  /**
+   * What waits, as texts. `heads` gets whether there is more to be taken in another turn of the event loop, then for
+   * each text the number of the question, that of its run, and its kind; so its length limits how many are taken.
+   */
+  take(heads: Uint32Array): string[]
   /** Answers a question. */
   answer(call: number, text?: string | undefined | null): void
   /** Answers a question with the text of an error. */
   fail(call: number, error: string): void
-  /** Answers many questions that have nothing to say. */
-  done(calls: Uint32Array): void
+  /** Answers the first `count` of these questions, which have nothing to say. */
+  done(calls: Uint32Array, count: number): void
 }
 
 /** Passes a text on, without the JSON lines that were passed on before. */

@@ -61,16 +61,24 @@ function end(number) {
   return run;
 }
 
+/** The desk's numbers for kinds, as names. */
+const KINDS = binding.Desk.kinds();
+/** Questions taken at once: about a millisecond's work, then the event loop has its turn. */
+const MOST = 128;
+/** Whether there is more, then three numbers for each question. */
+const heads = new Uint32Array(1 + 3 * MOST);
+
 /** Takes what waits on the desk. */
 function look() {
-  const taken = /** @type {any[]} */ (desk.take());
-  for (let at = 1; at < taken.length; at += 4) {
-    const call = taken[at];
-    const number = taken[at + 1];
-    const kind = taken[at + 2];
-    const text = taken[at + 3];
+  const texts = desk.take(heads);
+  const more = heads[0];
+  for (let n = 0, at = 1; n < texts.length; n++, at += 3) {
+    const call = heads[at];
+    const number = heads[at + 1];
+    const kind = KINDS[heads[at + 2]];
+    const text = texts[n];
     // The engine moves what is alive when it collects: a chunk is not to be for longer than the host wants it.
-    taken[at + 3] = undefined;
+    texts[n] = '';
     if (kind === 'result') end(number)?.resolve(JSON.parse(text));
     else if (kind === 'error') end(number)?.reject(new Error(text));
     else {
@@ -82,7 +90,7 @@ function look() {
       } else run.context.runInAsyncScope(answer, undefined, run, call, kind, text);
     }
   }
-  if (taken[0]) setImmediate(look);
+  if (more) setImmediate(look);
 }
 
 /**
@@ -128,16 +136,18 @@ async function answer(run, call, kind, text) {
   }
 }
 
-/** @type {number[]} */
-let answered = [];
+const answered = new Uint32Array(MOST);
+let answers = 0;
 
 /** Says that a question is answered; all that are answered in this turn go back at once. @param {number} call */
 function done(call) {
-  if (answered.push(call) === 1) process.nextTick(flush);
+  if (answers === 0) process.nextTick(flush);
+  answered[answers] = call;
+  answers += 1;
+  if (answers === answered.length) flush();
 }
 
 function flush() {
-  const calls = Uint32Array.from(answered);
-  answered = [];
-  desk.done(calls);
+  if (answers > 0) desk.done(answered, answers);
+  answers = 0;
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
-use napi::bindgen_prelude::Array;
+use napi::bindgen_prelude::{Array, Uint32ArraySlice};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
@@ -20,8 +20,8 @@ use crate::run::{Channel, HostError, Taken, spare};
 /// Between two calls of JavaScript for log output; what a run waits for is asked at once, and so is much output.
 const PAUSE: Duration = Duration::from_millis(4);
 const MUCH: usize = 64 * 1024;
-/// How much is taken at once: about a millisecond's work, then the event loop has its turn.
-const MOST_QUESTIONS: usize = 128;
+/// How much is taken at once: with the 128 questions that JavaScript takes about a millisecond's work, then the event
+/// loop has its turn.
 const MOST_BYTES: usize = 512 * 1024;
 
 /// Wakes JavaScript. Weak: it does not hold the process open.
@@ -44,14 +44,16 @@ pub(super) enum Question {
 }
 
 impl Question {
-    fn kind(&self) -> &'static str {
+    /// Its place in [`Desk::kinds`].
+    fn kind(&self) -> u32 {
         match self {
-            Question::Log(channel, _) => channel.as_str(),
-            Question::Meta(_) => "meta",
-            Question::Prepare => "prepare",
-            Question::Bundle(_) => "bundle",
-            Question::Done(Ok(_)) => "result",
-            Question::Done(Err(_)) => "error",
+            Question::Log(Channel::Stdout, _) => 0,
+            Question::Log(Channel::Stderr, _) => 1,
+            Question::Meta(_) => 2,
+            Question::Prepare => 3,
+            Question::Bundle(_) => 4,
+            Question::Done(Ok(_)) => 5,
+            Question::Done(Err(_)) => 6,
         }
     }
 
@@ -232,14 +234,14 @@ impl Questions {
         askers.into_iter().for_each(|asker| asker.tell(Ok(None)));
     }
 
-    /// What waits, as much as may be taken at once, and whether there is more.
-    fn take(&self) -> (Vec<Waiting>, bool) {
+    /// What waits, as much as may be taken at once and at most so many, and whether there is more.
+    fn take(&self, most: usize) -> (Vec<Waiting>, bool) {
         let mut state = self.lock();
         let mut bytes = 0;
         let count = state
             .waiting
             .iter()
-            .take(MOST_QUESTIONS)
+            .take(most)
             .take_while(|waiting| {
                 let room = bytes < MOST_BYTES;
                 bytes += waiting.question.bytes();
@@ -282,33 +284,42 @@ impl Desk {
         Self { questions: Arc::new(Questions { state: Mutex::new(state), wake }) }
     }
 
-    /// What waits: whether there is more to be taken in another turn of the event loop, then for each question
-    /// its number, its run, its kind (`stdout` and `stderr` for the log, `meta`, `prepare`, `bundle`, `result`, `error`)
-    /// and its text.
-    #[napi(ts_return_type = "unknown[]")]
-    pub fn take<'env>(&self, env: &'env Env) -> napi::Result<Array<'env>> {
-        let (taken, more) = self.questions.take();
+    /// The kinds of questions that [`Desk::take`] tells by number: the log's two streams, what the host is asked, and
+    /// how a run ends.
+    #[napi]
+    pub fn kinds() -> Vec<&'static str> {
+        vec!["stdout", "stderr", "meta", "prepare", "bundle", "result", "error"]
+    }
+
+    /// What waits, as texts. `heads` gets whether there is more to be taken in another turn of the event loop, then for
+    /// each text the number of the question, that of its run, and its kind; so its length limits how many are taken.
+    #[napi(ts_return_type = "string[]")]
+    pub fn take<'env>(&self, env: &'env Env, mut heads: Uint32ArraySlice<'_>) -> napi::Result<Array<'env>> {
+        // SAFETY: JavaScript, which alone has this array too, does not run meanwhile.
+        let heads = unsafe { heads.as_mut() };
+        let (more, heads) =
+            heads.split_first_mut().ok_or_else(|| napi::Error::from_reason("no room for the heads"))?;
+        let room = heads.as_chunks_mut::<3>().0;
+        let (taken, is_more) = self.questions.take(room.len());
+        *more = is_more.into();
         let mut wide = Vec::new();
         let mut told = Vec::new();
-        let mut out = env.create_array(1 + 4 * u32::try_from(taken.len()).unwrap_or(0))?;
-        out.set(0, more)?;
-        for (at, Waiting { call, run, question }) in (1..).step_by(4).zip(taken) {
-            out.set(at, call)?;
-            out.set(at + 1, run)?;
-            out.set(at + 2, question.kind())?;
+        let mut texts = env.create_array(u32::try_from(taken.len()).unwrap_or(0))?;
+        for ((at, Waiting { call, run, question }), head) in (0..).zip(taken).zip(room) {
+            *head = [call, run, question.kind()];
             match question {
                 Question::Log(_, text) => {
-                    set_text(env, &mut out, at + 3, &text, &mut wide)?;
+                    set_text(env, &mut texts, at, &text, &mut wide)?;
                     told.push(text);
                 }
                 Question::Meta(text) | Question::Bundle(text) | Question::Done(Ok(text) | Err(text)) => {
-                    set_text(env, &mut out, at + 3, &text, &mut wide)?;
+                    set_text(env, &mut texts, at, &text, &mut wide)?;
                 }
                 Question::Prepare => {}
             }
         }
         spare(told);
-        Ok(out)
+        Ok(texts)
     }
 
     /// Answers a question.
@@ -323,10 +334,10 @@ impl Desk {
         self.questions.answer(call, Err(error));
     }
 
-    /// Answers many questions that have nothing to say.
+    /// Answers the first `count` of these questions, which have nothing to say.
     #[napi(catch_unwind)]
-    pub fn done(&self, calls: &[u32]) {
-        self.questions.done(calls);
+    pub fn done(&self, calls: &[u32], count: u32) {
+        self.questions.done(calls.get(..count as usize).unwrap_or(calls));
     }
 }
 
