@@ -73,10 +73,10 @@ function look() {
   const texts = desk.take(heads);
   const more = heads[0];
   for (let n = 0, at = 1; n < texts.length; n++, at += 3) {
-    const call = heads[at];
-    const number = heads[at + 1];
-    const kind = KINDS[heads[at + 2]];
-    const text = texts[n];
+    const call = /** @type {number} */ (heads[at]);
+    const number = /** @type {number} */ (heads[at + 1]);
+    const kind = KINDS[/** @type {number} */ (heads[at + 2])];
+    const text = /** @type {string} */ (texts[n]);
     // The engine moves what is alive when it collects: a chunk is not to be for longer than the host wants it.
     texts[n] = '';
     if (kind === 'result') end(number)?.resolve(JSON.parse(text));

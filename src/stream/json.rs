@@ -427,7 +427,7 @@ impl Kinds {
         const ONES: u64 = 0x0101_0101_0101_0101;
         const LOW: u64 = 0x7f * ONES;
         // The top bit of each byte that is not zero.
-        let other = |word: u64| ((word & LOW) + LOW | word) & !LOW;
+        let other = |word: u64| (((word & LOW) + LOW) | word) & !LOW;
         let is = |word: u64, byte: u8| other(word ^ (u64::from(byte) * ONES));
         // Gathers the top bit of each byte that is zero there.
         let bits = |other: u64| ((!other & !LOW) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
