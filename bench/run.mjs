@@ -193,6 +193,7 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   const of = (wanted) =>
     Object.entries(counts).reduce((sum, [what, count]) => (wanted(what) ? sum + count : sum), 0) / runs;
   const cpuOverIdleSeconds = host.cpuSeconds - host.idleCpuPerSecond * host.seconds;
+  const cpuOfRunsSeconds = cpuOverIdleSeconds - host.checkSeconds;
   const rssOverIdleMb = host.peakRssMb - host.idleRssMb;
   const lateMs = load.emit.p99Us / 1e3;
   const busy = (host.cpuSeconds + clusterCpuSeconds) / host.seconds;
@@ -207,7 +208,9 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
     lineP99Ms: host.lineP99Ms,
     cpuSeconds: host.cpuSeconds,
     cpuOverIdleSeconds,
-    cpuMsPerRun: (cpuOverIdleSeconds / runs) * 1e3,
+    checkSeconds: host.checkSeconds,
+    cpuOfRunsSeconds,
+    cpuMsPerRun: (cpuOfRunsSeconds / runs) * 1e3,
     rssOverIdleMb,
     rssKbPerRun: (rssOverIdleMb / runs) * 1e3,
     loopP99Ms: host.loopP99Ms,
