@@ -291,6 +291,13 @@ mod tests {
     }
 
     #[test]
+    fn without_texts_an_assistant_event_is_the_same_in_all_else() {
+        let line = r#"{"type":"assistant","session_id":"s","message":{"id":"m","stop_reason":null,"usage":{"output_tokens":3},"content":[{"type":"text","text":"a"}]}}"#;
+        let expected = Assistant { texts: Vec::new(), ..assistant(line) };
+        assert_eq!(super::read(line, false), Event::Assistant(expected));
+    }
+
+    #[test]
     fn fields_of_unexpected_types_count_as_absent() {
         for message in
             ["null", "3", "-3.5", "true", "\"x\"", "[1,{}]", "{}", r#"{"id":3,"usage":[],"content":"x"}"#]

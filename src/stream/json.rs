@@ -294,7 +294,23 @@ fn unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// The same for a string without escapes that is closed within 16 bytes, as keys are; `None` for any other.
+/// Where the string that a text begins with is closed, and whether there are escapes in it.
+fn string_length(text: &[u8]) -> Option<(usize, bool)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2(text: &[u8]) -> Option<(usize, bool)> {
+            string_length_by(text, |block| Kinds::by_avx2(block))
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { with_avx2(text) };
+        }
+    }
+    string_length_by(text, Kinds::by_words)
+}
+
+/// Where a string without escapes is closed, if that is within 16 bytes, as of keys; `None` for any other.
 #[inline]
 fn short_length(text: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -310,22 +326,6 @@ fn short_length(text: &[u8]) -> Option<usize> {
         }
     }
     None
-}
-
-/// Where the string that a text begins with is closed, and whether there are escapes in it.
-fn string_length(text: &[u8]) -> Option<(usize, bool)> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2(text: &[u8]) -> Option<(usize, bool)> {
-            string_length_by(text, |block| Kinds::by_avx2(block))
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
-            return unsafe { with_avx2(text) };
-        }
-    }
-    string_length_by(text, Kinds::by_words)
 }
 
 /// Bytes that are looked at together.

@@ -24,7 +24,7 @@ const MODEL_KEY: &[u8] = b"\"model\":\"";
 
 /// Reads the lines of a run once, in order, and keeps only what the result needs.
 ///
-/// The size of what it holds does not depend on the length of the run: 256 KiB of text for the summary, 256
+/// The size of what it holds does not depend on the length of the run: 256 KiB of text for the summary, 160
 /// KiB of output for a failed run, and a few fields.
 #[derive(Debug)]
 pub struct Tally {
