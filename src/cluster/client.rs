@@ -6,6 +6,7 @@
 
 mod direct;
 mod framing;
+mod tls;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,12 +29,13 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::{BoxError, ServiceBuilder};
 
-use self::direct::{Answer, OwnBody, OwnConnection, Transport};
+use self::direct::{Answer, Connector, OwnBody, OwnConnection, Transport};
 use self::wire::Socket;
 use super::{
     AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, LogRead, Look, WatchBody,
@@ -166,7 +168,7 @@ impl KubeCluster {
             )
         };
         // Several TLS providers may be linked into one process; ours is named, not guessed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = tls::provider().install_default();
         let host = format!(
             "{}:{}",
             config.cluster_url.host().unwrap_or("?"),
@@ -196,22 +198,19 @@ impl KubeCluster {
             .proxy_url
             .clone()
             .filter(|_| !goes_direct(config.cluster_url.host().unwrap_or_default(), &no_proxy(env)));
+        let tls = Arc::new(config.rustls_client_config().map_err(|error| setup(&error))?);
+        let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
+        let name = name.map_err(|error| setup(&error))?;
         let client = match proxy {
             None => {
-                let tls = config.rustls_https_connector_with_connector(tcp).map_err(|error| setup(&error))?;
-                kube::Client::new(
-                    stack.service(Transport { pool: http.build(tls.clone()), connector: tls }),
-                    namespace,
-                )
+                let connector = Connector { tcp, tls, name };
+                let pool = http.build(connector.for_pool());
+                kube::Client::new(stack.service(Transport { pool, connector }), namespace)
             }
             Some(proxy) if proxy.scheme_str() == Some("http") => {
-                let tls = config
-                    .rustls_https_connector_with_connector(Tunnel::new(proxy, tcp))
-                    .map_err(|error| setup(&error))?;
-                kube::Client::new(
-                    stack.service(Transport { pool: http.build(tls.clone()), connector: tls }),
-                    namespace,
-                )
+                let connector = Connector { tcp: Tunnel::new(proxy, tcp), tls, name };
+                let pool = http.build(connector.for_pool());
+                kube::Client::new(stack.service(Transport { pool, connector }), namespace)
             }
             Some(proxy) => {
                 return Err(ApiError::local(

@@ -11,17 +11,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
+use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body as HttpBody, Frame};
-use hyper_rustls::MaybeHttpsStream;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use super::framing::Framing;
+use super::tls::Tls;
 use super::wire::{Arrived, Connection, READ_BYTES, Socket, Wire};
 use crate::cluster::Look;
 
@@ -47,23 +51,72 @@ impl OwnBody {
     }
 }
 
-/// Sends requests through a pool of connections, and those marked [`OwnConnection`] each on one of its own.
+/// How connections are made; `T` makes those of TCP.
 #[derive(Clone)]
-pub(super) struct Transport<P, C> {
-    pub(super) pool: P,
-    pub(super) connector: C,
+pub(super) struct Connector<T> {
+    pub(super) tcp: T,
+    pub(super) tls: Arc<ClientConfig>,
+    /// Whose certificate the server must have, where that is not the host of the address.
+    pub(super) name: Option<ServerName<'static>>,
 }
 
-impl<P, B, C> Service<Request<Body>> for Transport<P, C>
+impl<T: Clone> Connector<T> {
+    /// The same for a pool.
+    pub(super) fn for_pool(&self) -> HttpsConnector<T> {
+        let builder =
+            HttpsConnectorBuilder::new().with_tls_config(ClientConfig::clone(&self.tls)).https_or_http();
+        match &self.name {
+            Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+            None => builder,
+        }
+        .enable_http1()
+        .wrap_connector(self.tcp.clone())
+    }
+}
+
+impl<T> Connector<T>
+where
+    T: Service<Uri, Response = TokioIo<TcpStream>>,
+    T::Error: Into<BoxError>,
+{
+    /// A connection to the server of this address, ready for a request.
+    async fn connect(mut self, to: Uri) -> Result<Connection<Socket>, BoxError> {
+        let tls = if to.scheme() == Some(&Scheme::HTTPS) {
+            let host = to.host().unwrap_or_default();
+            let name = match self.name {
+                Some(name) => name,
+                None => ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?,
+            };
+            Some(Tls::new(self.tls, name)?)
+        } else {
+            None
+        };
+        poll_fn(|context| self.tcp.poll_ready(context)).await.map_err(Into::into)?;
+        let socket = Socket::Watched(self.tcp.call(to).await.map_err(Into::into)?.into_inner());
+        Ok(match tls {
+            Some(tls) => Connection::secured(socket, tls).await?,
+            None => Connection::plain(socket),
+        })
+    }
+}
+
+/// Sends requests through a pool of connections, and those marked [`OwnConnection`] each on one of its own.
+#[derive(Clone)]
+pub(super) struct Transport<P, T> {
+    pub(super) pool: P,
+    pub(super) connector: Connector<T>,
+}
+
+impl<P, B, T> Service<Request<Body>> for Transport<P, T>
 where
     P: Service<Request<Body>, Response = Response<B>>,
     P::Error: Into<BoxError>,
     P::Future: Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    C: Service<Uri, Response = MaybeHttpsStream<TokioIo<TcpStream>>> + Clone + Send + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
+    T: Service<Uri, Response = TokioIo<TcpStream>> + Clone + Send + 'static,
+    T::Error: Into<BoxError>,
+    T::Future: Send,
 {
     type Response = Response<AnswerBody>;
     type Error = BoxError;
@@ -75,11 +128,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if request.extensions().get::<OwnConnection>().is_some() {
-            let mut connector = self.connector.clone();
+            let connector = self.connector.clone();
             Box::pin(async move {
-                poll_fn(|context| connector.poll_ready(context)).await.map_err(Into::into)?;
-                let stream = connector.call(request.uri().clone()).await.map_err(Into::into)?;
-                let (response, answer) = exchange(connection(stream), request).await?;
+                let connection = connector.connect(request.uri().clone()).await?;
+                let (response, answer) = exchange(connection, request).await?;
                 Ok(with_body(response, answer))
             })
         } else {
@@ -87,16 +139,6 @@ where
             Box::pin(async move {
                 Ok(answer.await.map_err(Into::into)?.map(|body| body.map_err(Into::into).boxed_unsync()))
             })
-        }
-    }
-}
-
-fn connection(stream: MaybeHttpsStream<TokioIo<TcpStream>>) -> Connection<Socket> {
-    match stream {
-        MaybeHttpsStream::Http(tcp) => Connection::new(Socket::Watched(tcp.into_inner()), None),
-        MaybeHttpsStream::Https(tls) => {
-            let (tcp, tls) = tls.into_inner().into_inner();
-            Connection::new(Socket::Watched(tcp.into_inner().into_inner()), Some(tls))
         }
     }
 }
@@ -265,7 +307,7 @@ mod tests {
     /// What an answer that arrives in these pieces is: its status, and its body or the error it ends with.
     fn read(pieces: &[&[u8]]) -> Result<(u16, Result<Vec<u8>, String>), String> {
         let wire = Arriving(pieces.iter().map(|piece| piece.to_vec()).collect());
-        let head = read_head(Connection::new(wire, None)).now_or_never().expect("nothing to wait for");
+        let head = read_head(Connection::plain(wire)).now_or_never().expect("nothing to wait for");
         let (response, mut answer) = head.map_err(|error| error.to_string())?;
         let mut body = Vec::new();
         let end = loop {

@@ -4,19 +4,23 @@
 //! rests takes its socket off the runtime, looks at it when the rest is over, and gives it back only to wait.
 
 use std::cell::RefCell;
-use std::io::{self, BufRead as _, ErrorKind, Read, Write};
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read, Write};
 use std::task::{Context, Poll};
 
-use rustls::ClientConnection;
 use tokio::net::TcpStream;
+
+use super::tls::{Side, Tls};
 
 /// So much is taken from a socket at once.
 pub(super) const READ_BYTES: usize = 64 * 1024;
+/// So long is what TLS may have begun: a record has 16 KiB, a message in many records no more than 64.
+const BEGUN_BYTES: usize = 80 * 1024;
 
 thread_local! {
     /// What a look has taken from a socket, before it is handed on: one place for all connections, so that it is in
     /// the processor's cache.
-    static TAKEN: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    static TAKEN: RefCell<Box<[u8]>> = RefCell::new(vec![0; BEGUN_BYTES + READ_BYTES].into());
 }
 
 /// A connection's two directions. Reading and writing never wait: [`ErrorKind::WouldBlock`].
@@ -128,39 +132,65 @@ pub(super) enum Arrived {
 /// A connection of one request.
 pub(super) struct Connection<W> {
     pub(super) wire: W,
-    tls: Option<Box<ClientConnection>>,
+    tls: Option<Box<Tls>>,
     closed: bool,
 }
 
 impl<W: Wire> Connection<W> {
-    /// `tls`: its state after the handshake.
-    pub(super) fn new(wire: W, tls: Option<ClientConnection>) -> Self {
-        Self { wire, tls: tls.map(Box::new), closed: false }
+    pub(super) fn plain(wire: W) -> Self {
+        Self { wire, tls: None, closed: false }
     }
 
-    /// Queues bytes to be written.
-    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        if let Some(tls) = &mut self.tls {
-            tls.writer().write_all(bytes)?;
-        }
+    /// A connection with TLS, once the two sides have shaken hands.
+    ///
+    /// # Errors
+    /// The connection broke, or the other side is not who it must be: the source is TLS's error then.
+    pub(super) async fn secured(wire: W, tls: Tls) -> io::Result<Self> {
+        let mut connection = Self { wire, tls: Some(Box::new(tls)), closed: false };
         loop {
-            let written = match &mut self.tls {
-                Some(tls) if tls.wants_write() => tls.write_tls(&mut self.wire),
-                None if !bytes.is_empty() => {
-                    self.wire.write(bytes).inspect(|written| bytes = &bytes[*written..])
-                }
-                _ => return Ok(()),
-            };
-            match written {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::future::poll_fn(|context| self.wire.poll_writable(context)).await;
-                }
-                written => {
-                    written?;
-                }
+            connection.flush().await?;
+            if connection.tls.as_ref().is_none_or(|tls| tls.is_open()) {
+                return Ok(connection);
+            }
+            poll_fn(|context| connection.wire.poll_readable(context)).await;
+            let mut early = false;
+            if connection.look(|text| early |= !text.is_empty())? == Arrived::Closed || early {
+                let what = if early { "spoke" } else { "closed the connection" };
+                let message = format!("the other side {what} before the TLS handshake was over");
+                return Err(io::Error::new(ErrorKind::InvalidData, message));
             }
         }
+    }
+
+    /// Sends all of it.
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.write(bytes)?;
+            return self.flush().await;
+        }
+        while !bytes.is_empty() {
+            match self.wire.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll_fn(|context| self.wire.poll_writable(context)).await;
+                }
+                written => bytes = &bytes[written?..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what TLS has to say.
+    async fn flush(&mut self) -> io::Result<()> {
+        while let Some(tls) = self.tls.as_mut().filter(|tls| !tls.unsent.is_empty()) {
+            match send(&mut self.wire, tls) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll_fn(|context| self.wire.poll_writable(context)).await;
+                }
+                sent => sent?,
+            }
+        }
+        Ok(())
     }
 
     /// Ready once a look may find something.
@@ -178,52 +208,49 @@ impl<W: Wire> Connection<W> {
             return Ok(Arrived::Closed);
         }
         TAKEN.with_borrow_mut(|taken| {
-            let count = match self.wire.read(taken) {
+            let begun = self.tls.as_ref().map_or(0, |tls| tls.begun().len());
+            if begun > BEGUN_BYTES {
+                return Err(io::Error::new(ErrorKind::InvalidData, "a TLS message is too long"));
+            }
+            let count = match self.wire.read(&mut taken[begun..][..READ_BYTES]) {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     return Ok(Arrived::Nothing);
                 }
                 count => count?,
             };
-            let all = count < taken.len();
             match &mut self.tls {
                 None if count > 0 => take(&taken[..count]),
                 None => self.closed = true,
+                Some(_) if count == 0 => {
+                    let message = "the connection was closed without TLS saying so";
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, message));
+                }
                 Some(tls) => {
-                    self.closed = decrypt(tls, &taken[..count], take)?;
-                    // An answer to the other side, as for new keys. Where there is no room, it goes with the next look.
-                    if tls.wants_write() {
-                        let _ = tls.write_tls(&mut self.wire);
+                    taken[..begun].copy_from_slice(tls.begun());
+                    let side = tls.read(&mut taken[..begun + count], take);
+                    // An answer, as to new keys. Where there is no room, it goes with the next look.
+                    if !tls.unsent.is_empty() {
+                        let _ = send(&mut self.wire, tls);
                     }
+                    self.closed = side? == Side::Closed;
                 }
             }
-            Ok(match (count, all) {
-                (0, _) => Arrived::Closed,
-                (_, true) if !self.closed => Arrived::All,
+            Ok(match count {
+                0 => Arrived::Closed,
+                _ if count < READ_BYTES && !self.closed => Arrived::All,
                 _ => Arrived::Part,
             })
         })
     }
 }
 
-/// Hands on the plain text of what was read; nothing was read at the end of the connection. True when the other side
-/// has closed it.
-fn decrypt(tls: &mut ClientConnection, mut read: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<bool> {
-    loop {
-        tls.read_tls(&mut read)?;
-        tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        let mut reader = tls.reader();
-        loop {
-            let text = match reader.fill_buf() {
-                Ok([]) => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                text => text?,
-            };
-            take(text);
-            let length = text.len();
-            reader.consume(length);
-        }
-        if read.is_empty() {
-            return Ok(false);
+/// Sends of what TLS has to say as much as goes without waiting.
+fn send(wire: &mut impl Wire, tls: &mut Tls) -> io::Result<()> {
+    match wire.write(&tls.unsent)? {
+        0 => Err(ErrorKind::WriteZero.into()),
+        written => {
+            tls.unsent.drain(..written);
+            Ok(())
         }
     }
 }
@@ -244,7 +271,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let ours = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("connects");
         let (theirs, _) = listener.accept().expect("a connection");
-        (Connection::new(Socket::Watched(ours), None), theirs)
+        (Connection::plain(Socket::Watched(ours)), theirs)
     }
 
     fn look(connection: &mut Connection<Socket>) -> (io::Result<Arrived>, Vec<u8>) {
