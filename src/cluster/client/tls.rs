@@ -101,13 +101,6 @@ impl MessageDecrypter for NotingDecrypter {
     }
 }
 
-/// What `f` returns, and the addresses of the texts that were decrypted meanwhile.
-fn noting<T>(f: impl FnOnce() -> T) -> (T, Vec<Range<usize>>) {
-    OPENED.set(Some(Vec::new()));
-    let value = f();
-    (value, OPENED.take().unwrap_or_default())
-}
-
 /// Whether a text was noted.
 fn is_noted() -> bool {
     OPENED.with_borrow(|opened| opened.as_ref().is_some_and(|opened| !opened.is_empty()))
@@ -122,6 +115,8 @@ pub(super) struct Tls {
     begun: Vec<u8>,
     /// What is to be sent.
     pub(super) unsent: Vec<u8>,
+    /// Room for [`OPENED`].
+    noted: Vec<Range<usize>>,
 }
 
 /// What the other side's bytes have led to.
@@ -145,7 +140,7 @@ impl Tls {
     /// A connection to be opened; its first message waits to be sent.
     pub(super) fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         let session = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
-        let mut tls = Self { session, open: false, begun: Vec::new(), unsent: Vec::new() };
+        let mut tls = Self { session, open: false, begun: Vec::new(), unsent: Vec::new(), noted: Vec::new() };
         tls.read(&mut [], |_| {})?;
         Ok(tls)
     }
@@ -168,15 +163,19 @@ impl Tls {
         let base = records.as_ptr().addr();
         let mut from = 0;
         let side = loop {
-            let ((discard, step), noted) = noting(|| self.step(&mut records[from..], &mut take));
+            OPENED.set(Some(std::mem::take(&mut self.noted)));
+            let (discard, step) = self.step(&mut records[from..], &mut take);
+            let mut noted = OPENED.take().unwrap_or_default();
             from += discard;
-            match step {
-                Ok(Step::Texts(count)) => {
-                    for text in noted.into_iter().take(count) {
-                        take(&records[text.start - base..text.end - base]);
-                    }
+            if let Ok(Step::Texts(count)) = step {
+                for text in noted.iter().take(count) {
+                    take(&records[text.start - base..text.end - base]);
                 }
-                Ok(Step::On) => {}
+            }
+            noted.clear();
+            self.noted = noted;
+            match step {
+                Ok(Step::On | Step::Texts(_)) => {}
                 Ok(Step::Over(side)) => break Ok(side),
                 Err(error) => break Err(error),
             }
