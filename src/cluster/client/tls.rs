@@ -184,8 +184,8 @@ impl Tls {
         if side.is_err()
             && let Ok(ConnectionState::EncodeTlsData(alert)) = self.session.process_tls_records(&mut []).state
         {
-            // Tells the other side why.
-            encode(alert, &mut self.unsent)?;
+            // Tells the other side why, if it can be told.
+            let _ = encode(alert, &mut self.unsent);
         }
         side
     }
