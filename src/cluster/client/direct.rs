@@ -300,9 +300,13 @@ mod tests {
     use std::collections::VecDeque;
     use std::io;
 
+    use super::super::tls::tests::configs;
     use super::*;
     use futures::FutureExt as _;
+    use hyper_util::client::legacy::connect::HttpConnector;
     use proptest::prelude::*;
+    use rustls::version::TLS13;
+    use rustls::{ServerConnection, StreamOwned};
 
     /// What an answer that arrives in these pieces is: its status, and its body or the error it ends with.
     fn read(pieces: &[&[u8]]) -> Result<(u16, Result<Vec<u8>, String>), String> {
@@ -409,6 +413,64 @@ mod tests {
             "GET /api/v1/pods/p/log?follow=true HTTP/1.1\r\nauthorization: Bearer t\r\n\
              host: 10.0.0.1:6443\r\nconnection: close\r\n\r\n"
         );
+    }
+
+    /// An answer over a connection of its own, to a server with a certificate for `localhost`.
+    async fn fetched(scheme: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
+        use std::io::{Read as _, Write as _};
+
+        let (server, client) = configs(&TLS13);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let secured = scheme == "https";
+        let served = std::thread::spawn(move || {
+            let (tcp, _) = listener.accept().expect("a connection");
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nline";
+            let mut request = [0; 1_024];
+            if secured {
+                let session = ServerConnection::new(Arc::new(server)).expect("a session");
+                let mut tls = StreamOwned::new(session, tcp);
+                // A client that knows better hangs up.
+                if tls.read(&mut request).is_ok() {
+                    tls.write_all(answer).expect("room");
+                }
+            } else {
+                let mut tcp = tcp;
+                tcp.read(&mut request).and_then(|_| tcp.write_all(answer)).expect("a client");
+            }
+        });
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let name = name.map(|name| ServerName::try_from(name.to_owned()).expect("a name"));
+        let connector = Connector { tcp, tls: Arc::new(client), name };
+        let uri: Uri = format!("{scheme}://{address}/log").parse().expect("an address");
+        let outcome = async {
+            let connection = connector.connect(uri.clone()).await?;
+            let request = Request::get(uri).body(Body::empty())?;
+            let (_, mut answer) = exchange(connection, request).await?;
+            let mut body = Vec::new();
+            loop {
+                match answer.look(|part| body.extend_from_slice(part)) {
+                    Look::End => return Ok(body),
+                    Look::Broken(error) => return Err(error),
+                    Look::Some { .. } => {}
+                    Look::Nothing => poll_fn(|context| answer.poll_readable(context)).await,
+                }
+            }
+        };
+        let outcome = outcome.await.map_err(|error: BoxError| error.to_string());
+        served.join().expect("no panic");
+        outcome
+    }
+
+    #[tokio::test]
+    async fn a_server_must_have_the_certificate_of_its_address_or_of_the_name_that_is_set() {
+        assert_eq!(fetched("https", Some("localhost")).await, Ok(b"line".to_vec()));
+        assert_eq!(fetched("http", None).await, Ok(b"line".to_vec()));
+        for name in [None, Some("elsewhere")] {
+            let error = fetched("https", name).await.expect_err("another's certificate");
+            assert!(error.contains("certificate"), "{error}");
+        }
     }
 
     proptest! {

@@ -270,7 +270,7 @@ fn append(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::VecDeque;
     use std::future::poll_fn;
     use std::io::{Read as _, Write as _};
@@ -285,8 +285,10 @@ mod tests {
     use super::super::wire::{Arrived, Connection, Wire};
     use super::*;
 
-    /// Configurations of a server and of a client that knows it.
-    fn configs(version: &'static SupportedProtocolVersion) -> (ServerConfig, ClientConfig) {
+    /// Configurations of a server with a certificate for `localhost`, and of a client that knows it.
+    pub(in super::super) fn configs(
+        version: &'static SupportedProtocolVersion,
+    ) -> (ServerConfig, ClientConfig) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let server = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
