@@ -1,6 +1,6 @@
 //! The cluster over HTTPS: one `kube` client per kubeconfig, and every request written out once.
 //!
-//! `kube` reads kubeconfigs, authenticates and does TLS. The requests themselves are made here rather than
+//! `kube` reads kubeconfigs, authenticates and sets TLS up. The requests themselves are made here rather than
 //! through its typed `Api`, because that drops `Retry-After`, retries silently, rounds `sinceTime` up and ends a
 //! Job without its pods by default.
 

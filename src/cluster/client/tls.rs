@@ -459,6 +459,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_text_is_handed_on_from_where_its_record_was_read() {
+        let (server, client) = configs(&TLS13);
+        let mut peer = Peer::new(server, vec![70_000]);
+        let mut tls = Tls::new(Arc::new(client), localhost()).expect("a client");
+        let mut read = |peer: &mut Peer, take: &mut dyn FnMut(&[u8], Range<*const u8>)| {
+            peer.write_all(&std::mem::take(&mut tls.unsent)).expect("memory");
+            let mut records = [tls.begun(), peer.sent.make_contiguous()].concat();
+            peer.sent.clear();
+            let place = records.as_ptr_range();
+            tls.read(&mut records, |text| take(text, place.clone())).expect("sound");
+            tls.is_open() && tls.unsent.is_empty()
+        };
+        while !read(&mut peer, &mut |_, _| panic!("nothing was said")) {}
+        peer.send(&text_of(40_000));
+        let mut bytes = 0;
+        read(&mut peer, &mut |text, place| {
+            assert!(place.contains(&text.as_ptr()));
+            bytes += text.len();
+        });
+        assert_eq!(bytes, 40_000);
+    }
+
+    #[test]
     fn an_end_that_tls_does_not_tell_is_an_error() {
         let (server, client) = configs(&TLS13);
         let mut connection = connect(Peer::new(server, vec![4_096]), client).expect("a connection");
