@@ -1,13 +1,50 @@
+// Every JavaScript suite is a project here. `npm test` runs unit, embedded and soak; the others need more than this
+// checkout and are started by their `run.mjs`, which raises what they run against.
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer } from 'vitest/node';
+
+/** By name: the first host spec is the one that says whether the adapter can be installed at all. */
+class ByName extends BaseSequencer {
+  async sort(files) {
+    return [...files].sort((a, b) => a.moduleId.localeCompare(b.moduleId));
+  }
+}
+
+/** Suites on the built addon. Only tests that wait most of the time run side by side. */
+const local = { globalSetup: '__test__/support/global.js', testTimeout: 60_000, hookTimeout: 120_000, maxConcurrency: 10 };
+/** On a cluster nearly all of a spec's time is waiting. */
+const conformance = { testTimeout: 240_000, hookTimeout: 240_000, maxConcurrency: 16 };
+
+const project = (name, include, options) => ({ test: { name, include, environment: 'node', ...options } });
 
 export default defineConfig({
   test: {
-    include: ['__test__/**/*.test.{js,ts}'],
-    environment: 'node',
-    globalSetup: '__test__/support/global.js',
-    testTimeout: 60_000,
-    // Only tests that wait most of the time run side by side.
-    maxConcurrency: 10,
-    hookTimeout: 120_000,
+    projects: [
+      project('unit', ['__test__/unit/*.test.js'], local),
+      project('embedded', ['__test__/embedded/*.test.js'], local),
+      project('soak', ['__test__/soak/*.test.js'], local),
+      project('conformance', ['__test__/conformance/{runs,api}.test.js'], {
+        ...conformance,
+        sequence: { groupOrder: 1 },
+      }),
+      // What disturbs the cluster must not run beside what does not expect it.
+      project('conformance-disruptions', ['__test__/conformance/disruptions.test.js'], {
+        ...conformance,
+        sequence: { groupOrder: 2 },
+      }),
+      // A run of the CLI takes a second of a processor.
+      project('real-cli', ['__test__/real-cli/*.test.js'], {
+        testTimeout: 180_000,
+        hookTimeout: 300_000,
+        maxConcurrency: 4,
+      }),
+      // One host serves all specs, and some of them stop it.
+      project('host', ['__test__/host/specs/*.test.js'], {
+        testTimeout: 120_000,
+        hookTimeout: 180_000,
+        fileParallelism: false,
+        sequence: { sequencer: ByName },
+      }),
+    ],
   },
 });

@@ -13,9 +13,10 @@
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]
 
+pub mod claude;
 pub mod cluster;
 pub mod forensics;
-pub mod js;
+pub mod js_semantics;
 pub mod manifest;
 #[cfg(feature = "binding")]
 mod node;

@@ -13,7 +13,7 @@ import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } fr
 import { temporaryFolder } from '../support/temporary.js';
 import { planOf, success, truncated } from './plan.mjs';
 
-const { vitals } = createRequire(import.meta.url)('../../binding.cjs');
+const { vitals } = createRequire(import.meta.url)('../../js/generated/binding.cjs');
 v8.setFlagsFromString('--expose-gc');
 const collect = vm.runInNewContext('gc');
 
@@ -193,7 +193,7 @@ function fits(result, { message, ...wanted }) {
 
 const recorded = Object.fromEntries(
   ['success', 'auth', 'overload', 'max-turns'].map((name) => {
-    const file = new URL(`../../simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
+    const file = new URL(`../../tools/simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
     return [name, readFileSync(file, 'utf8').trim().split('\n').map((line) => JSON.parse(line).type).join()];
   }),
 );

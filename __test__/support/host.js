@@ -1,7 +1,7 @@
 // What the host does for a run, for tests of the built addon on the embedded cluster.
 import { randomUUID } from 'node:crypto';
 
-import { startCluster } from '../../simulator/cluster.mjs';
+import { startCluster } from '../../tools/simulator/cluster.mjs';
 import { temporaryFolder } from './temporary.js';
 
 /** Starts a cluster and makes this process look like the host's pod in it. */

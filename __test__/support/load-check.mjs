@@ -14,8 +14,8 @@ if (isMainThread) {
   assert.equal(Object.keys(first.createServerAdapter()).length, 16);
 
   const require = createRequire(import.meta.url);
-  assert.equal(require('../../binding.cjs'), require('../../binding.cjs'));
-  assert.deepEqual(require('../../binding.cjs').activeJobs(), []);
+  assert.equal(require('../../js/generated/binding.cjs'), require('../../js/generated/binding.cjs'));
+  assert.deepEqual(require('../../js/generated/binding.cjs').activeJobs(), []);
 
   // A call into the native half and back, here and in a worker that ends right after it.
   assert.equal(await answer(first), 'fail');

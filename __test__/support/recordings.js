@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-const directory = new URL('../../simulator/fixtures/', import.meta.url);
+const directory = new URL('../../tools/simulator/fixtures/', import.meta.url);
 
 /** The names of the recorded runs of the real CLI, each with its version. */
 export const recordings = readdirSync(directory, { recursive: true })

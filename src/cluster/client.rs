@@ -38,8 +38,8 @@ use tower::{BoxError, ServiceBuilder};
 use self::direct::{Answer, Connector, OwnBody, OwnConnection, Transport};
 use self::wire::Socket;
 use super::{
-    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, LogRead, Look, WatchBody,
-    WatchKind, WatchQuery, log_of,
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, LogRead, ReadResult,
+    WatchBody, WatchKind, WatchQuery, log_of,
 };
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
@@ -344,12 +344,12 @@ impl<B: Fn(&dyn std::error::Error) -> ApiError + Send> LogRead for FollowedLog<B
         self.answer.poll_readable(context)
     }
 
-    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look {
-        self.answer.look(take).map_broken(|error| (self.broken)(error.as_ref()))
+    fn try_read(&mut self, take: &mut dyn FnMut(&[u8])) -> ReadResult {
+        self.answer.try_read(take).map_broken(|error| (self.broken)(error.as_ref()))
     }
 
-    fn rest(&mut self) {
-        self.answer.rest();
+    fn pause(&mut self) {
+        self.answer.pause();
     }
 }
 
@@ -632,7 +632,7 @@ impl Cluster for KubeCluster {
         Ok(claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default())
     }
 
-    async fn may(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {

@@ -44,10 +44,10 @@ pub trait LogRead: Send {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
     /// Hands on what has arrived, in any number of pieces; never waits.
-    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look;
+    fn try_read(&mut self, take: &mut dyn FnMut(&[u8])) -> ReadResult;
 
     /// Nobody waits until the next [`LogRead::poll_ready`]: what arrives meanwhile need wake nobody.
-    fn rest(&mut self) {}
+    fn pause(&mut self) {}
 }
 
 /// An open log.
@@ -55,11 +55,11 @@ pub type LogBody = Box<dyn LogRead>;
 
 /// What a look at a log found.
 #[derive(Debug)]
-pub enum Look<E = ApiError> {
-    /// Nothing, for now.
-    Nothing,
+pub enum ReadResult<E = ApiError> {
+    /// Pending, for now.
+    Pending,
     /// Some bytes.
-    Some {
+    Data {
         /// That was everything there was: another look at once would find nothing.
         all: bool,
     },
@@ -69,14 +69,14 @@ pub enum Look<E = ApiError> {
     Broken(E),
 }
 
-impl<E> Look<E> {
+impl<E> ReadResult<E> {
     /// The same with another error.
-    pub fn map_broken<F>(self, change: impl FnOnce(E) -> F) -> Look<F> {
+    pub fn map_broken<F>(self, change: impl FnOnce(E) -> F) -> ReadResult<F> {
         match self {
-            Look::Nothing => Look::Nothing,
-            Look::Some { all } => Look::Some { all },
-            Look::End => Look::End,
-            Look::Broken(error) => Look::Broken(change(error)),
+            ReadResult::Pending => ReadResult::Pending,
+            ReadResult::Data { all } => ReadResult::Data { all },
+            ReadResult::End => ReadResult::End,
+            ReadResult::Broken(error) => ReadResult::Broken(change(error)),
         }
     }
 }
@@ -100,16 +100,16 @@ impl LogRead for Streamed {
         Poll::Ready(())
     }
 
-    fn look(&mut self, take: &mut dyn FnMut(&[u8])) -> Look {
+    fn try_read(&mut self, take: &mut dyn FnMut(&[u8])) -> ReadResult {
         // Whoever waits next registers itself anew.
         let _ = self.poll_ready(&mut Context::from_waker(Waker::noop()));
         match self.next.take() {
-            None => Look::Nothing,
-            Some(None) => Look::End,
-            Some(Some(Err(error))) => Look::Broken(error),
+            None => ReadResult::Pending,
+            Some(None) => ReadResult::End,
+            Some(Some(Err(error))) => ReadResult::Broken(error),
             Some(Some(Ok(bytes))) => {
                 take(&bytes);
-                Look::Some { all: false }
+                ReadResult::Data { all: false }
             }
         }
     }
@@ -247,7 +247,7 @@ pub trait Cluster: Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
     /// Whether the service account may do something (SelfSubjectAccessReview).
-    fn may(&self, question: AccessQuestion<'_>) -> impl Future<Output = Result<bool, ApiError>> + Send;
+    fn can_i(&self, question: AccessQuestion<'_>) -> impl Future<Output = Result<bool, ApiError>> + Send;
 }
 
 /// The clusters of a process, by kubeconfig path.

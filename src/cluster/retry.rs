@@ -54,7 +54,7 @@ fn unit_random() -> f64 {
 ///
 /// # Errors
 /// The first error that will not pass, or the last one within the budget.
-pub async fn read<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
+pub async fn with_budget<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
 {
@@ -91,7 +91,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_passing_error_is_retried_and_a_final_one_is_not() {
         let mut answers = vec![Err(error(503)), Err(error(429)), Ok(5)].into_iter();
-        let got = read(Duration::from_secs(60), || {
+        let got = with_budget(Duration::from_secs(60), || {
             let answer = answers.next().expect("asked too often");
             async move { answer }
         })
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(got.map_err(|error| error.kind), Ok(5));
 
         let mut calls = 0;
-        let got: Result<(), _> = read(Duration::from_secs(60), || {
+        let got: Result<(), _> = with_budget(Duration::from_secs(60), || {
             calls += 1;
             async { Err(error(403)) }
         })
@@ -117,7 +117,7 @@ mod tests {
             (vec![401, 403], Err(ApiErrorKind::Forbidden)),
         ] {
             let mut left = answers.iter();
-            let got = read(Duration::from_secs(60), || {
+            let got = with_budget(Duration::from_secs(60), || {
                 let code = *left.next().expect("asked too often");
                 async move { if code == 0 { Ok(()) } else { Err(error(code)) } }
             })
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(left.len(), 0, "{answers:?}: asked for every answer");
         }
         // It is repeated after a pause, within the budget.
-        let got = read(Duration::ZERO, || async { Err::<(), _>(error(401)) }).await;
+        let got = with_budget(Duration::ZERO, || async { Err::<(), _>(error(401)) }).await;
         assert_eq!(got.map_err(|error| error.kind), Err(ApiErrorKind::Unauthorized));
     }
 
@@ -134,7 +134,7 @@ mod tests {
     async fn the_budget_bounds_the_whole_and_the_server_sets_the_pace() {
         let started = Instant::now();
         let mut calls = 0;
-        let got: Result<(), _> = read(Duration::from_secs(10), || {
+        let got: Result<(), _> = with_budget(Duration::from_secs(10), || {
             calls += 1;
             async { Err(ApiError { retry_after: Some(Duration::from_secs(4)), ..error(429) }) }
         })

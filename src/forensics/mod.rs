@@ -3,13 +3,11 @@
 
 pub mod api;
 pub mod job;
-pub mod partial;
 pub mod pod;
 pub mod vanished;
 
 pub use api::{is_not_found_message, should_abort_for_cancellation};
 pub use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};
-pub use partial::{PartialFacts, build_partial_run_error, partial_run_error};
 pub use pod::{
     ContainerLife, Disruption, PodProgress, PodVerdict, TerminatedState, container_ended,
     describe_pod_terminated_error, describe_truncation_cause, disruption, is_terminal, terminated_state,

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::js;
+use crate::js_semantics;
 
 /// How a container ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct TerminatedState {
 
 impl From<&ContainerStateTerminated> for TerminatedState {
     fn from(state: &ContainerStateTerminated) -> Self {
-        let message = state.message.as_deref().map(js::trim).filter(|message| !message.is_empty());
+        let message = state.message.as_deref().map(js_semantics::trim).filter(|message| !message.is_empty());
         Self {
             exit_code: Some(state.exit_code),
             reason: state.reason.clone(),
@@ -131,7 +131,7 @@ pub fn describe_truncation_cause(state: Option<&TerminatedState>) -> String {
     parts.join(", ")
 }
 
-pub(super) fn truthy(text: &Option<String>) -> Option<&str> {
+pub(crate) fn truthy(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
@@ -347,8 +347,9 @@ impl Disruption {
 /// What the pod says about who ended it: the condition `DisruptionTarget`, else the pod's own reason, else
 /// its deletion timestamp. Who asked for a plain deletion is only in the audit log of the cluster.
 pub fn disruption(pod: &Pod) -> Option<Disruption> {
-    let own =
-        |text: &Option<String>| truthy(text).map(js::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let own = |text: &Option<String>| {
+        truthy(text).map(js_semantics::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
     if let Some(target) = condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True") {
         let reason = own(&target.reason).unwrap_or_else(|| "DisruptionTarget".into());
         return Some(Disruption { reason, message: own(&target.message) });

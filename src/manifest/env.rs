@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::limits::{self, ManifestError};
 use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local};
-use crate::js;
+use crate::js_semantics;
 use crate::request::Request;
 
 const API_KEY: &str = "PAPERCLIP_API_KEY";
@@ -152,7 +152,8 @@ fn paperclip_variables(request: &Request) -> Vec<Variable> {
     let wake = context.get("paperclipWake").filter(|wake| wake.is_object() || wake.is_array());
     let wake = wake.map(Value::to_string).filter(|json| json != "{}");
     let issues = context.get("issueIds").and_then(Value::as_array).into_iter().flatten();
-    let issues: Vec<&str> = issues.filter_map(Value::as_str).filter(|id| !js::trim(id).is_empty()).collect();
+    let issues: Vec<&str> =
+        issues.filter_map(Value::as_str).filter(|id| !js_semantics::trim(id).is_empty()).collect();
 
     vec![
         Variable::Text("PAPERCLIP_RUN_ID", Some(request.run_id.clone())),

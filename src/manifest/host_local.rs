@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::js;
+use crate::js_semantics;
 use crate::request::{HostEnv, Request};
 
 /// The variables that name the directory for temporary files.
@@ -30,7 +30,7 @@ impl<'a> HostLocal<'a> {
         let own =
             request.config.env.iter().filter(|(name, _)| is_scratch(name)).map(|(_, value)| value.as_str());
         let roots = own
-            .chain(scratch.and_then(|scratch| js::text(scratch.get("dir"))))
+            .chain(scratch.and_then(|scratch| js_semantics::text(scratch.get("dir"))))
             .chain([request.host_env.tmp_dir.as_str()])
             .map(|dir| dir.trim_end_matches('/'))
             // `/` would contain everything, a relative path nothing.

@@ -6,13 +6,11 @@
 //! why no pod could ever start from them.
 
 mod claim;
-mod command;
 mod env;
 mod host_local;
 mod job;
-mod limits;
+pub(crate) mod limits;
 mod prompt;
-mod rtk;
 mod self_pod;
 mod serde_ext;
 mod volumes;
@@ -26,12 +24,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::claude::command;
 pub use crate::request::sanitize_label_value;
 use crate::request::{RESERVED_LABEL_PREFIXES, Request};
 pub use claim::{CLAIM_COMPONENT, ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub use limits::ManifestError;
 pub use prompt::{Prepared, PromptMetrics, Skill};
-pub use rtk::rtk_setup_commands;
 pub use self_pod::{SelfPod, SelfPodError, SelfPodSecretVolume};
 
 /// The value of the label and annotation `paperclip.io/adapter-type`.
@@ -56,9 +54,9 @@ pub const MANAGED_BY: &str = "paperclip";
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
 /// Where the init container leaves the prompt and what else is too large for a variable.
-const PROMPT_DIR: &str = "/tmp/prompt";
+pub(crate) const PROMPT_DIR: &str = "/tmp/prompt";
 /// The prompt's file in [`PROMPT_DIR`], and its key in the prompt Secret.
-const PROMPT_FILE: &str = "prompt.txt";
+pub(crate) const PROMPT_FILE: &str = "prompt.txt";
 
 /// The skills and instructions of one agent, laid out in a directory that host and pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::env::escape;
 use super::limits::{self, ManifestError};
 use super::{PROMPT_FILE, PromptSecret, serde_ext};
-use crate::js;
+use crate::js_semantics;
 use crate::request::Request;
 
 /// From this size on (UTF-8 bytes) a prompt travels in a Secret. Linux would take a variable of 128 KiB; the
@@ -74,7 +74,7 @@ impl Prepared {
     ///
     /// When the text is no JSON or a field is of the wrong type.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_value(js::parse_json(json)?)
+        serde_json::from_value(js_semantics::parse_json(json)?)
     }
 }
 
@@ -103,19 +103,20 @@ pub(super) struct Prompt {
 /// Puts the sections together.
 pub(super) fn assemble(request: &Request, prepared: &Prepared) -> Prompt {
     let resumed = !request.session_id.is_empty();
-    let bootstrap = if resumed { "" } else { js::trim(&prepared.bootstrap_prompt) };
+    let bootstrap = if resumed { "" } else { js_semantics::trim(&prepared.bootstrap_prompt) };
     let wake = wake_section(request);
     let handoff = request.context.text("paperclipSessionHandoffMarkdown").unwrap_or_default();
     // A resumed session knows its standing orders; what woke it is all it needs.
     let main = if resumed && !wake.is_empty() { "" } else { prepared.heartbeat_prompt.as_str() };
 
     let sections = [bootstrap, wake.as_str(), handoff, main];
-    let used: Vec<&str> = sections.into_iter().filter(|section| !js::trim(section).is_empty()).collect();
+    let used: Vec<&str> =
+        sections.into_iter().filter(|section| !js_semantics::trim(section).is_empty()).collect();
     let text = used.join("\n\n");
     let [bootstrap_prompt_chars, wake_prompt_chars, session_handoff_chars, heartbeat_prompt_chars] =
-        sections.map(js::utf16_len);
+        sections.map(js_semantics::utf16_len);
     let metrics = PromptMetrics {
-        prompt_chars: js::utf16_len(&text),
+        prompt_chars: js_semantics::utf16_len(&text),
         bootstrap_prompt_chars,
         wake_prompt_chars,
         session_handoff_chars,
@@ -127,9 +128,9 @@ pub(super) fn assemble(request: &Request, prepared: &Prepared) -> Prompt {
 /// Why the agent was woken, and the comments that did it.
 fn wake_section(request: &Request) -> String {
     let Some(wake) = request.context.object("paperclipWake") else { return String::new() };
-    let reason = js::trimmed(wake.get("reason")).map(|reason| format!("Wake reason: {reason}"));
+    let reason = js_semantics::trimmed(wake.get("reason")).map(|reason| format!("Wake reason: {reason}"));
     let comments = wake.get("comments").and_then(|comments| comments.as_array()).into_iter().flatten();
-    let comments = comments.filter_map(|comment| js::trimmed(comment.as_object()?.get("body")));
+    let comments = comments.filter_map(|comment| js_semantics::trimmed(comment.as_object()?.get("body")));
     let parts: Vec<String> =
         reason.into_iter().chain(comments.map(|body| format!("Comment: {body}"))).collect();
     parts.join("\n\n")

@@ -580,7 +580,7 @@ fn the_command() {
     );
     let (_, job) = build_json(json!({"config": {"enableRtk": true, "rtkMaxOutputBytes": 1000}}));
     let command = claude(&job, "command/2").as_str().unwrap();
-    let setup = rtk_setup_commands(1000);
+    let setup = crate::claude::rtk_setup_commands(1000);
     assert!(
         command.starts_with(&format!("{setup} && cat /tmp/prompt/prompt.txt | claude '--print'")),
         "{command}"

@@ -15,7 +15,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use crate::run::{Channel, HostError, Taken, spare};
+use crate::run::{Channel, Delivery, HostError, recycle};
 
 /// Between two calls of JavaScript for log output; what a run waits for is asked at once, and so is much output.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -76,7 +76,7 @@ type Answer = Result<Option<String>, String>;
 /// Who is to be told the answer.
 enum Asker {
     Waits(oneshot::Sender<Answer>),
-    Hands(Taken),
+    Hands(Delivery),
 }
 
 impl Asker {
@@ -84,8 +84,8 @@ impl Asker {
         match (self, answer) {
             // A run that was given up asks no more.
             (Asker::Waits(sender), answer) => drop(sender.send(answer)),
-            (Asker::Hands(taken), Ok(_)) => drop(taken),
-            (Asker::Hands(taken), Err(error)) => taken.rejected(&HostError(error)),
+            (Asker::Hands(delivery), Ok(_)) => drop(delivery),
+            (Asker::Hands(delivery), Err(error)) => delivery.rejected(&HostError(error)),
         }
     }
 }
@@ -139,8 +139,8 @@ impl Questions {
     }
 
     /// Hands over a chunk of log.
-    pub(super) fn log(self: &Arc<Self>, run: u32, channel: Channel, text: String, taken: Taken) {
-        self.put(run, Question::Log(channel, text), Some(Asker::Hands(taken)));
+    pub(super) fn log(self: &Arc<Self>, run: u32, channel: Channel, text: String, delivery: Delivery) {
+        self.put(run, Question::Log(channel, text), Some(Asker::Hands(delivery)));
     }
 
     /// Tells something that needs no answer.
@@ -318,7 +318,7 @@ impl Desk {
                 Question::Prepare => {}
             }
         }
-        spare(told);
+        recycle(told);
         Ok(texts)
     }
 

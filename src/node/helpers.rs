@@ -12,17 +12,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{LinkFunction, LogFunction, RunControl, on_own_runtime, runner};
+use crate::claude;
 use crate::forensics::{self, Expected, TerminatedState};
-use crate::js;
+use crate::js_semantics;
 use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
 use crate::request::{MAX_LABEL_LEN, Request};
 use crate::run::bundle::{self, BundleInput, Links};
 use crate::run::{HostError, LogOrder};
-use crate::stream;
 
 /// Reads an argument that JavaScript wrote as JSON.
 fn read<T: DeserializeOwned>(what: &str, json: &str) -> napi::Result<T> {
-    js::parse_json(json)
+    js_semantics::parse_json(json)
         .and_then(serde_json::from_value)
         .map_err(|error| Error::from_reason(format!("{what}: {error}")))
 }
@@ -34,52 +34,52 @@ fn written(value: impl serde::Serialize) -> napi::Result<Value> {
 /// `parseClaudeStreamJson(stdout)`.
 #[napi(catch_unwind, ts_return_type = "object")]
 pub fn parse_claude_stream_json(stdout: String) -> napi::Result<Value> {
-    written(stream::parse_claude_stream_json(&stdout))
+    written(claude::parse_claude_stream_json(&stdout))
 }
 
 /// `extractClaudeLoginUrl(text)`.
 #[napi(catch_unwind)]
 pub fn extract_claude_login_url(text: String) -> Option<String> {
-    stream::extract_claude_login_url(&text)
+    claude::extract_claude_login_url(&text)
 }
 
 /// `detectClaudeLoginRequired({parsed, stdout, stderr})`, `parsed` as JSON.
 #[napi(catch_unwind, ts_return_type = "object")]
 pub fn detect_claude_login_required(parsed: String, stdout: String, stderr: String) -> napi::Result<Value> {
     let parsed: Option<Value> = read("parsed", &parsed)?;
-    written(stream::detect_claude_login_required(parsed.as_ref(), &stdout, &stderr))
+    written(claude::detect_claude_login_required(parsed.as_ref(), &stdout, &stderr))
 }
 
 /// `describeClaudeFailure(parsed)`, `parsed` as JSON.
 #[napi(catch_unwind)]
 pub fn describe_claude_failure(parsed: String) -> napi::Result<Option<String>> {
-    Ok(stream::describe_claude_failure(&read("parsed", &parsed)?))
+    Ok(claude::describe_claude_failure(&read("parsed", &parsed)?))
 }
 
 /// `isClaudeMaxTurnsResult(parsed)`, `parsed` as JSON.
 #[napi(catch_unwind)]
 pub fn is_claude_max_turns_result(parsed: String) -> napi::Result<bool> {
     let parsed: Option<Value> = read("parsed", &parsed)?;
-    Ok(stream::is_claude_max_turns_result(parsed.as_ref()))
+    Ok(claude::is_claude_max_turns_result(parsed.as_ref()))
 }
 
 /// `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON.
 #[napi(catch_unwind)]
 pub fn is_claude_unknown_session_error(parsed: String) -> napi::Result<bool> {
-    Ok(stream::is_claude_unknown_session_error(&read("parsed", &parsed)?))
+    Ok(claude::is_claude_unknown_session_error(&read("parsed", &parsed)?))
 }
 
 /// `eventDedupKey(event)`, `event` as JSON.
 #[napi(catch_unwind)]
 pub fn event_dedup_key(event: String) -> napi::Result<Option<String>> {
-    Ok(stream::event_dedup_key(&read("event", &event)?))
+    Ok(claude::event_dedup_key(&read("event", &event)?))
 }
 
 /// Passes a text on, without the JSON lines that were passed on before.
 #[napi]
 #[derive(Default)]
 pub struct LogLineDedupFilter {
-    inner: stream::LogLineDedupFilter,
+    inner: claude::LogLineDedupFilter,
 }
 
 #[napi]
@@ -148,7 +148,7 @@ pub fn build_job_manifest(
 #[napi(catch_unwind)]
 pub fn build_rtk_setup_commands(max_output_bytes: f64) -> String {
     // A cast saturates: what is negative or not a number cuts everything, as it would in the filter.
-    manifest::rtk_setup_commands(max_output_bytes as u64)
+    claude::rtk_setup_commands(max_output_bytes as u64)
 }
 
 /// `sanitizeLabelValue(value, maxLen)`.
@@ -173,7 +173,7 @@ pub fn build_partial_run_error(
     pod_state: String,
 ) -> napi::Result<String> {
     let state: Option<TerminatedState> = read("podState", &pod_state)?;
-    Ok(forensics::build_partial_run_error(exit_code, &model, &stdout, state.as_ref()))
+    Ok(claude::build_partial_run_error(exit_code, &model, &stdout, state.as_ref()))
 }
 
 /// `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON.

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::desk::{Question, Questions};
 use super::status;
-use crate::js;
+use crate::js_semantics;
 use crate::manifest::Prepared;
 use crate::run::bundle::{BundleOrder, Bundled};
-use crate::run::{Channel, Host, HostError, StatusAnswer, StatusQuery, Taken};
+use crate::run::{Channel, Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
 pub(super) struct NodeHost {
     pub(super) questions: Arc<Questions>,
@@ -23,8 +23,8 @@ impl NodeHost {
 }
 
 impl Host for NodeHost {
-    fn log(&self, channel: Channel, chunk: String, taken: Taken) {
-        self.questions.log(self.run, channel, chunk, taken);
+    fn log(&self, channel: Channel, chunk: String, delivery: Delivery) {
+        self.questions.log(self.run, channel, chunk, delivery);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
@@ -40,7 +40,7 @@ impl Host for NodeHost {
     async fn bundle(&self, order: BundleOrder) -> Result<Bundled, HostError> {
         let order = serde_json::to_string(&order).map_err(|error| HostError(error.to_string()))?;
         let json = self.ask(Question::Bundle(order)).await?;
-        let answer = js::parse_json(&json).and_then(serde_json::from_value);
+        let answer = js_semantics::parse_json(&json).and_then(serde_json::from_value);
         answer.map_err(|error| HostError(format!("the prompt bundle cannot be used: {error}")))
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::RequestError;
 use super::syntax;
-use crate::js;
+use crate::js_semantics;
 
 /// The longest time a setting may ask for, in seconds: Kubernetes keeps some of them in 32 bits.
 const MAX_SECONDS: f64 = i32::MAX as f64;
@@ -157,7 +157,7 @@ impl Config {
                 .unwrap_or_else(|| "paperclip-secrets".to_owned()),
             instructions_file_path: raw
                 .text("instructionsFilePath")?
-                .map(|path| js::trim(&path).to_owned())
+                .map(|path| js_semantics::trim(&path).to_owned())
                 .filter(|path| !path.is_empty()),
             model: raw.text("model")?.unwrap_or_default(),
             effort: match raw.text("effort")? {
@@ -478,8 +478,8 @@ impl<'a> Raw<'a> {
     /// settings).
     fn quantity(&mut self, key: &str, group: &str, resource: &str) -> Result<Option<String>, RequestError> {
         let flat = self.text(key)?;
-        let nested = js::object(self.get("resources"))
-            .and_then(|resources| js::object(resources.get(group)))
+        let nested = js_semantics::object(self.get("resources"))
+            .and_then(|resources| js_semantics::object(resources.get(group)))
             .and_then(|group| group.get(resource))
             .filter(|value| !value.is_null());
         let text = match (flat, nested) {
@@ -553,7 +553,7 @@ impl<'a> Raw<'a> {
 
     fn lines(&mut self, key: &str, text: &str) -> Vec<(String, String)> {
         let mut entries: Vec<(String, String)> = Vec::new();
-        for line in text.split('\n').map(js::trim) {
+        for line in text.split('\n').map(js_semantics::trim) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
@@ -563,7 +563,7 @@ impl<'a> Raw<'a> {
                 self.note(format!("config.{key}: line {shown:?} ignored, it is not key=value"));
                 continue;
             };
-            let (name, value) = (js::trim(name), js::trim(value).to_owned());
+            let (name, value) = (js_semantics::trim(name), js_semantics::trim(value).to_owned());
             match entries.iter_mut().find(|(seen, _)| seen == name) {
                 Some(entry) => entry.1 = value,
                 None => entries.push((name.to_owned(), value)),
@@ -578,7 +578,7 @@ impl<'a> Raw<'a> {
         let items = match self.get(KEY) {
             None => return Ok(Vec::new()),
             Some(Value::Array(items)) => items,
-            Some(Value::String(text)) if js::trim(text).is_empty() => return Ok(Vec::new()),
+            Some(Value::String(text)) if js_semantics::trim(text).is_empty() => return Ok(Vec::new()),
             Some(Value::String(text)) => match serde_json::from_str(text) {
                 Ok(Value::Array(items)) => {
                     parsed = items;

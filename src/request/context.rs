@@ -1,6 +1,6 @@
 use serde_json::{Map, Value};
 
-use crate::js;
+use crate::js_semantics;
 
 /// What woke the agent and where it works, as the host sent it.
 ///
@@ -26,7 +26,7 @@ impl Context {
 
     /// A field that is a string with something besides spaces in it, trimmed.
     pub fn text(&self, key: &str) -> Option<&str> {
-        js::trimmed(self.get(key))
+        js_semantics::trimmed(self.get(key))
     }
 
     /// As [`text`](Self::text), of the first of two fields that is present at all: a present value that is
@@ -34,7 +34,7 @@ impl Context {
     pub fn first_text(&self, key: &str, fallback: &str) -> Option<&str> {
         match self.get(key) {
             None | Some(Value::Null) => self.text(fallback),
-            present => js::trimmed(present),
+            present => js_semantics::trimmed(present),
         }
     }
 
@@ -46,17 +46,17 @@ impl Context {
 
     /// A field of the workspace that is a string with something besides spaces in it, trimmed.
     pub fn workspace_text(&self, key: &str) -> Option<&str> {
-        js::trimmed(self.workspace()?.get(key))
+        js_semantics::trimmed(self.workspace()?.get(key))
     }
 
     /// The directory the agent starts in, untrimmed; `None` when the host names none.
     pub fn workspace_cwd(&self) -> Option<&str> {
-        js::text(self.workspace()?.get("cwd"))
+        js_semantics::text(self.workspace()?.get("cwd"))
     }
 
     /// A field that is an object.
     pub fn object(&self, key: &str) -> Option<&Map<String, Value>> {
-        js::object(self.get(key))
+        js_semantics::object(self.get(key))
     }
 
     fn workspace(&self) -> Option<&Map<String, Value>> {

@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::js;
+use crate::js_semantics;
 
 pub(crate) use config::RESERVED_LABEL_PREFIXES;
 pub use config::{Config, HostShutdown, Resources};
@@ -81,21 +81,21 @@ impl Request {
     /// When the text is not a JSON object, or when a setting has the right type but a value that can not
     /// work. A setting of the wrong type falls back to its default, which [`Config::notes`] then mentions.
     pub fn parse(json: &str) -> Result<Self, RequestError> {
-        let Value::Object(raw) = js::parse_json(json).map_err(RequestError::Json)? else {
+        let Value::Object(raw) = js_semantics::parse_json(json).map_err(RequestError::Json)? else {
             return Err(RequestError::NotAnObject);
         };
-        let runtime = js::object(raw.get("runtime"));
-        let agent = js::object(raw.get("agent"));
+        let runtime = js_semantics::object(raw.get("runtime"));
+        let agent = js_semantics::object(raw.get("agent"));
         let field = |map: Option<&Map<String, Value>>, key: &str| {
-            map.and_then(|map| js::text(map.get(key))).unwrap_or_default().to_owned()
+            map.and_then(|map| js_semantics::text(map.get(key))).unwrap_or_default().to_owned()
         };
 
         let resumed = runtime
-            .and_then(|runtime| js::object(runtime.get("sessionParams")))
-            .and_then(|params| js::text(params.get("sessionId")));
+            .and_then(|runtime| js_semantics::object(runtime.get("sessionParams")))
+            .and_then(|params| js_semantics::text(params.get("sessionId")));
         let session_id = resumed.map_or_else(|| field(runtime, "sessionId"), str::to_owned);
 
-        let vars = js::object(raw.get("hostEnv")).into_iter().flatten();
+        let vars = js_semantics::object(raw.get("hostEnv")).into_iter().flatten();
         let vars = vars.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
 
         Ok(Self {
@@ -106,9 +106,9 @@ impl Request {
                 name: field(agent, "name"),
             },
             session_id,
-            config: Config::resolve(js::object(raw.get("config")).unwrap_or(&Map::new()))?,
-            context: Context::new(js::object(raw.get("context")).cloned().unwrap_or_default()),
-            auth_token: js::text(raw.get("authToken")).map(str::to_owned),
+            config: Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?,
+            context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
+            auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
             host_env: HostEnv { vars: vars.collect(), tmp_dir: field(Some(&raw), "tmpDir") },
         })
     }

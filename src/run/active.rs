@@ -96,10 +96,12 @@ impl<C: Cluster> ActiveJobs<C> {
         futures::future::join_all(doomed.into_iter().map(|entry| async move {
             let Entry { cluster, uid, job } = entry;
             let budget = timing::SHUTDOWN_BUDGET;
-            let _ = retry::read(budget, || cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref()))
-                .await;
+            let _ = retry::with_budget(budget, || {
+                cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref())
+            })
+            .await;
             if let Some(secret) = &job.prompt_secret {
-                let _ = retry::read(budget, || cluster.delete_secret(&job.namespace, secret)).await;
+                let _ = retry::with_budget(budget, || cluster.delete_secret(&job.namespace, secret)).await;
             }
             job
         }))

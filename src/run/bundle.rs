@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Channel, HostError};
-use crate::js;
+use crate::js_semantics;
 use crate::manifest::{PromptBundle, Skill};
 
 /// What a run asks of its host: a bundle with these contents.
@@ -98,7 +98,7 @@ impl BundleInput {
     /// # Errors
     /// When it is not one.
     pub fn parse(json: &str) -> Result<Self, BundleError> {
-        js::parse_json(json).and_then(serde_json::from_value).map_err(BundleError::Input)
+        js_semantics::parse_json(json).and_then(serde_json::from_value).map_err(BundleError::Input)
     }
 }
 

@@ -140,20 +140,21 @@ pub(super) async fn take<C: Cluster>(
         let Some(creating) = active.may_create().await else {
             return Claimed::Ended(Outcome::cancelled(true));
         };
-        let created = retry::read(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &object)).await;
+        let created =
+            retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &object)).await;
         match created {
             Ok(job) => return held(job),
             Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
             Err(error) if refused(&error) => return Claimed::Refused(error),
             Err(error) => return Claimed::Ended(Outcome::guard_unreachable(&error.to_string())),
         }
-        let present = match retry::read(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, &name)).await
-        {
-            Ok(present) => present,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) if refused(&error) => return Claimed::Refused(error),
-            Err(error) => return Claimed::Ended(Outcome::guard_unreachable(&error.to_string())),
-        };
+        let present =
+            match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, &name)).await {
+                Ok(present) => present,
+                Err(error) if error.is_not_found() => continue,
+                Err(error) if refused(&error) => return Claimed::Refused(error),
+                Err(error) => return Claimed::Ended(Outcome::guard_unreachable(&error.to_string())),
+            };
         let theirs = manifest::claim_facts(&present);
         if theirs.as_ref().is_some_and(|theirs| theirs.holder == facts.holder) {
             // The answer to an earlier attempt was lost.
@@ -201,7 +202,8 @@ async fn overrule<C: Cluster>(
     // A run that two hosts start has one Job name, which only one of them gets: nothing is to be barred.
     if let Some(theirs) = theirs.filter(|theirs| theirs.job_name != job_name) {
         let barrier = manifest::barrier(&theirs.job_name, job_name, agent_label, image);
-        match retry::read(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &barrier)).await {
+        match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &barrier)).await
+        {
             Ok(_) => {}
             // It got there first, or is barred already; the list will tell.
             Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
@@ -224,7 +226,7 @@ async fn delete<C: Cluster>(
     name: &str,
     uid: Option<&str>,
 ) -> Result<(), ApiError> {
-    match retry::read(timing::CLEANUP_BUDGET, || cluster.delete_job(namespace, name, uid)).await {
+    match retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_job(namespace, name, uid)).await {
         Err(error) if !matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict) => Err(error),
         _ => Ok(()),
     }

@@ -107,7 +107,7 @@ pub(super) async fn clean_up<C: Cluster>(owned: &Owned<C>, config: &Config, log:
         } else if config.retain_jobs {
             log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
         } else if keep != Some(Keep::Gone) {
-            let deleted = retry::read(timing::CLEANUP_BUDGET, || {
+            let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
                 job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
             })
             .await;
@@ -120,7 +120,7 @@ pub(super) async fn clean_up<C: Cluster>(owned: &Owned<C>, config: &Config, log:
         }
     }
     if let Some((cluster, namespace, name)) = secret {
-        let _ = retry::read(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
+        let _ = retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
     }
     if let Some(work) = unfinished {
         let _ = work.await;

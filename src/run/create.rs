@@ -150,7 +150,8 @@ async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str,
         unanswered |= error.kind == ApiErrorKind::Timeout;
         if error.kind == ApiErrorKind::AlreadyExists {
             let name = job.metadata.name.as_deref().unwrap_or_default();
-            let present = retry::read(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, name)).await;
+            let present =
+                retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, name)).await;
             let run =
                 |job: &Job| job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID)).cloned();
             return match present {

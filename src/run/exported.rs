@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 
 use super::{RunError, Runner};
-use crate::cluster::{Cluster, Clusters, LogQuery, Look};
+use crate::cluster::{Cluster, Clusters, LogQuery, ReadResult};
 use crate::manifest::SelfPod;
 use crate::request::Request;
 use crate::run::follow::CONTAINER;
@@ -57,7 +57,7 @@ impl<K: Clusters> Runner<K> {
         let mut splitter = LineSplitter::new();
         loop {
             let mut lines = String::new();
-            let look = body.look(&mut |bytes| {
+            let read = body.try_read(&mut |bytes| {
                 splitter.push(bytes, |line| {
                     lines.push_str(&unstamped(line));
                     lines.push('\n');
@@ -66,11 +66,11 @@ impl<K: Clusters> Runner<K> {
             if !lines.is_empty() {
                 text(lines).await;
             }
-            match look {
-                Look::Nothing => poll_fn(|context| body.poll_ready(context)).await,
-                Look::Some { .. } => {}
-                Look::End => break,
-                Look::Broken(error) => return Err(error.into()),
+            match read {
+                ReadResult::Pending => poll_fn(|context| body.poll_ready(context)).await,
+                ReadResult::Data { .. } => {}
+                ReadResult::End => break,
+                ReadResult::Broken(error) => return Err(error.into()),
             }
         }
         if let Some(rest) = splitter.take_partial() {

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use super::log::fresh;
 use super::observe::Observed;
 use super::{Log, timing};
+use crate::claude::Tally;
 use crate::cluster::retry::Backoff;
-use crate::cluster::watch::Sight;
-use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, Look};
+use crate::cluster::watch::Seen;
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
-use crate::stream::{LineSplitter, Resume, Tally, Verdict, join_pieces, split_stamp};
+use crate::stream::{LineSplitter, Resume, Verdict, join_pieces, split_stamp};
 
 /// The agent's container.
 pub(super) const CONTAINER: &str = "claude";
@@ -260,12 +261,12 @@ impl<C: Cluster> Follower<C> {
         let mut bursts = Bursts::new(body, self.life.subscribe(), self.readers.clone());
         let end = loop {
             let mut reread = false;
-            let look = bursts.look(|bytes| splitter.push(bytes, |line| reread |= self.take(line, true)));
-            let all = match look {
-                Look::End => break BodyEnd::Clean,
-                Look::Broken(error) => break BodyEnd::Broken(error),
-                Look::Nothing => true,
-                Look::Some { all } => {
+            let read = bursts.try_read(|bytes| splitter.push(bytes, |line| reread |= self.take(line, true)));
+            let all = match read {
+                ReadResult::End => break BodyEnd::Clean,
+                ReadResult::Broken(error) => break BodyEnd::Broken(error),
+                ReadResult::Pending => true,
+                ReadResult::Data { all } => {
                     self.progress.output();
                     self.flush_full().await;
                     all
@@ -365,7 +366,7 @@ impl<C: Cluster> Follower<C> {
                 BodyEnd::Clean if watched && Instant::now() < patience => {}
                 // Cut in mid-run: the log is opened again, and that shows whether the pod is still there.
                 BodyEnd::Broken(_) | BodyEnd::Noise | BodyEnd::Silent | BodyEnd::Reread if watched => {}
-                _ => self.look().await,
+                _ => self.try_read().await,
             }
             let life = changes.borrow_and_update().clone();
             match (life, &ended) {
@@ -391,7 +392,7 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// Looks at the pod and tells the others what was seen.
-    async fn look(&mut self) {
+    async fn try_read(&mut self) {
         if self.life.borrow().is_over() {
             return;
         }
@@ -408,7 +409,7 @@ impl<C: Cluster> Follower<C> {
         self.life.send_replace(seen);
         if self.observed.is_watched() {
             // The watch should have told that.
-            self.observed.watched.doubt();
+            self.observed.watched.request_resync();
         }
     }
 }
@@ -422,12 +423,12 @@ pub(super) async fn watch_life<C: Cluster>(
     let mut changes = observed.watched.follow();
     loop {
         let seen = match changes.borrow_and_update().pods.get(pod) {
-            Some(Sight::Present(pod)) => match container_ended(pod, CONTAINER) {
+            Some(Seen::Present(pod)) => match container_ended(pod, CONTAINER) {
                 ContainerLife::Terminated(state) => Some(Life::Ended(Some(state))),
                 ContainerLife::Waiting | ContainerLife::Running => None,
             },
-            Some(Sight::Deleted(_)) => Some(Life::Gone),
-            Some(Sight::Unseen) | None => None,
+            Some(Seen::Deleted(_)) => Some(Life::Gone),
+            Some(Seen::Unseen) | None => None,
         };
         if let Some(seen) = seen {
             life.send_if_modified(|life| {
@@ -471,7 +472,7 @@ impl Readers {
 #[derive(Debug, PartialEq, Eq)]
 enum Wait {
     /// Time for another look.
-    Look,
+    ReadResult,
     /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
     Silence,
 }
@@ -494,8 +495,8 @@ impl Bursts {
     }
 
     /// What has arrived.
-    fn look(&mut self, mut take: impl FnMut(&[u8])) -> Look {
-        self.body.look(&mut |bytes| {
+    fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> ReadResult {
+        self.body.try_read(&mut |bytes| {
             self.bytes += bytes.len();
             take(bytes);
         })
@@ -505,7 +506,7 @@ impl Bursts {
     async fn wait(&mut self) -> Wait {
         let rests = (1..timing::READ_MUCH).contains(&std::mem::take(&mut self.bytes));
         if rests && !self.life.borrow_and_update().is_over() {
-            self.body.rest();
+            self.body.pause();
             let until = self.readers.next(self.since);
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
@@ -514,12 +515,12 @@ impl Bursts {
             }
             // Not now, which is a moment later: the next tick would be missed.
             self.since = until;
-            return Wait::Look;
+            return Wait::ReadResult;
         }
         let ready = poll_fn(|context| self.body.poll_ready(context));
         let waited = tokio::time::timeout(timing::LOG_IDLE_LIMIT, ready).await;
         self.since = Instant::now();
-        if waited.is_ok() { Wait::Look } else { Wait::Silence }
+        if waited.is_ok() { Wait::ReadResult } else { Wait::Silence }
     }
 }
 

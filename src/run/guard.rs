@@ -39,7 +39,8 @@ pub(super) async fn check<C: Cluster>(
     agent_label: &str,
 ) -> Verdict {
     let selector = agent_selector(agent_label);
-    let jobs = match retry::read(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await
+    let jobs = match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector))
+        .await
     {
         Ok(jobs) => jobs,
         Err(error) => return Verdict::Blocked(Outcome::guard_unreachable(&error.to_string())),

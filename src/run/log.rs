@@ -45,7 +45,7 @@ pub(super) fn fresh() -> String {
 }
 
 /// Takes back the room of texts that were handed over.
-pub fn spare(texts: impl IntoIterator<Item = String>) {
+pub fn recycle(texts: impl IntoIterator<Item = String>) {
     let usual = texts.into_iter().filter(|text| text.capacity() == timing::CHUNK_BYTES);
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     for mut text in usual.take(MOST_SPARE - spare.len()) {
@@ -66,25 +66,25 @@ pub(crate) struct Log {
 }
 
 struct Shared {
-    host: Box<dyn Fn(Channel, String, Taken) + Send + Sync>,
+    host: Box<dyn Fn(Channel, String, Delivery) + Send + Sync>,
     places: Arc<Semaphore>,
     told_of_failure: AtomicBool,
 }
 
 /// A chunk on its way: dropped once the host's promise has settled, or will not.
 #[must_use]
-pub struct Taken {
+pub struct Delivery {
     shared: Arc<Shared>,
     _place: OwnedSemaphorePermit,
 }
 
-impl std::fmt::Debug for Taken {
+impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Taken")
+        f.write_str("Delivery")
     }
 }
 
-impl Taken {
+impl Delivery {
     /// The host's promise has rejected.
     pub fn rejected(self, error: &HostError) {
         if !self.shared.told_of_failure.swap(true, Ordering::Relaxed) {
@@ -96,7 +96,7 @@ impl Taken {
 }
 
 /// A place for a chunk.
-pub(crate) struct Room(Taken);
+pub(crate) struct Room(Delivery);
 
 impl Room {
     /// Takes it with whole lines of the agent, as they are.
@@ -145,7 +145,7 @@ impl Log {
     }
 
     fn room_at(&self, place: OwnedSemaphorePermit) -> Room {
-        Room(Taken { shared: self.shared.clone(), _place: place })
+        Room(Delivery { shared: self.shared.clone(), _place: place })
     }
 
     /// Tells the lines that belong to an outcome, and returns it.

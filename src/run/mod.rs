@@ -46,7 +46,7 @@ pub use apart::apart;
 pub use exported::LogOrder;
 pub use lock::Turn;
 pub(crate) use log::Log;
-pub use log::{Channel, Taken, spare};
+pub use log::{Channel, Delivery, recycle};
 
 /// What a run asks of the control plane.
 ///
@@ -55,7 +55,7 @@ pub trait Host: Send + Sync + 'static {
     /// `onLog(stream, chunk)`, after all that were handed over before have settled; the chunk is whole lines. `taken`
     /// is dropped once the host's promise has settled, and told when it rejected; that keeps no other from being
     /// told.
-    fn log(&self, channel: Channel, chunk: String, taken: Taken);
+    fn log(&self, channel: Channel, chunk: String, delivery: Delivery);
     /// `onMeta(meta)`; a host without `onMeta` answers at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::timing;
-use crate::cluster::watch::{Health, Sight, Subscription, View};
+use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
 use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::JobState;
 
@@ -35,11 +35,11 @@ impl JobSeen {
         }
     }
 
-    fn of(sight: &Sight<Job>) -> Option<Self> {
+    fn of(sight: &Seen<Job>) -> Option<Self> {
         match sight {
-            Sight::Unseen => None,
-            Sight::Present(job) => Some(JobSeen::Present(job.clone())),
-            Sight::Deleted(job) => Some(JobSeen::Deleted(job.clone())),
+            Seen::Unseen => None,
+            Seen::Present(job) => Some(JobSeen::Present(job.clone())),
+            Seen::Deleted(job) => Some(JobSeen::Deleted(job.clone())),
         }
     }
 }
@@ -91,7 +91,7 @@ impl<C: Cluster> Observed<C> {
 
     /// The pod now, asked again for `budget` while the API does not answer.
     pub(super) async fn pod_within(&self, budget: Duration) -> Result<Option<Pod>, ApiError> {
-        retry::read(budget, || self.pod()).await
+        retry::with_budget(budget, || self.pod()).await
     }
 
     fn is_pod_of_ours(&self, pod: &Pod) -> bool {
@@ -108,7 +108,7 @@ impl<C: Cluster> Observed<C> {
     }
 
     /// What the watches have brought so far; to be believed in what it shows, whether they work now or not.
-    pub(super) fn view(&self) -> View {
+    pub(super) fn view(&self) -> Snapshot {
         self.watched.view()
     }
 
@@ -152,7 +152,7 @@ impl<C: Cluster> Observed<C> {
 /// Looks at a Job.
 struct JobEyes<C> {
     observed: Arc<Observed<C>>,
-    view: watch::Receiver<View>,
+    view: watch::Receiver<Snapshot>,
     /// How many of the view's events were told.
     told: u64,
     /// Once there is a watch again, what it shows is told again: it ends a row of errors.
@@ -210,7 +210,7 @@ impl<C: Cluster> JobEyes<C> {
         self.tell_again |= health != Health::Live;
         if health == Health::Live && seen.is_ok() && self.view.borrow().job_events == 0 {
             // There or gone: the watch should have told that.
-            self.observed.watched.doubt();
+            self.observed.watched.request_resync();
         }
         seen
     }
@@ -219,7 +219,7 @@ impl<C: Cluster> JobEyes<C> {
 /// Looks at the pod.
 pub(super) struct PodEyes<'a, C> {
     observed: &'a Observed<C>,
-    view: watch::Receiver<View>,
+    view: watch::Receiver<Snapshot>,
     /// When to ask for it although there is a watch, because it shows none.
     read_at: Instant,
     unreadable: u64,
@@ -227,7 +227,7 @@ pub(super) struct PodEyes<'a, C> {
 
 impl<C: Cluster> PodEyes<'_, C> {
     /// The pod now, if it has one; where it must be asked for, again for `budget` while the API does not answer.
-    pub(super) async fn look(&mut self, budget: Duration) -> Result<Option<Arc<Pod>>, ApiError> {
+    pub(super) async fn poll_once(&mut self, budget: Duration) -> Result<Option<Arc<Pod>>, ApiError> {
         let view = self.view.borrow_and_update().clone();
         if view.health == Health::Live && view.unreadable == self.unreadable {
             if let Some(pod) = view.pod() {
@@ -242,7 +242,7 @@ impl<C: Cluster> PodEyes<'_, C> {
         let pod = self.observed.pod_within(budget).await?;
         if pod.is_some() && view.health == Health::Live && self.view.borrow().pods.is_empty() {
             // The watch should have told that.
-            self.observed.watched.doubt();
+            self.observed.watched.request_resync();
         }
         Ok(pod.map(Arc::new))
     }

@@ -40,7 +40,7 @@ pub(super) async fn wait<C: Cluster>(observed: &Observed<C>, log: &Log, config: 
     let mut pull_failing_since = None;
     while Instant::now() < deadline {
         let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
-        let mut pod = match eyes.look(budget).await {
+        let mut pod = match eyes.poll_once(budget).await {
             Ok(pod) => pod,
             Err(error) => return Found::NotRunning(error.to_string()),
         };
@@ -114,7 +114,7 @@ pub(super) async fn appear<C: Cluster>(
             return observed.pod_within(timing::SETUP_READ_BUDGET).await.map(|pod| pod.map(Arc::new));
         }
         eyes.pause().await;
-        pod = eyes.look(timing::SETUP_READ_BUDGET).await?;
+        pod = eyes.poll_once(timing::SETUP_READ_BUDGET).await?;
     }
     Ok(pod)
 }

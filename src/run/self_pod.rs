@@ -58,8 +58,8 @@ impl SelfPods {
             None
         };
         let read = async {
-            let pod =
-                retry::read(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname)).await?;
+            let pod = retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname))
+                .await?;
             SelfPod::read(&pod, hostname, &namespace).map_err(|error| RunError::SelfPod(error.to_string()))
         };
         let read = read.await;

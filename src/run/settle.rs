@@ -44,7 +44,7 @@ enum End {
 
 /// What was learnt of the Job on the way.
 #[derive(Default)]
-struct Seen {
+struct Observations {
     polls: u64,
     conditions: Option<String>,
     gone_at: Option<Instant>,
@@ -90,7 +90,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         // Gone with its Job, it may never be seen again.
         follower.last_read.get_or_insert_with(|| Pod::clone(&failed.pod));
     }
-    let mut seen = Seen::default();
+    let mut seen = Observations::default();
     let end = {
         let mut following = pin!(async {
             tokio::select! {
@@ -222,7 +222,7 @@ async fn wait_for_end<C: Cluster, H: Host>(
     observed: &Arc<Observed<C>>,
     life: &watch::Sender<Life>,
     progress: &Progress,
-    seen: &mut Seen,
+    seen: &mut Observations,
 ) -> End {
     let started = Instant::now();
     let config = &live.request.config;
@@ -309,12 +309,16 @@ async fn wait_for_end<C: Cluster, H: Host>(
 
 /// The Job after the grace period: its condition may have come at the last moment, it may be gone, or nobody
 /// knows. The contract's three log lines are told here.
-async fn verify_after_grace<C: Cluster>(live: &Live, observed: &Observed<C>, seen: &mut Seen) -> Option<End> {
+async fn verify_after_grace<C: Cluster>(
+    live: &Live,
+    observed: &Observed<C>,
+    seen: &mut Observations,
+) -> Option<End> {
     let name = &live.job_name;
     let seen_now = observed.job().await;
     if seen_now.as_ref().is_ok_and(JobSeen::is_over) {
         // The watch should have told that.
-        observed.watched.doubt();
+        observed.watched.request_resync();
     }
     match seen_now {
         Ok(JobSeen::Present(job)) => match JobState::read(&job) {
@@ -383,7 +387,7 @@ async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
 }
 
 async fn delete<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
-    let gone = crate::cluster::retry::read(timing::CLEANUP_BUDGET, || {
+    let gone = crate::cluster::retry::with_budget(timing::CLEANUP_BUDGET, || {
         observed.cluster.delete_job(&observed.namespace, &observed.job_name, observed.job_uid.as_deref())
     })
     .await;

@@ -27,7 +27,7 @@ use tower::{BoxError, Service};
 use super::framing::Framing;
 use super::tls::Tls;
 use super::wire::{Arrived, Connection, READ_BYTES, Socket, Wire};
-use crate::cluster::Look;
+use crate::cluster::ReadResult;
 
 /// An answer's head may be this long.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -153,11 +153,11 @@ fn with_body(response: Response<()>, answer: Answer<Socket>) -> Response<AnswerB
     let frames = futures::stream::try_unfold(answer, |mut answer| async move {
         let mut bytes = Vec::new();
         loop {
-            match answer.look(|part| bytes.extend_from_slice(part)) {
-                Look::Some { .. } => return Ok(Some((Frame::data(Bytes::from(bytes)), answer))),
-                Look::End => return Ok(None),
-                Look::Broken(error) => return Err(error),
-                Look::Nothing => poll_fn(|context| answer.poll_readable(context)).await,
+            match answer.try_read(|part| bytes.extend_from_slice(part)) {
+                ReadResult::Data { .. } => return Ok(Some((Frame::data(Bytes::from(bytes)), answer))),
+                ReadResult::End => return Ok(None),
+                ReadResult::Broken(error) => return Err(error),
+                ReadResult::Pending => poll_fn(|context| answer.poll_readable(context)).await,
             }
         }
     });
@@ -194,7 +194,7 @@ fn head_of(request: Request<Body>) -> Result<Vec<u8>, BoxError> {
 async fn read_head<W: Wire>(mut connection: Connection<W>) -> Result<(Response<()>, Answer<W>), BoxError> {
     let mut arrived = Vec::new();
     loop {
-        let look = connection.look(|part| arrived.extend_from_slice(part))?;
+        let read = connection.try_read(|part| arrived.extend_from_slice(part))?;
         while let Some((length, response)) = parse_head(&arrived)? {
             arrived.drain(..length);
             // Interim answers announce the one that counts.
@@ -206,7 +206,7 @@ async fn read_head<W: Wire>(mut connection: Connection<W>) -> Result<(Response<(
         if arrived.len() > HEAD_BYTES + READ_BYTES {
             return Err("the head of the answer is too long".into());
         }
-        match look {
+        match read {
             Arrived::Nothing => poll_fn(|context| connection.poll_readable(context)).await,
             Arrived::Closed => return Err("the connection was closed before there was an answer".into()),
             Arrived::All | Arrived::Part => {}
@@ -245,13 +245,13 @@ impl<W: Wire> Answer<W> {
         self.connection.poll_readable(context)
     }
 
-    pub(super) fn rest(&mut self) {
-        self.connection.wire.rest();
+    pub(super) fn pause(&mut self) {
+        self.connection.wire.pause();
     }
 
     /// Hands on what has arrived, in any number of pieces; never waits. A connection that breaks or an answer that is
     /// malformed is an error once, after all that came before it.
-    pub(super) fn look(&mut self, mut take: impl FnMut(&[u8])) -> Look<BoxError> {
+    pub(super) fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> ReadResult<BoxError> {
         let mut bytes = 0;
         let mut take = |part: &[u8]| {
             bytes += part.len();
@@ -264,7 +264,7 @@ impl<W: Wire> Answer<W> {
         let mut all = false;
         if self.end.is_none() && !self.framing.is_over() {
             let mut malformed = None;
-            let arrived = self.connection.look(|part| {
+            let arrived = self.connection.try_read(|part| {
                 if malformed.is_none() {
                     malformed = self.framing.read(part, &mut take).err();
                 }
@@ -285,11 +285,11 @@ impl<W: Wire> Answer<W> {
             self.end = Some(Ok(()));
         }
         match &mut self.end {
-            _ if bytes > 0 => Look::Some { all: all && self.end.is_none() },
-            None => Look::Nothing,
+            _ if bytes > 0 => ReadResult::Data { all: all && self.end.is_none() },
+            None => ReadResult::Pending,
             Some(end) => match std::mem::replace(end, Ok(())) {
-                Ok(()) => Look::End,
-                Err(error) => Look::Broken(error),
+                Ok(()) => ReadResult::End,
+                Err(error) => ReadResult::Broken(error),
             },
         }
     }
@@ -315,13 +315,13 @@ mod tests {
         let (response, mut answer) = head.map_err(|error| error.to_string())?;
         let mut body = Vec::new();
         let end = loop {
-            match answer.look(|part| body.extend_from_slice(part)) {
-                Look::End => break Ok(body),
-                Look::Broken(error) => break Err(error.to_string()),
-                Look::Nothing | Look::Some { .. } => {}
+            match answer.try_read(|part| body.extend_from_slice(part)) {
+                ReadResult::End => break Ok(body),
+                ReadResult::Broken(error) => break Err(error.to_string()),
+                ReadResult::Pending | ReadResult::Data { .. } => {}
             }
         };
-        assert!(matches!(answer.look(|_| panic!("the body is over")), Look::End));
+        assert!(matches!(answer.try_read(|_| panic!("the body is over")), ReadResult::End));
         Ok((response.status().as_u16(), end))
     }
 
@@ -363,7 +363,7 @@ mod tests {
             Poll::Ready(())
         }
 
-        fn rest(&mut self) {}
+        fn pause(&mut self) {}
     }
 
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -450,11 +450,11 @@ mod tests {
             let (_, mut answer) = exchange(connection, request).await?;
             let mut body = Vec::new();
             loop {
-                match answer.look(|part| body.extend_from_slice(part)) {
-                    Look::End => return Ok(body),
-                    Look::Broken(error) => return Err(error),
-                    Look::Some { .. } => {}
-                    Look::Nothing => poll_fn(|context| answer.poll_readable(context)).await,
+                match answer.try_read(|part| body.extend_from_slice(part)) {
+                    ReadResult::End => return Ok(body),
+                    ReadResult::Broken(error) => return Err(error),
+                    ReadResult::Data { .. } => {}
+                    ReadResult::Pending => poll_fn(|context| answer.poll_readable(context)).await,
                 }
             }
         };

@@ -389,7 +389,7 @@ pub(super) mod tests {
             (**self).poll_writable(context)
         }
 
-        fn rest(&mut self) {}
+        fn pause(&mut self) {}
     }
 
     impl Wire for Peer {
@@ -401,7 +401,7 @@ pub(super) mod tests {
             Poll::Ready(())
         }
 
-        fn rest(&mut self) {}
+        fn pause(&mut self) {}
     }
 
     fn connect(peer: Peer, config: ClientConfig) -> io::Result<Connection<Peer>> {
@@ -414,7 +414,7 @@ pub(super) mod tests {
         let mut text = Vec::new();
         loop {
             poll_fn(|context| connection.poll_readable(context)).now_or_never().expect("ready");
-            match connection.look(|part| text.extend_from_slice(part)) {
+            match connection.try_read(|part| text.extend_from_slice(part)) {
                 Ok(Arrived::All | Arrived::Part) => {}
                 end => return (text, end),
             }

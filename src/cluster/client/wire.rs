@@ -30,7 +30,7 @@ pub(super) trait Wire: Read + Write + Send {
     /// Ready once writing may succeed, or gives an error.
     fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<()>;
     /// Until the next of those two calls nobody waits.
-    fn rest(&mut self);
+    fn pause(&mut self);
 }
 
 /// A TCP connection.
@@ -106,7 +106,7 @@ impl Wire for Socket {
         self.poll(context, TcpStream::poll_write_ready)
     }
 
-    fn rest(&mut self) {
+    fn pause(&mut self) {
         if matches!(self, Socket::Watched(_)) {
             self.change(|socket| match socket {
                 Socket::Watched(socket) => socket.into_std().map(Socket::Apart),
@@ -154,7 +154,7 @@ impl<W: Wire> Connection<W> {
             }
             poll_fn(|context| connection.wire.poll_readable(context)).await;
             let mut early = false;
-            if connection.look(|text| early |= !text.is_empty())? == Arrived::Closed || early {
+            if connection.try_read(|text| early |= !text.is_empty())? == Arrived::Closed || early {
                 let what = if early { "spoke" } else { "closed the connection" };
                 let message = format!("the other side {what} before the TLS handshake was over");
                 return Err(io::Error::new(ErrorKind::InvalidData, message));
@@ -203,7 +203,7 @@ impl<W: Wire> Connection<W> {
     ///
     /// # Errors
     /// The connection broke, or was closed without TLS saying so.
-    pub(super) fn look(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Arrived> {
+    pub(super) fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Arrived> {
         if self.closed {
             return Ok(Arrived::Closed);
         }
@@ -274,9 +274,9 @@ mod tests {
         (Connection::plain(Socket::Watched(ours)), theirs)
     }
 
-    fn look(connection: &mut Connection<Socket>) -> (io::Result<Arrived>, Vec<u8>) {
+    fn try_read(connection: &mut Connection<Socket>) -> (io::Result<Arrived>, Vec<u8>) {
         let mut bytes = Vec::new();
-        let arrived = connection.look(|part| bytes.extend_from_slice(part));
+        let arrived = connection.try_read(|part| bytes.extend_from_slice(part));
         (arrived, bytes)
     }
 
@@ -301,10 +301,12 @@ mod tests {
         let waker = Waker::from(wakes.clone());
         for rests in [true, false] {
             let ready = ours.wire.poll_readable(&mut Context::from_waker(&waker));
-            assert!(ready.is_pending() || look(&mut ours).0.is_ok_and(|arrived| arrived == Arrived::Nothing));
+            assert!(
+                ready.is_pending() || try_read(&mut ours).0.is_ok_and(|arrived| arrived == Arrived::Nothing)
+            );
             assert!(ours.wire.poll_readable(&mut Context::from_waker(&waker)).is_pending());
             if rests {
-                ours.wire.rest();
+                ours.wire.pause();
             }
             theirs.write_all(b"line\n").expect("room");
             for _ in 0..1_000 {
@@ -314,7 +316,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(if rests { 0 } else { 10 })).await;
             }
             assert_eq!(wakes.0.load(Ordering::Relaxed) == 0, rests);
-            let (arrived, bytes) = look(&mut ours);
+            let (arrived, bytes) = try_read(&mut ours);
             assert_eq!((arrived.expect("sound"), &bytes[..]), (Arrived::All, &b"line\n"[..]));
         }
     }
@@ -323,20 +325,20 @@ mod tests {
     async fn whoever_waits_after_a_rest_is_woken() {
         let (mut ours, mut theirs) = pair().await;
         for text in [&b"one"[..], b"two"] {
-            ours.wire.rest();
-            assert_eq!(look(&mut ours).0.expect("sound"), Arrived::Nothing);
+            ours.wire.pause();
+            assert_eq!(try_read(&mut ours).0.expect("sound"), Arrived::Nothing);
             let late = async {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 theirs.write_all(text).expect("room");
             };
             tokio::join!(readable(&mut ours), late);
-            assert_eq!(look(&mut ours).1, text);
+            assert_eq!(try_read(&mut ours).1, text);
         }
         // What came during the rest needs no further packet to be told.
-        ours.wire.rest();
+        ours.wire.pause();
         theirs.write_all(b"three").expect("room");
         readable(&mut ours).await;
-        assert_eq!(look(&mut ours).1, b"three");
+        assert_eq!(try_read(&mut ours).1, b"three");
     }
 
     #[tokio::test]
@@ -344,9 +346,9 @@ mod tests {
         let (mut ours, theirs) = pair().await;
         theirs.shutdown(Shutdown::Write).expect("open until now");
         readable(&mut ours).await;
-        ours.wire.rest();
+        ours.wire.pause();
         for _ in 0..2 {
-            assert_eq!(look(&mut ours).0.expect("in order"), Arrived::Closed);
+            assert_eq!(try_read(&mut ours).0.expect("in order"), Arrived::Closed);
         }
     }
 
@@ -358,7 +360,7 @@ mod tests {
         let mut parts = 0;
         while total < 3 * READ_BYTES {
             readable(&mut ours).await;
-            let (arrived, bytes) = look(&mut ours);
+            let (arrived, bytes) = try_read(&mut ours);
             assert!(bytes.len() <= READ_BYTES);
             assert_eq!(arrived.expect("sound") == Arrived::Part, bytes.len() == READ_BYTES);
             parts += usize::from(bytes.len() == READ_BYTES);

@@ -14,7 +14,7 @@ use super::super::event::{WatchEvent, read_line, read_list};
 use super::super::retry::{Backoff, jittered};
 use super::super::{ApiError, ApiErrorKind, Cluster, WatchQuery};
 use super::store::{Kept, State};
-use super::{Health, View, lock};
+use super::{Health, Snapshot, lock};
 
 /// When the server is to end a watch; load balancers drop idle connections at 240 s. Shortened by a random part.
 const TIMEOUT: Duration = Duration::from_secs(180);
@@ -81,7 +81,7 @@ impl<C: Cluster> Area<C> {
         selector: &str,
         job: &str,
         uid: Option<&str>,
-    ) -> (u64, watch::Receiver<View>) {
+    ) -> (u64, watch::Receiver<Snapshot>) {
         let mut state = self.lock();
         if !state.running && state.refused_until.is_none_or(|until| until <= Instant::now()) {
             state.running = true;

@@ -37,7 +37,7 @@ pub enum Health {
 
 /// What was last seen of an object.
 #[derive(Debug, Default)]
-pub enum Sight<T> {
+pub enum Seen<T> {
     /// Nothing.
     #[default]
     Unseen,
@@ -47,54 +47,54 @@ pub enum Sight<T> {
     Deleted(Arc<T>),
 }
 
-impl<T> Clone for Sight<T> {
+impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
         match self {
-            Sight::Unseen => Sight::Unseen,
-            Sight::Present(object) => Sight::Present(object.clone()),
-            Sight::Deleted(object) => Sight::Deleted(object.clone()),
+            Seen::Unseen => Seen::Unseen,
+            Seen::Present(object) => Seen::Present(object.clone()),
+            Seen::Deleted(object) => Seen::Deleted(object.clone()),
         }
     }
 }
 
-impl<T> Sight<T> {
+impl<T> Seen<T> {
     /// The object as it was seen last, there or not.
     pub fn last(&self) -> Option<&Arc<T>> {
         match self {
-            Sight::Unseen => None,
-            Sight::Present(object) | Sight::Deleted(object) => Some(object),
+            Seen::Unseen => None,
+            Seen::Present(object) | Seen::Deleted(object) => Some(object),
         }
     }
 }
 
 /// Everything a subscription has seen.
 #[derive(Debug, Clone, Default)]
-pub struct View {
+pub struct Snapshot {
     /// How well the watches work.
     pub health: Health,
     /// The Job.
-    pub job: Sight<Job>,
+    pub job: Seen<Job>,
     /// How many events there were for the Job.
     pub job_events: u64,
     /// Its pods, by name.
-    pub pods: BTreeMap<String, Sight<Pod>>,
+    pub pods: BTreeMap<String, Seen<Pod>>,
     /// How many events of the Job or its pods could not be read: somebody should look.
     pub unreadable: u64,
 }
 
-impl View {
+impl Snapshot {
     /// The pod that is there, the first by name if there are several.
     pub fn pod(&self) -> Option<&Arc<Pod>> {
         self.pods.values().find_map(|sight| match sight {
-            Sight::Present(pod) => Some(pod),
+            Seen::Present(pod) => Some(pod),
             _ => None,
         })
     }
 
     /// The pod of this name as it was seen last; without one of this name, any other.
     pub fn last_pod(&self, name: &str) -> Option<&Arc<Pod>> {
-        let named = self.pods.get(name).and_then(Sight::last);
-        named.or_else(|| self.pod()).or_else(|| self.pods.values().rev().find_map(Sight::last))
+        let named = self.pods.get(name).and_then(Seen::last);
+        named.or_else(|| self.pod()).or_else(|| self.pods.values().rev().find_map(Seen::last))
     }
 }
 
@@ -161,12 +161,12 @@ pub struct Subscription<C> {
     area: Arc<Area<C>>,
     job: String,
     id: u64,
-    view: watch::Receiver<View>,
+    view: watch::Receiver<Snapshot>,
 }
 
 impl<C> Subscription<C> {
     /// What was seen so far.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> Snapshot {
         self.view.borrow().clone()
     }
 
@@ -176,13 +176,13 @@ impl<C> Subscription<C> {
     }
 
     /// What was seen so far, and a notice of every change.
-    pub fn follow(&self) -> watch::Receiver<View> {
+    pub fn follow(&self) -> watch::Receiver<Snapshot> {
         self.view.clone()
     }
 
     /// To be called when something was found out elsewhere that the watches should have told: they are opened
     /// anew, unless they have only just been.
-    pub fn doubt(&self) {
+    pub fn request_resync(&self) {
         self.area.doubts.send_modify(|doubts| *doubts += 1);
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::event::{Unreadable, Watchable, job_of_pod};
-use super::{Health, Sight, View};
+use super::{Health, Seen, Snapshot};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -25,7 +25,7 @@ pub(super) struct State {
 pub(super) struct Feed {
     id: u64,
     uid: Option<String>,
-    view: watch::Sender<View>,
+    view: watch::Sender<Snapshot>,
 }
 
 impl Feed {
@@ -57,7 +57,7 @@ impl<T> Default for Store<T> {
 pub(super) trait Kept: Watchable {
     fn store(state: &mut State) -> &mut Store<Self>;
     /// Tells those whom it concerns.
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Sight<Self>);
+    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>);
 }
 
 impl Kept for Job {
@@ -65,7 +65,7 @@ impl Kept for Job {
         &mut state.jobs
     }
 
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Sight<Self>) {
+    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>) {
         let Some(job) = sight.last() else { return };
         let name = job.metadata.name.as_deref().unwrap_or_default();
         for feed in
@@ -84,7 +84,7 @@ impl Kept for Pod {
         &mut state.pods
     }
 
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Sight<Self>) {
+    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>) {
         let Some(pod) = sight.last() else { return };
         let (Some(name), Some((job, uid))) = (&pod.metadata.name, job_of_pod(pod)) else { return };
         for feed in feeds.get(job).into_iter().flatten().filter(|feed| feed.is_for(uid)) {
@@ -113,19 +113,19 @@ impl State {
     }
 
     /// Adds a subscription.
-    pub(super) fn enter(&mut self, job: &str, uid: Option<&str>) -> (u64, watch::Receiver<View>) {
+    pub(super) fn enter(&mut self, job: &str, uid: Option<&str>) -> (u64, watch::Receiver<Snapshot>) {
         self.next_feed += 1;
         let id = self.next_feed;
-        let view = watch::Sender::new(View { health: self.health(), ..View::default() });
+        let view = watch::Sender::new(Snapshot { health: self.health(), ..Snapshot::default() });
         let receiver = view.subscribe();
         let feed = Feed { id, uid: uid.map(str::to_owned), view };
         // What was told before is told again, to this one alone.
         let alone = HashMap::from([(job.to_owned(), vec![feed])]);
         if let Some(known) = self.jobs.objects.get(job) {
-            Job::tell(&alone, &Sight::Present(known.clone()));
+            Job::tell(&alone, &Seen::Present(known.clone()));
         }
         for pod in self.pods.objects.values() {
-            Pod::tell(&alone, &Sight::Present(pod.clone()));
+            Pod::tell(&alone, &Seen::Present(pod.clone()));
         }
         for (job, feeds) in alone {
             self.feeds.entry(job).or_default().extend(feeds);
@@ -166,12 +166,12 @@ impl State {
         if let Some(old) = old {
             let (was, is) = (old.meta(), new.meta());
             if was.uid != is.uid {
-                T::tell(&self.feeds, &Sight::Deleted(old));
+                T::tell(&self.feeds, &Seen::Deleted(old));
             } else if is.resource_version.is_some() && was.resource_version == is.resource_version {
                 return;
             }
         }
-        T::tell(&self.feeds, &Sight::Present(new));
+        T::tell(&self.feeds, &Seen::Present(new));
     }
 
     pub(super) fn deleted<T: Kept>(&mut self, object: T) {
@@ -181,7 +181,7 @@ impl State {
         if objects.get(name).is_some_and(|known| known.meta().uid == object.meta().uid) {
             objects.remove(name);
         }
-        T::tell(&self.feeds, &Sight::Deleted(Arc::new(object)));
+        T::tell(&self.feeds, &Seen::Deleted(Arc::new(object)));
     }
 
     pub(super) fn unreadable(&mut self, what: &Unreadable) {
@@ -214,7 +214,7 @@ impl State {
                 .map(|(_, gone)| gone)
                 .collect();
             for object in gone {
-                T::tell(&self.feeds, &Sight::Deleted(object));
+                T::tell(&self.feeds, &Seen::Deleted(object));
             }
         }
         let store = T::store(self);

@@ -142,7 +142,7 @@ impl Cluster for Scripted {
     async fn claim_access_modes(&self, _: &str, _: &str) -> Result<Vec<String>, ApiError> {
         unreachable!("the watches ask for nothing else")
     }
-    async fn may(&self, _: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, _: AccessQuestion<'_>) -> Result<bool, ApiError> {
         unreachable!("the watches ask for nothing else")
     }
 }
@@ -189,25 +189,25 @@ async fn after(millis: u64) {
 }
 
 /// Waits until a subscription shows something.
-async fn shows<C>(subscription: &Subscription<C>, what: impl FnMut(&View) -> bool) -> View {
+async fn shows<C>(subscription: &Subscription<C>, what: impl FnMut(&Snapshot) -> bool) -> Snapshot {
     let mut view = subscription.follow();
     let seen = tokio::time::timeout(Duration::from_secs(600), view.wait_for(what)).await;
     seen.expect("shown").expect("watched").clone()
 }
 
-fn version<T>(sight: &Sight<T>, meta: impl Fn(&T) -> Option<String>) -> (&'static str, Option<String>) {
+fn version<T>(sight: &Seen<T>, meta: impl Fn(&T) -> Option<String>) -> (&'static str, Option<String>) {
     match sight {
-        Sight::Unseen => ("unseen", None),
-        Sight::Present(object) => ("present", meta(object)),
-        Sight::Deleted(object) => ("deleted", meta(object)),
+        Seen::Unseen => ("unseen", None),
+        Seen::Present(object) => ("present", meta(object)),
+        Seen::Deleted(object) => ("deleted", meta(object)),
     }
 }
 
-fn job_seen(view: &View) -> (&'static str, Option<String>) {
+fn job_seen(view: &Snapshot) -> (&'static str, Option<String>) {
     version(&view.job, |job| job.metadata.resource_version.clone())
 }
 
-fn pod_seen(view: &View, name: &str) -> (&'static str, Option<String>) {
+fn pod_seen(view: &Snapshot, name: &str) -> (&'static str, Option<String>) {
     version(&view.pods[name], |pod| pod.metadata.resource_version.clone())
 }
 
@@ -315,11 +315,11 @@ async fn what_a_list_does_not_show_is_gone_unless_the_list_cannot_be_read() {
     let b = watches.subscribe(&cluster, "ns", "b", Some("2"));
     after(1_500).await;
     assert_eq!((job_seen(&a.view()).0, job_seen(&b.view()).0), ("present", "present"));
-    let view = shows(&a, |view| matches!(view.job, Sight::Deleted(_))).await;
+    let view = shows(&a, |view| matches!(view.job, Seen::Deleted(_))).await;
     assert_eq!(job_seen(&view), ("deleted", at(5)), "with the last object there was");
     assert_eq!(job_seen(&b.view()).0, "present");
     assert_eq!(b.view().unreadable, 1, "somebody should look at b");
-    shows(&b, |view| matches!(view.job, Sight::Deleted(_))).await;
+    shows(&b, |view| matches!(view.job, Seen::Deleted(_))).await;
     assert_eq!(cluster.asked("list jobs").len(), 3);
     assert_eq!(a.view().health, Health::Live);
 }
@@ -414,10 +414,10 @@ async fn a_doubt_opens_the_watches_anew() {
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
     after(9_000).await;
-    a.doubt();
+    a.request_resync();
     after(1_000).await;
     assert_eq!(job_seen(&a.view()), ("present", at(5)), "it is new");
-    a.doubt();
+    a.request_resync();
     after(1_000).await;
     assert_eq!(job_seen(&a.view()), ("deleted", at(5)));
     assert_eq!((cluster.asked("watch jobs").len(), cluster.asked("list jobs").len()), (2, 1));

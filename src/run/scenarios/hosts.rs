@@ -11,8 +11,8 @@ struct Halting {
 }
 
 impl Host for Halting {
-    fn log(&self, channel: Channel, chunk: String, taken: Taken) {
-        self.ear.log(channel, chunk, taken);
+    fn log(&self, channel: Channel, chunk: String, delivery: Delivery) {
+        self.ear.log(channel, chunk, delivery);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {

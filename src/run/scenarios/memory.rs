@@ -982,7 +982,7 @@ impl Cluster for Memory {
         Ok(vec!["ReadWriteMany".to_owned()])
     }
 
-    async fn may(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
         self.begin("review access").await?;
         Ok(question.verb != "patch")
     }

@@ -34,11 +34,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::memory::{Fault, Memory, OneCluster, Script};
 use super::bundle::{BundleOrder, Bundled};
-use super::{Channel, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery, Taken};
+use super::{Channel, Delivery, Host, HostError, RunError, Runner, StatusAnswer, StatusQuery};
 use crate::manifest::Prepared;
 
-const SUCCESS: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/simulator/fixtures/claude-cli-2.1.197/success.jsonl"));
+const SUCCESS: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tools/simulator/fixtures/claude-cli-2.1.197/success.jsonl"
+));
 
 /// A host that remembers what it was told.
 #[derive(Default)]
@@ -80,14 +82,14 @@ impl Ear {
 }
 
 impl Host for Ear {
-    fn log(&self, channel: Channel, text: String, taken: Taken) {
+    fn log(&self, channel: Channel, text: String, delivery: Delivery) {
         assert!(text.ends_with('\n'), "whole lines: {text:?}");
         let rejects = self.rejects;
         let told = self.told.clone();
         let settle = move || {
             told.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
             if rejects {
-                taken.rejected(&HostError("disk full".to_owned()));
+                delivery.rejected(&HostError("disk full".to_owned()));
             }
         };
         if self.slow.is_zero() {
@@ -592,7 +594,7 @@ in_both_modes!(a_run_that_failed_before_anybody_looked_says_what_claude_said);
 async fn a_run_that_failed_before_anybody_looked_says_what_claude_said(mode: Mode) {
     let auth = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/simulator/fixtures/claude-cli-2.1.197/auth.jsonl"
+        "/tools/simulator/fixtures/claude-cli-2.1.197/auth.jsonl"
     ));
     let script = Script {
         start_at: Duration::from_millis(600),

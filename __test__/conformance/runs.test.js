@@ -1,0 +1,439 @@
+// What runs do, on the embedded cluster and on a real one. Nothing here disturbs the run of another spec.
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { agentLines, eventually } from '../support/host.js';
+import { conformanceCluster } from './support/clusters.js';
+import { adapter, expectOnce, expectRecording, expectTicks, floodCounter, running, runsOn } from './support/runs.js';
+
+const children = new Set();
+let cluster;
+let runs;
+
+beforeAll(async () => {
+  cluster = await conformanceCluster();
+  runs = runsOn(cluster);
+});
+
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await cluster?.close();
+});
+
+const seconds = (n) => ({ CLAUDE_STAND_IN_SECONDS: String(n) });
+const check = ({ checks }, code) => checks.find((one) => one.code === code)?.level;
+
+// The longest first: the others fit into its time.
+describe.concurrent('a run', () => {
+  it('of 90 s is a success, told as it happens', async () => {
+    const { told, result } = await runs.play({ scenario: 'long', env: seconds(90) });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(expectTicks(told)).toBeGreaterThan(170);
+    const at = (text) => told.chunks.find(({ chunk }) => chunk.includes(text)).at;
+    expect(at('tick 170 of') - at('tick 1 of')).toBeGreaterThan(75_000);
+    expect(told.stdout).not.toContain('reconnecting');
+  });
+
+  it('with 200,000 lines loses, doubles and damages none', async () => {
+    const counter = floodCounter();
+    const { result } = await runs.play({
+      scenario: 'flood',
+      env: { CLAUDE_STAND_IN_LINES: '200000', CLAUDE_STAND_IN_LINE_BYTES: '1', CLAUDE_STAND_IN_RATE: '10000' },
+      onLog: counter.take,
+    });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    counter.expectAll(200_000);
+  });
+
+  it('that goes well resolves with every field and tells every line once', async () => {
+    const { told, result } = await runs.play();
+    expect(result).toMatchObject({
+      exitCode: 0,
+      signal: null,
+      timedOut: false,
+      errorMessage: null,
+      usage: { inputTokens: 240, cachedInputTokens: 128, outputTokens: 84 },
+      costUsd: 0.003364,
+      summary: 'All done.',
+      clearSession: false,
+    });
+    expect(result).not.toHaveProperty('errorCode');
+    expectRecording(told, 'success');
+  });
+
+  it('gets prompt, environment and arguments unchanged', async () => {
+    const prompt = `Say "hi"; it's $HOME \`pwd\` \\ /tmp/x\n  – naïve ✓`;
+    const { result } = await runs.play({
+      scenario: 'echo-env',
+      env: { GREETING: "it's 'quoted' $HOME" },
+      config: { promptTemplate: prompt, extraArgs: ['--x', "a 'b' $c"] },
+    });
+    expect(result.errorMessage).toBeNull();
+    const seen = JSON.parse(result.summary);
+    expect(seen.prompt).toBe(prompt);
+    expect(seen.env.GREETING).toBe("it's 'quoted' $HOME");
+    expect(seen.env.ANTHROPIC_API_KEY, "the host pod's, through its Secret").toMatch(/^sk-ant-/);
+    expect(seen.argv.slice(-2)).toEqual(['--x', "a 'b' $c"]);
+  });
+
+  it.each(['no-newline', 'binary', 'stderr-noise', 'slow-result'])('plays %s', async (scenario) => {
+    const { told, result } = await runs.play({ scenario, env: seconds(1) });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(agentLines(told).length).toBeGreaterThan(3);
+  });
+
+  it('with lines longer than what the node stores at a time gets them whole', async () => {
+    const { told, result } = await runs.play({ scenario: 'big-line' });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    const long = agentLines(told).filter((line) => line.includes('line of '));
+    expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)[1]))).toEqual(
+      long.map((line) => Buffer.byteLength(line)),
+    );
+    expect(long.map((line) => Buffer.byteLength(line))).toEqual([16_383, 16_384, 16_385, 1 << 20, 5 << 20]);
+    expectOnce(told);
+  });
+
+  it.each([
+    ['auth', { exitCode: 1, message: /Invalid API key/ }],
+    ['overload', { exitCode: 1, message: /529 Overloaded/ }],
+    ['max-turns', { exitCode: 1, message: /error_max_turns/ }],
+    ['empty-llm', { exitCode: 1, errorCode: 'llm_api_error' }],
+    ['crash', { exitCode: 139 }],
+    ['truncated', { exitCode: 137, errorCode: 'claude_truncated', message: /SIGKILL/ }],
+  ])('that ends as %s says so', async (scenario, { exitCode, errorCode, message }) => {
+    const { result, told } = await runs.play({ scenario });
+    expect(result).toMatchObject({ exitCode, timedOut: false, ...(errorCode ? { errorCode } : {}) });
+    if (message) expect(result.errorMessage).toMatch(message);
+    expectOnce(told);
+  });
+
+  it.each([1, 3, 64, 255])('whose CLI exits with %i has that exit code', async (code) => {
+    const { result, told } = await runs.play({
+      scenario: 'exit-code',
+      env: { CLAUDE_STAND_IN_EXIT_CODE: String(code) },
+    });
+    expect(result.exitCode).toBe(code);
+    expectRecording(told, 'success');
+  });
+
+  it('that uses more memory than it may was killed for that, and says so', async () => {
+    const { env, now } = cluster.outOfMemory;
+    const run = runs.start({ scenario: 'oom', env, config: { resources: { limits: { memory: '64Mi' } } } });
+    await now(() => runs.podOf(run));
+    const result = await run.done;
+    expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
+    expect(result.errorMessage).toContain('OOMKilled');
+    expectOnce(run.told);
+    await runs.nothingLeft(run);
+  });
+
+  it('whose image cannot be pulled says so', async () => {
+    const { told, result } = await runs.play({ config: { image: cluster.unpullable } });
+    expect(result.errorCode).toBe('k8s_pod_schedule_failed');
+    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
+    expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+  });
+
+  it('that fits no node says so', async () => {
+    const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes' } });
+    expect(result.errorCode).toBe('k8s_pod_schedule_failed');
+    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/);
+  });
+
+  it('that fits no node waits as long as it is told to', async () => {
+    const began = Date.now();
+    const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes', unschedulableGraceSec: 8 } });
+    expect(result.errorCode).toBe('k8s_pod_schedule_failed');
+    expect(Date.now() - began).toBeGreaterThan(8_000);
+  });
+
+  it('whose Job is deleted with kubectl is explained', async () => {
+    const run = runs.start({ scenario: 'hang' });
+    await runs.podOf(run);
+    const job = await runs.jobOf(run);
+    await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
+    const result = await run.done;
+    // A shell as first process hears no SIGTERM: the pod lives on for its grace period, and nobody waits for that.
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: null });
+    expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
+    expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=${cluster.namespace}`);
+    expectOnce(run.told);
+    await runs.nothingLeft(run);
+  });
+
+  it('whose pod is deleted says who ended it', async () => {
+    const run = runs.start({ scenario: 'hang' });
+    const pod = await runs.podOf(run);
+    await cluster.kubectl('-n', cluster.namespace, 'delete', 'pod', '--wait=false', pod.metadata.name);
+    const result = await run.done;
+    expect(result).toMatchObject({ exitCode: 137, timedOut: false });
+    expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
+    expectOnce(run.told);
+    await runs.nothingLeft(run);
+  });
+
+  it('whose pod is evicted through the API is told as ended from outside', async () => {
+    const run = runs.start({ scenario: 'hang' });
+    const { metadata } = await runs.podOf(run);
+    await cluster.api.post(`/api/v1/namespaces/${cluster.namespace}/pods/${metadata.name}/eviction`, {
+      apiVersion: cluster.minor < 22 ? 'policy/v1beta1' : 'policy/v1',
+      kind: 'Eviction',
+      metadata: { name: metadata.name, namespace: cluster.namespace },
+    });
+    const result = await run.done;
+    expect(result).toMatchObject({ exitCode: 137, timedOut: false });
+    // The condition that says "evicted" is written from 1.26 on; before, an eviction looks like any deletion.
+    expect(result.errorMessage).toContain(
+      cluster.minor < 26
+        ? 'the pod was deleted by an unknown API client'
+        : 'the pod was evicted through the Eviction API',
+    );
+    await runs.nothingLeft(run);
+  });
+
+  it('at its deadline is a timeout', async () => {
+    const { told, result } = await runs.play({ scenario: 'hang', config: { timeoutSec: 15, graceSec: 30 } });
+    expect(result).toMatchObject({ errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 15s' });
+    expect(running(told)).toBe(true);
+    expectOnce(told);
+  });
+
+  it('that is kept goes when its time to live is over', async () => {
+    const run = runs.start({ config: { retainJobs: true, ttlSecondsAfterFinished: 5 } });
+    expect((await run.done).errorMessage).toBeNull();
+    const job = await runs.jobOf(run);
+    expect(job.spec.ttlSecondsAfterFinished).toBe(5);
+    expectRecording(run.told, 'success');
+    await runs.nothingLeft(run);
+  });
+
+  it('that is cancelled is gone with its pod when that is acknowledged', async () => {
+    const abort = new AbortController();
+    const run = runs.start({ scenario: 'hang', signal: abort.signal });
+    await runs.podOf(run);
+    abort.abort();
+    const result = await run.done;
+    expect(result).toMatchObject({
+      errorCode: 'cancelled',
+      errorMessage: 'Run cancelled',
+      resultJson: { executionCancellation: { state: 'acknowledged' } },
+    });
+    expect(await runs.pods(run.agentId)).toEqual([]);
+    expectOnce(run.told);
+    await runs.nothingLeft(run);
+  });
+
+  it('that is cancelled although its CLI hears no SIGTERM is acknowledged after the kill', async () => {
+    const abort = new AbortController();
+    const run = runs.start({ scenario: 'stubborn', signal: abort.signal });
+    await runs.podOf(run);
+    abort.abort();
+    const result = await run.done;
+    expect(result).toMatchObject({
+      errorCode: 'cancelled',
+      resultJson: { executionCancellation: { state: 'acknowledged' } },
+    });
+    expect(await runs.pods(run.agentId)).toEqual([]);
+    await runs.nothingLeft(run);
+  });
+
+  it('is the only one of its agent', async () => {
+    const run = runs.start({ scenario: 'long', env: seconds(12) });
+    await runs.podOf(run);
+    const { ctx } = runs.prepare({ context: { taskId: 'other' } });
+    const second = await adapter.execute({ ...ctx, agent: run.ctx.agent });
+    expect(second.errorCode).toBe('k8s_concurrent_run_blocked');
+    expect((await run.done).errorMessage).toBeNull();
+    expectTicks(run.told);
+    await runs.nothingLeft(run);
+  });
+});
+
+describe.concurrent('a large prompt', () => {
+  const prompt = 'päng! '.repeat(60_000);
+
+  it('travels in a Secret that goes with the run', async () => {
+    const { told, result } = await runs.play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
+    expect(result.errorMessage).toBeNull();
+    expect(told.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
+    expect(JSON.parse(result.summary).prompt).toBe(prompt);
+  });
+
+  it('is collected with the Job that it belongs to, whoever deletes that', async () => {
+    const run = runs.start({ scenario: 'hang', config: { promptTemplate: prompt } });
+    await runs.podOf(run);
+    const job = await runs.jobOf(run);
+    const [secret] = await runs.prompts(job.metadata.name);
+    expect(secret.metadata.ownerReferences).toMatchObject([{ kind: 'Job', uid: job.metadata.uid }]);
+    await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
+    expect((await run.done).errorCode).toBe('k8s_job_deleted_externally');
+    await runs.nothingLeft(run);
+  });
+
+  it('of a kept run is collected when the Job goes', async () => {
+    const run = runs.start({
+      scenario: 'echo-env',
+      config: { promptTemplate: prompt, retainJobs: true, ttlSecondsAfterFinished: 5 },
+    });
+    expect((await run.done).errorMessage).toBeNull();
+    await runs.nothingLeft(run);
+  });
+});
+
+describe.concurrent('with the Role of existing installations', () => {
+  const as = 'existing';
+
+  it('runs, and says once that it may not watch', async () => {
+    const { told, result } = await runs.play({ as });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expectRecording(told, 'success');
+    const other = await runs.play({ as, scenario: 'truncated' });
+    expect(other.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
+    // Whichever run of this Role was the first.
+    const lines = runs.everTold[as].flatMap(({ stdout }) => stdout.match(/Watching Jobs and Pods is not permitted/g) ?? []);
+    expect(lines.length).toBe(1);
+  });
+
+  it('a large prompt is refused for the right reason', async () => {
+    const { result } = await runs.play({ as, config: { promptTemplate: 'x'.repeat(200_000) } });
+    expect(result.errorCode).toBe('k8s_prompt_secret_create_failed');
+    expect(result.errorMessage).toContain(
+      `secrets is forbidden: User "system:serviceaccount:${cluster.namespace}:paperclip-existing" cannot create ` +
+        `resource "secrets" in API group "" in the namespace "${cluster.namespace}"`,
+    );
+  });
+
+  it('a Job that is deleted in mid-run is explained', async () => {
+    const run = runs.start({ as, scenario: 'hang' });
+    await runs.podOf(run);
+    const job = await runs.jobOf(run);
+    await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
+    const result = await run.done;
+    expect(result.errorCode).toBe('k8s_job_deleted_externally');
+    expect(result.errorMessage).toContain(`job=${job.metadata.name}`);
+    await runs.nothingLeft(run);
+  });
+
+  it('the environment test warns of what is missing', async () => {
+    const kubeconfig = cluster.kubeconfigs.existing;
+    const found = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const missing = found.checks.filter(({ level }) => level !== 'info').map(({ code, level }) => `${level} ${code}`);
+    expect(missing).toEqual([
+      'error k8s_rbac_secret_create',
+      'error k8s_rbac_secret_delete',
+      'warn k8s_rbac_job_patch',
+      'warn k8s_rbac_secret_patch',
+      'warn k8s_rbac_job_watch',
+      'warn k8s_rbac_pod_watch',
+    ]);
+    expect(check(found, 'k8s_pvc_rwx')).toBe('info');
+  });
+});
+
+describe.concurrent('with the recommended Role', () => {
+  it('the environment test finds everything', async () => {
+    const kubeconfig = cluster.kubeconfigs.recommended;
+    const { status, checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
+    expect(status).toBe('pass');
+  });
+});
+
+describe.concurrent('with a wrong token', () => {
+  it('no run starts, and it is said why', async () => {
+    const { ctx } = runs.prepare({ as: 'wrong' });
+    await expect(adapter.execute(ctx)).rejects.toThrow('HTTP-Code: 401 Message: Unauthorized');
+    expect(await runs.jobs(ctx.agent.id)).toEqual([]);
+  });
+
+  it('the environment test says so', async () => {
+    const kubeconfig = cluster.kubeconfigs.wrong;
+    const { status, checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    expect(status).toBe('fail');
+    expect(JSON.stringify(checks)).toMatch(/401|Unauthorized/);
+  });
+});
+
+describe.concurrent('a host in a process of its own', () => {
+  it('deletes Job and prompt Secret at SIGTERM', async () => {
+    const { child, run, ended } = host({ scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } });
+    await runs.podOf(run);
+    expect(await runs.prompts((await runs.jobOf(run)).metadata.name)).toHaveLength(1);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    await runs.nothingLeft(run);
+  });
+
+  it('leaves the Job at SIGTERM where it is told to, and the next host attaches to it', async () => {
+    const { child, run, ended } = host({ scenario: 'long', env: seconds(20), config: { hostShutdown: 'leave' } });
+    await runs.podOf(run);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    await attach(run);
+  });
+
+  it.each(['recommended', 'existing'])('that is killed leaves its run to the next one (%s Role)', async (as) => {
+    const { child, run, ended } = host({ as, scenario: 'long', env: seconds(20) });
+    await runs.podOf(run);
+    child.kill('SIGKILL');
+    await ended;
+    await attach(run, { as });
+  });
+
+  it('that is killed after its run ended leaves a Job that blocks nobody', async () => {
+    const { child, run, ended } = host({ scenario: 'long', env: seconds(8), config: { ttlSecondsAfterFinished: 5 } });
+    await runs.podOf(run);
+    child.kill('SIGKILL');
+    await ended;
+    await runs.nothingLeft(run);
+    const next = await runs.play({ agent: { id: run.agentId } });
+    expect(next.result.errorMessage).toBeNull();
+  });
+});
+
+/** Starts a host process with one run, which can be asked for like one of ours. */
+function host(options) {
+  const script = fileURLToPath(new URL('../support/host-process.mjs', import.meta.url));
+  const agentId = `agent-${randomUUID()}`;
+  const { as = 'recommended', config, ...rest } = options;
+  const { ctx } = runs.prepare({ as, config });
+  const { env: _env, kubeconfig, ...resolved } = ctx.config;
+  const argument = {
+    cluster: { kubeconfig, namespace: cluster.namespace },
+    options: { ...rest, config: resolved, agent: { id: agentId } },
+  };
+  const child = spawn(process.execPath, [script, JSON.stringify(argument)]);
+  children.add(child);
+  const told = { stdout: '', stderr: '', result: undefined };
+  let unfinished = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    const lines = (unfinished + text).split('\n');
+    unfinished = lines.pop();
+    for (const line of lines) {
+      const { stream, chunk, result } = JSON.parse(line);
+      if (stream) told[stream] += chunk;
+      if (result) told.result = result;
+    }
+  });
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    told.stderr += text;
+  });
+  const ended = new Promise((resolve) => {
+    child.once('exit', (code, signal) => {
+      children.delete(child);
+      resolve({ code, signal });
+    });
+  });
+  return { child, ended, run: { told, agentId } };
+}
+
+/** A new run of the agent attaches to its live Job and sees it through, from the first line on. */
+async function attach({ agentId }, { as } = {}) {
+  await eventually(async () => (await runs.jobs(agentId)).length === 1);
+  const { told, result } = await runs.play({ as, agent: { id: agentId } });
+  expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+  expect(told.stdout).toMatch(/\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace \S+ \(prior run \S+\)/);
+  expect(expectTicks(told)).toBeGreaterThan(30);
+}

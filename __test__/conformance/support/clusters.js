@@ -1,0 +1,201 @@
+// The two clusters that every spec runs against, as one small interface. Where they differ by nature (a real node
+// enforces limits, the embedded one is told to) the difference is in here and in no spec.
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import { isRelease, packages } from '../../../tools/kubernetes/debian.mjs';
+import { openCluster } from '../../../tools/kubernetes/index.mjs';
+import { accounts } from '../../../tools/kubernetes/objects.mjs';
+import { startCluster } from '../../../tools/simulator/cluster.mjs';
+import { eventually } from '../../support/host.js';
+import { apiOf } from './api.js';
+
+const EXISTING = 'paperclip-existing';
+const RECOMMENDED = 'paperclip-recommended';
+/** Nothing listens there: the image cannot be pulled, and nobody outside this machine is asked. */
+const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
+
+/**
+ * @typedef {object} ConformanceCluster
+ * @property {'embedded' | 'real'} name
+ * @property {string} namespace
+ * @property {number} minor of the API server's version
+ * @property {Awaited<ReturnType<typeof apiOf>>} api as administrator
+ * @property {{admin: string, existing: string, recommended: string, wrong: string}} kubeconfigs
+ * @property {string} home PAPERCLIP_HOME, on the shared volume
+ * @property {string} unpullable an image that cannot be pulled
+ * @property {(...args: string[]) => Promise<string>} kubectl as administrator
+ * @property {{env: Record<string, string>, now: (pod: () => Promise<object>) => Promise<void>}} outOfMemory what a run
+ *   gets so that it uses more memory than it may, and what makes its pod meet its limit
+ * @property {{pause: () => Promise<void>, resume: () => Promise<void>, kill: () => Promise<void>,
+ *   start: () => Promise<void>}} kubelet paused, it keeps its connections and answers nothing
+ * @property {{restart: () => Promise<void>}} apiServer is answering again when the promise resolves
+ * @property {() => Promise<void>} close
+ */
+
+/** The cluster that this process is to test: CONFORMANCE_CLUSTER. @returns {Promise<ConformanceCluster>} */
+export async function conformanceCluster() {
+  const open = { embedded, real }[process.env.CONFORMANCE_CLUSTER];
+  if (!open) throw new Error('CONFORMANCE_CLUSTER is embedded or real; npm run test:cluster sets it');
+  const cluster = await open();
+  cluster.minor = Number.parseInt((await cluster.api.get('/version')).minor, 10);
+  // This process is the host in its pod.
+  mkdirSync(cluster.home, { recursive: true });
+  Object.assign(process.env, {
+    HOSTNAME: cluster.hostPod,
+    PAPERCLIP_NAMESPACE: cluster.namespace,
+    PAPERCLIP_HOME: cluster.home,
+    PAPERCLIP_API_URL: '',
+  });
+  return cluster;
+}
+
+async function real() {
+  const cluster = openCluster();
+  const dir = mkdtempSync(path.join(tmpdir(), 'conformance-'));
+  const api = await apiOf(cluster.admin);
+  const { control } = cluster;
+  const ours = () => {
+    if (!control) throw new Error('the components of a cluster that we did not make are left alone');
+    return control;
+  };
+  return {
+    name: 'real',
+    namespace: cluster.namespace,
+    hostPod: cluster.hostPod,
+    api,
+    kubeconfigs: {
+      admin: cluster.admin,
+      existing: cluster.accounts[EXISTING],
+      recommended: cluster.accounts[RECOMMENDED],
+      wrong: wrongToken(cluster.accounts[RECOMMENDED], dir),
+    },
+    home: path.join(cluster.volume, 'home'),
+    unpullable: UNPULLABLE,
+    kubectl: cluster.kubectl,
+    outOfMemory: { env: { CLAUDE_STAND_IN_REAL_OOM: '1' }, now: async () => {} },
+    kubelet: {
+      pause: () => ours().pause('kubelet'),
+      resume: () => ours().resume('kubelet'),
+      kill: () => ours().kill('kubelet'),
+      start: () => ours().start('kubelet'),
+    },
+    apiServer: {
+      restart: async () => {
+        await ours().stop('kube-apiserver');
+        await ours().start('kube-apiserver');
+        await eventually(() => api.get('/readyz').catch(() => false), { within: 120_000, every: 200 });
+      },
+    },
+    close: async () => {
+      api.close();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+async function embedded() {
+  // A real Job controller lags by a second.
+  const cluster = await startCluster({ args: ['--condition-lag-ms', '1000'] });
+  const api = await apiOf(cluster.kubeconfig);
+  const account = async (name) => {
+    const user = `system:serviceaccount:${cluster.namespace}:${name}`;
+    await cluster.post('/simulator/tokens', {
+      token: name,
+      user,
+      namespace: cluster.namespace,
+      rules: accounts()[name],
+    });
+    const file = path.join(cluster.dir, `${name}.kubeconfig`);
+    writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name), { mode: 0o600 });
+    return file;
+  };
+  const { unpullable } = await cluster.get('/simulator/settings');
+  await cluster.post('/simulator/settings', {
+    unpullable: [...unpullable, UNPULLABLE],
+    // No log is rotated here, as on the real node.
+    logRotateBytes: 500 << 20,
+    signalsAsFirstProcess: true,
+  });
+  const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
+  const recommended = await account(RECOMMENDED);
+  const program = await kubectlProgram();
+  return {
+    name: 'embedded',
+    namespace: cluster.namespace,
+    hostPod: 'paperclip-0',
+    api,
+    kubeconfigs: {
+      admin: cluster.kubeconfig,
+      existing: await account(EXISTING),
+      recommended,
+      wrong: wrongToken(recommended, cluster.dir),
+    },
+    home: path.join(cluster.dir, 'paperclip-home'),
+    unpullable: UNPULLABLE,
+    kubectl: async (...args) =>
+      (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
+    outOfMemory: {
+      // It holds a little memory and waits.
+      env: { CLAUDE_STAND_IN_REAL_OOM: '1', CLAUDE_STAND_IN_OOM_BYTES: '1' },
+      now: async (pod) => {
+        const { metadata } = await pod();
+        await cluster.post(`/simulator/pods/${cluster.namespace}/${metadata.name}/oom`);
+      },
+    },
+    kubelet: {
+      pause: () => pauseKubelet(true),
+      resume: () => pauseKubelet(false),
+      kill: async () => {
+        await pauseKubelet(true);
+        await cluster.post('/simulator/connections/reset');
+      },
+      start: () => pauseKubelet(false),
+    },
+    apiServer: {
+      restart: async () => {
+        await cluster.post('/simulator/restart', { downMs: 6_000 });
+        // The answer comes before the restart.
+        await eventually(
+          () =>
+            api.get('/readyz').then(
+              () => false,
+              () => true,
+            ),
+          { within: 10_000 },
+        );
+        await eventually(() => api.get('/readyz').catch(() => false), { within: 30_000 });
+      },
+    },
+    close: async () => {
+      api.close();
+      await leaveRequests(cluster);
+      await cluster.stop();
+    },
+  };
+}
+
+/** What the cluster was asked, beside what the runs told. */
+async function leaveRequests(cluster) {
+  const dir = fileURLToPath(new URL('../../../target/conformance/embedded/', import.meta.url));
+  mkdirSync(dir, { recursive: true });
+  const requests = await cluster.get('/simulator/requests').catch(String);
+  writeFileSync(path.join(dir, `requests-${process.pid}.json`), `${JSON.stringify(requests, null, 1)}\n`);
+}
+
+/** A kubeconfig like another, with a token that nobody was given. */
+function wrongToken(kubeconfig, dir) {
+  const file = path.join(dir, 'wrong-token.kubeconfig');
+  const text = readFileSync(kubeconfig, 'utf8').replace(/("?token"?: *"?)[^"\s]+/, '$1nobody-was-given-this');
+  writeFileSync(file, text, { mode: 0o600 });
+  return file;
+}
+
+async function kubectlProgram() {
+  const own = isRelease() ? path.join(await packages(), 'usr/bin/kubectl') : 'kubectl';
+  return existsSync(own) ? own : 'kubectl';
+}

@@ -1,0 +1,165 @@
+// Runs of the built addon on a cluster, and what is asserted of each.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+
+import { createServerAdapter } from '../../../index.js';
+import { agentLines, eventually, hostRun } from '../../support/host.js';
+
+export const adapter = createServerAdapter();
+
+/** Where each run leaves what it told, for whoever asks why a spec failed. */
+const transcripts = fileURLToPath(new URL('../../../target/conformance/', import.meta.url));
+
+/** Small requests, so that many runs fit on a small node. */
+const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '1', memory: '256Mi' } };
+
+/**
+ * Runs on a cluster.
+ *
+ * @param {import('./clusters.js').ConformanceCluster} cluster
+ */
+export function runsOn(cluster) {
+  const ns = cluster.namespace;
+
+  /** A context as the host passes it; `as` is the kubeconfig. */
+  function prepare({ as = 'recommended', config, ...options } = {}) {
+    return hostRun(
+      { kubeconfig: cluster.kubeconfigs[as], namespace: ns },
+      { ...options, config: { resources: RESOURCES, ...config } },
+    );
+  }
+
+  /** What all runs of this process told, by the kubeconfig they had. */
+  const everTold = { existing: [], recommended: [] };
+
+  /** Starts a run; `done` resolves to its result. */
+  function start(options) {
+    const { ctx, told } = prepare(options);
+    everTold[options?.as ?? 'recommended'].push(told);
+    const run = { ctx, told, agentId: ctx.agent.id, done: adapter.execute(ctx) };
+    // A spec that fails first leaves the promise to nobody.
+    run.done.catch((error) => error).then((result) => write(run, options?.scenario, result));
+    return run;
+  }
+
+  function write({ ctx, told }, scenario = 'success', result) {
+    const dir = path.join(transcripts, cluster.name);
+    mkdirSync(dir, { recursive: true });
+    const head = {
+      at: new Date().toISOString(),
+      scenario,
+      config: ctx.config,
+      result: result instanceof Error ? String(result) : result,
+    };
+    // Long lines say nothing about a failure.
+    const text = [JSON.stringify(head), told.stderr, told.stdout].join('\n').replace(/^(.{2000}).+$/gm, '$1…');
+    writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
+  }
+
+  /** Runs to the result, and asserts that nothing is left of it. */
+  async function play(options) {
+    const run = start(options);
+    const result = await run.done;
+    await nothingLeft(run);
+    return { ...run, result };
+  }
+
+  const list = async (api, agentId) => {
+    const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId}`);
+    return (await cluster.api.get(`${api}?labelSelector=${selector}`)).items;
+  };
+  const jobs = (agentId) => list(`/apis/batch/v1/namespaces/${ns}/jobs`, agentId);
+  const pods = (agentId) => list(`/api/v1/namespaces/${ns}/pods`, agentId);
+
+  /** The one Job of a run, once it is there. */
+  const jobOf = ({ agentId }) => eventually(async () => (await jobs(agentId))[0], { within: 60_000, every: 100 });
+  /** The one pod of a run, once it runs and has said something. */
+  const podOf = (run) =>
+    eventually(async () => running(run.told) && (await pods(run.agentId))[0], { within: 120_000, every: 100 });
+
+  async function prompts(jobName) {
+    const { items } = await cluster.api.get(`/api/v1/namespaces/${ns}/secrets`);
+    return items.filter(({ metadata }) => metadata.name === `${jobName}-prompt`);
+  }
+
+  /**
+   * No Job, pod or Secret of the run stays. Pods take their time to end, and go in the background: after 30 s, and up to
+   * a minute later where a kubelet of 1.20 forgot the container.
+   */
+  async function nothingLeft({ agentId, told }) {
+    const [, jobName] = /Created K8s Job: (\S+)/.exec(told.stdout) ?? [];
+    let left;
+    await eventually(
+      async () => {
+        const found = [...(await jobs(agentId)), ...(await pods(agentId)), ...(jobName ? await prompts(jobName) : [])];
+        left = found.map(({ metadata }) => metadata.name);
+        return left.length === 0;
+      },
+      { within: 150_000, every: 250 },
+    ).catch(() => expect(left, 'left behind').toEqual([]));
+  }
+
+  return { prepare, start, play, everTold, jobs, pods, jobOf, podOf, prompts, nothingLeft };
+}
+
+/** Whether the agent has said something. */
+export const running = (told) => told.stdout.includes('"subtype":"init"');
+
+/** The events that the agent printed; a shell may say in its own words how the agent ended. */
+const events = (told) =>
+  agentLines(told)
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line));
+
+/** Every event of a recorded run came once: none is missing, doubled or damaged. */
+export function expectRecording(told, name) {
+  const file = new URL(`../../../tools/simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
+  const recorded = readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(events(told).map(({ type }) => type)).toEqual(recorded.map(({ type }) => type));
+  expectOnce(told);
+}
+
+/** No event came twice, and each is whole. */
+export function expectOnce(told) {
+  const ids = events(told).map((event) => event.uuid ?? JSON.stringify(event));
+  expect(ids.length - new Set(ids).size, 'events that came twice').toBe(0);
+}
+
+/** The numbers of a `long` run, from 1 without a hole; returns how many. */
+export function expectTicks(told) {
+  expectOnce(told);
+  const numbers = [...told.stdout.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n));
+  const unique = [...new Set(numbers)];
+  expect(unique).toEqual(unique.map((_, index) => index + 1));
+  return unique.length;
+}
+
+/** Counts the numbers of a `flood` run as they come, for a log that is too long to be kept. */
+export function floodCounter() {
+  let rest = '';
+  let next = 1;
+  const wrong = [];
+  return {
+    take: async (stream, chunk) => {
+      if (stream !== 'stdout') return;
+      const lines = (rest + chunk).split('\n');
+      rest = lines.pop();
+      for (const line of lines) {
+        const number = /\\"seq\\":(\d+)/.exec(line)?.[1];
+        if (number === undefined) continue;
+        // A line that was cut is no JSON.
+        if (Number(number) !== next || !line.endsWith('}')) wrong.push(`${number} where ${next} was due`);
+        next = Number(number) + 1;
+      }
+    },
+    expectAll: (count) => {
+      expect(wrong).toEqual([]);
+      expect(next - 1).toBe(count);
+    },
+  };
+}

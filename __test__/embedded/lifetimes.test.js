@@ -1,0 +1,249 @@
+// Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
+import { randomUUID } from 'node:crypto';
+import { cpSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { createServerAdapter } from '../../index.js';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+import { killHosts, startHost } from '../support/processes.js';
+import { temporaryFolder } from '../support/temporary.js';
+
+const adapter = createServerAdapter();
+let cluster;
+
+beforeAll(async () => {
+  cluster = await clusterForHost();
+});
+
+afterAll(async () => {
+  killHosts();
+  await cluster.stop();
+});
+
+const host = (what) => startHost(cluster, what);
+
+/** The package in another folder: with an addon, and so with runs, of its own. */
+function copyOfPackage() {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const folder = temporaryFolder('adapter-copy');
+  for (const name of ['package.json', 'index.js', 'js']) {
+    cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+  }
+  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  return folder;
+}
+
+const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
+
+describe('SIGTERM to the host', () => {
+  it('deletes Job and prompt Secret, and ends a host that listens for nothing itself', async () => {
+    const { child, told, ended } = host({
+      options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } },
+    });
+    await running(told);
+    expect(await leftovers(cluster)).toHaveLength(2);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toEqual([]);
+  });
+
+  it('deletes the Job of a host that shuts down by itself, and does not kill it in the middle of that', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.heard).toBe(true);
+  });
+
+  it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, before: copyOfPackage() });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+  });
+
+  it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toHaveLength(1);
+    await attach(agent);
+  });
+});
+
+describe('SIGTERM to a host with 50 runs', () => {
+  const runs = 50;
+  const count = (told, text) => told.runs.filter(({ stdout }) => stdout.includes(text)).length;
+
+  it.each([
+    ['that are all under way', '"subtype":"init"', runs],
+    ['some of which are just being created', 'Created K8s Job', 5],
+  ])('%s leaves no Job, Secret or pod', { timeout: 120_000 }, async (_what, text, enough) => {
+    const { child, told, ended } = host({ runs, options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } } });
+    await eventually(() => count(told, text) >= enough, { within: 90_000 });
+    if (enough === runs) {
+      expect(await leftovers(cluster)).toHaveLength(2 * runs);
+      expect(await podsOf(cluster)).toHaveLength(runs);
+    }
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
+    for (const run of told.runs) {
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+  });
+
+  it('that are to stay leaves all of them to the next host, which loses and doubles nothing', { timeout: 120_000 }, async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { agent, scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '15' }, config: { hostShutdown: 'leave' } };
+    const first = host({ runs, options });
+    await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
+    first.child.kill('SIGTERM');
+    expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await leftovers(cluster)).toHaveLength(runs);
+    const next = host({ runs, options });
+    expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
+    for (const run of next.told.runs) {
+      expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
+      expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
+      const ticks = agentLines(run).flatMap((line) => [...line.matchAll(/tick (\d+) of 30/g)].map(([, n]) => Number(n)));
+      expect([...new Set(ticks)]).toEqual(Array.from({ length: 30 }, (_, n) => n + 1));
+      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+    }
+    expect(await leftovers(cluster)).toEqual([]);
+    await eventually(async () => (await podsOf(cluster)).length === 0);
+  });
+});
+
+describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
+  it('leaves the Job with hostShutdown: leave', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const { child, told, ended } = host({ options, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(told.result).toBeUndefined();
+    await attach(agent);
+  });
+
+  it('deletes the Job without', async () => {
+    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
+    await running(told);
+    child.kill('SIGTERM');
+    await eventually(async () => (await leftovers(cluster)).length === 0);
+    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+  });
+});
+
+describe('a host that is killed', () => {
+  it('leaves its run to the next one, which loses and doubles nothing', async () => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const { child, told, ended } = host({
+      options: { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, agent },
+    });
+    await running(told);
+    child.kill('SIGKILL');
+    await ended;
+    await attach(agent);
+  });
+});
+
+/** A new run of the agent attaches to its live Job and sees it through. */
+async function attach(agent) {
+  const { ctx, told } = hostRun(cluster, { agent, runId: 'run-after' });
+  const result = await adapter.execute(ctx);
+  expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+  expect(told.stdout).toMatch(/\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace paperclip \(prior run \S+\)/);
+  expect(told.stdout).toMatch(/\[paperclip\] Reattached to pod ac-agent/);
+  const ticks = agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)));
+  const unique = [...new Set(ticks)];
+  expect(unique).toEqual(unique.map((_, index) => index + 1));
+  const uuids = agentLines(told).map((line) => JSON.parse(line).uuid);
+  expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+  expect(await leftovers(cluster)).toEqual([]);
+}
+
+describe('the control plane', () => {
+  it('cancels a run that it calls cancelled', { timeout: 60_000 }, async () => {
+    const asked = [];
+    const server = createServer((request, response) => {
+      asked.push([request.url, request.headers.authorization]);
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ status: 'cancelled' }));
+    });
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    process.env.PAPERCLIP_API_URL = `http://127.0.0.1:${server.address().port}`;
+    try {
+      const { ctx, told } = hostRun(cluster, { scenario: 'hang', authToken: 'run-token' });
+      const result = await adapter.execute(ctx);
+      expect(result).toMatchObject({ errorCode: 'cancelled', errorMessage: 'Run cancelled', exitCode: null });
+      expect(told.stdout).toMatch(/\[paperclip\] Run cancelled externally — deleting Job ac-agent/);
+      expect(asked).toEqual([[`/api/heartbeat-runs/${ctx.runId}`, 'Bearer run-token']]);
+      expect(await leftovers(cluster)).toEqual([]);
+    } finally {
+      delete process.env.PAPERCLIP_API_URL;
+      server.close();
+    }
+  });
+});
+
+describe('the prompt bundle', () => {
+  it('holds instructions and skills, and the CLI is pointed at it', async () => {
+    const home = temporaryFolder('bundle');
+    const skill = path.join(home, 'skills', 'demo');
+    mkdirSync(skill, { recursive: true });
+    writeFileSync(path.join(skill, 'SKILL.md'), '# demo\n');
+    const instructions = path.join(home, 'AGENTS.md');
+    writeFileSync(instructions, 'Be brief.');
+    const { ctx, told } = hostRun(cluster, {
+      scenario: 'echo-env',
+      config: {
+        instructionsFilePath: instructions,
+        paperclipRuntimeSkills: [{ key: 'org/demo', runtimeName: 'demo', source: skill }],
+        paperclipSkillSync: { desiredSkills: ['org/demo'] },
+      },
+    });
+    const result = await adapter.execute(ctx);
+    expect(result.errorMessage).toBeNull();
+    expect(told.stdout).toContain('[paperclip] Skills bundled (1): demo');
+    const { argv } = JSON.parse(result.summary);
+    const bundle = argv[argv.indexOf('--add-dir') + 1];
+    expect(bundle).toMatch(/\/instances\/default\/companies\/company-1\/claude-prompt-cache\/[0-9a-f]{64}$/);
+    expect(readlinkSync(path.join(bundle, '.claude', 'skills', 'demo'))).toBe(skill);
+    const file = argv[argv.indexOf('--append-system-prompt-file') + 1];
+    expect(file).toBe(path.join(bundle, 'agent-instructions.md'));
+    const text = readFileSync(file, 'utf8');
+    expect(text.startsWith('Be brief.\n')).toBe(true);
+    expect(text).toContain(`${home}/`);
+    expect(text.split('\n')).toHaveLength(2);
+    expect(told.meta[0].commandNotes).toContain('Skills (1): demo');
+  });
+
+  it('without readable instructions is a warning and the raw path', async () => {
+    const { ctx, told } = hostRun(cluster, {
+      scenario: 'echo-env',
+      config: { instructionsFilePath: '/no/such/AGENTS.md' },
+    });
+    const result = await adapter.execute(ctx);
+    expect(told.stderr).toContain(
+      '[paperclip] Warning: could not read agent instructions file "/no/such/AGENTS.md": ENOENT: no such file or directory',
+    );
+    expect(JSON.parse(result.summary).argv).toContain('/no/such/AGENTS.md');
+  });
+
+  it('of a company whose id is no folder name is refused', async () => {
+    const { ctx } = hostRun(cluster, { agent: { companyId: '../else' } });
+    await expect(adapter.execute(ctx)).rejects.toThrow('Invalid companyId: must not contain path separators');
+  });
+});

@@ -1,0 +1,471 @@
+// Whole runs of the built addon on the embedded cluster: real processes, real HTTPS, real time.
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { createServerAdapter } from '../../index.js';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers } from '../support/host.js';
+
+const adapter = createServerAdapter();
+let cluster;
+
+beforeAll(async () => {
+  cluster = await clusterForHost();
+});
+
+afterAll(async () => {
+  expect(await leftovers(cluster)).toEqual([]);
+  await cluster.stop();
+});
+
+/** Runs a scenario to its result. */
+async function play(options) {
+  const { ctx, told } = hostRun(cluster, options);
+  const result = await adapter.execute(ctx);
+  return { ctx, told, result };
+}
+
+/** The one Job of an agent, once it is there. */
+function jobOf(agentId) {
+  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId},paperclip.io/adapter-type=claude_k8s`);
+  return eventually(async () => {
+    const path = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs?labelSelector=${selector}`;
+    return (await cluster.get(path)).items[0];
+  });
+}
+
+/** A kubeconfig for a service account with these rules. */
+async function account(name, rules) {
+  await cluster.post('/simulator/tokens', { token: name, user: `system:serviceaccount:paperclip:${name}`, rules });
+  const kubeconfig = `${cluster.kubeconfig}-${name}`;
+  writeFileSync(kubeconfig, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name));
+  return kubeconfig;
+}
+
+describe('a successful run', () => {
+  it('resolves with every field of the contract and tells every line once', async () => {
+    const { told, result } = await play();
+    const recorded = fixture('success');
+    expect(result).toMatchObject({
+      exitCode: 0,
+      signal: null,
+      timedOut: false,
+      errorMessage: null,
+      usage: { inputTokens: 240, cachedInputTokens: 128, outputTokens: 84 },
+      provider: 'anthropic',
+      model: 'claude-opus-4-8[1m]',
+      billingType: 'api',
+      costUsd: 0.003364,
+      summary: 'All done.',
+      clearSession: false,
+    });
+    expect(result).not.toHaveProperty('errorCode');
+    expect(result.sessionId).toBe(result.resultJson.session_id);
+    expect(result.sessionParams).toEqual({ sessionId: result.sessionId });
+    expect(result.sessionDisplayId).toBe(result.sessionId);
+    const types = (lines) => lines.map((line) => JSON.parse(line).type);
+    expect(types(agentLines(told))).toEqual(types(recorded));
+    expect(told.stdout).toContain('naïve café ✓');
+    for (const line of [
+      /^\[paperclip\] Skills bundled \(0\): none$/m,
+      /^\[paperclip\] Created K8s Job: ac-agent-\S+ in namespace paperclip \(deadline: none\)$/m,
+      /^\[paperclip\] Waiting for pod to be scheduled \(job: ac-agent-\S+\)\.\.\.$/m,
+      /^\[paperclip\] Pod running: ac-agent-\S+$/m,
+    ]) {
+      expect(told.stdout).toMatch(line);
+    }
+    expect(told.chunks.every(({ chunk }) => chunk.endsWith('\n'))).toBe(true);
+  });
+
+  it('gives the container its prompt, environment, arguments and folder unchanged', async () => {
+    const prompt = `Say "hi" to {{agent.name}}; it's $HOME \`pwd\` \\ /paperclip/x\n  – naïve ✓`;
+    const { result } = await play({
+      scenario: 'echo-env',
+      env: { GREETING: "it's 'quoted' $HOME" },
+      config: { promptTemplate: prompt, model: 'claude-opus-4-8', extraArgs: ['--x', "a 'b' $c"] },
+      context: { wakeReason: 'test', paperclipWorkspace: { cwd: '/paperclip/work', repoUrl: 'https://example.org/r.git' } },
+      authToken: 'run-token',
+    });
+    expect(result.errorMessage).toBeNull();
+    const seen = JSON.parse(result.summary);
+    expect(seen.prompt).toBe(prompt.replace('{{agent.name}}', 'Ada'));
+    expect(seen.env).toMatchObject({
+      GREETING: "it's 'quoted' $HOME",
+      PAPERCLIP_API_KEY: 'run-token',
+      PAPERCLIP_TASK_ID: 'task-1',
+      PAPERCLIP_WAKE_REASON: 'test',
+      PAPERCLIP_WORKSPACE_REPO_URL: 'https://example.org/r.git',
+    });
+    expect(seen.env.ANTHROPIC_API_KEY, 'inherited from the host pod through its Secret').toBeTruthy();
+    expect(seen.argv.slice(-4)).toEqual(
+      expect.arrayContaining(['--x', "a 'b' $c"]),
+    );
+    expect(seen.argv).toEqual(expect.arrayContaining(['--output-format', 'stream-json', '--model', 'claude-opus-4-8']));
+    expect(result.sessionParams).toMatchObject({ cwd: '/paperclip/work', repoUrl: 'https://example.org/r.git' });
+  });
+
+  it('delivers a prompt of 400 KB through a Secret that goes with the run', async () => {
+    const prompt = 'päng! '.repeat(60_000);
+    const { told, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
+    expect(result.errorMessage).toBeNull();
+    expect(told.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
+    expect(JSON.parse(result.summary).prompt).toBe(prompt);
+  });
+
+  it('resumes the session it is given', async () => {
+    const session = '11111111-2222-4333-8444-555555555555';
+    const { result } = await play({ runtime: { sessionParams: { sessionId: session } } });
+    expect(result.sessionId).toBe(session);
+  });
+
+  it('that takes a minute of real time, with output all along, is a success', { timeout: 120_000 }, async () => {
+    const { told, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    const ticks = [...told.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
+    const unique = [...new Set(ticks)];
+    expect(unique).toEqual(unique.map((_, index) => index + 1));
+    expect(unique.length).toBeGreaterThan(100);
+    expect(told.stdout).not.toContain('reconnecting');
+    const first = told.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
+    const last = told.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
+    expect(last.at - first.at, 'told as it happened, not at the end').toBeGreaterThan(50_000);
+    expect(told.stdout).toMatch(/\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/);
+  });
+
+  it('with 100,000 lines loses none and keeps the event loop free', { timeout: 180_000 }, async () => {
+    let longest = 0;
+    let before = performance.now();
+    const timer = setInterval(() => {
+      const now = performance.now();
+      longest = Math.max(longest, now - before);
+      before = now;
+    }, 1);
+    const seen = [];
+    const { result } = await play({
+      scenario: 'flood',
+      // Slow enough that no line is rotated away before it is asked for.
+      env: { CLAUDE_STAND_IN_RATE: '20000' },
+      onLog: async (_stream, chunk) => {
+        expect(Buffer.byteLength(chunk)).toBeLessThanOrEqual(8 * 1024);
+        for (const [, n] of chunk.matchAll(/\\"seq\\":(\d+)/g)) seen.push(Number(n));
+      },
+    });
+    clearInterval(timer);
+    expect(result.errorMessage).toBeNull();
+    expect(seen.length).toBeGreaterThanOrEqual(100_000);
+    const unique = [...new Set(seen)];
+    expect(unique.length).toBe(100_000);
+    expect(unique.every((n, index) => index === 0 || n > unique[index - 1])).toBe(true);
+    // Not a measurement (that is what the benchmark is for): a run that parsed here would block for seconds.
+    expect(longest).toBeLessThan(2_000);
+  });
+
+  it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])('plays %s', async (scenario) => {
+    const { told, result } = await play({ scenario, env: { CLAUDE_STAND_IN_SECONDS: '1' } });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(agentLines(told).length).toBeGreaterThan(3);
+  });
+});
+
+describe('a run that fails', () => {
+  it.each([
+    ['auth', /Invalid API key/],
+    ['overload', /529 Overloaded/],
+    ['unreachable', /Unable to connect to API/],
+    ['max-turns', /error_max_turns/],
+  ])('%s says what Claude said', async (scenario, message) => {
+    const { result } = await play({ scenario });
+    expect(result).toMatchObject({ exitCode: 1, timedOut: false });
+    expect(result.errorMessage).toMatch(message);
+    expect(result.clearSession).toBe(scenario === 'max-turns');
+  });
+
+  it('with an unknown session clears it', async () => {
+    const { told, result } = await play({
+      scenario: 'unknown-session',
+      runtime: { sessionId: '11111111-2222-4333-8444-555555555555' },
+    });
+    expect(result).toMatchObject({ errorCode: 'session_unavailable', clearSession: true });
+    expect(told.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
+  });
+
+  it('by a crash or a kill names exit code and reason', async () => {
+    const killed = await play({ scenario: 'truncated' });
+    expect(killed.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
+    expect(killed.result.errorMessage).toContain('SIGKILL (commonly OOMKilled)');
+    expect(killed.result.resultJson.stdout).toContain('"type":"assistant"');
+    const crashed = await play({ scenario: 'crash' });
+    expect(crashed.result.exitCode).toBe(139);
+  });
+
+  it('with an empty answer of the model names the upstream', async () => {
+    const { result } = await play({ scenario: 'empty-llm' });
+    expect(result).toMatchObject({ errorCode: 'llm_api_error', exitCode: 1 });
+  });
+
+  it('at its deadline is a timeout', async () => {
+    const { result } = await play({ scenario: 'hang', config: { timeoutSec: 2, graceSec: 20 } });
+    expect(result).toMatchObject({ errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' });
+  });
+
+  it('because its Job was deleted is explained', async () => {
+    const { ctx, told } = hostRun(cluster, { scenario: 'hang' });
+    const running = adapter.execute(ctx);
+    const job = await jobOf(ctx.agent.id);
+    await eventually(() => told.stdout.includes('"subtype":"init"'));
+    await cluster.request('DELETE', job.metadata.selfLink ?? `/apis/batch/v1/namespaces/paperclip/jobs/${job.metadata.name}`, {
+      propagationPolicy: 'Background',
+    });
+    const result = await running;
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: 143 });
+    expect(result.errorMessage).toContain('detected_via=watch-deleted');
+    expect(result.errorMessage).toContain('pod_disruption=the pod was deleted by an unknown API client');
+    expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=paperclip`);
+  });
+
+  it('because its image cannot be pulled says so', async () => {
+    const { told, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
+    expect(result.errorCode).toBe('k8s_pod_schedule_failed');
+    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
+    expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+  });
+
+  it('because no node fits says so', async () => {
+    const { result } = await play({ config: { nodeSelector: 'gpu=yes' } });
+    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/);
+  });
+
+  it('by a wrong configuration names key and value, and creates nothing', async () => {
+    await cluster.post('/simulator/reset-requests');
+    const { result } = await play({ config: { tolerations: '{"not":"an array"}' } });
+    expect(result.errorCode).toBe('k8s_config_invalid');
+    expect(result.errorMessage).toMatch(/tolerations.*not/);
+    const { requests } = await cluster.get('/simulator/requests');
+    expect(requests.filter(({ verb }) => verb === 'create')).toEqual([]);
+  });
+
+  it('without a readable kubeconfig rejects as Node would', async () => {
+    const { ctx } = hostRun(cluster, { config: { kubeconfig: '/no/such/kubeconfig' } });
+    await expect(adapter.execute(ctx)).rejects.toThrow("ENOENT: no such file or directory, open '/no/such/kubeconfig'");
+    await expect(adapter.execute({ ...ctx, config: hostRun(cluster).ctx.config }), 'its agent is not blocked').resolves.toMatchObject({
+      errorMessage: null,
+    });
+  });
+});
+
+describe('the prompt bundle', () => {
+  it('of a company id that leaves its folder rejects', async () => {
+    const { ctx } = hostRun(cluster, { agent: { companyId: '../x' } });
+    await expect(adapter.execute(ctx)).rejects.toThrow(/^Invalid companyId: must not contain path separators$/);
+  });
+
+  it('that misses a skill is told in its place, and the run goes on', async () => {
+    const { told, result } = await play({
+      config: {
+        paperclipRuntimeSkills: [{ key: 'org/demo', runtimeName: 'no/such/folder', source: import.meta.filename }],
+        paperclipSkillSync: { desiredSkills: ['org/demo'] },
+      },
+    });
+    expect(result.errorMessage).toBeNull();
+    const at = (text) => told.chunks.findIndex(({ chunk }) => chunk.includes(text));
+    const failed = at('[paperclip] Failed to materialize Claude skill "org/demo" into /');
+    expect(told.chunks[failed]?.stream).toBe('stderr');
+    expect(at('[paperclip] Skills bundled (1): no/such/folder')).toBeLessThan(failed);
+    expect(failed).toBeLessThan(at('[paperclip] Created K8s Job:'));
+  });
+});
+
+describe('the host', () => {
+  it('cancels: the Job goes, the pod is gone, and that is acknowledged', async () => {
+    const abort = new AbortController();
+    let ready = false;
+    const { ctx, told } = hostRun(cluster, {
+      scenario: 'hang',
+      signal: abort.signal,
+      onCancellationReady: async () => {
+        ready = true;
+      },
+    });
+    const running = adapter.execute(ctx);
+    await eventually(() => told.stdout.includes('"subtype":"init"'));
+    expect(ready).toBe(true);
+    abort.abort();
+    const result = await running;
+    expect(result).toMatchObject({
+      errorCode: 'cancelled',
+      errorMessage: 'Run cancelled',
+      resultJson: { executionCancellation: { state: 'acknowledged' } },
+      executionRecovery: { kind: 'interrupted', providerStopped: true, sessionPreserved: true, actionOutcomes: 'settled' },
+    });
+    const selector = encodeURIComponent(`paperclip.io/agent-id=${ctx.agent.id}`);
+    const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+    expect(items).toEqual([]);
+  });
+
+  it('may not start a second run of an agent while one is alive', async () => {
+    const { ctx, told } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '6' } });
+    const first = adapter.execute(ctx);
+    await eventually(() => told.stdout.includes('Created K8s Job'));
+    const second = await adapter.execute({ ...hostRun(cluster, { context: { taskId: 'other' } }).ctx, agent: ctx.agent });
+    expect(second.errorCode).toBe('k8s_concurrent_run_blocked');
+    expect(second.errorMessage).toMatch(/is running a different task$/);
+    expect((await first).errorMessage).toBeNull();
+  });
+
+  it('asks the API for little: what happens is watched, by all runs together', async () => {
+    await play();
+    await cluster.post('/simulator/reset-requests');
+    const runs = await Promise.all(Array.from({ length: 5 }, () => play()));
+    expect(runs.map(({ result }) => result.errorMessage)).toEqual(runs.map(() => null));
+    const { requests } = await cluster.get('/simulator/requests');
+    const ours = requests.filter(({ userAgent }) => userAgent?.startsWith('paperclip-adapter-claude-k8s/'));
+    expect(ours.filter(({ verb }) => verb === 'watch').length, 'those of the run before go on').toBeLessThanOrEqual(2);
+    const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
+    expect(own.length).toBeLessThanOrEqual(6 * runs.length);
+    expect(own.filter(({ verb, resource }) => resource === 'jobs' && verb === 'get')).toEqual([]);
+    expect(own.filter(({ verb, resource }) => resource === 'pods' && verb === 'list')).toEqual([]);
+  });
+
+  it.each([
+    ['expired versions', { expireWatch: true }, 6],
+    ['objects that nobody can read', { garbage: true }, 6],
+    ['lines that are no JSON', { garbage: 'json' }, 6],
+    ['resets', { cut: { afterLines: 2, reset: true } }, 6],
+    ['a server that is overloaded', { status: { code: 429, retryAfter: 1 } }, 4],
+    ['errors for as long as it takes', { status: { code: 500 } }, 1_000],
+  ])('loses nothing by watches with %s', async (_what, action, times) => {
+    // An account of its own has watches of its own, which meet the faults from their start.
+    const name = `faults-${Math.random().toString(36).slice(2)}`;
+    const kubeconfig = await account(name, [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }]);
+    const user = `system:serviceaccount:paperclip:${name}`;
+    await cluster.post('/simulator/faults', { match: { verb: 'watch', user }, times, action });
+    const { told, result } = await play({ config: { kubeconfig } });
+    await cluster.delete('/simulator/faults');
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(agentLines(told).length).toBe(fixture('success').length);
+  });
+
+  it('whose service account may not watch is told so once, and runs all the same', async () => {
+    // The Role of existing installations.
+    const kubeconfig = await account('unwatching', [
+      { apiGroups: ['batch'], resources: ['jobs'], verbs: ['create', 'delete', 'get', 'list'] },
+      { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
+      { apiGroups: [''], resources: ['pods/log'], verbs: ['get'] },
+      { apiGroups: [''], resources: ['secrets'], verbs: ['create', 'delete', 'get'] },
+    ]);
+    const line =
+      '[paperclip] Watching Jobs and Pods is not permitted in namespace paperclip — polling every 2s instead ' +
+      '(grant the watch verb to react at once)\n';
+    const first = await play({ config: { kubeconfig } });
+    expect(first.result.errorMessage).toBeNull();
+    expect(agentLines(first.told).length).toBe(fixture('success').length);
+    expect(first.told.stdout).toContain(line);
+    const { told, result } = await play({ config: { kubeconfig }, scenario: 'truncated' });
+    expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
+    expect(told.stdout).not.toContain(line);
+    const { checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const level = (wanted) => checks.find(({ code }) => code === wanted).level;
+    expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual(['info', 'warn', 'warn']);
+  });
+
+  it('without the right to list Jobs is told the real reason', async () => {
+    const kubeconfig = await account('limited', [{ apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] }]);
+    const { result } = await play({ config: { kubeconfig } });
+    expect(result.errorCode).toBe('k8s_concurrency_guard_unreachable');
+    expect(result.errorMessage).toBe(
+      'Concurrency guard unreachable: HTTP-Code: 403 Message: jobs.batch is forbidden: User ' +
+        '"system:serviceaccount:paperclip:limited" cannot list resource "jobs" in API group "batch" in the namespace "paperclip"',
+    );
+    const environment = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    expect(environment.status).toBe('fail');
+    expect(environment.checks.find(({ code }) => code === 'k8s_rbac_job_create')).toMatchObject({
+      level: 'error',
+      hint: 'Grant the service account permission to create jobs in namespace paperclip.',
+    });
+  });
+
+  it('learns from the environment test what a run will find', async () => {
+    const { status, checks, adapterType, testedAt } = await adapter.testEnvironment({
+      adapterType: 'claude_k8s',
+      config: { kubeconfig: cluster.kubeconfig },
+    });
+    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
+    expect([status, adapterType]).toEqual(['pass', 'claude_k8s']);
+    expect(new Date(testedAt).toISOString()).toBe(testedAt);
+    expect(checks.map(({ code }) => code)).toEqual([
+      'k8s_api_reachable',
+      'k8s_namespace_exists',
+      'k8s_rbac_job_create',
+      'k8s_rbac_job_delete',
+      'k8s_rbac_job_get',
+      'k8s_rbac_job_list',
+      'k8s_rbac_pod_list',
+      'k8s_rbac_pod_log',
+      'k8s_rbac_secret_create',
+      'k8s_rbac_secret_delete',
+      'k8s_rbac_secret_get',
+      'k8s_rbac_pvc_get',
+      'k8s_rbac_job_patch',
+      'k8s_rbac_secret_patch',
+      'k8s_rbac_job_watch',
+      'k8s_rbac_pod_watch',
+      'k8s_secret_exists',
+      'k8s_pvc_rwx',
+    ]);
+  });
+
+  it('reloads the adapter in mid-run and loses nothing', async () => {
+    const { ctx, told } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '4' } });
+    const running = adapter.execute(ctx);
+    await eventually(() => told.stdout.includes('tick 1 of'));
+    const entry = new URL(`../../index.js?t=${Date.now()}`, import.meta.url).href;
+    const reloaded = (await import(/* @vite-ignore */ entry)).createServerAdapter();
+    const blocked = await reloaded.execute({ ...hostRun(cluster).ctx, runId: ctx.runId, agent: ctx.agent });
+    expect(blocked.errorCode, 'the reloaded adapter knows the run').toBe('k8s_concurrent_run_blocked');
+    expect((await running).errorMessage).toBeNull();
+  });
+
+  it('whose onLog rejects or throws still gets its result', async () => {
+    for (const onLog of [async () => Promise.reject(new Error('disk full')), () => { throw new Error('disk full'); }]) {
+      const { result } = await play({ onLog });
+      expect(result.errorMessage).toBeNull();
+    }
+  });
+
+  it('is called back in the asynchronous context of its own call, one chunk at a time, by each of many runs', async () => {
+    const storage = new AsyncLocalStorage();
+    const runs = Array.from({ length: 5 }, (_, index) =>
+      storage.run(index, async () => {
+        const contexts = new Set();
+        let [underWay, most] = [0, 0];
+        const seen = async () => {
+          contexts.add(storage.getStore());
+          await new Promise((resolve) => setTimeout(resolve, 1));
+          contexts.add(storage.getStore());
+        };
+        const chunk = async () => {
+          most = Math.max(most, ++underWay);
+          await seen();
+          underWay -= 1;
+        };
+        const { result } = await play({ onLog: chunk, onMeta: seen });
+        contexts.add(storage.getStore());
+        expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+        expect([...contexts]).toEqual([index]);
+        expect(most).toBe(1);
+      }),
+    );
+    await Promise.all(runs);
+  });
+
+  it('may name its agents as it likes', async () => {
+    const { result } = await play({ agent: { name: 'Ünïcode "quoted"\nname' } });
+    expect(result.errorMessage).toBeNull();
+  });
+});
+
+/** The lines of a recording. */
+function fixture(name) {
+  const file = new URL(`../../tools/simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
+  return readFileSync(file, 'utf8').trim().split('\n');
+}

@@ -1,0 +1,201 @@
+// What the host knows of a run once it is over: status, usage, session, log, errors. And what reached the pod.
+import { beforeAll, describe, expect, it } from 'vitest';
+
+import { recordedLines } from '../../support/recordings.js';
+import {
+  TYPE,
+  api,
+  ended,
+  eventsOf,
+  eventually,
+  gone,
+  installed,
+  lab,
+  logOf,
+  newAgent,
+  newCompany,
+  newIssue,
+  oneRun,
+  runOn,
+  runsOf,
+  textsOf,
+  toldOf,
+  wakeFor,
+} from '../support.js';
+
+let company;
+beforeAll(async () => {
+  await installed();
+  company = await newCompany('Runs');
+});
+
+/** What the stand-in CLI says it was given. */
+async function echoOf(run) {
+  const [text] = textsOf(await eventsOf(run));
+  return JSON.parse(text);
+}
+
+/**
+ * How the CLI was called, as the host was told. The prompt of a task grows with each of its runs, and the host keeps
+ * 64 KiB at most of a line: an agent that repeats its prompt is not to be read in the log.
+ */
+async function argumentsOf({ id }) {
+  const events = await api('GET', `/heartbeat-runs/${id}/events`);
+  return events.find(({ eventType }) => eventType === 'adapter.invoke').payload.commandArgs;
+}
+
+describe('a successful run', () => {
+  let agent;
+  let run;
+  beforeAll(async () => {
+    agent = await newAgent(company, 'Ada');
+    run = await oneRun(agent);
+  });
+
+  it('is shown with exit code, usage, cost, session and summary', async () => {
+    const [result] = (await eventsOf(run)).filter(({ type }) => type === 'result');
+    expect(run).toMatchObject({ status: 'succeeded', exitCode: 0, error: null, errorCode: null });
+    expect(run.sessionIdAfter).toBe(result.session_id);
+    expect(run.usageJson).toMatchObject({
+      provider: 'anthropic',
+      model: Object.keys(result.modelUsage)[0],
+      billingType: 'metered_api',
+      inputTokens: result.usage.input_tokens,
+      cachedInputTokens: result.usage.cache_read_input_tokens,
+      outputTokens: result.usage.output_tokens,
+      costUsd: result.total_cost_usd,
+      persistedSessionId: result.session_id,
+    });
+    expect(run.resultJson).toMatchObject({ summary: result.result, result: result.result });
+  });
+
+  it('adds its cost to what the company has spent', async () => {
+    const spent = await eventually(async () => {
+      const costs = await api('GET', `/companies/${company.id}/costs/by-agent`);
+      return costs.find(({ agentId }) => agentId === agent.id);
+    }, 'the cost of the agent');
+    expect(spent).toMatchObject({ inputTokens: 240, cachedInputTokens: 128, outputTokens: 84 });
+  });
+
+  it('has every event of the agent in its log, in order and undamaged', async () => {
+    const shape = ({ type, subtype, message }) => [type, subtype, message?.content?.map((block) => block.type)];
+    const recorded = recordedLines('2.1.197/success').map((line) => JSON.parse(line));
+    const events = await eventsOf(run);
+    expect(events.map(shape)).toEqual(recorded.map(shape));
+    expect(textsOf(events)).toEqual(textsOf(recorded));
+  });
+
+  it('has the adapter’s own story in the log, none of it on stderr', async () => {
+    const told = await toldOf(run);
+    expect(told).toContainEqual(
+      expect.stringMatching(/^\[paperclip\] Created K8s Job: \S+ in namespace \S+ \(deadline: none\)$/),
+    );
+    expect(told).toContainEqual(expect.stringMatching(/^\[paperclip\] Pod running: /));
+    expect((await logOf(run)).filter(({ stream }) => stream === 'stderr')).toEqual([]);
+  });
+
+  it('shows people how the agent was called, without secrets', async () => {
+    const events = await api('GET', `/heartbeat-runs/${run.id}/events`);
+    const [{ payload }] = events.filter(({ eventType }) => eventType === 'adapter.invoke');
+    expect(payload).toMatchObject({ adapterType: TYPE });
+    expect(JSON.stringify(payload)).not.toMatch(/sk-ant-|eyJ[\w-]+\.eyJ/);
+  });
+
+  it('leaves nothing in the cluster', async () => {
+    await gone(agent);
+  });
+});
+
+describe('the pod of a run', () => {
+  it('gets task, instructions and credentials, and nothing that holds only on the host', async () => {
+    const agent = await newAgent(company, 'Echo', { scenario: 'echo-env' });
+    const issue = await newIssue(company, agent, 'Say what you were given');
+    const run = await runOn(issue, agent);
+    expect(run).toMatchObject({ status: 'succeeded' });
+    const { env, argv, prompt } = await echoOf(run);
+    expect(env).toMatchObject({
+      HOME: expect.any(String),
+      PAPERCLIP_AGENT_ID: agent.id,
+      PAPERCLIP_COMPANY_ID: company.id,
+      PAPERCLIP_RUN_ID: run.id,
+      PAPERCLIP_TASK_ID: issue.id,
+      PAPERCLIP_API_URL: expect.stringMatching(/^http/),
+      PAPERCLIP_API_KEY: expect.any(String),
+    });
+    for (const variable of ['TMPDIR', 'PAPERCLIP_SCRATCH_DIR', 'PAPERCLIP_RUNNER_NETWORK_ROOTS']) {
+      expect(env, variable).not.toHaveProperty(variable);
+    }
+    const option = (flag) => argv[argv.indexOf(flag) + 1];
+    expect(argv).toEqual(
+      expect.arrayContaining(['--output-format', 'stream-json', '--append-system-prompt-file', '--add-dir']),
+    );
+    expect(option('--append-system-prompt-file')).toMatch(
+      /\/claude-prompt-cache\/[0-9a-f]{64}\/agent-instructions\.md$/,
+    );
+    expect(prompt).toContain('issue_assigned');
+    expect(prompt).toContain(agent.id);
+  });
+});
+
+describe('the next run of a task', () => {
+  it('resumes the session of the one before', async () => {
+    const agent = await newAgent(company, 'Again', { scenario: 'echo-env' });
+    const issue = await newIssue(company, agent, 'Come back to this');
+    const first = await runOn(issue, agent);
+    expect(first.sessionIdAfter).toMatch(/^[0-9a-f-]{36}$/);
+    expect(await argumentsOf(first)).not.toContain('--resume');
+
+    const run = await ended(await wakeFor(issue, agent));
+    const argv = await argumentsOf(run);
+    expect(argv).toContain('--resume');
+    expect(argv[argv.indexOf('--resume') + 1]).toBe(run.sessionIdBefore);
+    expect(run).toMatchObject({ status: 'succeeded', sessionIdAfter: run.sessionIdBefore });
+    // Whoever woke the agent in between: the session that goes on is one that an earlier run of this task had.
+    const earlier = (await runsOf(agent)).filter(({ id }) => id !== run.id).map(({ sessionIdAfter }) => sessionIdAfter);
+    expect(earlier).toContain(run.sessionIdBefore);
+  });
+});
+
+describe('a run that fails', () => {
+  it.each([
+    ['auth', { exitCode: 1 }, /Invalid API key/],
+    ['max-turns', { exitCode: 1 }, /maximum number of turns/i],
+    ['exit-code', { exitCode: 3 }, /Claude run failed/],
+    ['truncated', { errorCode: 'claude_truncated', exitCode: 137 }, /truncated mid-stream/],
+  ])('%s: the host shows why', async (scenario, shown, message) => {
+    const agent = await newAgent(company, `Fails ${scenario}`, { scenario });
+    const run = await oneRun(agent);
+    expect(run).toMatchObject({ status: 'failed', ...shown });
+    expect(run.error).toMatch(message);
+    await gone(agent);
+  });
+
+  it('a configuration that cannot work names key and value before anything is created', async () => {
+    const agent = await newAgent(company, 'Misconfigured', { config: { tolerations: '{"not": "an array"}' } });
+    const run = await oneRun(agent);
+    expect(run).toMatchObject({ status: 'failed', errorCode: 'k8s_config_invalid' });
+    expect(run.error).toContain('tolerations');
+  });
+});
+
+describe('the environment test', () => {
+  const test = (adapterConfig) =>
+    api('POST', `/companies/${company.id}/adapters/${TYPE}/test-environment`, { adapterConfig });
+
+  it('passes where runs work', async () => {
+    const { status, checks } = await test(lab.config);
+    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
+    expect(status).toBe('pass');
+  });
+
+  it('says what is wrong where they cannot', async () => {
+    const { status, checks } = await test({ ...lab.config, kubeconfig: '/nowhere/kubeconfig' });
+    expect(status).toBe('fail');
+    expect(
+      checks
+        .filter(({ level }) => level === 'error')
+        .map(({ message, detail }) => `${message} ${detail}`)
+        .join('\n'),
+    ).toContain('/nowhere/kubeconfig');
+  });
+});

@@ -1,0 +1,244 @@
+// How the suites talk to the lab: the host's API, the cluster, ends and starts of the host.
+import { randomUUID } from 'node:crypto';
+
+/** What `__test__/host/run.mjs` raised. */
+export const lab = JSON.parse(
+  process.env.HOST_LAB ?? fail('these suites need a host: npm run test:host -- [suite], not vitest alone'),
+);
+
+export const TYPE = 'claude_k8s';
+
+/** States that a run does not leave. */
+const OVER = ['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted'];
+
+/** One request to the host's API; rejects for anything but 2xx, with the answer in the message. */
+export async function api(method, where, body) {
+  const response = await fetch(`${lab.url}/api${where}`, {
+    method,
+    headers: { 'content-type': 'application/json' },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${method} ${where}: ${response.status} ${text}`);
+  return parsed(text);
+}
+
+/** One order to the lab itself, see `startControl` in `lab/lab.mjs`. */
+export async function order(name, details = {}) {
+  const response = await fetch(`${lab.control}/${name}`, { method: 'POST', body: JSON.stringify(details) });
+  const { value, error } = await response.json();
+  if (error) throw new Error(`${name}: ${error}`);
+  return value;
+}
+
+/** Installs the adapter by its name, as packed. */
+export const install = () => api('POST', '/adapters/install', { packageName: lab.packed[0].name });
+
+/** Installs the adapter unless some suite has. */
+export async function installed() {
+  const adapters = await api('GET', '/adapters');
+  if (!adapters.some(({ type }) => type === TYPE)) await install();
+}
+
+export const newCompany = (name) => api('POST', '/companies', { name });
+
+/**
+ * An agent whose pods play a scenario of the stand-in CLI.
+ *
+ * @param {{id: string}} company
+ * @param {string} name
+ * @param {{scenario?: string, env?: Record<string, string>, config?: object}} [options]
+ */
+export function newAgent(company, name, { scenario = 'success', env, config } = {}) {
+  return api('POST', `/companies/${company.id}/agents`, {
+    name,
+    role: 'engineer',
+    adapterType: TYPE,
+    adapterConfig: {
+      ...lab.config,
+      env: { CLAUDE_STAND_IN_SCENARIO: scenario, CLAUDE_STAND_IN_DELAY_MS: '20', ...env },
+      ...config,
+    },
+  });
+}
+
+/** Asks the host to wake an agent; resolves to the run that it queued, or to the reason why it did not. */
+const askToWake = (agent, order) =>
+  api('POST', `/agents/${agent.id}/wakeup`, { source: 'on_demand', triggerDetail: 'manual', ...order });
+
+/** Wakes an agent for no task; resolves to the run that the host queued. */
+export async function wake(agent, payload) {
+  const run = await askToWake(agent, payload ? { payload } : {});
+  if (!run.id) throw new Error(`the host did not wake ${agent.name}: ${JSON.stringify(run)}`);
+  return run;
+}
+
+/**
+ * Waits until the host is done with the runs of an agent. After a run is over the host still stores its session and
+ * queues runs of its own, and calls the agent free only then: whoever looks at the agent first misses none of that.
+ */
+const idle = (agent) =>
+  eventually(
+    async () => {
+      const { status } = await api('GET', `/agents/${agent.id}`);
+      return status !== 'running' && (await runsOf(agent)).every((run) => OVER.includes(run.status));
+    },
+    `the end of all runs of ${agent.name}`,
+    { within: 90_000 },
+  );
+
+/**
+ * The answers to a wake for a task that is being worked on: the host keeps the wake and queues its run once the task
+ * is free. It gives the second where the run that works on the task has ended by the time it answers.
+ */
+const KEPT = ['issue_execution_deferred', 'wakeup_skipped'];
+
+/**
+ * Wakes an agent for a task it has worked on; resolves to the run. The host is asked once: each further wake that it
+ * keeps would be one more run, behind which the next one waits. The reason names the wake. Without one the host puts a
+ * wake off for minutes where the last two runs of the task have left no trace in it.
+ */
+export async function wakeFor(issue, agent) {
+  await idle(agent);
+  const reason = `spec:${randomUUID()}`;
+  const answer = await askToWake(agent, { reason, payload: { issueId: issue.id, taskId: issue.id } });
+  if (answer.id) return answer;
+  const told = `the answer to a wake of ${agent.name} for ${issue.identifier} was ${JSON.stringify(answer)}`;
+  if (!KEPT.includes(answer.reason)) throw new Error(told);
+  return eventually(
+    async () => (await runsOf(agent)).find(({ contextSnapshot }) => contextSnapshot?.wakeReason === reason),
+    `the run of a wake that is kept; ${told}`,
+  );
+}
+
+export const getRun = ({ id }) => api('GET', `/heartbeat-runs/${id}`);
+
+/** Waits for the end of a run; resolves to it as the host shows it. */
+export const ended = (run, options) =>
+  eventually(
+    async () => {
+      const now = await getRun(run);
+      return OVER.includes(now.status) && now;
+    },
+    `the end of run ${run.id}`,
+    options,
+  );
+
+/** Wakes an agent and waits for the end of its run. */
+export const oneRun = async (agent, payload) => ended(await wake(agent, payload));
+
+/** A task that is assigned to the agent, for which the host wakes it. */
+export const newIssue = (company, agent, title) =>
+  api('POST', `/companies/${company.id}/issues`, {
+    title,
+    description: title,
+    status: 'todo',
+    assigneeAgentId: agent.id,
+  });
+
+/** All runs of an agent, the newest first. */
+export const runsOf = (agent) => api('GET', `/companies/${agent.companyId}/heartbeat-runs?agentId=${agent.id}`);
+
+/** The run that the host started for a task. */
+export const started = (issue, agent) =>
+  eventually(async () => (await runsOf(agent)).at(-1), `a run for the task ${issue.identifier}`);
+
+/** Waits for the end of the run that the host started for a task. */
+export const runOn = async (issue, agent) => ended(await started(issue, agent));
+
+/** The lines of a run's log so far, by stream: `{stream, line}` in order. */
+export async function logOf({ id }) {
+  let content = '';
+  for (let offset = 0; ;) {
+    // There is no log before its first line.
+    const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch((error) => {
+      if (error.message.includes('Run log not found')) return { content: '' };
+      throw error;
+    });
+    content += part.content;
+    if (part.nextOffset === undefined || part.nextOffset === null || part.nextOffset <= offset) break;
+    offset = part.nextOffset;
+  }
+  return content
+    .split('\n')
+    .filter(Boolean)
+    .map((entry) => JSON.parse(entry))
+    .flatMap(({ stream, chunk }) =>
+      chunk
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => ({ stream, line })),
+    );
+}
+
+/** What the agent itself printed, as events. */
+export const eventsOf = async (run) =>
+  (await logOf(run)).filter(({ line }) => line.startsWith('{')).map(({ line }) => JSON.parse(line));
+
+/** What the adapter told. */
+export const toldOf = async (run) =>
+  (await logOf(run)).filter(({ line }) => line.startsWith('[paperclip]')).map(({ line }) => line);
+
+/** All text of the assistant, in order. */
+export const textsOf = (events) =>
+  events
+    .filter(({ type }) => type === 'assistant')
+    .flatMap(({ message }) => message.content)
+    .filter(({ type }) => type === 'text')
+    .map(({ text }) => text);
+
+/** Waits until the log of a run has a line that contains the text. */
+export const seen = (run, text) =>
+  eventually(
+    async () => (await logOf(run)).some(({ line }) => line.includes(text)),
+    `"${text}" in the log of ${run.id}`,
+  );
+
+/** The agent's Jobs, and their pods, that the cluster has now. */
+export async function objectsOf(agent) {
+  const selector = encodeURIComponent(`paperclip.io/agent-id=${agent.id}`);
+  const list = async (where) => (await order('cluster/get', { path: `${where}?labelSelector=${selector}` })).items;
+  return {
+    jobs: await list(`/apis/batch/v1/namespaces/${lab.namespace}/jobs`),
+    pods: await list(`/api/v1/namespaces/${lab.namespace}/pods`),
+  };
+}
+
+/**
+ * Waits until nothing of the agent, or of one of its Jobs, is left in the cluster: Kubernetes deletes pods in the
+ * background.
+ */
+export const gone = (agent, job) =>
+  eventually(async () => {
+    const { jobs, pods } = await objectsOf(agent);
+    const names = [
+      ...jobs.map(({ metadata }) => metadata.name),
+      ...pods.map(({ metadata }) => metadata.labels['job-name']),
+    ];
+    return job === undefined ? names.length === 0 : !names.includes(job);
+  }, `no objects of ${job ?? agent.name}`);
+
+/** Waits until `look` gives something truthy and returns it. */
+export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {
+  const deadline = Date.now() + within;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`not seen within ${within / 1000} s: ${what}`);
+    await new Promise((resolve) => {
+      setTimeout(resolve, every);
+    });
+  }
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+function fail(message) {
+  throw new Error(message);
+}

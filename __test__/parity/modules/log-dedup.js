@@ -1,0 +1,5 @@
+import { binding } from '../../../js/binding.js';
+
+export const { LogLineDedupFilter } = binding;
+
+export const eventDedupKey = (event) => binding.eventDedupKey(JSON.stringify(event));

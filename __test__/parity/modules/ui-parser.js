@@ -1,0 +1,3 @@
+import { createRequire } from 'node:module';
+
+export const { parseStdoutLine } = createRequire(import.meta.url)('../../../js/ui-parser.cjs');

@@ -1,0 +1,57 @@
+// Gives the existing package's tests this binding in place of its modules.
+import path from 'node:path';
+
+/** The global (a registered symbol) that a loop over promise turns becomes a call of. */
+export const TURNS = 'existing.turns';
+const LOOP = /for \(let (\w+) = 0; \1 < (\d+); \1\+\+\) await Promise\.resolve\(\);/g;
+
+/** Module of the existing package (below `src/`) → ours. */
+const OURS = {
+  'ui-parser': '__test__/parity/modules/ui-parser.js',
+  'cli/format-event': 'js/print.js',
+  'server/config-schema': 'js/config-schema.js',
+  'server/execute': '__test__/parity/modules/execute.js',
+  'server/job-manifest': '__test__/parity/modules/job-manifest.js',
+  'server/k8s-client': '__test__/parity/modules/k8s-client.js',
+  'server/log-dedup': '__test__/parity/modules/log-dedup.js',
+  'server/models': 'js/models.js',
+  'server/parse': '__test__/parity/modules/parse.js',
+  'server/prompt-cache': 'js/prompt-cache.js',
+  'server/session': 'js/session.js',
+  'server/skills': 'js/skills.js',
+  'server/test': 'js/environment.js',
+};
+
+const HOST = '@paperclipai/adapter-utils';
+
+/**
+ * @param {{checkout: string, root: string, adapterUtils: string}} where the existing package, this one, and the
+ *   installed host package to run with
+ * @returns {import('vitest/config').Plugin}
+ */
+export function existingPackage({ checkout, root, adapterUtils }) {
+  const src = path.join(checkout, 'src');
+  const isTheirs = (file) => file !== undefined && path.resolve(file).startsWith(src + path.sep);
+  return {
+    name: 'existing-package',
+    enforce: 'pre',
+    resolveId(source, importer) {
+      if (source === HOST || source.startsWith(`${HOST}/`)) {
+        return path.join(adapterUtils, 'dist', `${source.slice(HOST.length + 1) || 'index'}.js`);
+      }
+      if (!isTheirs(importer)) return null;
+      if (!source.startsWith('.')) {
+        return source.startsWith('node:') ? null : this.resolve(source, path.join(root, 'package.json'));
+      }
+      const module = path.relative(src, path.resolve(path.dirname(importer), source)).replace(/\.js$/, '');
+      const ours = OURS[module.split(path.sep).join('/')];
+      if (!ours) throw new Error(`${path.relative(checkout, importer)} imports ${source}: there is no such module here`);
+      return path.join(root, ours);
+    },
+    transform(code, id) {
+      if (!isTheirs(id)) return null;
+      const adapted = code.replace(LOOP, `await globalThis[Symbol.for('${TURNS}')]();`);
+      return adapted === code ? null : { code: adapted, map: null };
+    },
+  };
+}

@@ -1,0 +1,300 @@
+// The adapter with the real CLI: what the CLI makes of the adapter's command line, and the adapter of what it prints.
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { eventually } from '../support/host.js';
+import { sharedFolder } from './clusters.js';
+import { version } from './install.mjs';
+import { adapter, openForHost, play, processesLeft, start, told, tokensOf } from './support.js';
+
+/** US dollars for a million tokens of the CLI's own list, of models that are there to stay. */
+const PRICES = { 'claude-sonnet-4-5': { input: 3, output: 15, cacheRead: 0.3, cacheWrite: 3.75 } };
+
+let cluster;
+
+beforeAll(async () => {
+  cluster = await openForHost();
+});
+
+afterAll(async () => {
+  if (!cluster) return;
+  const problems = cluster.problems();
+  if (problems) writeFileSync(path.join(process.env.REAL_CLI_LOGS, 'cluster.log'), problems);
+  try {
+    // A pod is gone a moment before its last process is.
+    await eventually(() => processesLeft(cluster).length === 0, { within: 10_000, every: 250 }).catch(() => {
+      expect(processesLeft(cluster), 'processes left behind').toEqual([]);
+    });
+  } finally {
+    await cluster.close();
+  }
+});
+
+const kinds = (entries) => entries.map(({ kind }) => kind);
+const listPrice = (model, asked) => {
+  const price = PRICES[model];
+  const sum = (key) => asked.reduce((total, { usage }) => total + (usage?.[key] ?? 0), 0);
+  const dollars =
+    sum('input_tokens') * price.input +
+    sum('output_tokens') * price.output +
+    sum('cache_read_input_tokens') * price.cacheRead +
+    sum('cache_creation_input_tokens') * price.cacheWrite;
+  return dollars / 1e6;
+};
+const sonnet = { model: 'claude-sonnet-4-5' };
+
+describe.concurrent('the real claude CLI', () => {
+  it('says a text: every field of the result, every line of the log, every entry of the transcript', async () => {
+    const run = await play(cluster, {
+      name: 'text',
+      prompt: 'Say "hi" to {{agent.name}}; it\'s $HOME `pwd` – naïve ✓',
+      config: sonnet,
+      // The host pod's own key, through its Secret.
+      api: { KEY: cluster.hostKey },
+    });
+    const { result, events, asked } = run;
+    const [init] = events;
+    expect(init).toMatchObject({
+      type: 'system',
+      subtype: 'init',
+      claude_code_version: version,
+      permissionMode: 'bypassPermissions',
+      apiKeySource: 'ANTHROPIC_API_KEY',
+    });
+    expect(asked).toMatchObject([{ status: 200, model: 'claude-sonnet-4-5', session: init.session_id }]);
+    expect(result).toEqual({
+      exitCode: 0,
+      signal: null,
+      timedOut: false,
+      errorMessage: null,
+      usage: tokensOf(asked),
+      usageBasis: 'per_run',
+      sessionId: init.session_id,
+      sessionParams: { sessionId: init.session_id, cwd: `/paperclip/${run.folder}` },
+      sessionDisplayId: init.session_id,
+      provider: 'anthropic',
+      model: 'claude-sonnet-4-5',
+      billingType: 'api',
+      costUsd: expect.closeTo(listPrice('claude-sonnet-4-5', asked), 9),
+      resultJson: events.at(-1),
+      summary: expect.any(String),
+      clearSession: false,
+    });
+    expect(tokensOf(asked).inputTokens).toBeGreaterThan(0);
+    const [heard] = told(result.summary, 'Heard');
+    expect(heard).toContain('Say "hi" to Ada; it\'s $HOME `pwd` – naïve ✓');
+    expect(run.entries).toMatchObject([
+      { kind: 'init', model: 'claude-sonnet-4-5', sessionId: init.session_id },
+      { kind: 'assistant', text: result.summary },
+      { kind: 'result', text: result.summary, isError: false, costUsd: result.costUsd, errors: [] },
+    ]);
+    expect(run.otherLines).toEqual([]);
+    // Of the adapter's own; the CLI complains of nothing.
+    expect(run.told.stderr).toBe('[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n');
+    for (const line of [/^\[paperclip\] Created K8s Job: ac-\S+/m, /^\[paperclip\] Pod running: ac-\S+$/m]) {
+      expect(run.told.stdout).toMatch(line);
+    }
+    const [{ commandArgs }] = run.told.meta;
+    expect(commandArgs.slice(0, 6)).toEqual([
+      '--print', '-', '--output-format', 'stream-json', '--verbose', '--dangerously-skip-permissions',
+    ]);
+  });
+
+  it('calls tools, two of them at once, and tells calls and results', async () => {
+    const { result, entries, asked } = await play(cluster, { name: 'tools', config: sonnet, api: { SCENARIO: 'tools' } });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
+    expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
+    expect(asked.map(({ status }) => status)).toEqual([200, 200, 200]);
+    expect(kinds(entries)).toEqual([
+      'init', 'assistant', 'tool_call', 'tool_call', 'tool_result', 'tool_result', 'tool_call', 'tool_result', 'assistant', 'result',
+    ]);
+    const of = (kind) => entries.filter((entry) => entry.kind === kind);
+    expect(of('assistant')[0].text).toBe('Looking – naïve café ✓ first.');
+    expect(of('tool_call').map(({ name, input }) => `${name}: ${input.command}`)).toEqual([
+      'Bash: echo one; echo two', 'Bash: seq 1 20', 'Bash: echo oops >&2; exit 3',
+    ]);
+    const results = Object.fromEntries(of('tool_result').map((entry) => [entry.toolUseId, entry]));
+    const [words, numbers, failure] = of('tool_call').map(({ toolUseId }) => results[toolUseId]);
+    expect(words).toMatchObject({ content: 'one\ntwo', isError: false });
+    expect(numbers).toMatchObject({ content: Array.from({ length: 20 }, (_, i) => i + 1).join('\n'), isError: false });
+    expect(failure).toMatchObject({ content: expect.stringMatching(/oops/), isError: true });
+    // What the API was told is what the transcript shows, and perhaps a reminder of the CLI's after it.
+    const heard = told(result.summary, 'Tools said');
+    expect(heard.map(({ error }) => error)).toEqual([false, false, true]);
+    for (const { id, text } of heard) expect(text.startsWith(results[id].content), text).toBe(true);
+  });
+
+  it('shows its thoughts', async () => {
+    const { result, entries } = await play(cluster, { name: 'thinking', api: { SCENARIO: 'thinking' } });
+    expect(result.errorMessage).toBeNull();
+    expect(kinds(entries)).toEqual(['init', 'thinking', 'assistant', 'result']);
+    expect(entries[1].text).toBe('Let me see – naïve café ✓.');
+  });
+
+  it('resumes its session from the shared volume, run after run, each for its own price', async () => {
+    const agent = { id: 'agent-that-resumes' };
+    const first = await play(cluster, { name: 'resume', prompt: 'The word is plum', config: sonnet, agent, api: { SCENARIO: 'tools' } });
+    expect(first.result.errorMessage).toBeNull();
+    let before = first;
+    const prompts = ['The word is plum'];
+    for (const prompt of ['Which word?', 'And again?']) {
+      prompts.push(prompt);
+      // As the host keeps it in between.
+      const { serialize, deserialize } = adapter.sessionCodec;
+      const sessionParams = deserialize(JSON.parse(JSON.stringify(serialize(before.result.sessionParams))));
+      const next = await play(cluster, {
+        name: 'resume',
+        prompt,
+        config: sonnet,
+        agent,
+        workspace: first.folder,
+        runtime: { sessionParams, sessionId: before.result.sessionId },
+      });
+      const { result, asked } = next;
+      expect(result).toMatchObject({ exitCode: 0, errorMessage: null, sessionId: first.result.sessionId, usage: tokensOf(asked) });
+      expect(result.sessionParams).toEqual(first.result.sessionParams);
+      expect(asked).toHaveLength(1);
+      expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
+      const [{ commandArgs }] = next.told.meta;
+      expect(commandArgs[commandArgs.indexOf('--resume') + 1]).toBe(first.result.sessionId);
+      const heard = told(result.summary, 'Heard');
+      expect(heard).toHaveLength(prompts.length);
+      prompts.forEach((said, at) => expect(heard[at]).toContain(said));
+      before = next;
+    }
+  });
+
+  it('does not know a session of another volume, which is cleared', async () => {
+    const { result, entries, told: log } = await play(cluster, {
+      name: 'unknown-session',
+      runtime: { sessionParams: { sessionId: '11111111-2222-4333-8444-555555555555' } },
+    });
+    expect(result).toMatchObject({ exitCode: 1, errorCode: 'session_unavailable', clearSession: true });
+    expect(result.errorMessage).toContain('No conversation found with session ID');
+    expect(entries).toMatchObject([{ kind: 'result', isError: true, errors: [expect.stringContaining('No conversation found')] }]);
+    expect(log.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
+  });
+
+  it('waits an overload out', async () => {
+    const { result, asked, events, told: log } = await play(cluster, {
+      name: 'overload-passes',
+      api: { ERROR: 'overloaded_error', ERRORS: 2 },
+    });
+    expect(asked.map(({ status }) => status)).toEqual([529, 529, 200]);
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
+    const retries = events.filter(({ subtype }) => subtype === 'api_retry');
+    expect(retries.map(({ attempt, error_status: status }) => [attempt, status])).toEqual([[1, 529], [2, 529]]);
+    expect(log.stdout).toContain('"subtype":"api_retry"');
+  });
+
+  it('goes on after an overload in the middle of an answer', async () => {
+    const { result, asked } = await play(cluster, {
+      name: 'overload-in-stream',
+      api: { ERROR: 'overloaded_error', ERRORS: 1, ERROR_IN_STREAM: 1 },
+    });
+    expect(asked.map(({ error }) => error)).toEqual(['overloaded_error', null]);
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(told(result.summary, 'Heard')).toHaveLength(1);
+  });
+
+  it('gives up on an overload that stays, and keeps the session', async () => {
+    const { result, asked, entries } = await play(cluster, {
+      name: 'overload-stays',
+      api: { ERROR: 'overloaded_error' },
+      env: { CLAUDE_CODE_MAX_RETRIES: '1' },
+    });
+    expect(asked.map(({ status }) => status)).toEqual([529, 529]);
+    expect(result).toMatchObject({ exitCode: 1, costUsd: 0, clearSession: false, usage: tokensOf([]) });
+    expect(result.errorMessage).toContain('API Error: 529 Overloaded');
+    expect(result).not.toHaveProperty('errorCode');
+    expect(result.sessionParams.sessionId).toBe(result.sessionId);
+    expect(entries.at(-1)).toMatchObject({ kind: 'result', isError: true, text: expect.stringContaining('529') });
+  });
+
+  it('tells that its key is refused', async () => {
+    const { result, asked, entries } = await play(cluster, { name: 'key-refused', api: { KEY: 'another-key' } });
+    expect(asked.map(({ status, error }) => [status, error])).toEqual([[401, 'authentication_error']]);
+    expect(result).toMatchObject({ exitCode: 1, costUsd: 0 });
+    expect(result.errorMessage).toContain('Invalid API key');
+    expect(result.resultJson).toMatchObject({ is_error: true, api_error_status: 401 });
+    // The contract has no code for it; what the host shows is the message.
+    expect(result).not.toHaveProperty('errorCode');
+    expect(entries.at(-1)).toMatchObject({ kind: 'result', isError: true });
+  });
+
+  it('tells that it has no key', async () => {
+    const { result, asked } = await play(cluster, { name: 'no-key', env: { ANTHROPIC_API_KEY: '' } });
+    expect(asked).toEqual([]);
+    expect(result.exitCode).toBe(1);
+    expect(result.errorMessage).toContain('Not logged in');
+  });
+
+  it('stops at the limit of turns, and its session is not resumed', async () => {
+    const { result, asked } = await play(cluster, {
+      name: 'max-turns',
+      config: { maxTurnsPerRun: 1 },
+      api: { SCENARIO: 'tools' },
+    });
+    expect(asked).toHaveLength(1);
+    expect(result).toMatchObject({ exitCode: 1, clearSession: true, resultJson: { subtype: 'error_max_turns' } });
+    expect(result.errorMessage).toContain('Reached maximum number of turns (1)');
+  });
+
+  it('comes back by itself when a command in the background ends, and everything it used counts', async () => {
+    const { result, events, asked } = await play(cluster, { name: 'background', config: sonnet, api: { SCENARIO: 'background' } });
+    expect(events.filter(({ type }) => type === 'result')).toHaveLength(2);
+    expect(asked).toHaveLength(3);
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
+    expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
+  });
+
+  it('takes model, effort, instructions, skills and other arguments as the adapter gives them', async () => {
+    const skill = sharedFolder(cluster, 'real-cli/skills/plum-picking');
+    writeFileSync(path.join(skill, 'SKILL.md'), '---\nname: plum-picking\ndescription: How to pick plums\n---\nGently.\n');
+    const instructions = path.join(sharedFolder(cluster, 'real-cli'), 'instructions.md');
+    writeFileSync(instructions, 'Always mention the plums.\n');
+    const { result, events, asked, told: log } = await play(cluster, {
+      name: 'arguments',
+      config: {
+        model: 'claude-opus-4-8',
+        effort: 'high',
+        instructionsFilePath: instructions,
+        extraArgs: ['--disallowedTools', 'WebFetch'],
+        paperclipRuntimeSkills: [{ key: 'plum-picking', runtimeName: 'plum-picking', source: skill }],
+        paperclipSkillSync: { desiredSkills: ['plum-picking'] },
+      },
+    });
+    expect(result.errorMessage).toBeNull();
+    expect(log.stdout).toContain('[paperclip] Skills bundled (1): plum-picking');
+    const [init] = events;
+    expect(init.skills).toContain('plum-picking');
+    expect(init.tools).not.toContain('WebFetch');
+    expect(init.model).toMatch(/^claude-opus-4-8/);
+    expect(asked[0]).toMatchObject({ model: 'claude-opus-4-8', effort: 'high' });
+    expect(JSON.stringify(asked[0].system)).toContain('Always mention the plums.');
+  });
+
+  it('cancelled in the middle of an answer is gone, and its session resumes', async () => {
+    const agent = { id: 'agent-that-is-cancelled' };
+    const abort = new AbortController();
+    const run = start(cluster, {
+      name: 'cancelled', prompt: 'The word is pear', agent, signal: abort.signal, api: { SECONDS: 120 },
+    });
+    const session = await eventually(() => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.told.stdout)?.[1], { within: 90_000 });
+    // Asked for its answer, and half of it there.
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    abort.abort();
+    const { result } = await run.done;
+    expect(result).toMatchObject({
+      errorCode: 'cancelled',
+      resultJson: { executionCancellation: { state: 'acknowledged' } },
+      executionRecovery: { providerStopped: true },
+    });
+    const next = await play(cluster, {
+      name: 'cancelled', prompt: 'Which word?', agent, workspace: run.folder, runtime: { sessionParams: { sessionId: session } },
+    });
+    expect(next.result).toMatchObject({ exitCode: 0, errorMessage: null, sessionId: session });
+    expect(told(next.result.summary, 'Heard').join()).toContain('The word is pear');
+  });
+});

@@ -1,0 +1,69 @@
+// A small soak, so that the large one (npm run soak) cannot rot; and many runs at the same moment.
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { describe, expect, it } from 'vitest';
+
+import { createServerAdapter } from '../../index.js';
+import { planOf } from './plan.mjs';
+import { soak } from './soak.mjs';
+import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+
+const { vitals } = createRequire(import.meta.url)('../../js/generated/binding.cjs');
+
+describe('a soak', () => {
+  it('is planned by its seed alone', () => {
+    expect(planOf(7, 50)).toEqual(planOf(7, 50));
+    expect(planOf(7, 50)).not.toEqual(planOf(8, 50));
+    expect(planOf(7, 20), 'a shorter one is its beginning').toEqual(planOf(7, 50).slice(0, 20));
+    const kinds = new Set(planOf(1, 2_000).map(({ kind }) => kind));
+    expect(kinds.size).toBeGreaterThan(30);
+    expect(planOf(1, 2_000).filter(({ storm }) => storm).length).toBeGreaterThan(30);
+  });
+
+  // Random seeds are for `npm run soak`, which says which one it took.
+  it.each([['a fixed seed', 4]])(
+    'of 100 runs with %s (%d) has no problem and leaves nothing',
+    { timeout: 180_000 },
+    async (_what, seed) => {
+      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, rest: [100] });
+      expect(problems, `seed ${seed}`).toEqual([]);
+      expect(marks.map((mark) => mark.runs)).toEqual([0, 100]);
+    },
+  );
+});
+
+describe('200 runs at the same moment', () => {
+  it('all succeed, share two watches and ask for little', { timeout: 180_000 }, async () => {
+    const cluster = await clusterForHost();
+    try {
+      const adapter = createServerAdapter();
+      const recorded = readFileSync(new URL('../../tools/simulator/fixtures/claude-cli-2.1.197/success.jsonl', import.meta.url), 'utf8');
+      const types = (lines) => lines.map((line) => JSON.parse(line).type);
+      const hosts = Array.from({ length: 200 }, () => hostRun(cluster));
+      const results = await Promise.all(hosts.map(({ ctx }) => adapter.execute(ctx)));
+      expect(new Set(results.map(({ errorMessage }) => errorMessage))).toEqual(new Set([null]));
+      const told = new Set();
+      for (const host of hosts) {
+        const lines = agentLines(host.told);
+        expect(types(lines)).toEqual(types(recorded.trim().split('\n')));
+        for (const line of lines) {
+          const { uuid } = JSON.parse(line);
+          if (!uuid) continue;
+          expect(told, 'no line twice, and none of another run').not.toContain(uuid);
+          told.add(uuid);
+        }
+      }
+      const { requests } = await cluster.get('/simulator/requests');
+      const ours = requests.filter(({ userAgent }) => userAgent?.startsWith('paperclip-adapter-claude-k8s/'));
+      expect(ours.filter(({ verb }) => verb === 'watch').map(({ resource }) => resource).sort()).toEqual(['jobs', 'pods']);
+      const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
+      expect(own.length / results.length).toBeLessThanOrEqual(6);
+      expect(ours.filter(({ subresource }) => subresource === 'log')).toHaveLength(200);
+      expect(await leftovers(cluster)).toEqual([]);
+      await eventually(async () => (await podsOf(cluster)).length === 0);
+      expect(vitals()).toMatchObject({ jobs: 0, queues: 0, subscriptions: 0 });
+    } finally {
+      await cluster.stop();
+    }
+  });
+});

@@ -1,0 +1,96 @@
+import { describe, expect, it } from 'vitest';
+
+import { getConfigSchema } from '../../js/config-schema.js';
+
+/** Form order: key, type, and the default where there is one. */
+const FORM = [
+  ['maxTurnsPerRun', 'number', 1000],
+  ['serviceAccountName', 'text'],
+  ['namespace', 'text'],
+  ['image', 'text'],
+  ['imagePullPolicy', 'select'],
+  ['kubeconfig', 'text'],
+  ['ttlSecondsAfterFinished', 'number'],
+  ['retainJobs', 'toggle'],
+  ['reattachOrphanedJobs', 'toggle', true],
+  ['resources.requests.cpu', 'text'],
+  ['resources.requests.memory', 'text'],
+  ['resources.limits.cpu', 'text'],
+  ['resources.limits.memory', 'text'],
+  ['nodeSelector', 'textarea'],
+  ['tolerations', 'textarea'],
+  ['labels', 'textarea'],
+  ['enableRtk', 'toggle', false],
+  ['rtkMaxOutputBytes', 'number', 50000],
+  ['hostShutdown', 'select', 'delete'],
+  ['unschedulableGraceSec', 'number', 0],
+  ['imagePullGraceSec', 'number', 60],
+];
+
+const { fields } = getConfigSchema();
+const field = (key) => fields.find((candidate) => candidate.key === key);
+
+describe('getConfigSchema', () => {
+  it('lists the form in order, with types and defaults', () => {
+    expect(
+      fields.map(({ key, type, ...rest }) => ('default' in rest ? [key, type, rest.default] : [key, type])),
+    ).toEqual(FORM);
+  });
+
+  it('gives every field a label and a hint, and no key it does not need', () => {
+    for (const { key, type, label, hint, ...rest } of fields) {
+      expect(label.trim(), key).toBe(label);
+      expect(label, key).not.toBe('');
+      expect(hint.length, key).toBeGreaterThan(10);
+      const allowed = type === 'select' ? ['default', 'options'] : ['default'];
+      expect(allowed, key).toEqual(expect.arrayContaining(Object.keys(rest)));
+    }
+    expect(new Set(fields.map(({ label }) => label)).size).toBe(fields.length);
+  });
+
+  it('offers the three pull policies under their own names, none of them preselected', () => {
+    expect(field('imagePullPolicy').options).toEqual(
+      ['IfNotPresent', 'Always', 'Never'].map((value) => ({ label: value, value })),
+    );
+  });
+
+  it('offers both ways to deal with a stopping host', () => {
+    expect(field('hostShutdown').options.map(({ value }) => value)).toEqual(['delete', 'leave']);
+  });
+
+  it('leaves the fields of the host to the host', () => {
+    for (const key of [
+      'model',
+      'effort',
+      'instructionsFilePath',
+      'timeoutSec',
+      'graceSec',
+      'dangerouslySkipPermissions',
+    ]) {
+      expect(field(key), key).toBeUndefined();
+    }
+  });
+
+  it.each([
+    ['maxTurnsPerRun', /0 .*unlimited/i],
+    ['ttlSecondsAfterFinished', /0 or unset: 300/],
+    ['resources.requests.cpu', /100m.*0\.5.*1/],
+    ['resources.limits.memory', /128Mi.*512Mi.*1Gi/],
+    ['nodeSelector', /key=value/],
+    ['labels', /key=value/],
+    ['tolerations', /JSON array/],
+    ['enableRtk', /PostToolUse.*~\/\.claude\/settings\.json/],
+    ['unschedulableGraceSec', /autoscaler/],
+    ['imagePullGraceSec', /10 s, 30 s and 70 s.*0: fail/],
+  ])('tells the facts about %s', (key, fact) => {
+    expect(field(key).hint).toMatch(fact);
+  });
+
+  it('is plain data, new on each call', () => {
+    expect(JSON.parse(JSON.stringify(getConfigSchema()))).toEqual(getConfigSchema());
+    getConfigSchema().fields[4].options.length = 0;
+    getConfigSchema().fields.length = 0;
+    expect(getConfigSchema()).toEqual({ fields });
+    expect(getConfigSchema().fields).not.toBe(getConfigSchema().fields);
+  });
+});

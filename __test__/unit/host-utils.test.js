@@ -1,0 +1,36 @@
+import { describe, expect, it, vi } from 'vitest';
+
+import * as utils from '../../js/host-utils.js';
+
+describe('host-utils', () => {
+  it('hands on the helpers of the installed host', async () => {
+    const host = await import('@paperclipai/adapter-utils/server-utils');
+    const { optionalHostHelper, isSkillSourceMissing: _own, ...handedOn } = utils;
+    for (const [name, helper] of Object.entries(handedOn)) {
+      expect(helper, name).toBeTypeOf('function');
+      expect(helper, name).toBe(host[name]);
+    }
+    expect(optionalHostHelper('renderPaperclipWakePrompt')).toBe(host.renderPaperclipWakePrompt);
+    expect(optionalHostHelper('helperOfTheFuture')).toBeUndefined();
+  });
+
+  it('gets by with a host that lacks the newer helpers', async () => {
+    vi.resetModules();
+    vi.doMock('@paperclipai/adapter-utils/server-utils', () => ({ asString: () => 'old host' }));
+    try {
+      const old = await import('../../js/host-utils.js');
+      expect(old.optionalHostHelper('isPaperclipSkillSourceMissing')).toBeUndefined();
+      expect(old.optionalHostHelper('asString')()).toBe('old host');
+      expect(old.isSkillSourceMissing({ key: 'k', runtimeName: 'r', source: '/s' })).toBe(false);
+    } finally {
+      vi.doUnmock('@paperclipai/adapter-utils/server-utils');
+      vi.resetModules();
+    }
+  });
+
+  it('asks a newer host whether a skill is still there', () => {
+    const entry = { key: 'k', runtimeName: 'r', source: '/s' };
+    expect(utils.isSkillSourceMissing({ ...entry, sourceStatus: 'missing' })).toBe(true);
+    expect(utils.isSkillSourceMissing({ ...entry, sourceStatus: 'available' })).toBe(false);
+  });
+});

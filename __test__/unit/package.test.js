@@ -1,0 +1,114 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { builtinModules } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const read = (file) => readFileSync(path.join(root, file), 'utf8');
+const manifest = JSON.parse(read('package.json'));
+
+/** The files that `npm publish` would send, without running any script. */
+const packed = (() => {
+  const output = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
+    cwd: root,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const report = JSON.parse(output);
+  const [tarball] = Array.isArray(report) ? report : Object.values(report);
+  return tarball.files.map((file) => file.path).sort();
+})();
+
+/** What `npm run build:addon` writes: it may or may not be there yet. */
+const GENERATED = ['js/generated/binding.cjs', 'js/generated/binding.d.ts'];
+
+describe('package.json', () => {
+  it('is the replacement of the package of this name', () => {
+    expect(manifest).toMatchObject({
+      name: 'paperclip-adapter-claude-k8s',
+      license: 'MIT',
+      type: 'module',
+      engines: { node: '>=20' },
+      paperclip: { adapterUiParser: expect.stringMatching(/^1\.\d+\.\d+$/) },
+    });
+  });
+
+  it('opens exactly four subpaths, each to Node, to the host and to TypeScript', () => {
+    expect(Object.keys(manifest.exports)).toEqual(['.', './server', './ui-parser', './cli']);
+    for (const [subpath, target] of Object.entries(manifest.exports)) {
+      expect(Object.keys(target), subpath).toEqual(['types', 'import', 'default']);
+      expect(target.default).toBe(target.import);
+      for (const file of Object.values(target)) expect(packed, subpath).toContain(file.replace('./', ''));
+    }
+  });
+
+  it('depends on one package and leaves one to the host', () => {
+    expect(Object.keys(manifest.dependencies)).toEqual(['picocolors']);
+    expect(manifest.peerDependencies).toEqual({ '@paperclipai/adapter-utils': '>=2026.403.0' });
+    for (const hook of ['preinstall', 'install', 'postinstall', 'prepare']) {
+      expect(manifest.scripts, hook).not.toHaveProperty(hook);
+    }
+  });
+
+  it('keeps its version in step with the crate', () => {
+    const [, version] = /^version = "(.+)"$/m.exec(read('Cargo.toml')) ?? [];
+    expect(version).toBe(manifest.version);
+  });
+
+  it('has a lock file that names no download host', () => {
+    expect(read('package-lock.json')).not.toMatch(/"resolved"|https?:\/\/[^"]*\.tgz/);
+  });
+});
+
+describe('the published files', () => {
+  it('are the package and not its workshop', () => {
+    const strangers = packed.filter(
+      (file) =>
+        !/^index\.(js|d\.ts)$/.test(file) &&
+        !/^js\/[\w./-]+\.(js|d\.ts)$/.test(file) &&
+        !/^js\/ui-parser\.(cjs|d\.cts)$/.test(file) &&
+        !/^js\/generated\/paperclip-adapter-claude-k8s\.[\w-]+\.node$/.test(file) &&
+        !['package.json', 'README.md', 'LICENSE', ...GENERATED].includes(file),
+    );
+    expect(strangers).toEqual([]);
+    expect(packed).toEqual(expect.arrayContaining(['LICENSE', 'package.json', 'index.js']));
+  });
+
+  it('import only each other, Node and what is declared', () => {
+    const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)];
+    for (const file of packed.filter((name) => /\.(js|cjs)$/.test(name) && !GENERATED.includes(name))) {
+      const code = read(file).replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');
+      for (const [, specifier] of code.matchAll(/\b(?:from|import|require|import\()\s*\(?\s*['"]([^'"]+)['"]/g)) {
+        if (specifier.startsWith('.')) {
+          const target = path.posix.join(path.posix.dirname(file), specifier);
+          expect([...packed, ...GENERATED], `${file} → ${specifier}`).toContain(target);
+        } else if (!specifier.startsWith('node:')) {
+          expect(builtinModules, `${file}: write node:${specifier}`).not.toContain(specifier);
+          expect(declared.some((name) => specifier === name || specifier.startsWith(`${name}/`)), `${file} → ${specifier}`).toBe(true);
+        }
+      }
+    }
+  });
+});
+
+describe('Node’s own resolution', () => {
+  it('refuses every other subpath', () => {
+    const script = `
+      for (const subpath of ['package.json', 'js/session.js', 'dist/index.js', 'server.js', 'binding.cjs']) {
+        try {
+          await import('paperclip-adapter-claude-k8s/' + subpath);
+          console.log(subpath);
+        } catch (error) {
+          if (error.code !== 'ERR_PACKAGE_PATH_NOT_EXPORTED') console.log(subpath, error.code);
+        }
+      }`;
+    const printed = execFileSync(process.execPath, ['--input-type=module', '--eval', script], {
+      cwd: root,
+      encoding: 'utf8',
+    });
+    expect(printed).toBe('');
+  });
+});

@@ -1,0 +1,261 @@
+import { spawnSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+import fc from 'fast-check';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+
+import { formatClaudeStreamLine, printClaudeStreamEvent } from '../../js/print.js';
+import { logLine } from '../support/arbitraries.js';
+import { recordedLines, recordings } from '../support/recordings.js';
+
+// Colours as on a terminal, whatever these tests run in.
+vi.mock('picocolors', async (original) => {
+  const { default: pc } = await original();
+  return { default: pc.createColors(true) };
+});
+
+const { parseStdoutLine } = createRequire(import.meta.url)('../../js/ui-parser.cjs');
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const json = JSON.stringify;
+
+afterEach(() => vi.restoreAllMocks());
+
+/** Every argument list that reached console.log. */
+function calls(line, debug = false) {
+  const log = vi.spyOn(console, 'log').mockImplementation(() => {});
+  printClaudeStreamEvent(typeof line === 'string' ? line : json(line), debug);
+  const seen = log.mock.calls;
+  log.mockRestore();
+  return seen;
+}
+
+/** What was printed, colours included. */
+const printed = (line, debug) => calls(line, debug).map(([text]) => text);
+
+const CODES = { red: 31, green: 32, yellow: 33, blue: 34, cyan: 36, gray: 90 };
+const coloured = (tone, text) => (tone === 'plain' ? text : `\u001b[${CODES[tone]}m${text}\u001b[39m`);
+
+const assistant = (...content) => ({ type: 'assistant', message: { content } });
+const user = (...content) => ({ type: 'user', message: { content } });
+const tokens = (text = 'in=0 out=0 cached=0 cost=$0.000000') => `tokens: ${text}`;
+
+/** One row per kind of line: the line, and each console line with its colour. */
+const table = [
+  ['text that is no JSON', '  Claude said hello\r\n', [['plain', 'Claude said hello']]],
+  ['broken JSON', '{"type":', [['plain', '{"type":']]],
+  ['a JSON null (B25)', ' null ', [['plain', 'null']]],
+  [
+    'init',
+    { type: 'system', subtype: 'init', model: 'opus', session_id: 's1' },
+    [['blue', 'Claude initialized (model: opus, session: s1)']],
+  ],
+  ['init without details', { type: 'system', subtype: 'init' }, [['blue', 'Claude initialized (model: unknown)']]],
+  ['assistant text', assistant({ type: 'text', text: 'hi' }), [['green', 'assistant: hi']]],
+  ['thinking', assistant({ type: 'thinking', thinking: 'hm' }), [['gray', 'thinking: hm']]],
+  [
+    'a tool call',
+    assistant({ type: 'tool_use', name: 'Bash', input: { command: 'ls' } }),
+    [
+      ['yellow', 'tool_call: Bash'],
+      ['gray', '{\n  "command": "ls"\n}'],
+    ],
+  ],
+  [
+    'a tool call with a null input',
+    assistant({ type: 'tool_use', name: 'Ping', input: null }),
+    [
+      ['yellow', 'tool_call: Ping'],
+      ['gray', 'null'],
+    ],
+  ],
+  ['a tool call without input', assistant({ type: 'tool_use' }), [['yellow', 'tool_call: unknown']]],
+  [
+    'several blocks',
+    assistant({ type: 'text', text: 'a' }, 5, { type: 'text', text: '' }, { type: 'thinking', thinking: 'b' }),
+    [
+      ['green', 'assistant: a'],
+      ['gray', 'thinking: b'],
+    ],
+  ],
+  [
+    'tool results',
+    user(
+      { type: 'tool_result', content: 'fine' },
+      { type: 'text', text: 'not shown' },
+      { type: 'tool_result', content: [{ text: 'x' }, { text: 1 }, { text: 'y' }], is_error: true },
+      { type: 'tool_result' },
+    ),
+    [
+      ['cyan', 'tool_result'],
+      ['gray', 'fine'],
+      ['red', 'tool_result (error)'],
+      ['red', 'x\ny'],
+      ['cyan', 'tool_result'],
+    ],
+  ],
+  [
+    'a result',
+    {
+      type: 'result',
+      subtype: 'success',
+      result: 'Done.',
+      usage: { input_tokens: 1, output_tokens: '2', cache_read_input_tokens: 3 },
+      total_cost_usd: 0.0123456,
+    },
+    [
+      ['green', 'result:'],
+      ['plain', 'Done.'],
+      ['blue', tokens('in=1 out=2 cached=3 cost=$0.012346')],
+    ],
+  ],
+  ['an empty result', { type: 'result' }, [['blue', tokens()]]],
+  [
+    'an error subtype',
+    { type: 'result', subtype: 'error_max_turns' },
+    [
+      ['red', 'claude_result: subtype=error_max_turns is_error=false'],
+      ['blue', tokens()],
+    ],
+  ],
+  [
+    'a result flagged as error',
+    { type: 'result', is_error: true },
+    [
+      ['red', 'claude_result: subtype=unknown is_error=true'],
+      ['blue', tokens()],
+    ],
+  ],
+  [
+    'a result with error texts only',
+    { type: 'result', subtype: 'success', errors: ['one', '', { message: 'two' }, { code: 'three' }, { n: 4 }] },
+    [
+      ['red', 'claude_result: subtype=success is_error=false'],
+      ['red', 'claude_errors: one | two | three | {"n":4}'],
+      ['blue', tokens()],
+    ],
+  ],
+  [
+    'a rate limit',
+    { type: 'rate_limit_event', rate_limit_info: { rateLimitType: 'five_hour', status: 'allowed', resetsAt: 60 } },
+    [['yellow', 'rate_limit: type=five_hour status=allowed resets=1970-01-01T00:01:00.000Z']],
+  ],
+  [
+    'a rate limit without details',
+    { type: 'rate_limit_event', rate_limit_info: {} },
+    [['yellow', 'rate_limit: type=unknown status=unknown']],
+  ],
+  [
+    'a rate limit beyond all dates',
+    { type: 'rate_limit_event', rate_limit_info: { status: 'rejected', resetsAt: 1e15 } },
+    [['yellow', 'rate_limit: type=unknown status=rejected']],
+  ],
+];
+
+describe('what each kind of line says', () => {
+  it.each(table)('prints %s', (_name, line, expected) => {
+    expect(printed(line)).toEqual(expected.map(([tone, text]) => coloured(tone, text)));
+  });
+
+  it.each(table)('formats %s', (_name, line, expected) => {
+    const text = formatClaudeStreamLine(typeof line === 'string' ? line : json(line));
+    expect(text).toBe(expected.map(([, part]) => part).join('\n'));
+  });
+
+  it('passes one string to each console.log', () => {
+    for (const [, line] of table) {
+      for (const args of calls(line)) expect(args).toEqual([expect.any(String)]);
+    }
+  });
+});
+
+describe('lines with nothing to show', () => {
+  it.each(['', '  \t\r\n'])('ignores the blank line %j, even in debug mode', (line) => {
+    expect(printed(line, true)).toEqual([]);
+    expect(formatClaudeStreamLine(line)).toBeNull();
+  });
+
+  it.each([assistant(), assistant({ type: 'thinking', thinking: '' }), user({ type: 'text', text: 'x' }), { type: 'user' }])(
+    'is silent about %j',
+    (event) => {
+      expect(printed(event, true)).toEqual([]);
+      expect(formatClaudeStreamLine(json(event))).toBeNull();
+    },
+  );
+
+  it.each(['{"type":"stream_event"}', '{"type":"system","subtype":"status"}', '{}', '[]', '7', '"text"', 'true', '  {"type":"x"}  '])(
+    'shows the unknown event %s in debug mode only',
+    (line) => {
+      expect(printed(line)).toEqual([]);
+      expect(printed(line, true)).toEqual([coloured('gray', line)]);
+      expect(formatClaudeStreamLine(line)).toBeNull();
+    },
+  );
+});
+
+describe('any input', () => {
+  it('neither stops printing nor formatting', () => {
+    vi.spyOn(console, 'log').mockImplementation(() => {});
+    fc.assert(
+      fc.property(logLine, fc.boolean(), (line, debug) => {
+        printClaudeStreamEvent(line, debug);
+        const text = formatClaudeStreamLine(line);
+        expect(text === null || text.length > 0).toBe(true);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('is told the same by printer and UI parser: a message shown by one is shown by the other', () => {
+    fc.assert(
+      fc.property(logLine, (line) => {
+        const formatted = formatClaudeStreamLine(line) ?? '';
+        for (const entry of parseStdoutLine(line, 'ts')) {
+          if (entry.kind === 'assistant') expect(formatted).toContain(`assistant: ${entry.text}`);
+          if (entry.kind === 'thinking') expect(formatted).toContain(`thinking: ${entry.text}`);
+          if (entry.kind === 'tool_result') expect(formatted).toContain(entry.content);
+          if (entry.kind === 'result') {
+            expect(formatted).toContain(entry.text);
+            for (const error of entry.errors) expect(formatted).toContain(error);
+          }
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it.each(recordings)('of the recorded run %s is printed readably', (name) => {
+    for (const line of recordedLines(name)) {
+      const { type, subtype } = JSON.parse(line);
+      const text = formatClaudeStreamLine(line);
+      if (type === 'system' && subtype !== 'init') expect(text).toBeNull();
+      else expect(text).toMatch(/^(Claude initialized|assistant: |thinking: |tool_call: |tool_result|result:|claude_result: )/);
+    }
+  });
+});
+
+describe('in a process of its own', () => {
+  const script = `
+    const { printClaudeStreamEvent } = await import('paperclip-adapter-claude-k8s/cli');
+    console.log = (...args) => process.stdout.write(JSON.stringify(args) + '\\n');
+    printClaudeStreamEvent('{"type":"assistant","message":{"content":[{"type":"text","text":"hi"}]}}', false);`;
+
+  function run(extra) {
+    const { FORCE_COLOR: _force, NO_COLOR: _no, CI: _ci, ...env } = process.env;
+    const child = spawnSync(process.execPath, ['--input-type=module', '--eval', script], {
+      cwd: root,
+      encoding: 'utf8',
+      env: { ...env, ...extra },
+    });
+    expect(child.stderr).toBe('');
+    return child.stdout.trim().split('\n').map((line) => JSON.parse(line));
+  }
+
+  it('finds console.log when it prints, not when it is loaded', () => {
+    expect(run({ NO_COLOR: '1' })).toEqual([['assistant: hi']]);
+  });
+
+  it('colours when asked to', () => {
+    expect(run({ FORCE_COLOR: '1' })).toEqual([['\u001b[32massistant: hi\u001b[39m']]);
+  });
+});

@@ -1,0 +1,191 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+
+const host = vi.hoisted(() => ({
+  readPaperclipRuntimeSkillEntries: vi.fn(),
+  resolvePaperclipDesiredSkillNames: vi.fn(),
+  readInstalledSkillTargets: vi.fn(),
+}));
+vi.mock('@paperclipai/adapter-utils/server-utils', () => host);
+
+const { listK8sSkills, syncK8sSkills } = await import('../../js/skills.js');
+
+const ctx = { agentId: 'a', companyId: 'c', adapterType: 'claude_k8s', config: { some: 'config' } };
+
+/** Lets the host report this world. */
+function given({ available = [], desired = [], installed = {} } = {}) {
+  host.readPaperclipRuntimeSkillEntries.mockResolvedValue(available);
+  host.resolvePaperclipDesiredSkillNames.mockReturnValue(desired);
+  host.readInstalledSkillTargets.mockResolvedValue(new Map(Object.entries(installed)));
+}
+
+const skill = (key, more = {}) => ({ key, runtimeName: `${key}-rt`, source: `/skills/${key}`, ...more });
+
+beforeEach(() => vi.resetAllMocks());
+
+describe('listK8sSkills', () => {
+  it('has an empty snapshot in an empty world', async () => {
+    given();
+    expect(await listK8sSkills(ctx)).toStrictEqual({
+      adapterType: 'claude_k8s',
+      supported: true,
+      mode: 'ephemeral',
+      desiredSkills: [],
+      entries: [],
+      warnings: [],
+    });
+  });
+
+  it('asks the host about the agent’s config, this package and the shared home', async () => {
+    const available = [skill('x')];
+    given({ available });
+    await listK8sSkills(ctx);
+    expect(host.resolvePaperclipDesiredSkillNames).toHaveBeenCalledWith(ctx.config, available);
+    expect(host.readInstalledSkillTargets).toHaveBeenCalledWith('/paperclip/.claude/skills');
+
+    const [config, moduleDir] = host.readPaperclipRuntimeSkillEntries.mock.calls[0];
+    expect(config).toBe(ctx.config);
+    const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
+    expect(existsSync(path.join(packageRoot, 'package.json'))).toBe(true);
+    // Two folders are tried from there: the package's own, and the one of the folder holding node_modules.
+    expect(path.resolve(moduleDir, '../../skills')).toBe(path.join(packageRoot, 'skills'));
+    expect(path.resolve(moduleDir, '../../../../../skills')).toBe(path.resolve(packageRoot, '../../../skills'));
+  });
+
+  it('shows a skill that is there and wanted', async () => {
+    given({ available: [skill('x')], desired: ['x'] });
+    const { entries, desiredSkills, warnings } = await listK8sSkills(ctx);
+    expect(desiredSkills).toEqual(['x']);
+    expect(warnings).toEqual([]);
+    expect(entries).toStrictEqual([
+      {
+        key: 'x',
+        runtimeName: 'x-rt',
+        desired: true,
+        managed: true,
+        state: 'configured',
+        origin: 'company_managed',
+        originLabel: 'Managed by Paperclip',
+        readOnly: false,
+        sourcePath: '/skills/x',
+        targetPath: null,
+        detail: 'Materialized into the PVC-backed Claude prompt bundle before each K8s Job run.',
+        required: false,
+        requiredReason: null,
+      },
+    ]);
+  });
+
+  it('shows a skill that is there and not wanted', async () => {
+    given({ available: [skill('x')] });
+    expect((await listK8sSkills(ctx)).entries).toMatchObject([{ desired: false, state: 'available', detail: null }]);
+  });
+
+  it('shows what an older host requires, and why', async () => {
+    given({ available: [skill('x', { required: true, requiredReason: 'core' })], desired: ['x'] });
+    expect((await listK8sSkills(ctx)).entries).toMatchObject([
+      {
+        origin: 'paperclip_required',
+        originLabel: 'Required by Paperclip',
+        required: true,
+        requiredReason: 'core',
+        state: 'configured',
+      },
+    ]);
+  });
+
+  it('misses a wanted skill that nobody has', async () => {
+    given({ available: [skill('x')], desired: ['ghost', 'x'] });
+    const { entries, warnings } = await listK8sSkills(ctx);
+    expect(warnings).toEqual(['Desired skill "ghost" is not available from the Paperclip skills directory.']);
+    expect(entries[0]).toEqual({
+      key: 'ghost',
+      runtimeName: null,
+      desired: true,
+      managed: true,
+      state: 'missing',
+      origin: 'external_unknown',
+      originLabel: 'External or unavailable',
+      readOnly: false,
+      sourcePath: undefined,
+      targetPath: undefined,
+      detail: 'Paperclip cannot find this skill in the runtime skills directory.',
+    });
+    expect(entries.map(({ key }) => key)).toEqual(['ghost', 'x']);
+  });
+
+  it('shows what somebody installed by hand', async () => {
+    given({
+      installed: {
+        own: { targetPath: '/elsewhere/own', kind: 'symlink' },
+        dangling: { targetPath: null, kind: 'symlink' },
+      },
+    });
+    const { entries } = await listK8sSkills(ctx);
+    expect(entries[1]).toStrictEqual({
+      key: 'own',
+      runtimeName: 'own',
+      desired: false,
+      managed: false,
+      state: 'external',
+      origin: 'user_installed',
+      originLabel: 'User-installed',
+      locationLabel: '~/.claude/skills',
+      readOnly: true,
+      sourcePath: null,
+      targetPath: '/elsewhere/own',
+      detail: 'Installed outside Paperclip management in the Claude skills home.',
+    });
+    expect(entries[0].targetPath).toBe('/paperclip/.claude/skills/dangling');
+  });
+
+  it('lists an installed skill once when it carries an available runtime name', async () => {
+    const target = { targetPath: '/t', kind: 'directory' };
+    given({ available: [skill('x')], installed: { 'x-rt': target, x: target } });
+    const { entries } = await listK8sSkills(ctx);
+    expect(entries.map(({ key, state }) => [key, state])).toEqual([
+      ['x', 'available'],
+      ['x', 'external'],
+    ]);
+  });
+
+  it('sorts by bytes, whatever the locale (A10)', async () => {
+    const keys = ['b', 'a', 'B', 'ä', '_', '𐀀', '\uFFFD', 'A', 'a/b', 'a-b'];
+    given({ available: keys.map((key) => skill(key)) });
+    const { entries } = await listK8sSkills(ctx);
+    expect(entries.map(({ key }) => key)).toEqual(['A', 'B', '_', 'a', 'a-b', 'a/b', 'b', 'ä', '\uFFFD', '𐀀']);
+  });
+
+  it('accounts for every skill exactly once', async () => {
+    const names = fc.uniqueArray(fc.constantFrom('a', 'b', 'c', 'd', 'a-rt', 'b-rt'), { maxLength: 6 });
+    await fc.assert(
+      fc.asyncProperty(names, names, names, async (available, desired, installed) => {
+        given({
+          available: available.map((key) => skill(key)),
+          desired,
+          installed: Object.fromEntries(installed.map((name) => [name, { targetPath: null, kind: 'file' }])),
+        });
+        const { entries, warnings } = await listK8sSkills(ctx);
+        const inState = (...states) => entries.filter(({ state }) => states.includes(state)).map(({ key }) => key);
+        const runtimeNames = available.map((key) => `${key}-rt`);
+        const missing = desired.filter((key) => !available.includes(key));
+        expect(inState('available', 'configured')).toEqual([...available].sort());
+        expect(inState('missing')).toEqual([...missing].sort());
+        expect(inState('external')).toEqual(installed.filter((name) => !runtimeNames.includes(name)).sort());
+        expect(entries.filter((entry) => entry.desired).map(({ key }) => key).sort()).toEqual([...desired].sort());
+        expect(warnings).toHaveLength(missing.length);
+      }),
+    );
+  });
+});
+
+describe('syncK8sSkills', () => {
+  it('answers with the snapshot and changes nothing, whatever is asked for', async () => {
+    given({ available: [skill('x')], desired: ['x'], installed: { own: { targetPath: null, kind: 'file' } } });
+    expect(await syncK8sSkills(ctx, ['something', 'else'])).toEqual(await listK8sSkills(ctx));
+  });
+});

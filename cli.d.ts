@@ -1,1 +1,0 @@
-export { printClaudeStreamEvent } from './index.js';

@@ -1,3 +1,0 @@
-import { createRequire } from 'node:module';
-
-export const { parseStdoutLine } = createRequire(import.meta.url)('../../ui-parser.cjs');

@@ -1,0 +1,1 @@
+export { printClaudeStreamEvent } from '../index.js';

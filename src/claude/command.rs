@@ -1,0 +1,115 @@
+//! The agent's command line.
+
+use super::rtk_setup_commands;
+use crate::manifest::limits::{self, ManifestError};
+use crate::manifest::{PROMPT_DIR, PROMPT_FILE, PromptBundle};
+use crate::request::Request;
+
+/// The arguments of the Claude CLI.
+pub(crate) fn claude_args(request: &Request, bundle: Option<&PromptBundle>) -> Vec<String> {
+    let config = &request.config;
+    let resumed = !request.session_id.is_empty();
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
+
+    add(&["--print", "-", "--output-format", "stream-json", "--verbose"]);
+    if resumed {
+        add(&["--resume", &request.session_id]);
+    }
+    if config.dangerously_skip_permissions {
+        add(&["--dangerously-skip-permissions"]);
+    }
+    if !config.model.is_empty() {
+        add(&["--model", &config.model]);
+    }
+    if !config.effort.is_empty() {
+        add(&["--effort", &config.effort]);
+    }
+    if let Some(turns) = config.max_turns_per_run {
+        add(&["--max-turns", &turns.to_string()]);
+    }
+    // A resumed session has its instructions already.
+    let bundled =
+        bundle.and_then(|bundle| bundle.instructions_file_path.as_ref()).filter(|path| !path.is_empty());
+    if let Some(path) = bundled.or(config.instructions_file_path.as_ref())
+        && !resumed
+    {
+        add(&["--append-system-prompt-file", path]);
+    }
+    if let Some(bundle) = bundle {
+        add(&["--add-dir", &bundle.add_dir]);
+    }
+    args.extend(config.extra_args.iter().cloned());
+    args
+}
+
+/// What `sh -c` runs in the agent's container.
+///
+/// Kubernetes replaces `$(NAME)` in it by the value of a variable. Only `extraArgs` can contain that, and
+/// there it is the one way to refer to a variable, since the shell sees each argument quoted: it is left in
+/// place.
+pub(crate) fn main(request: &Request, claude_args: &[String]) -> Result<String, ManifestError> {
+    let quoted: Vec<String> = claude_args.iter().map(|arg| quote(arg)).collect();
+    let pipe = format!("cat {PROMPT_DIR}/{PROMPT_FILE} | claude {}", quoted.join(" "));
+    let command = if request.config.enable_rtk {
+        format!("{} && {pipe}", rtk_setup_commands(request.config.rtk_max_output_bytes))
+    } else {
+        pipe
+    };
+    limits::check_command(&command)?;
+    Ok(command)
+}
+
+/// One word for a POSIX shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Splits as `sh` does, for words made of single-quoted parts and escaped characters.
+    fn split(line: &str) -> Option<Vec<String>> {
+        let mut words = Vec::new();
+        let mut word: Option<String> = None;
+        let mut chars = line.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                ' ' => words.extend(word.take()),
+                '\'' => {
+                    let word = word.get_or_insert_default();
+                    loop {
+                        match chars.next()? {
+                            '\'' => break,
+                            inside => word.push(inside),
+                        }
+                    }
+                }
+                '\\' => word.get_or_insert_default().push(chars.next()?),
+                _ => return None,
+            }
+        }
+        words.extend(word);
+        Some(words)
+    }
+
+    #[test]
+    fn quoting() {
+        for (word, want) in
+            [("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x) `y` \"z\"", "'$(x) `y` \"z\"'")]
+        {
+            assert_eq!(quote(word), want);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_shell_gets_the_words_back(words in prop::collection::vec("\\PC{0,12}|['\\\\ \n$\"`]{0,6}", 0..6)) {
+            let line = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(split(&line), Some(words));
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! What a run's result needs from its output, gathered while the lines pass by.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use memchr::memmem;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::event::{self, Event};
+use crate::js_semantics;
+use crate::stream::excerpt::Excerpt;
+
+/// Most bytes of assistant texts kept for the summary; the beginning is kept.
+const TEXTS: usize = 256 * 1024;
+/// Most bytes of the first content line kept for an error message.
+const CONTENT_LINE: usize = 8 * 1024;
+/// Most different model names remembered.
+const MODELS: usize = 32;
+/// How a model is named in the output of the CLI.
+const MODEL_KEY: &[u8] = b"\"model\":\"";
+
+/// Reads the lines of a run once, in order, and keeps only what the result needs.
+///
+/// The size of what it holds does not depend on the length of the run: 256 KiB of text for the summary, 160
+/// KiB of output for a failed run, and a few fields.
+#[derive(Debug)]
+pub struct Tally {
+    captured: Captured,
+    excerpt: Option<Excerpt>,
+    /// Hashes of (key, text) of the texts collected. The CLI prints an `assistant` event per content block,
+    /// all with one message id and index 0, so the key alone would drop text that was not seen.
+    seen: HashSet<u64>,
+    hasher: RandomState,
+    most_text: usize,
+    most_content: usize,
+}
+
+/// What [`Tally`] found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Captured {
+    /// The last non-empty `session_id` of an init, assistant or result event.
+    pub session_id: Option<String>,
+    /// The last non-empty `model` of an init event.
+    pub init_model: Option<String>,
+    /// The last result event.
+    pub result: Option<Value>,
+    /// What the result events before it say.
+    earlier: Earlier,
+    /// An assistant event with stop reason `null` and no output tokens, and no output after it. False with a
+    /// result.
+    pub llm_api_empty: bool,
+    /// An assistant event with output tokens, and no result.
+    pub truncated: bool,
+    /// The assistant's texts joined with blank lines, at most 256 KiB from the beginning.
+    pub texts: String,
+    /// The first line that is no event of the CLI, trimmed; at most 8 KiB.
+    pub content_line: Option<String>,
+    /// The values of `"model":"…"` in the output, up to the first content line.
+    pub models_named: Vec<String>,
+    /// Bytes of output, newlines included.
+    pub stdout_bytes: u64,
+    /// Lines of output.
+    pub lines: u64,
+    /// Lines with more than white space.
+    pub nonempty_lines: u64,
+    /// Lines that were not UTF-8; what was wrong in them is U+FFFD now.
+    pub invalid_utf8_lines: u64,
+    /// The output, at most 32 KiB of its beginning and 128 KiB of its end, for a run without a result; empty
+    /// with one.
+    pub stdout: String,
+}
+
+/// What result events of earlier turns add to that of the last. The CLI takes a turn of its own, with a result,
+/// when a command ends that was left in the background.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Earlier {
+    usage: Usage,
+    /// Their shares of the cost, in US dollars.
+    cost_usd: f64,
+    /// One of them did not tell its share.
+    unknown_cost: bool,
+}
+
+/// Tokens of result events. Fields that are missing or no finite number are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// `input_tokens`.
+    #[serde(serialize_with = "plain_number")]
+    pub input_tokens: f64,
+    /// `cache_read_input_tokens`.
+    #[serde(serialize_with = "plain_number")]
+    pub cached_input_tokens: f64,
+    /// `output_tokens`.
+    #[serde(serialize_with = "plain_number")]
+    pub output_tokens: f64,
+}
+
+fn plain_number<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    js_semantics::number_value(*value).serialize(serializer)
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tally {
+    /// A tally of a run.
+    pub fn new() -> Self {
+        Self {
+            captured: Captured::default(),
+            excerpt: Some(Excerpt::default()),
+            seen: HashSet::new(),
+            hasher: RandomState::new(),
+            most_text: TEXTS,
+            most_content: CONTENT_LINE,
+        }
+    }
+
+    /// A tally over a text that is in memory anyway: no bounds and no copy.
+    pub(crate) fn over_text() -> Self {
+        Self { excerpt: None, most_text: usize::MAX, most_content: usize::MAX, ..Self::new() }
+    }
+
+    /// Takes the next line, without its newline (and without a stamp), and returns it as text: what is not UTF-8 in
+    /// it is U+FFFD then.
+    pub fn line<'a>(&mut self, line: &'a [u8]) -> Cow<'a, str> {
+        let text = match std::str::from_utf8(line) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => {
+                self.captured.invalid_utf8_lines += 1;
+                String::from_utf8_lossy(line)
+            }
+        };
+        self.text_line(&text, line.len());
+        text
+    }
+
+    /// The same for a line that is text already.
+    pub fn text(&mut self, line: &str) {
+        self.text_line(line, line.len());
+    }
+
+    /// Whether a result event was seen.
+    pub fn has_result(&self) -> bool {
+        self.captured.result.is_some()
+    }
+
+    /// What was found so far.
+    pub fn so_far(&self) -> &Captured {
+        &self.captured
+    }
+
+    fn text_line(&mut self, text: &str, bytes: usize) {
+        let captured = &mut self.captured;
+        captured.lines += 1;
+        captured.stdout_bytes += bytes as u64 + 1;
+        if let Some(excerpt) = &mut self.excerpt {
+            excerpt.push(text);
+        }
+        let text = js_semantics::trim(text);
+        if text.is_empty() {
+            return;
+        }
+        captured.nonempty_lines += 1;
+        // Models matter only for a run without any content line; what the content line says is better.
+        if captured.content_line.is_none() {
+            captured.note_models(text);
+        }
+        match event::read(text, captured.texts.len() < self.most_text) {
+            Event::Other => {}
+            Event::Content => {
+                if captured.content_line.is_none() {
+                    captured.content_line = Some(cut(text, self.most_content));
+                }
+            }
+            Event::Init { session_id, model } => {
+                keep(&mut captured.session_id, session_id.as_deref());
+                keep(&mut captured.init_model, model.as_deref());
+            }
+            Event::Assistant(assistant) => self.assistant(&assistant),
+            Event::Result { session_id, event } => {
+                keep(&mut captured.session_id, session_id.as_deref());
+                captured.llm_api_empty = false;
+                captured.truncated = false;
+                captured.take_result(event);
+                // With a result nobody asks for the output again.
+                self.excerpt = None;
+            }
+        }
+    }
+
+    fn assistant(&mut self, event: &event::Assistant<'_>) {
+        let captured = &mut self.captured;
+        keep(&mut captured.session_id, event.session_id.as_deref());
+        let has_result = captured.result.is_some();
+        if event.stop_reason_null && event.output_tokens == 0.0 {
+            captured.llm_api_empty = !has_result;
+        } else if event.output_tokens > 0.0 || event.has_content {
+            captured.llm_api_empty = false;
+        }
+        if event.output_tokens > 0.0 {
+            captured.truncated = !has_result;
+        }
+        for (index, text) in &event.texts {
+            if captured.texts.len() >= self.most_text {
+                return;
+            }
+            let key = event.id.as_deref().map(|id| (id, index));
+            if !self.seen.insert(self.hasher.hash_one((key, text))) {
+                continue;
+            }
+            if !captured.texts.is_empty() {
+                captured.texts.push_str("\n\n");
+            }
+            let room = self.most_text.saturating_sub(captured.texts.len());
+            captured.texts.push_str(&text[..text.floor_char_boundary(room)]);
+        }
+    }
+
+    /// The end of the output.
+    pub fn finish(self) -> Captured {
+        let mut captured = self.captured;
+        captured.stdout = self.excerpt.map(Excerpt::finish).unwrap_or_default();
+        captured
+    }
+}
+
+impl Captured {
+    fn note_models(&mut self, text: &str) {
+        static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MODEL_KEY));
+        let mut rest = text.as_bytes();
+        while let Some(found) = FINDER.find(rest) {
+            rest = &rest[found + MODEL_KEY.len()..];
+            let Some(end) = memchr::memchr(b'"', rest) else { return };
+            let name = &rest[..end];
+            rest = &rest[end..];
+            let known = |model: &String| model.as_bytes() == name;
+            if name.len() <= 256 && self.models_named.len() < MODELS && !self.models_named.iter().any(known) {
+                self.models_named.extend(String::from_utf8(name.to_vec()));
+            }
+        }
+    }
+
+    /// Whether the output names the model, as it is written or with `_` for every `-`.
+    pub fn names_model(&self, model: &str) -> bool {
+        let underscored = model.replace('-', "_");
+        self.models_named.iter().any(|named| named == model || *named == underscored)
+    }
+
+    /// The model of the init event, else of the result event, else none.
+    pub fn model(&self) -> Option<&str> {
+        self.init_model.as_deref().or_else(|| js_semantics::string_field(self.result.as_ref()?, "model"))
+    }
+
+    /// A result event takes the place of another, unless both have ids and these differ: then both count.
+    fn take_result(&mut self, event: Value) {
+        if let Some(last) = self.result.replace(event)
+            && let Some(result) = &self.result
+            && let (Some(old), Some(new)) =
+                (js_semantics::string_field(&last, "uuid"), js_semantics::string_field(result, "uuid"))
+            && old != new
+        {
+            self.earlier.usage = self.earlier.usage.plus(Usage::of(&last));
+            match turn_cost_usd(&last) {
+                Some(cost) => self.earlier.cost_usd += cost,
+                None => self.earlier.unknown_cost = true,
+            }
+        }
+    }
+
+    /// What the run cost, in US dollars: the shares of its result events, else `total_cost_usd` of the last one,
+    /// which counts from the beginning of the session in newer versions of the CLI.
+    pub fn cost_usd(&self) -> Option<f64> {
+        let result = self.result.as_ref()?;
+        match turn_cost_usd(result) {
+            Some(cost) if !self.earlier.unknown_cost => Some(self.earlier.cost_usd + cost),
+            _ => result.get("total_cost_usd")?.as_f64().filter(|cost| cost.is_finite()),
+        }
+    }
+
+    /// Tokens of all result events; `None` without one.
+    pub fn usage(&self) -> Option<Usage> {
+        Some(self.earlier.usage.plus(Usage::of(self.result.as_ref()?)))
+    }
+
+    /// The result's text, else the assistant's texts; trimmed.
+    pub fn summary(&self) -> &str {
+        let result = self.result.as_ref().and_then(|result| js_semantics::string_field(result, "result"));
+        js_semantics::trim(result.unwrap_or(&self.texts))
+    }
+}
+
+impl Usage {
+    fn of(result: &Value) -> Self {
+        let usage = result.get("usage");
+        let tokens = |key| {
+            usage
+                .and_then(|usage| usage.get(key)?.as_f64())
+                .filter(|tokens| tokens.is_finite())
+                .unwrap_or(0.0)
+        };
+        Self {
+            input_tokens: tokens("input_tokens"),
+            cached_input_tokens: tokens("cache_read_input_tokens"),
+            output_tokens: tokens("output_tokens"),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens + other.input_tokens,
+            cached_input_tokens: self.cached_input_tokens + other.cached_input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+        }
+    }
+}
+
+/// What was spent since the result event before this one, on all models; `None` where the CLI does not tell.
+fn turn_cost_usd(result: &Value) -> Option<f64> {
+    let models = result.get("model_usage_since_last_result")?.as_object()?;
+    models.values().map(|model| model.get("costUSD")?.as_f64().filter(|cost| cost.is_finite())).sum()
+}
+
+fn keep(slot: &mut Option<String>, value: Option<&str>) {
+    if let Some(value) = value
+        && slot.as_deref() != Some(value)
+    {
+        *slot = Some(value.to_owned());
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(most)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn tally(lines: &[&str]) -> Captured {
+        let mut tally = Tally::new();
+        lines.iter().for_each(|line| tally.text(line));
+        tally.finish()
+    }
+
+    macro_rules! fixture {
+        ($name:literal) => {
+            fixture!("2.1.197", $name)
+        };
+        ($version:literal, $name:literal) => {
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tools/simulator/fixtures/claude-cli-",
+                $version,
+                "/",
+                $name,
+                ".jsonl"
+            ))
+        };
+    }
+
+    #[test]
+    fn what_the_real_cli_printed() {
+        let auth = "Invalid API key · Fix external API key";
+        let overload = "API Error: 529 Overloaded. This is a server-side issue, usually temporary — try again in a \
+                        moment. If it persists, check your inference gateway (127.0.0.1:8080).";
+        let refused = "API Error: Unable to connect to API (ConnectionRefused)";
+        let opus = Some("claude-opus-4-8[1m]");
+        for (name, text, session, model, summary, cost, usage) in [
+            ("success", fixture!("success"), "52f5bda4", opus, "All done.", 0.003364, [240.0, 128.0, 84.0]),
+            (
+                "max-turns",
+                fixture!("max-turns"),
+                "bf5de0db",
+                opus,
+                "Looking — naïve café ✓ first.",
+                0.001682,
+                [120.0, 64.0, 42.0],
+            ),
+            ("auth", fixture!("auth"), "66bbc342", opus, auth, 0.0, [0.0; 3]),
+            ("overload", fixture!("overload"), "0a0805ca", opus, overload, 0.0, [0.0; 3]),
+            ("unreachable", fixture!("unreachable"), "6afb4bef", opus, refused, 0.0, [0.0; 3]),
+            ("unknown-session", fixture!("unknown-session"), "11111111", None, "", 0.0, [0.0; 3]),
+            ("bad-session", fixture!("bad-session"), "5f75a4d1", None, "", 0.0, [0.0; 3]),
+        ] {
+            let lines: Vec<&str> = text.lines().collect();
+            let captured = tally(&lines);
+            assert!(captured.session_id.as_deref().unwrap().starts_with(session), "{name}");
+            assert_eq!(captured.init_model.as_deref(), model, "{name}");
+            assert_eq!(captured.summary(), summary, "{name}");
+            assert_eq!(captured.cost_usd(), Some(cost), "{name}");
+            let [input_tokens, cached_input_tokens, output_tokens] = usage;
+            assert_eq!(
+                captured.usage(),
+                Some(Usage { input_tokens, cached_input_tokens, output_tokens }),
+                "{name}"
+            );
+            assert!(!captured.llm_api_empty && !captured.truncated, "{name}");
+            assert_eq!(captured.content_line, None, "{name}");
+            assert_eq!(captured.stdout_bytes, text.len() as u64, "{name}");
+            assert_eq!(captured.nonempty_lines, lines.len() as u64, "{name}");
+            assert_eq!(captured.stdout, "", "{name}");
+        }
+    }
+
+    #[test]
+    fn the_results_of_all_turns_of_a_run_are_added_up() {
+        let text = fixture!("2.1.330", "background");
+        let lines: Vec<&str> = text.lines().collect();
+        let captured = tally(&lines);
+        let usage = Usage { input_tokens: 360.0, cached_input_tokens: 192.0, output_tokens: 126.0 };
+        assert_eq!(captured.usage(), Some(usage));
+        assert_eq!(captured.cost_usd(), Some(0.0042384));
+        // A line that comes twice is counted once.
+        let twice: Vec<&str> = lines.iter().flat_map(|line| [*line, *line]).collect();
+        assert_eq!(tally(&twice).usage(), Some(usage));
+        assert_eq!(tally(&twice).cost_usd(), Some(0.0042384));
+        // An older CLI gives the cost of the run so far, and no share of a turn.
+        let result = |uuid: &str, cost: f64| {
+            json!({"type": "result", "uuid": uuid, "total_cost_usd": cost, "usage": {"input_tokens": 10}})
+                .to_string()
+        };
+        let captured = tally(&[&result("a", 0.25), &result("b", 0.75)]);
+        assert_eq!(captured.cost_usd(), Some(0.75));
+        assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(20.0));
+    }
+
+    #[test]
+    fn a_resumed_session_costs_what_this_run_cost() {
+        for (text, total) in [
+            (fixture!("2.1.330", "first"), 0.0014128),
+            // The total is the session's.
+            (fixture!("2.1.330", "resume"), 0.0028256),
+        ] {
+            let lines: Vec<&str> = text.lines().collect();
+            let captured = tally(&lines);
+            assert_eq!(
+                captured.result.as_ref().and_then(|result| result["total_cost_usd"].as_f64()),
+                Some(total)
+            );
+            assert_eq!(captured.cost_usd(), Some(0.0014128));
+            assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(120.0));
+        }
+    }
+
+    #[test]
+    fn every_text_of_a_message_printed_in_parts_is_kept() {
+        let part = |text: &str| {
+            json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": text}]}})
+                .to_string()
+        };
+        let (a, b) = (part("one"), part("two"));
+        assert_eq!(tally(&[&a, &b, &a, &b]).summary(), "one\n\ntwo");
+    }
+
+    #[test]
+    fn the_empty_flag_is_cleared_by_later_output() {
+        let event = |stop: Value, tokens: i64, content: Value| {
+            json!({"type": "assistant", "message": {"stop_reason": stop, "output_tokens": tokens, "content": content}})
+                .to_string()
+        };
+        let empty = event(Value::Null, 0, json!([]));
+        let some = event(Value::Null, 5, json!([]));
+        let tool = json!({"type": "assistant", "message": {"content": [{"type": "tool_use"}]}}).to_string();
+        let nothing = json!({"type": "assistant", "message": {}}).to_string();
+        let result = r#"{"type":"result"}"#;
+        for (lines, flags) in [
+            (vec![&empty[..]], (true, false)),
+            (vec![&empty, &some], (false, true)),
+            (vec![&some, &empty], (true, true)),
+            (vec![&empty, &tool], (false, false)),
+            (vec![&empty, &nothing], (true, false)),
+            (vec![&empty, &some, result], (false, false)),
+            (vec![result, &empty, &some], (false, false)),
+        ] {
+            let captured = tally(&lines);
+            assert_eq!((captured.llm_api_empty, captured.truncated), flags, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_is_replaced_and_counted() {
+        let mut tally = Tally::new();
+        tally.line(b"caf\xc3");
+        tally.line(b"{\"type\":\"result\",\"result\":\"\xff\",\"session_id\":\"s\"}");
+        tally.line(b"\xe2\x82");
+        let captured = tally.finish();
+        assert_eq!((captured.lines, captured.invalid_utf8_lines), (3, 3));
+        assert_eq!(captured.content_line.as_deref(), Some("caf\u{fffd}"));
+        assert_eq!(captured.summary(), "\u{fffd}");
+        assert_eq!(captured.stdout_bytes, 5 + 48 + 3);
+    }
+
+    #[test]
+    fn counters_and_output_of_a_run_without_a_result() {
+        let captured = tally(&["", " \t\r", "plain", r#"{"type":"user"}"#, "more\r"]);
+        assert_eq!((captured.lines, captured.nonempty_lines), (5, 3));
+        assert_eq!(captured.content_line.as_deref(), Some("plain"));
+        assert_eq!(captured.stdout, "\n \t\r\nplain\n{\"type\":\"user\"}\nmore\r\n");
+        assert_eq!(captured.stdout_bytes, captured.stdout.len() as u64);
+    }
+
+    #[test]
+    fn models_are_noted_until_the_first_content_line() {
+        let init = r#"{"type":"system","subtype":"init","model":"claude-a"}"#;
+        let spaced = r#"{"type":"system","model": "claude-b"}"#;
+        let under =
+            r#"{"type":"user","x":{"model":"claude_c_1"},"y":"\"model\":\"claude-d\"","z":"model\":\""}"#;
+        let captured = tally(&[init, spaced, under, init, "stop", r#"{"type":"user","model":"claude-e"}"#]);
+        for (model, named) in [
+            ("claude-a", true),
+            ("claude-b", false),
+            ("claude-c-1", true),
+            ("claude-d", false),
+            ("claude-e", false),
+        ] {
+            assert_eq!(captured.names_model(model), named, "{model}");
+        }
+    }
+
+    #[test]
+    fn the_last_result_and_the_last_session_count() {
+        let captured = tally(&[
+            r#"{"type":"system","subtype":"init","session_id":"a","model":"m"}"#,
+            r#"{"type":"system","subtype":"init","session_id":"","model":""}"#,
+            r#"{"type":"result","session_id":"b","result":"first"}"#,
+            r#"{"type":"result","result":" second ","usage":{"input_tokens":"7","output_tokens":2}}"#,
+        ]);
+        assert_eq!(captured.session_id.as_deref(), Some("b"));
+        assert_eq!(captured.model(), Some("m"));
+        assert_eq!(captured.summary(), "second");
+        assert_eq!(captured.usage(), Some(Usage { output_tokens: 2.0, ..Usage::default() }));
+        assert_eq!(captured.cost_usd(), None);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let mut tally = Tally::new();
+        tally.line("x".repeat(100_000).as_bytes());
+        for n in 0..2000 {
+            let text = format!("{n} {}", "é".repeat(500));
+            let event = json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": text}]}});
+            tally.line(event.to_string().as_bytes());
+        }
+        assert!(tally.seen.len() < 300);
+        let captured = tally.finish();
+        assert!(captured.texts.len() <= TEXTS && captured.texts.len() > TEXTS - 4);
+        assert!(captured.texts.starts_with("0 éé"));
+        assert!(captured.stdout.len() < 257 * 1024);
+        assert!(captured.content_line.unwrap().len() <= CONTENT_LINE + 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_without_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20)) {
+            let mut tally = Tally::new();
+            lines.iter().for_each(|line| drop(tally.line(line)));
+            let captured = tally.finish();
+            prop_assert_eq!(captured.lines, lines.len() as u64);
+            prop_assert_eq!(captured.stdout_bytes, lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+// The table: medians over the repetitions with their spread, and how many times the other package is larger.
+import { roomLines } from './rooms.mjs';
+import { FIGURES, MUST_BE_ZERO, ROWS } from './rows.mjs';
+
+const ROOMS = '(f) the pure rooms, on one core';
+
+/** The value at a share of sorted numbers; null of none. */
+export function percentile(sorted, share) {
+  return sorted.length ? sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))] : null;
+}
+
+/** Median, least and most of what is a number; null of none. */
+function spread(values) {
+  const sorted = values.filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  const middle = sorted.length / 2;
+  const median = (sorted[Math.ceil(middle) - 1] + sorted[Math.floor(middle)]) / 2;
+  return { median, min: sorted[0], max: sorted.at(-1) };
+}
+
+function number(value) {
+  const digits = value === 0 || Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+  return value.toLocaleString('en-US', { maximumFractionDigits: digits, minimumFractionDigits: 0 });
+}
+
+function told(of) {
+  if (!of) return '–';
+  return of.min === of.max ? number(of.median) : `${number(of.median)} (${number(of.min)}..${number(of.max)})`;
+}
+
+/** The lines of one row: `[figure, reach, each package…, ratio]`. */
+function lines(row, packages) {
+  const { reach } = ROWS[row];
+  return Object.entries(FIGURES).map(([name, { title, unit }]) => {
+    const each = packages.map((repetitions) => spread(repetitions.map((measured) => measured[name])));
+    const [ours] = each;
+    const limit = MUST_BE_ZERO.includes(name) ? 0 : reach[name];
+    const reached = limit === undefined || !ours ? '' : ours.median <= limit ? '✓' : '✗';
+    const cells = [unit ? `${title} (${unit})` : title, limit === undefined ? '' : `≤ ${number(limit)} ${reached}`];
+    cells.push(...each.map(told));
+    if (packages.length > 1) cells.push(ratio(packages, name));
+    return cells;
+  });
+}
+
+/** How many times the second package's figure is the first's, repetition by repetition. */
+function ratio([ours, theirs], name) {
+  const pairs = ours.map((measured, i) => theirs[i]?.[name] / measured[name]);
+  const of = spread(pairs);
+  return of && !MUST_BE_ZERO.includes(name) ? `${told(of)} ×` : '';
+}
+
+function notes(row, packages, names) {
+  return packages.flatMap((repetitions, index) => {
+    const all = repetitions.flatMap((measured, i) => measured.notes.map((note) => `${names[index]}, ${i + 1}: ${note}`));
+    return all;
+  });
+}
+
+function headers(results) {
+  const names = results.packages.map(({ name }) => name);
+  return ['', 'reach', ...names, ...(names.length > 1 ? ['ratio'] : [])];
+}
+
+/** What the cluster did in a row, for who wants to know whether it held. */
+function clusterLine(packages, names) {
+  const parts = packages.map((repetitions, i) => {
+    const of = (key) => told(spread(repetitions.map((measured) => measured[key])));
+    return `${names[i]}: ${of('clusterCpuSeconds')} s CPU, wrote late by ${of('clusterLateP99Ms')} ms (p99)`;
+  });
+  return `The cluster itself: ${parts.join('; ')}.`;
+}
+
+function heading(row, results) {
+  const { title, quick } = ROWS[row];
+  const small = `${quick.runs} × ${quick.lines} lines at ${quick.perSecond}/s instead`;
+  return `(${row}) ${title}${results.quick ? ` — quick: ${small}` : ''}`;
+}
+
+/** Columns as wide as they must be. */
+function aligned(table) {
+  const widths = table[0].map((_, i) => Math.max(...table.map((cells) => cells[i].length)));
+  return table.map((cells) => `  ${cells.map((cell, i) => cell.padEnd(widths[i])).join('  ')}`.trimEnd());
+}
+
+/** For a terminal. */
+export function asText(results) {
+  const names = results.packages.map(({ name }) => name);
+  const out = [summary(results)];
+  for (const [row, packages] of Object.entries(results.rows)) {
+    out.push('', heading(row, results), ...aligned([headers(results), ...lines(row, packages)]));
+    out.push(`  ${clusterLine(packages, names)}`, ...notes(row, packages, names).map((note) => `  ! ${note}`));
+  }
+  if (results.rooms) out.push('', ROOMS, ...aligned(roomLines(results.rooms)));
+  return out.join('\n');
+}
+
+/** For docs/benchmarks.md. */
+export function asMarkdown(results) {
+  const names = results.packages.map(({ name }) => name);
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const table = ([head, ...rows]) => [line(head), line(head.map(() => '---')), ...rows.map(line)];
+  const out = [summary(results)];
+  for (const [row, packages] of Object.entries(results.rows)) {
+    out.push('', `### ${heading(row, results)}`, '', ...table([headers(results), ...lines(row, packages)]), '');
+    out.push(clusterLine(packages, names));
+    out.push(...notes(row, packages, names).map((note) => `- ${note}`));
+  }
+  if (results.rooms) out.push('', `### ${ROOMS}`, '', ...table(roomLines(results.rooms)));
+  return out.join('\n');
+}
+
+function summary({ date, repetitions, machine, packages }) {
+  const who = packages.map(({ name, version }) => (name === version ? name : `${name} = ${version}`)).join(', ');
+  return (
+    `${date.slice(0, 10)}, ${machine.cores} cores of ${machine.cpu}, ${machine.memoryGb} GiB, ${machine.system}, ` +
+    `Node ${machine.node}, commit ${machine.commit}; ${who}. Median (least..most) of ${repetitions} repetitions.`
+  );
+}

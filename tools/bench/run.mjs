@@ -1,0 +1,293 @@
+// npm run bench: what a run costs the host, beside the existing package where there is one. See docs/benchmarks.md.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import {
+  Problem,
+  buildAddon,
+  buildSimulator,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  root,
+  step,
+} from '../dev/lib.mjs';
+import { measureRooms } from './rooms.mjs';
+import { asMarkdown, asText, percentile } from './report.mjs';
+import { MUST_BE_ZERO, ROWS } from './rows.mjs';
+
+const USAGE = `npm run bench -- [options]
+  --against DIR     also measure the package built in DIR, in turns
+  --rows a,b        only these rows: ${Object.keys(ROWS).join(', ')}, e (all of e1 to e100), f (the pure rooms)
+  --repetitions N   how often each is measured (default 5)
+  --quick           each row in small, once
+  --markdown        print the table as Markdown too
+  --write           put it into docs/benchmarks.md
+  --from FILE       print the results in FILE again instead of measuring
+  --no-build        take what is built`;
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+/** A measurement that takes longer is given up. */
+const LIMIT_MS = 150_000;
+/** A cluster that writes later than this, in the 99th percentile, is no measure for hosts. */
+const LATE_MS = 25;
+
+await main(async () => {
+  const options = readOptions();
+  if (options.help) {
+    console.log(USAGE);
+    return 0;
+  }
+  const results = options.from ? JSON.parse(readFileSync(options.from, 'utf8')) : await measureAll(options);
+  if (!options.from) keep(results);
+  console.log(`\n${asText(results)}`);
+  if (options.markdown) console.log(`\n${asMarkdown(results)}`);
+  if (options.write) write(asMarkdown(results));
+  // Speed is to be read, but a run that fails or a line that is not right is a bug.
+  const ours = Object.values(results.rows).flatMap(([measured]) => measured);
+  const wrong = MUST_BE_ZERO.filter((name) => ours.some((measured) => measured[name] !== 0));
+  if (wrong.length > 0) console.error(`\nThis package must have none: ${wrong.join(', ')}`);
+  return wrong.length > 0 ? 1 : 0;
+});
+
+function readOptions() {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      options: {
+        against: { type: 'string' },
+        rows: { type: 'string' },
+        repetitions: { type: 'string' },
+        quick: { type: 'boolean' },
+        markdown: { type: 'boolean' },
+        write: { type: 'boolean' },
+        from: { type: 'string' },
+        'no-build': { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }));
+  } catch (error) {
+    throw new Problem(`${error.message}\n${USAGE}`);
+  }
+  const all = [...Object.keys(ROWS), 'f'];
+  const rows = (values.rows?.split(',') ?? all).flatMap((name) =>
+    name === 'e' ? all.filter((row) => row.startsWith('e')) : [name],
+  );
+  const unknown = rows.find((name) => !all.includes(name));
+  if (unknown) throw new Problem(`--rows: there is no row ${unknown}.\n${USAGE}`);
+  const repetitions = Number(values.repetitions ?? (values.quick ? 1 : 5));
+  if (!Number.isInteger(repetitions) || repetitions < 1) throw new Problem('--repetitions: a number from 1 is needed.');
+  return { ...values, rows, repetitions };
+}
+
+async function measureAll({ against, rows, repetitions, quick, 'no-build': built }) {
+  checkPrerequisites();
+  const packages = [{ name: 'this package', dir: root }];
+  if (against) packages.push({ name: 'existing', dir: path.resolve(against) });
+  for (const each of packages) Object.assign(each, entryOf(each.dir));
+  packages.slice(1).forEach(checkBuilt);
+  if (!built) {
+    await installDependencies();
+    await buildSimulator();
+    await buildAddon();
+  }
+  const results = {
+    date: new Date().toISOString(),
+    quick: quick ?? false,
+    repetitions,
+    machine: machine(),
+    packages: packages.map(({ name, version }) => ({ name, version })),
+    rows: {},
+  };
+  for (const row of rows.filter((row) => row in ROWS)) {
+    results.rows[row] = packages.map(() => []);
+    for (let repetition = 1; repetition <= repetitions; repetition++) {
+      for (const [index, each] of packages.entries()) {
+        const measured = await measure(each, quick ? ROWS[row].quick : ROWS[row].work);
+        results.rows[row][index].push(measured);
+        tell(row, repetition, repetitions, each.name, measured);
+      }
+    }
+  }
+  if (rows.includes('f')) {
+    step('(f) the pure rooms');
+    results.rooms = await measureRooms({ quick });
+  }
+  return results;
+}
+
+/** The entry file of a package, as the host finds it. */
+function entryOf(dir) {
+  const file = path.join(dir, 'package.json');
+  if (!existsSync(file)) throw new Problem(`--against ${dir}: there is no package.json.`);
+  const { name, version, exports } = JSON.parse(readFileSync(file, 'utf8'));
+  const entry = exports?.['.'];
+  return { version: `${name}@${version}`, entry: path.join(dir, typeof entry === 'string' ? entry : entry.import) };
+}
+
+function checkBuilt({ dir, entry }) {
+  if (!existsSync(entry) || !existsSync(path.join(dir, 'node_modules'))) {
+    throw new Problem(
+      `--against ${dir}: it is not built (${path.relative(dir, entry)} and node_modules must be there): ` +
+        `install its dependencies and run \`npx tsc\` in it.`,
+    );
+  }
+}
+
+/** One package, one row, once: a fresh cluster, a fresh host. */
+async function measure({ entry }, work) {
+  const { startCluster } = await import('../simulator/cluster.mjs');
+  const cluster = await startCluster({ binDirs: [] });
+  try {
+    // A kubelet rotates logs at some size; a host that is behind must not lose lines for that here.
+    await cluster.post('/simulator/settings', { logRotateBytes: 2 ** 31 });
+    await cluster.post('/simulator/reset-requests');
+    const before = processorSeconds(cluster.pid);
+    const host = await runHost(cluster, entry, work);
+    const clusterCpuSeconds = processorSeconds(cluster.pid) - before;
+    const [load, connections, requests] = await Promise.all([
+      cluster.get('/simulator/load'),
+      cluster.get('/simulator/connections'),
+      cluster.get(`/simulator/requests?since=${Number.MAX_SAFE_INTEGER}`),
+    ]);
+    return figures(work, host, { load, connections, counts: requests.counts, clusterCpuSeconds });
+  } finally {
+    await cluster.stop();
+  }
+}
+
+async function runHost(cluster, entry, work) {
+  const home = path.join(cluster.dir, 'paperclip-home');
+  mkdirSync(home, { recursive: true });
+  const { kubeconfig, namespace } = cluster;
+  const order = { entry: pathToFileURL(entry), kubeconfig, namespace, home, work, limitMs: LIMIT_MS };
+  const child = spawn(process.execPath, [path.join(here, 'host.mjs'), JSON.stringify(order)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let out = '';
+  let errors = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
+  child.stderr.setEncoding('utf8').on('data', (text) => (errors = (errors + text).slice(-4_096)));
+  // A host that does not even notice its own limit.
+  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS + 60_000);
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  clearTimeout(timer);
+  try {
+    return JSON.parse(out);
+  } catch {
+    throw new Problem(`the host process ended with ${code} and without figures: ${errors || out.slice(-2_000)}`);
+  }
+}
+
+/** The figures of a measurement, by the names in `FIGURES`. */
+function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
+  const { runs } = work;
+  const resolve = load.finished
+    .map(({ labels, us }) => (host.resolved[labels['paperclip.io/run-id']] - us) / 1e3)
+    .filter((ms) => Number.isFinite(ms) && ms > -1_000)
+    .sort((a, b) => a - b);
+  const of = (wanted) =>
+    Object.entries(counts).reduce((sum, [what, count]) => (wanted(what) ? sum + count : sum), 0) / runs;
+  const cpuOverIdleSeconds = host.cpuSeconds - host.idleCpuPerSecond * host.seconds;
+  const cpuOfRunsSeconds = cpuOverIdleSeconds - host.checkSeconds;
+  const rssOverIdleMb = host.peakRssMb - host.idleRssMb;
+  const lateMs = load.emit.p99Us / 1e3;
+  const busy = (host.cpuSeconds + clusterCpuSeconds) / host.seconds;
+  const notes = [];
+  if (lateMs > LATE_MS) notes.push(`the cluster wrote late (p99 ${lateMs.toFixed(0)} ms): it or the machine was the bottleneck`);
+  if (busy > 0.9 * os.availableParallelism()) notes.push(`host and cluster kept ${busy.toFixed(1)} processors busy: the machine was full`);
+  if (host.finished < runs) notes.push(`${runs - host.finished} runs were not over after ${LIMIT_MS / 1e3} s`);
+  return {
+    resolveP50Ms: percentile(resolve, 0.5),
+    resolveP99Ms: percentile(resolve, 0.99),
+    lineP50Ms: host.lineP50Ms,
+    lineP99Ms: host.lineP99Ms,
+    cpuSeconds: host.cpuSeconds,
+    cpuOverIdleSeconds,
+    checkSeconds: host.checkSeconds,
+    cpuOfRunsSeconds,
+    cpuMsPerRun: (cpuOfRunsSeconds / runs) * 1e3,
+    rssOverIdleMb,
+    rssKbPerRun: (rssOverIdleMb / runs) * 1e3,
+    loopP99Ms: host.loopP99Ms,
+    loopMaxMs: host.loopMaxMs,
+    requests: of(() => true),
+    ownRequests: of((what) => !what.startsWith('watch ') && what !== 'get pods/log'),
+    // The harness itself has one open.
+    connections: connections.most.connections - 1,
+    logConnections: connections.most.logStreams,
+    lost: host.lost,
+    doubled: host.doubled,
+    damaged: host.damaged,
+    failed: host.failed,
+    failures: host.failures,
+    seconds: host.seconds,
+    idleCpuPerSecond: host.idleCpuPerSecond,
+    idleRssMb: host.idleRssMb,
+    clusterCpuSeconds,
+    clusterLateP99Ms: lateMs,
+    clusterLateMaxMs: load.emit.maxUs / 1e3,
+    requestCounts: counts,
+    notes,
+  };
+}
+
+/** Processor time that a process has used so far; 0 where nobody tells. */
+function processorSeconds(pid) {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  } catch {
+    return 0;
+  }
+}
+
+function machine() {
+  const git = spawnSync('git', ['-C', root, 'describe', '--always', '--dirty'], { encoding: 'utf8' });
+  return {
+    cpu: os.cpus()[0]?.model ?? 'unknown',
+    cores: os.availableParallelism(),
+    memoryGb: Math.round(os.totalmem() / 2 ** 30),
+    system: `${os.type()} ${os.release()} ${os.arch()}`,
+    node: process.version,
+    commit: git.stdout?.trim() || 'unknown',
+  };
+}
+
+function tell(row, repetition, repetitions, name, m) {
+  const ms = (value) => (value === null ? '–' : `${value.toFixed(1)} ms`);
+  step(
+    `(${row}) ${repetition}/${repetitions} ${name}: resolve p99 ${ms(m.resolveP99Ms)}, line p99 ${ms(m.lineP99Ms)}, ` +
+      `CPU ${m.cpuSeconds.toFixed(2)} s, +${m.rssOverIdleMb.toFixed(0)} MB, ` +
+      `loop p99 ${ms(m.loopP99Ms)} max ${ms(m.loopMaxMs)}, ${m.requests.toFixed(1)} requests/run, ` +
+      `lost/doubled/damaged ${m.lost}/${m.doubled}/${m.damaged} (cluster: CPU ${m.clusterCpuSeconds.toFixed(2)} s, ` +
+      `late ${ms(m.clusterLateP99Ms)})`,
+  );
+  for (const note of m.notes) console.log(`  ! ${note}`);
+  for (const text of m.failures) console.log(`  ! ${m.failed} runs did not succeed, for example: ${text.slice(0, 200)}`);
+}
+
+/** Replaces the table in docs/benchmarks.md. */
+function write(table) {
+  const file = path.join(root, 'docs', 'benchmarks.md');
+  const [begin, end] = ['<!-- npm run bench -- --write: begin -->', '<!-- end -->'];
+  const text = readFileSync(file, 'utf8');
+  const [before, rest] = text.split(begin);
+  const after = rest?.split(end)[1];
+  if (after === undefined) throw new Problem(`${file}: the places of the table are not marked.`);
+  writeFileSync(file, `${before}${begin}\n\n${table}\n\n${end}${after}`);
+  step(`Written: ${path.relative(process.cwd(), file)}`);
+}
+
+/** Results go into a folder that is not committed. */
+function keep(results) {
+  const dir = path.join(here, 'results');
+  mkdirSync(dir, { recursive: true });
+  const file = path.join(dir, `${results.date.replaceAll(':', '-')}.json`);
+  writeFileSync(file, JSON.stringify(results, null, 1));
+  step(`Results: ${path.relative(process.cwd(), file)}`);
+}

@@ -1,0 +1,175 @@
+// What a cluster comes with: a namespace as a Paperclip installation has it.
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { Problem, root } from '../dev/lib.mjs';
+import { kubeconfig } from './kubeconfig.mjs';
+import { until } from './wait.mjs';
+
+export const NAMESPACE = 'paperclip';
+/** What HOSTNAME is in the host's own pod. */
+export const HOST_POD = 'paperclip-0';
+/** The image of a Job's init container. */
+export const BUSYBOX_IMAGE = 'docker.io/library/busybox:1.36';
+/** What holds a pod's namespaces on a node that we set up. */
+export const PAUSE_IMAGE = 'docker.io/paperclip/pause:test';
+export const AGENT_IMAGE = 'docker.io/paperclip/agent:test';
+
+/** The Role that installations of versions up to 0.1.49 were told to have: no watch, no patch, no Secrets of its own. */
+const EXISTING_ROLE = [
+  { apiGroups: ['batch'], resources: ['jobs'], verbs: ['create', 'get', 'list', 'delete'] },
+  { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
+  { apiGroups: [''], resources: ['pods/log'], verbs: ['get'] },
+  { apiGroups: [''], resources: ['persistentvolumeclaims'], verbs: ['get'] },
+  { apiGroups: [''], resources: ['secrets'], verbs: ['get'] },
+];
+
+/** Names of the service accounts, with the rules of each. */
+export function accounts() {
+  return { 'paperclip-existing': EXISTING_ROLE, 'paperclip-recommended': recommendedRole() };
+}
+
+/** The rules of the Role in our README, as they stand there. */
+export function recommendedRole() {
+  const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
+  const [, yaml] = /```yaml\n(apiVersion: rbac[\s\S]*?)```/.exec(readme) ?? [];
+  const list = (text) => text.split(',').map((word) => word.trim().replaceAll('"', ''));
+  const rules = [...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
+    ([, apiGroups, resources, verbs]) => ({
+      apiGroups: list(apiGroups),
+      resources: list(resources),
+      verbs: list(verbs),
+    }),
+  );
+  if (!rules.some(({ verbs }) => verbs.includes('watch'))) {
+    throw new Problem('README.md: its Role was not found, or grants no watch.');
+  }
+  return rules;
+}
+
+/** The manifests. `volume` is the folder of the node that the shared claim stands for. */
+export function manifests({ volume }) {
+  const named = (kind, name, rest = {}, apiVersion = 'v1') => ({
+    apiVersion,
+    kind,
+    metadata: { name, namespace: NAMESPACE, ...rest.metadata },
+    ...Object.fromEntries(Object.entries(rest).filter(([key]) => key !== 'metadata')),
+  });
+  const rbac = 'rbac.authorization.k8s.io/v1';
+  return [
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
+    {
+      apiVersion: 'v1',
+      kind: 'PersistentVolume',
+      metadata: { name: 'paperclip-data' },
+      spec: {
+        capacity: { storage: '10Gi' },
+        accessModes: ['ReadWriteMany'],
+        storageClassName: 'test-host-path',
+        persistentVolumeReclaimPolicy: 'Retain',
+        hostPath: { path: volume, type: 'DirectoryOrCreate' },
+        claimRef: { namespace: NAMESPACE, name: 'paperclip-data' },
+      },
+    },
+    named('PersistentVolumeClaim', 'paperclip-data', {
+      spec: {
+        accessModes: ['ReadWriteMany'],
+        storageClassName: 'test-host-path',
+        volumeName: 'paperclip-data',
+        resources: { requests: { storage: '10Gi' } },
+      },
+    }),
+    named('Secret', 'paperclip-secrets', { stringData: { ANTHROPIC_API_KEY: 'sk-ant-test' } }),
+    named('Pod', HOST_POD, {
+      metadata: { labels: { app: 'paperclip' } },
+      spec: {
+        terminationGracePeriodSeconds: 0,
+        automountServiceAccountToken: false,
+        containers: [
+          {
+            name: 'paperclip',
+            image: AGENT_IMAGE,
+            imagePullPolicy: 'IfNotPresent',
+            command: ['sleep', '2147483647'],
+            env: [
+              { name: 'PAPERCLIP_API_URL', value: 'http://127.0.0.1:3100' },
+              {
+                name: 'ANTHROPIC_API_KEY',
+                valueFrom: { secretKeyRef: { name: 'paperclip-secrets', key: 'ANTHROPIC_API_KEY' } },
+              },
+            ],
+            volumeMounts: [{ name: 'data', mountPath: '/paperclip' }],
+          },
+        ],
+        volumes: [{ name: 'data', persistentVolumeClaim: { claimName: 'paperclip-data' } }],
+      },
+    }),
+    ...Object.entries(accounts()).flatMap(([name, rules]) => [
+      named('ServiceAccount', name),
+      // Newer clusters make no token by themselves; this makes one in every version.
+      named('Secret', `${name}-token`, {
+        metadata: { annotations: { 'kubernetes.io/service-account.name': name } },
+        type: 'kubernetes.io/service-account-token',
+      }),
+      named('Role', name, { rules }, rbac),
+      named(
+        'RoleBinding',
+        name,
+        {
+          subjects: [{ kind: 'ServiceAccount', name, namespace: NAMESPACE }],
+          roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+        },
+        rbac,
+      ),
+    ]),
+  ];
+}
+
+/**
+ * Makes everything that is not there, waits until it can be used, and writes a kubeconfig per account.
+ *
+ * @param {(args: string[], input?: string) => Promise<string>} kubectl as administrator
+ * @param {{volume: string, into: string}} options `into` is the folder for the kubeconfigs
+ * @returns {Promise<Record<string, string>>} account → file
+ */
+export async function makeObjects(kubectl, { volume, into }) {
+  const items = manifests({ volume });
+  const apply = (list) =>
+    kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
+  const isPod = ({ kind }) => kind === 'Pod';
+  await apply(items.filter((item) => !isPod(item)));
+  // A pod is refused until its namespace's default account is there, and put off for a while if its claim is not bound.
+  await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), {
+    what: 'the default service account',
+  });
+  const claim = ['-n', NAMESPACE, 'get', 'persistentvolumeclaim', 'paperclip-data', '-o', 'jsonpath={.status.phase}'];
+  await until(async () => (await kubectl(claim)) === 'Bound', { what: 'the volume claim to be bound' });
+  await apply(items.filter(isPod));
+  await kubectl(['-n', NAMESPACE, 'wait', '--for=condition=Ready', '--timeout=180s', `pod/${HOST_POD}`]);
+  const view = JSON.parse(await kubectl(['config', 'view', '--raw', '--minify', '--flatten', '-o', 'json']));
+  const { server: api, 'certificate-authority-data': ca } = view.clusters[0].cluster;
+  const files = {};
+  for (const name of Object.keys(accounts())) {
+    const token = await until(
+      async () =>
+        JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data?.token,
+      { what: `the token of ${name}` },
+    );
+    files[name] = path.join(into, `${name}.kubeconfig`);
+    const text = kubeconfig({
+      api,
+      ca,
+      token: Buffer.from(token, 'base64').toString(),
+      user: name,
+      namespace: NAMESPACE,
+    });
+    writeFileSync(files[name], text, { mode: 0o600 });
+  }
+  return files;
+}
+
+/** Removes what `makeObjects` made. */
+export async function removeObjects(kubectl) {
+  await kubectl(['delete', '--ignore-not-found', '--wait=true', 'namespace', NAMESPACE]);
+  await kubectl(['delete', '--ignore-not-found', 'persistentvolume', 'paperclip-data']);
+}
