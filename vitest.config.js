@@ -11,7 +11,12 @@ class ByName extends BaseSequencer {
 }
 
 /** Suites on the built addon. Only tests that wait most of the time run side by side. */
-const local = { globalSetup: '__test__/support/global.js', testTimeout: 60_000, hookTimeout: 120_000, maxConcurrency: 10 };
+const local = {
+  globalSetup: '__test__/support/global.js',
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+  maxConcurrency: 10,
+};
 /** On a cluster nearly all of a spec's time is waiting. */
 const conformance = { testTimeout: 240_000, hookTimeout: 240_000, maxConcurrency: 16 };
 

@@ -34,7 +34,7 @@ const held = setInterval(() => {}, 2 ** 31 - 1).unref();
  * Starts a run of the native half; resolves to its result.
  *
  * @param {string} request
- * @param {import('./generated/binding.cjs').RunControl} control
+ * @param {import('./generated/binding.js').RunControl} control
  * @param {HostOfRun} host
  */
 export function start(request, control, host) {

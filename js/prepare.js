@@ -9,8 +9,7 @@ import {
 } from './host-utils.js';
 import { moduleDir } from './module-dir.js';
 
-const DEFAULT_PROMPT_TEMPLATE =
-  'You are agent {{agent.id}} ({{agent.name}}). Continue your Paperclip work.';
+const DEFAULT_PROMPT_TEMPLATE = 'You are agent {{agent.id}} ({{agent.name}}). Continue your Paperclip work.';
 
 /** @typedef {import('@paperclipai/adapter-utils').AdapterExecutionContext} ExecutionContext */
 

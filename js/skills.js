@@ -49,9 +49,7 @@ function availableEntry(skill, desired) {
     readOnly: false,
     sourcePath: skill.source,
     targetPath: null,
-    detail: desired
-      ? 'Materialized into the PVC-backed Claude prompt bundle before each K8s Job run.'
-      : null,
+    detail: desired ? 'Materialized into the PVC-backed Claude prompt bundle before each K8s Job run.' : null,
     required,
     requiredReason: skill.requiredReason ?? null,
   };

@@ -92,7 +92,13 @@ const state = (pod) => pod.status.containerStatuses[0].state;
 
 describe.concurrent('a refusal', () => {
   const cases = [
-    ['of a Job that is not there', () => ['GET', `${jobs}/nope`], 404, 'NotFound', 'jobs.batch "nope" not found'],
+    [
+      'of a Job that is not there',
+      () => ['GET', `${jobs}/nope`],
+      404,
+      'NotFound',
+      'jobs.batch "nope" not found',
+    ],
     ['of a pod that is not there', () => ['GET', `${pods}/nope`], 404, 'NotFound', 'pods "nope" not found'],
     [
       'of a log of a pod that is not there',
@@ -118,16 +124,30 @@ describe.concurrent('a refusal', () => {
   ];
   it.each(cases)('%s', async (_what, request, code, reason, message) => {
     const status = await cluster.api.refusal(...request());
-    expect(status).toMatchObject({ kind: 'Status', apiVersion: 'v1', status: 'Failure', code, reason, message });
+    expect(status).toMatchObject({
+      kind: 'Status',
+      apiVersion: 'v1',
+      status: 'Failure',
+      code,
+      reason,
+      message,
+    });
   });
 
   it('of a token that nobody was given', async () => {
     const status = await cluster.api.refusal('GET', jobs, undefined, { token: 'nobody-was-given-this' });
-    expect(status).toMatchObject({ kind: 'Status', code: 401, reason: 'Unauthorized', message: 'Unauthorized' });
+    expect(status).toMatchObject({
+      kind: 'Status',
+      code: 401,
+      reason: 'Unauthorized',
+      message: 'Unauthorized',
+    });
   });
 
   it('of what an account may not do', async () => {
-    const existing = await import('./support/api.js').then(({ apiOf }) => apiOf(cluster.kubeconfigs.existing));
+    const existing = await import('./support/api.js').then(({ apiOf }) =>
+      apiOf(cluster.kubeconfigs.existing),
+    );
     const status = await existing.refusal('GET', `${jobs}?watch=true`);
     expect(status).toMatchObject({
       code: 403,
@@ -167,7 +187,10 @@ describe.concurrent('a refusal', () => {
 
   it('to delete an object of another UID', async () => {
     const { name, path } = await create('sleep 60');
-    const status = await cluster.api.refusal('DELETE', path, { ...background, preconditions: { uid: 'another' } });
+    const status = await cluster.api.refusal('DELETE', path, {
+      ...background,
+      preconditions: { uid: 'another' },
+    });
     expect(status).toMatchObject({ code: 409, reason: 'Conflict' });
     expect(status.message).toMatch(
       /^Operation cannot be fulfilled on Job\.batch "\S+": the UID in the precondition \(another\) does not match the UID in record /,
@@ -191,7 +214,14 @@ describe.concurrent('a Job', () => {
     const [pod] = await podsOf(name);
     expect(pod.metadata.labels).toMatchObject({ 'job-name': name, 'controller-uid': metadata.uid });
     expect(pod.metadata.ownerReferences).toMatchObject([
-      { apiVersion: 'batch/v1', kind: 'Job', name, uid: metadata.uid, controller: true, blockOwnerDeletion: true },
+      {
+        apiVersion: 'batch/v1',
+        kind: 'Job',
+        name,
+        uid: metadata.uid,
+        controller: true,
+        blockOwnerDeletion: true,
+      },
     ]);
     expect(pod.status.phase).toBe('Succeeded');
     expect(state(pod).terminated).toMatchObject({
@@ -294,9 +324,12 @@ describe.concurrent('a Job', () => {
 
 describe.concurrent('a pod', () => {
   it('that is being deleted says when, and hears a SIGTERM that it handles', async () => {
-    const { name, path } = await create("trap 'echo term; exit 7' TERM; echo ready; while :; do sleep 0.1; done", {
-      pod: { terminationGracePeriodSeconds: 20 },
-    });
+    const { name, path } = await create(
+      "trap 'echo term; exit 7' TERM; echo ready; while :; do sleep 0.1; done",
+      {
+        pod: { terminationGracePeriodSeconds: 20 },
+      },
+    );
     const pod = await podOf(name, isRunning);
     const log = `${pods}/${pod.metadata.name}/log`;
     await eventually(async () => (await cluster.api.get(log)).includes('ready'), soon);
@@ -346,7 +379,9 @@ describe.concurrent('a pod', () => {
 
   it('that fits no node is unschedulable and has an empty log', async () => {
     const { name, path } = await create('true', { pod: { nodeSelector: { gpu: 'yes' } } });
-    const pod = await podOf(name, ({ status }) => status.conditions?.some(({ type }) => type === 'PodScheduled'));
+    const pod = await podOf(name, ({ status }) =>
+      status.conditions?.some(({ type }) => type === 'PodScheduled'),
+    );
     expect(pod.status.conditions.find(({ type }) => type === 'PodScheduled')).toMatchObject({
       status: 'False',
       reason: 'Unschedulable',
@@ -433,7 +468,10 @@ describe.concurrent('a log', () => {
   });
 
   it('of a container that never ran before is not found', async () => {
-    expect(await cluster.api.refusal('GET', `${log}?previous=true`)).toMatchObject({ code: 400, reason: 'BadRequest' });
+    expect(await cluster.api.refusal('GET', `${log}?previous=true`)).toMatchObject({
+      code: 400,
+      reason: 'BadRequest',
+    });
   });
 });
 
@@ -441,7 +479,9 @@ describe.concurrent('a watch', () => {
   it('tells what happens to what its selector chooses, and the last of it', async () => {
     const mark = randomBytes(4).toString('hex');
     const { metadata } = await cluster.api.get(jobs);
-    const watching = await watch(`${jobs}?labelSelector=mark%3D${mark}&resourceVersion=${metadata.resourceVersion}`);
+    const watching = await watch(
+      `${jobs}?labelSelector=mark%3D${mark}&resourceVersion=${metadata.resourceVersion}`,
+    );
     const { path, metadata: made } = await create('true', { labels: { mark } });
     await create('true').then((other) => cluster.api.delete(other.path, background));
     await watching.until(({ object }) => conditions(object).includes('Complete'));

@@ -39,7 +39,10 @@ describe('a restart of the API server', () => {
     await cluster.apiServer.restart();
     const next = runs.start();
     await Promise.all([expectWhole(watching, 59), expectWhole(polling, 59), expectWhole(short, 11)]);
-    expect(await next.done, 'a run that was started right after').toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(await next.done, 'a run that was started right after').toMatchObject({
+      exitCode: 0,
+      errorMessage: null,
+    });
     await runs.nothingLeft(next);
   });
 });

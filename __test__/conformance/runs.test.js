@@ -6,7 +6,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { agentLines, eventually } from '../support/host.js';
 import { conformanceCluster } from './support/clusters.js';
-import { adapter, expectOnce, expectRecording, expectTicks, floodCounter, running, runsOn } from './support/runs.js';
+import {
+  adapter,
+  expectOnce,
+  expectRecording,
+  expectTicks,
+  floodCounter,
+  running,
+  runsOn,
+} from './support/runs.js';
 
 const children = new Set();
 let cluster;
@@ -40,7 +48,11 @@ describe.concurrent('a run', () => {
     const counter = floodCounter();
     const { result } = await runs.play({
       scenario: 'flood',
-      env: { CLAUDE_STAND_IN_LINES: '200000', CLAUDE_STAND_IN_LINE_BYTES: '1', CLAUDE_STAND_IN_RATE: '10000' },
+      env: {
+        CLAUDE_STAND_IN_LINES: '200000',
+        CLAUDE_STAND_IN_LINE_BYTES: '1',
+        CLAUDE_STAND_IN_RATE: '10000',
+      },
       onLog: counter.take,
     });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
@@ -139,7 +151,9 @@ describe.concurrent('a run', () => {
   it('that fits no node says so', async () => {
     const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes' } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
-    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/);
+    expect(result.errorMessage).toMatch(
+      /^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/,
+    );
   });
 
   it('that fits no node waits as long as it is told to', async () => {
@@ -195,7 +209,11 @@ describe.concurrent('a run', () => {
 
   it('at its deadline is a timeout', async () => {
     const { told, result } = await runs.play({ scenario: 'hang', config: { timeoutSec: 15, graceSec: 30 } });
-    expect(result).toMatchObject({ errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 15s' });
+    expect(result).toMatchObject({
+      errorCode: 'timeout',
+      timedOut: true,
+      errorMessage: 'Timed out after 15s',
+    });
     expect(running(told)).toBe(true);
     expectOnce(told);
   });
@@ -292,7 +310,9 @@ describe.concurrent('with the Role of existing installations', () => {
     const other = await runs.play({ as, scenario: 'truncated' });
     expect(other.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     // Whichever run of this Role was the first.
-    const lines = runs.everTold[as].flatMap(({ stdout }) => stdout.match(/Watching Jobs and Pods is not permitted/g) ?? []);
+    const lines = runs.everTold[as].flatMap(
+      ({ stdout }) => stdout.match(/Watching Jobs and Pods is not permitted/g) ?? [],
+    );
     expect(lines.length).toBe(1);
   });
 
@@ -319,7 +339,9 @@ describe.concurrent('with the Role of existing installations', () => {
   it('the environment test warns of what is missing', async () => {
     const kubeconfig = cluster.kubeconfigs.existing;
     const found = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
-    const missing = found.checks.filter(({ level }) => level !== 'info').map(({ code, level }) => `${level} ${code}`);
+    const missing = found.checks
+      .filter(({ level }) => level !== 'info')
+      .map(({ code, level }) => `${level} ${code}`);
     expect(missing).toEqual([
       'error k8s_rbac_secret_create',
       'error k8s_rbac_secret_delete',
@@ -335,7 +357,10 @@ describe.concurrent('with the Role of existing installations', () => {
 describe.concurrent('with the recommended Role', () => {
   it('the environment test finds everything', async () => {
     const kubeconfig = cluster.kubeconfigs.recommended;
-    const { status, checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const { status, checks } = await adapter.testEnvironment({
+      adapterType: 'claude_k8s',
+      config: { kubeconfig },
+    });
     expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
     expect(status).toBe('pass');
   });
@@ -350,7 +375,10 @@ describe.concurrent('with a wrong token', () => {
 
   it('the environment test says so', async () => {
     const kubeconfig = cluster.kubeconfigs.wrong;
-    const { status, checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const { status, checks } = await adapter.testEnvironment({
+      adapterType: 'claude_k8s',
+      config: { kubeconfig },
+    });
     expect(status).toBe('fail');
     expect(JSON.stringify(checks)).toMatch(/401|Unauthorized/);
   });
@@ -367,23 +395,34 @@ describe.concurrent('a host in a process of its own', () => {
   });
 
   it('leaves the Job at SIGTERM where it is told to, and the next host attaches to it', async () => {
-    const { child, run, ended } = host({ scenario: 'long', env: seconds(20), config: { hostShutdown: 'leave' } });
+    const { child, run, ended } = host({
+      scenario: 'long',
+      env: seconds(20),
+      config: { hostShutdown: 'leave' },
+    });
     await runs.podOf(run);
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     await attach(run);
   });
 
-  it.each(['recommended', 'existing'])('that is killed leaves its run to the next one (%s Role)', async (as) => {
-    const { child, run, ended } = host({ as, scenario: 'long', env: seconds(20) });
-    await runs.podOf(run);
-    child.kill('SIGKILL');
-    await ended;
-    await attach(run, { as });
-  });
+  it.each(['recommended', 'existing'])(
+    'that is killed leaves its run to the next one (%s Role)',
+    async (as) => {
+      const { child, run, ended } = host({ as, scenario: 'long', env: seconds(20) });
+      await runs.podOf(run);
+      child.kill('SIGKILL');
+      await ended;
+      await attach(run, { as });
+    },
+  );
 
   it('that is killed after its run ended leaves a Job that blocks nobody', async () => {
-    const { child, run, ended } = host({ scenario: 'long', env: seconds(8), config: { ttlSecondsAfterFinished: 5 } });
+    const { child, run, ended } = host({
+      scenario: 'long',
+      env: seconds(8),
+      config: { ttlSecondsAfterFinished: 5 },
+    });
     await runs.podOf(run);
     child.kill('SIGKILL');
     await ended;
@@ -434,6 +473,8 @@ async function attach({ agentId }, { as } = {}) {
   await eventually(async () => (await runs.jobs(agentId)).length === 1);
   const { told, result } = await runs.play({ as, agent: { id: agentId } });
   expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-  expect(told.stdout).toMatch(/\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace \S+ \(prior run \S+\)/);
+  expect(told.stdout).toMatch(
+    /\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace \S+ \(prior run \S+\)/,
+  );
   expect(expectTicks(told)).toBeGreaterThan(30);
 }

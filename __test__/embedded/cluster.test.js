@@ -66,13 +66,19 @@ describe('@kubernetes/client-node', () => {
     await new k8s.Log(config).log(namespace, pod.metadata.name, 'main', sink, { follow: true });
     await eventually(() => log === 'one\ntwo\n');
     await eventually(() => seen.some(([type, succeeded]) => type === 'MODIFIED' && succeeded === 1));
-    await batch.deleteNamespacedJob({ name: 'by-client-node', namespace, body: { propagationPolicy: 'Background' } });
+    await batch.deleteNamespacedJob({
+      name: 'by-client-node',
+      namespace,
+      body: { propagationPolicy: 'Background' },
+    });
     await eventually(() => seen.some(([type]) => type === 'DELETED'));
     await eventually(async () => {
       const { items } = await core.listNamespacedPod({ namespace, labelSelector: 'job-name=by-client-node' });
       return items.length === 0;
     });
-    await expect(batch.readNamespacedJob({ name: 'by-client-node', namespace })).rejects.toThrow(/HTTP-Code: 404/);
+    await expect(batch.readNamespacedJob({ name: 'by-client-node', namespace })).rejects.toThrow(
+      /HTTP-Code: 404/,
+    );
     watch.abort();
   });
 });
@@ -85,11 +91,25 @@ describe.skipIf(kubectlMissing)('kubectl', () => {
   const kubectl = (...args) => run('kubectl', ['--kubeconfig', cluster.kubeconfig, ...args]);
 
   it('applies, gets, follows and deletes', async () => {
-    const applying = spawn('kubectl', ['--kubeconfig', cluster.kubeconfig, 'apply', '--validate=false', '-f', '-']);
+    const applying = spawn('kubectl', [
+      '--kubeconfig',
+      cluster.kubeconfig,
+      'apply',
+      '--validate=false',
+      '-f',
+      '-',
+    ]);
     applying.stdin.end(JSON.stringify(job('by-kubectl')));
     expect(await new Promise((resolve) => applying.once('exit', resolve))).toBe(0);
     await eventually(async () => {
-      const { stdout } = await kubectl('get', 'pods', '-l', 'job-name=by-kubectl', '-o', 'jsonpath={.items[*].status.phase}');
+      const { stdout } = await kubectl(
+        'get',
+        'pods',
+        '-l',
+        'job-name=by-kubectl',
+        '-o',
+        'jsonpath={.items[*].status.phase}',
+      );
       return ['Running', 'Succeeded'].includes(stdout);
     });
     expect((await kubectl('logs', '-f', 'job/by-kubectl')).stdout).toBe('one\ntwo\n');

@@ -14,7 +14,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createServerAdapter } from '../../index.js';
 import { startCluster } from '../../tools/simulator/cluster.mjs';
 import { noClocks, settableClock } from '../support/clock.js';
-import { RUN_JOBS, agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+import {
+  RUN_JOBS,
+  agentLines,
+  clusterForHost,
+  eventually,
+  hostRun,
+  leftovers,
+  podsOf,
+} from '../support/host.js';
 import { killHosts, startHost } from '../support/processes.js';
 
 const adapter = createServerAdapter();
@@ -26,7 +34,12 @@ const unscheduled = { errorCode: 'k8s_pod_schedule_failed' };
 
 /** A fault for requests of the run; `rest` says which, how often and when. */
 function fault(verb, action, { resource, subresource, ...rest } = {}) {
-  const match = { user: RUNNER, ...(verb && { verb }), ...(resource && { resource }), ...(subresource !== undefined && { subresource }) };
+  const match = {
+    user: RUNNER,
+    ...(verb && { verb }),
+    ...(resource && { resource }),
+    ...(subresource !== undefined && { subresource }),
+  };
   return { match, action, ...rest };
 }
 const status = (code, more) => ({ status: { code, ...more } });
@@ -51,176 +64,304 @@ function everywhere(answer, times) {
 /** When the log has told this much. */
 const after = (text, act) => ({ when: ({ told }) => told.stdout.includes(text), act });
 const tick3 = (act) => after('tick 3 of', act);
-const toPod = (action, body) => async ({ cluster, pod }) =>
-  cluster.post(`/simulator/pods/paperclip/${(await pod()).metadata.name}/${action}`, body);
+const toPod =
+  (action, body) =>
+  async ({ cluster, pod }) =>
+    cluster.post(`/simulator/pods/paperclip/${(await pod()).metadata.name}/${action}`, body);
 const deleteJob = async ({ cluster, job }) => {
   const { name, namespace } = (await job()).metadata;
-  await cluster.request('DELETE', `/apis/batch/v1/namespaces/${namespace}/jobs/${name}`, { propagationPolicy: 'Background' });
+  await cluster.request('DELETE', `/apis/batch/v1/namespaces/${namespace}/jobs/${name}`, {
+    propagationPolicy: 'Background',
+  });
 };
-const setFaults = (...faults) => async ({ cluster }) => {
-  for (const one of faults) await cluster.post('/simulator/faults', one);
-};
-const settings = (changes) => ({ cluster }) => cluster.post('/simulator/settings', changes);
-const inTurn = (...acts) => async (s) => {
-  for (const act of acts) await act(s);
-};
+const setFaults =
+  (...faults) =>
+  async ({ cluster }) => {
+    for (const one of faults) await cluster.post('/simulator/faults', one);
+  };
+const settings =
+  (changes) =>
+  ({ cluster }) =>
+    cluster.post('/simulator/settings', changes);
+const inTurn =
+  (...acts) =>
+  async (s) => {
+    for (const act of acts) await act(s);
+  };
 const reset = ({ cluster }) => cluster.post('/simulator/connections/reset');
-const restart = (downMs) => ({ cluster }) => cluster.post('/simulator/restart', { downMs });
+const restart =
+  (downMs) =>
+  ({ cluster }) =>
+    cluster.post('/simulator/restart', { downMs });
 
 /** @type {Record<string, [string, object][]>} */
 const table = {
   'the API server': [
     ['is restarted in mid-run', { at: [tick3(restart(1_000))] }],
-    ['is restarted again and again', {
-      seconds: 5,
-      at: [after('tick 1 of', restart(200)), after('tick 4 of', restart(200)), after('tick 7 of', restart(200))],
-    }],
+    [
+      'is restarted again and again',
+      {
+        seconds: 5,
+        at: [
+          after('tick 1 of', restart(200)),
+          after('tick 4 of', restart(200)),
+          after('tick 7 of', restart(200)),
+        ],
+      },
+    ],
     ['is restarted just when the run ends', { at: [after('tick 6 of', restart(1_500))] }],
-    ['resets every connection', {
-      at: [2, 3, 4, 5].map((n) => after(`tick ${n} of`, ({ cluster }) => cluster.post('/simulator/connections/reset'))),
-    }],
+    [
+      'resets every connection',
+      {
+        at: [2, 3, 4, 5].map((n) =>
+          after(`tick ${n} of`, ({ cluster }) => cluster.post('/simulator/connections/reset')),
+        ),
+      },
+    ],
     ['answers 500 to the first requests of every kind', { faults: everywhere(status(500), 2) }],
     ['answers 503 to the first requests of every kind', { faults: everywhere(status(503), 2) }],
     ['answers 429 and asks for a second', { faults: everywhere(status(429, { retryAfter: 1 }), 1) }],
-    ['answers 401 once to every kind of request but creations', {
-      faults: everywhere(status(401), 1).filter(({ match }) => match.verb !== 'create'),
-    }],
+    [
+      'answers 401 once to every kind of request but creations',
+      {
+        faults: everywhere(status(401), 1).filter(({ match }) => match.verb !== 'create'),
+      },
+    ],
     ['resets the first connection of every kind of request', { faults: everywhere({ refuse: true }, 1) }],
-    ['answers nothing but 500 for two seconds', {
-      at: [tick3(setFaults(fault(undefined, status(500), { forMs: 2_000 })))],
-    }],
-    ['refuses every connection when the run is to be cleaned up', {
-      at: [after('tick 6 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_000 })))],
-    }],
+    [
+      'answers nothing but 500 for two seconds',
+      {
+        at: [tick3(setFaults(fault(undefined, status(500), { forMs: 2_000 })))],
+      },
+    ],
+    [
+      'refuses every connection when the run is to be cleaned up',
+      {
+        at: [after('tick 6 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_000 })))],
+      },
+    ],
     ['takes a second for every answer', { faults: [fault(undefined, { delayMs: 1_000 })] }],
-    ['answers a deletion never with more than 503', {
-      seconds: 1,
-      faults: [fault('delete', status(503))],
-      warning: /^(?=[^]*\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503)(?=[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503)/,
-      left: 3,
-    }],
-    ['answers nothing but 401 for two seconds', {
-      at: [tick3(inTurn(setFaults(fault(undefined, status(401), { forMs: 2_000 })), reset))],
-    }],
-    ['is away when the time limit passes', {
-      scenario: 'hang',
-      config: { timeoutSec: 2 },
-      at: [after('"subtype":"init"', setFaults(fault(undefined, { refuse: true }, { forMs: 3_000 })))],
-      result: { errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' },
-      ticks: false,
-    }],
+    [
+      'answers a deletion never with more than 503',
+      {
+        seconds: 1,
+        faults: [fault('delete', status(503))],
+        warning:
+          /^(?=[^]*\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503)(?=[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503)/,
+        left: 3,
+      },
+    ],
+    [
+      'answers nothing but 401 for two seconds',
+      {
+        at: [tick3(inTurn(setFaults(fault(undefined, status(401), { forMs: 2_000 })), reset))],
+      },
+    ],
+    [
+      'is away when the time limit passes',
+      {
+        scenario: 'hang',
+        config: { timeoutSec: 2 },
+        at: [after('"subtype":"init"', setFaults(fault(undefined, { refuse: true }, { forMs: 3_000 })))],
+        result: { errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' },
+        ticks: false,
+      },
+    ],
   ],
 
   'a claim': [
-    ['that is answered 503 twice is asked for again', {
-      seconds: 1,
-      faults: [fault('create', status(503), { resource: 'jobs', times: 2 })],
-    }],
-    ['that is forbidden is done without, and that is told', {
-      seconds: 1,
-      faults: [fault('create', status(403, { message: 'no Jobs without an owner' }), { resource: 'jobs', times: 1 })],
-      warning: /\[paperclip\] Warning: cannot claim the start of this agent's runs in namespace paperclip — two hosts that start one at the same moment would not see each other: HTTP-Code: 403 Message: no Jobs without an owner/,
-    }],
-    ['that takes the last Job of a quota is given back for the run', { seconds: 1, settings: { quota: { jobs: 1 } } }],
+    [
+      'that is answered 503 twice is asked for again',
+      {
+        seconds: 1,
+        faults: [fault('create', status(503), { resource: 'jobs', times: 2 })],
+      },
+    ],
+    [
+      'that is forbidden is done without, and that is told',
+      {
+        seconds: 1,
+        faults: [
+          fault('create', status(403, { message: 'no Jobs without an owner' }), {
+            resource: 'jobs',
+            times: 1,
+          }),
+        ],
+        warning:
+          /\[paperclip\] Warning: cannot claim the start of this agent's runs in namespace paperclip — two hosts that start one at the same moment would not see each other: HTTP-Code: 403 Message: no Jobs without an owner/,
+      },
+    ],
+    [
+      'that takes the last Job of a quota is given back for the run',
+      { seconds: 1, settings: { quota: { jobs: 1 } } },
+    ],
   ],
 
   'a creation': [
-    ['that is refused once is repeated', { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1, ...pastClaim })] }],
-    ['of the prompt Secret that is answered 503 once is repeated', {
-      faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
-    }],
-    ['whose answer is lost makes one Job', {
-      proxied: true,
-      // Late enough that its answer is held back.
-      faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
-      at: [
-        after('Created prompt Secret', ({ proxy }) => { proxy.hold = true; }),
-        {
-          when: ({ job }) => job(),
-          act: ({ proxy }) => {
-            proxy.cut();
-            proxy.hold = false;
+    [
+      'that is refused once is repeated',
+      { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1, ...pastClaim })] },
+    ],
+    [
+      'of the prompt Secret that is answered 503 once is repeated',
+      {
+        faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
+      },
+    ],
+    [
+      'whose answer is lost makes one Job',
+      {
+        proxied: true,
+        // Late enough that its answer is held back.
+        faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
+        at: [
+          after('Created prompt Secret', ({ proxy }) => {
+            proxy.hold = true;
+          }),
+          {
+            when: ({ job }) => job(),
+            act: ({ proxy }) => {
+              proxy.cut();
+              proxy.hold = false;
+            },
           },
+        ],
+        also: async ({ cluster }) => {
+          const { requests } = await cluster.get('/simulator/requests');
+          const answers = requests
+            .filter(({ verb, resource }) => verb === 'create' && resource === 'jobs')
+            .map((r) => r.status);
+          expect(answers, 'the claim, the Job, and the Job again').toEqual([201, 201, 409]);
         },
-      ],
-      also: async ({ cluster }) => {
-        const { requests } = await cluster.get('/simulator/requests');
-        const answers = requests.filter(({ verb, resource }) => verb === 'create' && resource === 'jobs').map((r) => r.status);
-        expect(answers, 'the claim, the Job, and the Job again').toEqual([201, 201, 409]);
       },
-    }],
-    ['that the quota refuses is told', {
-      settings: { quota: { jobs: 0 } },
-      result: { errorCode: 'k8s_job_create_failed' },
-      message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: .*exceeded quota/,
-      ticks: 0,
-    }],
-    ['of the pod that the quota refuses for a while is waited for', {
-      // The host's own pod is all that may be there.
-      settings: { quota: { pods: 1 } },
-      at: [{ when: event('FailedCreate'), act: settings({ quota: {} }) }],
-      also: ({ told }) => expect(told.stdout.match(/Waiting for Job controller to create pod/g)).toHaveLength(1),
-    }],
-    ['that an admission webhook denies is told', {
-      faults: [fault('create', status(403, { message: 'admission webhook "policy" denied the request: no team' }), { resource: 'jobs' })],
-      result: { errorCode: 'k8s_job_create_failed' },
-      message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: admission webhook "policy" denied the request: no team$/,
-      ticks: 0,
-    }],
-    ['that validation refuses is told', {
-      faults: [fault('create', status(422, { message: 'Job.batch "x" is invalid: spec: Forbidden' }), { resource: 'jobs' })],
-      result: { errorCode: 'k8s_job_create_failed' },
-      message: /^Failed to create Kubernetes Job: HTTP-Code: 422 Message: Job\.batch "x" is invalid/,
-      ticks: 0,
-    }],
-    ['that is forbidden is told', {
-      faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
-      result: { errorCode: 'k8s_prompt_secret_create_failed' },
-      message: /^Failed to create prompt Secret: HTTP-Code: 403 Message: no$/,
-      ticks: 0,
-    }],
-    ['in a namespace that is being deleted is told', {
-      namespace: 'agents',
-      // Its Secret stays for as long as somebody holds it, and so does the namespace.
-      before: async ({ cluster }) => {
-        await cluster.post('/api/v1/namespaces/agents/secrets', {
-          apiVersion: 'v1', kind: 'Secret', metadata: { name: 'held', finalizers: ['example.org/held'] },
-        });
-        await cluster.delete('/api/v1/namespaces/agents');
+    ],
+    [
+      'that the quota refuses is told',
+      {
+        settings: { quota: { jobs: 0 } },
+        result: { errorCode: 'k8s_job_create_failed' },
+        message: /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: .*exceeded quota/,
+        ticks: 0,
       },
-      result: { errorCode: 'k8s_prompt_secret_create_failed' },
-      message: /unable to create new content in namespace agents because it is being terminated$/,
-      ticks: 0,
-    }],
+    ],
+    [
+      'of the pod that the quota refuses for a while is waited for',
+      {
+        // The host's own pod is all that may be there.
+        settings: { quota: { pods: 1 } },
+        at: [{ when: event('FailedCreate'), act: settings({ quota: {} }) }],
+        also: ({ told }) =>
+          expect(told.stdout.match(/Waiting for Job controller to create pod/g)).toHaveLength(1),
+      },
+    ],
+    [
+      'that an admission webhook denies is told',
+      {
+        faults: [
+          fault(
+            'create',
+            status(403, { message: 'admission webhook "policy" denied the request: no team' }),
+            { resource: 'jobs' },
+          ),
+        ],
+        result: { errorCode: 'k8s_job_create_failed' },
+        message:
+          /^Failed to create Kubernetes Job: HTTP-Code: 403 Message: admission webhook "policy" denied the request: no team$/,
+        ticks: 0,
+      },
+    ],
+    [
+      'that validation refuses is told',
+      {
+        faults: [
+          fault('create', status(422, { message: 'Job.batch "x" is invalid: spec: Forbidden' }), {
+            resource: 'jobs',
+          }),
+        ],
+        result: { errorCode: 'k8s_job_create_failed' },
+        message: /^Failed to create Kubernetes Job: HTTP-Code: 422 Message: Job\.batch "x" is invalid/,
+        ticks: 0,
+      },
+    ],
+    [
+      'that is forbidden is told',
+      {
+        faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
+        result: { errorCode: 'k8s_prompt_secret_create_failed' },
+        message: /^Failed to create prompt Secret: HTTP-Code: 403 Message: no$/,
+        ticks: 0,
+      },
+    ],
+    [
+      'in a namespace that is being deleted is told',
+      {
+        namespace: 'agents',
+        // Its Secret stays for as long as somebody holds it, and so does the namespace.
+        before: async ({ cluster }) => {
+          await cluster.post('/api/v1/namespaces/agents/secrets', {
+            apiVersion: 'v1',
+            kind: 'Secret',
+            metadata: { name: 'held', finalizers: ['example.org/held'] },
+          });
+          await cluster.delete('/api/v1/namespaces/agents');
+        },
+        result: { errorCode: 'k8s_prompt_secret_create_failed' },
+        message: /unable to create new content in namespace agents because it is being terminated$/,
+        ticks: 0,
+      },
+    ],
   ],
 
   'the log': [
     ['ends early every two lines', { faults: [onLog({ cut: { afterLines: 2 } }, { times: 2 })] }],
     ['is reset every two lines', { faults: [onLog({ cut: { afterLines: 2, reset: true } }, { times: 6 })] }],
-    ['is reset in the middle of a line', { faults: [onLog({ cut: { afterBytes: 700, reset: true } }, { times: 4 })] }],
-    ['answers with an error text', {
-      faults: [onLog({ logText: 'unable to retrieve container logs for containerd://0a1b' }, { times: 3 })],
-      also: ({ told }) => expect(agentLines(told).join()).not.toContain('unable to retrieve'),
-    }],
-    ['comes to a standstill, and the run ends', { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] }],
-    ['is refused for two seconds', { at: [tick3(setFaults(onLog(status(503), { forMs: 2_000 })))], faults: [onLog({ cut: { afterLines: 4 } }, { times: 1 })] }],
-    ['was rotated while it could not be read', {
-      seconds: 6,
-      faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 1 })],
-      at: [
-        after('tick 1 of', inTurn(setFaults(onLog(status(503), { forMs: 2_500 })), settings({ logRotateBytes: 1_500 }))),
-        after('reconnecting (attempt 3', () => {}),
-        after('[paperclip] Log gap', settings({ logRotateBytes: 1 << 20 })),
-      ],
-      ticks: ({ told }) => {
-        expect(told.stdout.match(/^\[paperclip\] Log gap: .*$/gm), 'one mark').toHaveLength(1);
-        const [before, behind] = told.stdout.split('[paperclip] Log gap').map((stdout) => ticksIn({ stdout }));
-        expect(before, 'none lost before it').toEqual(before.map((_, n) => n + 1));
-        expect(behind[0] - before.at(-1), 'some lost at it').toBeGreaterThan(1);
-        expect(behind, 'none lost after it').toEqual(behind.map((_, n) => behind[0] + n));
-        expect(behind.at(-1)).toBe(12);
+    [
+      'is reset in the middle of a line',
+      { faults: [onLog({ cut: { afterBytes: 700, reset: true } }, { times: 4 })] },
+    ],
+    [
+      'answers with an error text',
+      {
+        faults: [onLog({ logText: 'unable to retrieve container logs for containerd://0a1b' }, { times: 3 })],
+        also: ({ told }) => expect(agentLines(told).join()).not.toContain('unable to retrieve'),
       },
-    }],
+    ],
+    [
+      'comes to a standstill, and the run ends',
+      { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] },
+    ],
+    [
+      'is refused for two seconds',
+      {
+        at: [tick3(setFaults(onLog(status(503), { forMs: 2_000 })))],
+        faults: [onLog({ cut: { afterLines: 4 } }, { times: 1 })],
+      },
+    ],
+    [
+      'was rotated while it could not be read',
+      {
+        seconds: 6,
+        faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 1 })],
+        at: [
+          after(
+            'tick 1 of',
+            inTurn(setFaults(onLog(status(503), { forMs: 2_500 })), settings({ logRotateBytes: 1_500 })),
+          ),
+          after('reconnecting (attempt 3', () => {}),
+          after('[paperclip] Log gap', settings({ logRotateBytes: 1 << 20 })),
+        ],
+        ticks: ({ told }) => {
+          expect(told.stdout.match(/^\[paperclip\] Log gap: .*$/gm), 'one mark').toHaveLength(1);
+          const [before, behind] = told.stdout
+            .split('[paperclip] Log gap')
+            .map((stdout) => ticksIn({ stdout }));
+          expect(before, 'none lost before it').toEqual(before.map((_, n) => n + 1));
+          expect(behind[0] - before.at(-1), 'some lost at it').toBeGreaterThan(1);
+          expect(behind, 'none lost after it').toEqual(behind.map((_, n) => behind[0] + n));
+          expect(behind.at(-1)).toBe(12);
+        },
+      },
+    ],
     ['is forbidden twice', { faults: [onLog(status(403), { times: 2 })] }],
   ],
 
@@ -228,13 +369,18 @@ const table = {
     ['is cut all the time', { faults: [onWatch({ cut: { afterLines: 1, reset: true } }, { times: 12 })] }],
     ['ends all the time', { faults: [onWatch({ cut: { afterLines: 1 } }, { times: 12 })] }],
     ['has expired', { faults: [onWatch({ expireWatch: true }, { times: 6 })] }],
-    ['cannot go on where it was cut', {
-      settings: { expiredAsStatus: true },
-      at: [tick3(async ({ cluster }) => {
-        await cluster.post('/simulator/compact');
-        await cluster.post('/simulator/connections/reset');
-      })],
-    }],
+    [
+      'cannot go on where it was cut',
+      {
+        settings: { expiredAsStatus: true },
+        at: [
+          tick3(async ({ cluster }) => {
+            await cluster.post('/simulator/compact');
+            await cluster.post('/simulator/connections/reset');
+          }),
+        ],
+      },
+    ],
     ['holds an object that nobody can read', { faults: [onWatch({ garbage: true }, { times: 6 })] }],
     ['is forbidden', { faults: [onWatch(status(403))] }],
     ['comes to a standstill', { faults: [onWatch({ stall: { afterLines: 0 } })] }],
@@ -244,208 +390,375 @@ const table = {
     ['is done at once', { settings: { jobConditionLagMs: 0 } }],
     ['is called done two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
     ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
-    ['is deleted before it has a pod', {
-      settings: { jobControllerPaused: true },
-      // From here on there is a watch that tells it.
-      at: [after('Waiting for Job controller to create pod', deleteJob)],
-      result: deleted,
-      message: /detected_via=watch-deleted/,
-      ticks: 0,
-    }],
-    ['is deleted before its pod is scheduled', {
-      settings: { schedulingDelayMs: 3_000 },
-      at: [after('phase=Pending', deleteJob)],
-      result: deleted,
-      message: /detected_via=watch-deleted/,
-      ticks: 0,
-    }],
-    ['is deleted while its pod starts', {
-      settings: { podStartDelayMs: 3_000 },
-      at: [after('phase=Pending', deleteJob)],
-      result: deleted,
-      message: /detected_via=watch-deleted/,
-      ticks: 0,
-    }],
-    ['is deleted in mid-run', {
-      at: [tick3(deleteJob)],
-      result: { ...deleted, exitCode: 143 },
-      message: /detected_via=watch-deleted.*the pod was deleted by an unknown API client/,
-      ticks: 3,
-    }],
-    ['is deleted after the result', {
-      scenario: 'slow-result',
-      at: [after('"type":"result"', deleteJob)],
-      result: { exitCode: 143, summary: 'All done.' },
-      ticks: false,
-    }],
-    ['is replaced by another of its name', {
-      at: [tick3(async ({ cluster, job }) => cluster.post(`/simulator/jobs/paperclip/${(await job()).metadata.name}/replace`))],
-      result: deleted,
-      message: /detected_via=(uid-changed|watch-deleted)/,
-      ticks: 3,
-      left: 1,
-    }],
-    ['is kept and goes by its time to live', {
-      config: { retainJobs: true, ttlSecondsAfterFinished: 1 },
-      left: undefined,
-      also: ({ cluster }) => eventually(async () => (await leftovers(cluster)).length === 0),
-    }],
-    ['goes by its time to live before anybody could look', {
-      config: { ttlSecondsAfterFinished: 1 },
-      faults: [onWatch(status(403))],
-      at: [after('tick 6 of', setFaults(fault('get', status(503), { resource: 'jobs', forMs: 3_500 })))],
-      also: ({ told }) => expect(told.stdout).toContain('was deleted before terminal condition was observed'),
-    }],
-    ['is deleted with its namespace', {
-      namespace: 'agents',
-      at: [tick3(({ cluster }) => cluster.delete('/api/v1/namespaces/agents'))],
-      result: deleted,
-      message: /detected_via=/,
-      ticks: 3,
-    }],
+    [
+      'is deleted before it has a pod',
+      {
+        settings: { jobControllerPaused: true },
+        // From here on there is a watch that tells it.
+        at: [after('Waiting for Job controller to create pod', deleteJob)],
+        result: deleted,
+        message: /detected_via=watch-deleted/,
+        ticks: 0,
+      },
+    ],
+    [
+      'is deleted before its pod is scheduled',
+      {
+        settings: { schedulingDelayMs: 3_000 },
+        at: [after('phase=Pending', deleteJob)],
+        result: deleted,
+        message: /detected_via=watch-deleted/,
+        ticks: 0,
+      },
+    ],
+    [
+      'is deleted while its pod starts',
+      {
+        settings: { podStartDelayMs: 3_000 },
+        at: [after('phase=Pending', deleteJob)],
+        result: deleted,
+        message: /detected_via=watch-deleted/,
+        ticks: 0,
+      },
+    ],
+    [
+      'is deleted in mid-run',
+      {
+        at: [tick3(deleteJob)],
+        result: { ...deleted, exitCode: 143 },
+        message: /detected_via=watch-deleted.*the pod was deleted by an unknown API client/,
+        ticks: 3,
+      },
+    ],
+    [
+      'is deleted after the result',
+      {
+        scenario: 'slow-result',
+        at: [after('"type":"result"', deleteJob)],
+        result: { exitCode: 143, summary: 'All done.' },
+        ticks: false,
+      },
+    ],
+    [
+      'is replaced by another of its name',
+      {
+        at: [
+          tick3(async ({ cluster, job }) =>
+            cluster.post(`/simulator/jobs/paperclip/${(await job()).metadata.name}/replace`),
+          ),
+        ],
+        result: deleted,
+        message: /detected_via=(uid-changed|watch-deleted)/,
+        ticks: 3,
+        left: 1,
+      },
+    ],
+    [
+      'is kept and goes by its time to live',
+      {
+        config: { retainJobs: true, ttlSecondsAfterFinished: 1 },
+        left: undefined,
+        also: ({ cluster }) => eventually(async () => (await leftovers(cluster)).length === 0),
+      },
+    ],
+    [
+      'goes by its time to live before anybody could look',
+      {
+        config: { ttlSecondsAfterFinished: 1 },
+        faults: [onWatch(status(403))],
+        at: [after('tick 6 of', setFaults(fault('get', status(503), { resource: 'jobs', forMs: 3_500 })))],
+        also: ({ told }) =>
+          expect(told.stdout).toContain('was deleted before terminal condition was observed'),
+      },
+    ],
+    [
+      'is deleted with its namespace',
+      {
+        namespace: 'agents',
+        at: [tick3(({ cluster }) => cluster.delete('/api/v1/namespaces/agents'))],
+        result: deleted,
+        message: /detected_via=/,
+        ticks: 3,
+      },
+    ],
   ],
 
   'the pod': [
-    ['is deleted', { at: [tick3(toPod('delete'))], result: ended(143), message: /; the pod was deleted by an unknown API client/, ticks: 3 }],
-    ['is evicted', { at: [tick3(toPod('evict'))], result: ended(143), message: /\[TerminationByKubelet\]: The node was low on resource/, ticks: 3 }],
-    ['is preempted', { at: [tick3(toPod('preempt'))], result: ended(143), message: /\[PreemptionByScheduler\]/, ticks: 3 }],
-    ['is driven off its node', { at: [tick3(toPod('taint'))], result: ended(143), message: /\[DeletionByTaintManager\]/, ticks: 3 }],
-    ['is lost with its node', { at: [tick3(toPod('node-lost'))], result: ended(null), message: /\[DeletionByTaintManager\]/, ticks: 3 }],
-    ['runs out of memory', { at: [tick3(toPod('oom'))], result: ended(137), message: /OOMKilled/, ticks: 3 }],
-    ['is killed', { at: [tick3(toPod('kill', { signal: 'SIGSEGV' }))], result: ended(139), message: /exit code 139/, ticks: 3 }],
-    ['cannot be scheduled', {
-      settings: { unschedulable: true },
-      result: unscheduled,
-      message: /^Pod scheduling failed: Pod unschedulable/,
-      ticks: 0,
-    }],
-    ['has an image that cannot be pulled', {
-      settings: { unpullable: ['*'] },
-      config: { imagePullGraceSec: 1 },
-      result: unscheduled,
-      message: /^Pod scheduling failed: .*pull/,
-      ticks: 0,
-    }],
-    ['has an image that cannot be pulled for 20 s', {
-      before: ({ cluster }) => cluster.post('/simulator/pods/paperclip/ac-agent-*/fail-image-for', { forMs: 20_000 }),
-      also: ({ told }) => {
-        for (const reason of ['ErrImagePull', 'ImagePullBackOff']) {
-          expect(told.stdout).toMatch(new RegExp(`Pod ac-agent-\\S+: phase=Pending.*waiting \\(${reason}\\)`));
-        }
+    [
+      'is deleted',
+      {
+        at: [tick3(toPod('delete'))],
+        result: ended(143),
+        message: /; the pod was deleted by an unknown API client/,
+        ticks: 3,
       },
-    }],
-    ['takes its time to be scheduled, pulled and started', {
-      settings: { schedulingDelayMs: 1_500, imagePullDelayMs: 1_500, podStartDelayMs: 500 },
-    }],
+    ],
+    [
+      'is evicted',
+      {
+        at: [tick3(toPod('evict'))],
+        result: ended(143),
+        message: /\[TerminationByKubelet\]: The node was low on resource/,
+        ticks: 3,
+      },
+    ],
+    [
+      'is preempted',
+      { at: [tick3(toPod('preempt'))], result: ended(143), message: /\[PreemptionByScheduler\]/, ticks: 3 },
+    ],
+    [
+      'is driven off its node',
+      { at: [tick3(toPod('taint'))], result: ended(143), message: /\[DeletionByTaintManager\]/, ticks: 3 },
+    ],
+    [
+      'is lost with its node',
+      {
+        at: [tick3(toPod('node-lost'))],
+        result: ended(null),
+        message: /\[DeletionByTaintManager\]/,
+        ticks: 3,
+      },
+    ],
+    ['runs out of memory', { at: [tick3(toPod('oom'))], result: ended(137), message: /OOMKilled/, ticks: 3 }],
+    [
+      'is killed',
+      {
+        at: [tick3(toPod('kill', { signal: 'SIGSEGV' }))],
+        result: ended(139),
+        message: /exit code 139/,
+        ticks: 3,
+      },
+    ],
+    [
+      'cannot be scheduled',
+      {
+        settings: { unschedulable: true },
+        result: unscheduled,
+        message: /^Pod scheduling failed: Pod unschedulable/,
+        ticks: 0,
+      },
+    ],
+    [
+      'has an image that cannot be pulled',
+      {
+        settings: { unpullable: ['*'] },
+        config: { imagePullGraceSec: 1 },
+        result: unscheduled,
+        message: /^Pod scheduling failed: .*pull/,
+        ticks: 0,
+      },
+    ],
+    [
+      'has an image that cannot be pulled for 20 s',
+      {
+        before: ({ cluster }) =>
+          cluster.post('/simulator/pods/paperclip/ac-agent-*/fail-image-for', { forMs: 20_000 }),
+        also: ({ told }) => {
+          for (const reason of ['ErrImagePull', 'ImagePullBackOff']) {
+            expect(told.stdout).toMatch(
+              new RegExp(`Pod ac-agent-\\S+: phase=Pending.*waiting \\(${reason}\\)`),
+            );
+          }
+        },
+      },
+    ],
+    [
+      'takes its time to be scheduled, pulled and started',
+      {
+        settings: { schedulingDelayMs: 1_500, imagePullDelayMs: 1_500, podStartDelayMs: 500 },
+      },
+    ],
   ],
 
   'the host': [
     ['takes 200 ms for every chunk', { onLog: () => sleep(200) }],
     ['rejects every chunk', { onLog: () => Promise.reject(new Error('disk full')) }],
-    ['throws at every chunk', { onLog: () => { throw new Error('disk full'); } }],
+    [
+      'throws at every chunk',
+      {
+        onLog: () => {
+          throw new Error('disk full');
+        },
+      },
+    ],
   ],
 
   'an account': [
-    ['that may not patch Jobs still attaches to one', {
-      seconds: 5,
-      orphan: true,
-      faults: [fault('patch', status(403), { resource: 'jobs' })],
-      warning: /\[paperclip\] Warning: failed to relabel reattached Job ac-agent-\S+: HTTP-Code: 403/,
-      also: ({ told }) => expect(told.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
-    }],
-    ['that may not patch Secrets deletes its prompt all the same', {
-      faults: [fault('patch', status(403), { resource: 'secrets' })],
-      warning: /\[paperclip\] Warning: failed to set ownerReference on prompt Secret: HTTP-Code: 403/,
-    }],
-    ['that may not delete Jobs says so', {
-      faults: [fault('delete', status(403), { resource: 'jobs' })],
-      warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 403/,
-      // Its claim, too.
-      left: 2,
-    }],
-    ['that may not list Jobs starts nothing', {
-      faults: [fault('list', status(403), { resource: 'jobs' })],
-      result: { errorCode: 'k8s_concurrency_guard_unreachable' },
-      message: /^Concurrency guard unreachable: HTTP-Code: 403/,
-      ticks: 0,
-    }],
-    ['that may not read the host\'s pod starts nothing', {
-      faults: [fault('get', status(403), { resource: 'pods', subresource: '' })],
-      rejects: /HTTP-Code: 403/,
-    }],
+    [
+      'that may not patch Jobs still attaches to one',
+      {
+        seconds: 5,
+        orphan: true,
+        faults: [fault('patch', status(403), { resource: 'jobs' })],
+        warning: /\[paperclip\] Warning: failed to relabel reattached Job ac-agent-\S+: HTTP-Code: 403/,
+        also: ({ told }) => expect(told.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
+      },
+    ],
+    [
+      'that may not patch Secrets deletes its prompt all the same',
+      {
+        faults: [fault('patch', status(403), { resource: 'secrets' })],
+        warning: /\[paperclip\] Warning: failed to set ownerReference on prompt Secret: HTTP-Code: 403/,
+      },
+    ],
+    [
+      'that may not delete Jobs says so',
+      {
+        faults: [fault('delete', status(403), { resource: 'jobs' })],
+        warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 403/,
+        // Its claim, too.
+        left: 2,
+      },
+    ],
+    [
+      'that may not list Jobs starts nothing',
+      {
+        faults: [fault('list', status(403), { resource: 'jobs' })],
+        result: { errorCode: 'k8s_concurrency_guard_unreachable' },
+        message: /^Concurrency guard unreachable: HTTP-Code: 403/,
+        ticks: 0,
+      },
+    ],
+    [
+      "that may not read the host's pod starts nothing",
+      {
+        faults: [fault('get', status(403), { resource: 'pods', subresource: '' })],
+        rejects: /HTTP-Code: 403/,
+      },
+    ],
   ],
 
   'the clock': [
-    ['of the cluster is an hour ahead', { clock: 3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] }],
-    ['of the cluster is an hour behind', { clock: -3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] }],
-    ['of the cluster jumps an hour ahead', {
-      clock: 0,
-      at: [tick3(inTurn(({ clock }) => clock.set(3_600), reset)), after('tick 4 of', reset), after('tick 5 of', reset)],
-    }],
-    ['of the cluster jumps an hour back', {
-      clock: 0,
-      at: [tick3(({ clock }) => clock.set(-3_600)), after('tick 4 of', reset), after('tick 5 of', reset)],
-    }],
+    [
+      'of the cluster is an hour ahead',
+      { clock: 3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] },
+    ],
+    [
+      'of the cluster is an hour behind',
+      { clock: -3_600, faults: [onLog({ cut: { afterLines: 4, reset: true } }, { times: 3 })] },
+    ],
+    [
+      'of the cluster jumps an hour ahead',
+      {
+        clock: 0,
+        at: [
+          tick3(inTurn(({ clock }) => clock.set(3_600), reset)),
+          after('tick 4 of', reset),
+          after('tick 5 of', reset),
+        ],
+      },
+    ],
+    [
+      'of the cluster jumps an hour back',
+      {
+        clock: 0,
+        at: [tick3(({ clock }) => clock.set(-3_600)), after('tick 4 of', reset), after('tick 5 of', reset)],
+      },
+    ],
     // Its new lines are older than what the log is asked from, until it is read from its beginning.
-    ['of the cluster jumps an hour back between two readings of the log', {
-      clock: 3_600,
-      faults: [onLog({ cut: { afterLines: 2, reset: true } }, { times: 1 }), onLog(status(503), { times: 3 })],
-      at: [after('tick 1 of', ({ clock }) => clock.set(0))],
-    }],
-    ...[3_600, -3_600].map((jump) => [`of the host jumps by ${jump} s`, {
-      hostClock: 0,
-      at: [tick3(inTurn(({ hostClock }) => hostClock.set(jump), reset)), after('tick 5 of', reset)],
-    }]),
-    ['of the host jumps past the end of its token', {
-      hostClock: 0,
-      // The plugin tells the time with the host's clock, as the addon does.
-      kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 1_800 }) }),
-      at: [tick3(inTurn(({ hostClock }) => hostClock.set(7_200), reset)), after('tick 5 of', reset)],
-      also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
-    }],
+    [
+      'of the cluster jumps an hour back between two readings of the log',
+      {
+        clock: 3_600,
+        faults: [
+          onLog({ cut: { afterLines: 2, reset: true } }, { times: 1 }),
+          onLog(status(503), { times: 3 }),
+        ],
+        at: [after('tick 1 of', ({ clock }) => clock.set(0))],
+      },
+    ],
+    ...[3_600, -3_600].map((jump) => [
+      `of the host jumps by ${jump} s`,
+      {
+        hostClock: 0,
+        at: [tick3(inTurn(({ hostClock }) => hostClock.set(jump), reset)), after('tick 5 of', reset)],
+      },
+    ]),
+    [
+      'of the host jumps past the end of its token',
+      {
+        hostClock: 0,
+        // The plugin tells the time with the host's clock, as the addon does.
+        kubeconfig: ({ config, cluster, token }) =>
+          config({ exec: plugin(cluster, token, { seconds: 1_800 }) }),
+        at: [tick3(inTurn(({ hostClock }) => hostClock.set(7_200), reset)), after('tick 5 of', reset)],
+        also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
+      },
+    ],
   ],
 
   'a kubeconfig': [
-    ['that is not there', {
-      kubeconfig: () => undefined,
-      rejects: /^ENOENT: no such file or directory, open '\S+-row'$/,
-    }],
+    [
+      'that is not there',
+      {
+        kubeconfig: () => undefined,
+        rejects: /^ENOENT: no such file or directory, open '\S+-row'$/,
+      },
+    ],
     ['that is no YAML', { kubeconfig: () => '{"clusters": [', rejects: /kubeconfig|yaml|parse/i }],
     ['without clusters', { kubeconfig: () => 'apiVersion: v1\nkind: Config\n', rejects: /./ }],
-    ['with a token that nobody knows', {
-      kubeconfig: ({ config }) => config({ token: 'nobody' }),
-      rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
-    }],
-    ['with a token that expires in mid-run', {
-      kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 61 }) }),
-      at: [tick3(async (s) => {
-        const { cluster, token, admit } = s;
-        await admit('a-later-token');
-        plugin(cluster, 'a-later-token', { seconds: 600 });
-        await cluster.delete(`/simulator/tokens/${token}`);
-        await reset(s);
-      })],
-      also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
-    }],
-    ['with an exec plugin that fails', {
-      kubeconfig: ({ config, cluster }) => config({ exec: { ...plugin(cluster, ''), args: ['-e', 'process.exit(3)'] } }),
-      rejects: /exit/,
-    }],
-    ['with an exec plugin that is not there', {
-      kubeconfig: ({ config, cluster }) => config({ exec: { ...plugin(cluster, ''), command: '/no/such/plugin' } }),
-      rejects: /\/no\/such\/plugin|No such file/,
-    }],
-    ['with a proxy that cannot be reached', {
-      proxied: true,
-      kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }),
-      rejects: /^request to localhost:\d+ failed, reason: .*refused/i,
-    }],
-    ['with an exec plugin', { kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token) }) }],
-    ['with a proxy that NO_PROXY makes unused', { kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }) }],
-    ['with a proxy', {
-      proxied: true,
-      also: ({ proxy }) => expect(proxy.tunnels).toBeGreaterThan(0),
-    }],
+    [
+      'with a token that nobody knows',
+      {
+        kubeconfig: ({ config }) => config({ token: 'nobody' }),
+        rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
+      },
+    ],
+    [
+      'with a token that expires in mid-run',
+      {
+        kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 61 }) }),
+        at: [
+          tick3(async (s) => {
+            const { cluster, token, admit } = s;
+            await admit('a-later-token');
+            plugin(cluster, 'a-later-token', { seconds: 600 });
+            await cluster.delete(`/simulator/tokens/${token}`);
+            await reset(s);
+          }),
+        ],
+        also: ({ cluster }) => expect(pluginCalls(cluster)).toBeGreaterThan(1),
+      },
+    ],
+    [
+      'with an exec plugin that fails',
+      {
+        kubeconfig: ({ config, cluster }) =>
+          config({ exec: { ...plugin(cluster, ''), args: ['-e', 'process.exit(3)'] } }),
+        rejects: /exit/,
+      },
+    ],
+    [
+      'with an exec plugin that is not there',
+      {
+        kubeconfig: ({ config, cluster }) =>
+          config({ exec: { ...plugin(cluster, ''), command: '/no/such/plugin' } }),
+        rejects: /\/no\/such\/plugin|No such file/,
+      },
+    ],
+    [
+      'with a proxy that cannot be reached',
+      {
+        proxied: true,
+        kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }),
+        rejects: /^request to localhost:\d+ failed, reason: .*refused/i,
+      },
+    ],
+    [
+      'with an exec plugin',
+      { kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token) }) },
+    ],
+    [
+      'with a proxy that NO_PROXY makes unused',
+      { kubeconfig: ({ config, token }) => config({ token }, { 'proxy-url': 'http://127.0.0.1:1' }) },
+    ],
+    [
+      'with a proxy',
+      {
+        proxied: true,
+        also: ({ proxy }) => expect(proxy.tunnels).toBeGreaterThan(0),
+      },
+    ],
   ],
 };
 
@@ -470,7 +783,10 @@ function plugin(cluster, token, { seconds } = {}) {
     }));\n`,
   );
   return {
-    apiVersion: 'client.authentication.k8s.io/v1', command: process.execPath, args: [script], interactiveMode: 'Never',
+    apiVersion: 'client.authentication.k8s.io/v1',
+    command: process.execPath,
+    args: [script],
+    interactiveMode: 'Never',
   };
 }
 
@@ -496,12 +812,14 @@ async function startProxy() {
         client.write('HTTP/1.1 200 Connection established\r\n\r\n');
         client.pipe(upstream);
       });
-      upstream.on('error', () => client.destroy()).on('data', async (data) => {
-        upstream.pause();
-        while (proxy.hold && !client.destroyed) await sleep(5);
-        if (!client.destroyed) client.write(data);
-        upstream.resume();
-      });
+      upstream
+        .on('error', () => client.destroy())
+        .on('data', async (data) => {
+          upstream.pause();
+          while (proxy.hold && !client.destroyed) await sleep(5);
+          if (!client.destroyed) client.write(data);
+          upstream.resume();
+        });
       upstream.once('close', () => client.destroy());
       client.once('close', () => upstream.destroy());
     });
@@ -519,23 +837,29 @@ async function scene(row) {
   const cluster = await startCluster({ env: clock?.env });
   const token = 'runner-token';
   const admit = (name) =>
-    cluster.post('/simulator/tokens', { token: name, user: RUNNER, rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }] });
+    cluster.post('/simulator/tokens', {
+      token: name,
+      user: RUNNER,
+      rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }],
+    });
   await admit(token);
   const proxy = row.proxied && (await startProxy());
   const config = (user, more) =>
     JSON.stringify({
       apiVersion: 'v1',
       kind: 'Config',
-      clusters: [{
-        name: 'c',
-        cluster: {
-          // Only this name is not exempt from proxies.
-          server: proxy ? cluster.url.replace('127.0.0.1', 'localhost') : cluster.url,
-          'certificate-authority-data': readFileSync(cluster.caFile, 'base64'),
-          ...(proxy && { 'proxy-url': proxy.url }),
-          ...more,
+      clusters: [
+        {
+          name: 'c',
+          cluster: {
+            // Only this name is not exempt from proxies.
+            server: proxy ? cluster.url.replace('127.0.0.1', 'localhost') : cluster.url,
+            'certificate-authority-data': readFileSync(cluster.caFile, 'base64'),
+            ...(proxy && { 'proxy-url': proxy.url }),
+            ...more,
+          },
         },
-      }],
+      ],
       users: [{ name: 'u', user }],
       contexts: [{ name: 'x', context: { cluster: 'c', user: 'u', namespace: cluster.namespace } }],
       'current-context': 'x',
@@ -544,11 +868,17 @@ async function scene(row) {
   const text = row.kubeconfig ? row.kubeconfig({ config, cluster, token }) : config({ token });
   if (text !== undefined) writeFileSync(kubeconfig, text);
   if (row.namespace) {
-    await cluster.post('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: row.namespace } });
+    await cluster.post('/api/v1/namespaces', {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: row.namespace },
+    });
     for (const kind of ['persistentvolumeclaims', 'secrets', 'serviceaccounts']) {
       const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/${kind}`);
       for (const { metadata, status: _, ...rest } of items) {
-        await cluster.post(`/api/v1/namespaces/${row.namespace}/${kind}`, { ...rest, metadata: { name: metadata.name } }).catch(() => {});
+        await cluster
+          .post(`/api/v1/namespaces/${row.namespace}/${kind}`, { ...rest, metadata: { name: metadata.name } })
+          .catch(() => {});
       }
     }
   }
@@ -557,7 +887,12 @@ async function scene(row) {
     scenario: row.scenario ?? 'long',
     env: { CLAUDE_STAND_IN_SECONDS: String(row.seconds ?? 3) },
     // Large enough for a Secret.
-    config: { kubeconfig, promptTemplate: 'x'.repeat(120_000), ...(row.namespace && { namespace: row.namespace }), ...row.config },
+    config: {
+      kubeconfig,
+      promptTemplate: 'x'.repeat(120_000),
+      ...(row.namespace && { namespace: row.namespace }),
+      ...row.config,
+    },
   };
   const { ctx, told } = hostRun(cluster, options);
   const listen = ctx.onLog;
@@ -597,12 +932,17 @@ async function scene(row) {
     },
     namespace,
     job: () => first(`/apis/batch/v1/namespaces/${namespace}/jobs?${RUN_JOBS}`),
-    pod: () => first(`/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`),
+    pod: () =>
+      first(
+        `/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`,
+      ),
   };
 }
 
 const ticksIn = (told) => [
-  ...new Set(agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)))),
+  ...new Set(
+    agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n))),
+  ),
 ];
 
 /** How many ticks were told: all up to the last, in order, and every line once. */
@@ -637,7 +977,12 @@ async function play(row) {
         await act(s);
       }
     })();
-    const [result] = await Promise.all([running.finally(() => { over = true; }), steps]);
+    const [result] = await Promise.all([
+      running.finally(() => {
+        over = true;
+      }),
+      steps,
+    ]);
     expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
     if (row.message) expect(result.errorMessage).toMatch(row.message);
     if (row.warning) expect(s.told.stderr).toMatch(row.warning);
@@ -681,11 +1026,15 @@ afterAll(async () => {
   await elsewhere.stop();
 });
 
-const rows = Object.entries(table).flatMap(([what, list]) => list.map(([how, row]) => [`${what} ${how}`, row]));
+const rows = Object.entries(table).flatMap(([what, list]) =>
+  list.map(([how, row]) => [`${what} ${how}`, row]),
+);
 
 describe.concurrent('a run is what it must be when', () => {
   // Skipped where `noClocks` says why.
   const clocks = (row) => 'clock' in row || 'hostClock' in row;
   it.each(rows.filter(([, row]) => !clocks(row)))('%s', { timeout: 90_000 }, (_title, row) => play(row));
-  it.skipIf(noClocks).each(rows.filter(([, row]) => clocks(row)))('%s', { timeout: 90_000 }, (_title, row) => play(row));
+  it.skipIf(noClocks).each(rows.filter(([, row]) => clocks(row)))('%s', { timeout: 90_000 }, (_title, row) =>
+    play(row),
+  );
 });

@@ -27,10 +27,17 @@ describe('pure helpers', () => {
       llmApiEmptyResponse: false,
       truncatedMidStream: false,
     });
-    expect(binding.detectClaudeLoginRequired('null', 'please log in', '')).toEqual({ requiresLogin: true, loginUrl: null });
+    expect(binding.detectClaudeLoginRequired('null', 'please log in', '')).toEqual({
+      requiresLogin: true,
+      loginUrl: null,
+    });
     expect(binding.describeTruncationCause('null')).toMatch(/^pod state unavailable/);
-    expect(binding.describeTruncationCause('{"exitCode":null,"reason":"Error"}')).toBe('no exit code, reason=Error');
-    expect(binding.buildPartialRunError(null, '', 'oops', '{"signal":9}')).toBe('Claude exited with code -1: oops [pod: signal=9]');
+    expect(binding.describeTruncationCause('{"exitCode":null,"reason":"Error"}')).toBe(
+      'no exit code, reason=Error',
+    );
+    expect(binding.buildPartialRunError(null, '', 'oops', '{"signal":9}')).toBe(
+      'Claude exited with code -1: oops [pod: signal=9]',
+    );
     expect(binding.classifyOrphan('{}', undefined, null)).toBe('block_task_unknown');
     expect(binding.isNotFoundMessage('HTTP-Code: 404 Message: gone')).toBe(true);
     expect(binding.shouldAbortForCancellation(undefined)).toBe(false);
@@ -48,7 +55,12 @@ describe('pure helpers', () => {
   });
 
   it('make a manifest of exactly the eight members', () => {
-    const ctx = { runId: 'run-1', agent: { id: 'agent-1', companyId: 'c', name: 'Ada' }, config: {}, context: {} };
+    const ctx = {
+      runId: 'run-1',
+      agent: { id: 'agent-1', companyId: 'c', name: 'Ada' },
+      config: {},
+      context: {},
+    };
     const manifest = binding.buildJobManifest(
       requestOf(ctx),
       JSON.stringify({ namespace: 'paperclip', image: 'host:1' }),
@@ -56,7 +68,14 @@ describe('pure helpers', () => {
       'null',
     );
     expect(Object.keys(manifest)).toEqual([
-      'job', 'jobName', 'namespace', 'prompt', 'claudeArgs', 'promptMetrics', 'promptSecret', 'skippedLabels',
+      'job',
+      'jobName',
+      'namespace',
+      'prompt',
+      'claudeArgs',
+      'promptMetrics',
+      'promptSecret',
+      'skippedLabels',
     ]);
     expect(manifest.job.metadata.name).toBe(manifest.jobName);
     expect(manifest.promptSecret).toBeNull();
@@ -76,7 +95,11 @@ describe('helpers that need a cluster', () => {
 
   it('read the host’s own pod', async () => {
     const info = await binding.getSelfPodInfo(requestOf({ config: { kubeconfig: cluster.kubeconfig } }));
-    expect(info).toMatchObject({ namespace: cluster.namespace, image: expect.any(String), inheritedEnv: expect.any(Object) });
+    expect(info).toMatchObject({
+      namespace: cluster.namespace,
+      image: expect.any(String),
+      inheritedEnv: expect.any(Object),
+    });
   });
 
   it('follow a log once, without its stamps, to its end', async () => {
@@ -92,13 +115,22 @@ describe('helpers that need a cluster', () => {
     });
     control.release();
     await run;
-    expect(text.split('\n').filter(Boolean)).toEqual(told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]')));
+    expect(text.split('\n').filter(Boolean)).toEqual(
+      told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]')),
+    );
   });
 
   it('give up a log when they are told to', async () => {
     const control = new binding.RunControl();
     control.cancel();
-    const order = { kubeconfig: cluster.kubeconfig, hostEnv: process.env, namespace: cluster.namespace, pod: 'none' };
-    await expect(binding.streamPodLogsOnce(JSON.stringify(order), control, async () => undefined)).rejects.toThrow();
+    const order = {
+      kubeconfig: cluster.kubeconfig,
+      hostEnv: process.env,
+      namespace: cluster.namespace,
+      pod: 'none',
+    };
+    await expect(
+      binding.streamPodLogsOnce(JSON.stringify(order), control, async () => undefined),
+    ).rejects.toThrow();
   });
 });

@@ -31,10 +31,11 @@ async function startHost(task) {
   return {
     heard,
     tell: (message) => child.send({ kubeconfig: cluster.kubeconfig, task, ...message }),
-    end: () => new Promise((resolve) => {
-      child.once('exit', resolve);
-      child.kill('SIGKILL');
-    }),
+    end: () =>
+      new Promise((resolve) => {
+        child.once('exit', resolve);
+        child.kill('SIGKILL');
+      }),
   };
 }
 
@@ -62,17 +63,22 @@ describe('two hosts that start the same agent at the same moment', () => {
       // The host that is told second starts from the other end, so that neither leads throughout.
       hosts[0].tell({ start: agents, config });
       hosts[1].tell({ start: agents.toReversed(), config });
-      const ended = () => hosts.map(({ heard }) => heard.filter(({ agent, created }) => agents.includes(agent) && !created));
+      const ended = () =>
+        hosts.map(({ heard }) => heard.filter(({ agent, created }) => agents.includes(agent) && !created));
       // Every race is over for one of the two, and the other one's container runs.
-      await eventually(async () => {
-        const counts = ended().map(({ length }) => length);
-        return counts[0] + counts[1] >= AGENTS;
-      }, { within: 60_000, every: 100 });
+      await eventually(
+        async () => {
+          const counts = ended().map(({ length }) => length);
+          return counts[0] + counts[1] >= AGENTS;
+        },
+        { within: 60_000, every: 100 },
+      );
       await eventually(async () => (await jobs()).started.length >= AGENTS, { within: 60_000, every: 100 });
       const now = await jobs();
       expect(now.jobs.toSorted(), 'one Job an agent').toEqual(agents.toSorted());
       expect(now.started.toSorted(), 'one container an agent').toEqual(agents.toSorted());
-      for (const one of ended().flat()) expect(one).toMatchObject({ errorCode: 'k8s_concurrent_run_blocked' });
+      for (const one of ended().flat())
+        expect(one).toMatchObject({ errorCode: 'k8s_concurrent_run_blocked' });
 
       for (const host of hosts) host.tell({ stop: agents });
       await eventually(() => ended().flat().length === 2 * AGENTS, { within: 60_000, every: 100 });

@@ -1,6 +1,14 @@
 // Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
 import { randomUUID } from 'node:crypto';
-import { cpSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -36,7 +44,8 @@ function copyOfPackage() {
   return folder;
 }
 
-const running = (told) => eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
+const running = (told) =>
+  eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
 
 describe('SIGTERM to the host', () => {
   it('deletes Job and prompt Secret, and ends a host that listens for nothing itself', async () => {
@@ -60,7 +69,11 @@ describe('SIGTERM to the host', () => {
   });
 
   it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
-    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, before: copyOfPackage() });
+    const { child, told, ended } = host({
+      options: { scenario: 'hang' },
+      listen: true,
+      before: copyOfPackage(),
+    });
     await running(told);
     child.kill('SIGTERM');
     await eventually(async () => (await leftovers(cluster)).length === 0);
@@ -69,7 +82,12 @@ describe('SIGTERM to the host', () => {
 
   it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
     const agent = { id: `agent-${randomUUID()}` };
-    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const options = {
+      scenario: 'long',
+      env: { CLAUDE_STAND_IN_SECONDS: '8' },
+      config: { hostShutdown: 'leave' },
+      agent,
+    };
     const { child, told, ended } = host({ options });
     await running(told);
     child.kill('SIGTERM');
@@ -87,7 +105,10 @@ describe('SIGTERM to a host with 50 runs', () => {
     ['that are all under way', '"subtype":"init"', runs],
     ['some of which are just being created', 'Created K8s Job', 5],
   ])('%s leaves no Job, Secret or pod', { timeout: 120_000 }, async (_what, text, enough) => {
-    const { child, told, ended } = host({ runs, options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } } });
+    const { child, told, ended } = host({
+      runs,
+      options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } },
+    });
     await eventually(() => count(told, text) >= enough, { within: 90_000 });
     if (enough === runs) {
       expect(await leftovers(cluster)).toHaveLength(2 * runs);
@@ -103,33 +124,49 @@ describe('SIGTERM to a host with 50 runs', () => {
     }
   });
 
-  it('that are to stay leaves all of them to the next host, which loses and doubles nothing', { timeout: 120_000 }, async () => {
-    const agent = { id: `agent-${randomUUID()}` };
-    const options = { agent, scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '15' }, config: { hostShutdown: 'leave' } };
-    const first = host({ runs, options });
-    await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
-    first.child.kill('SIGTERM');
-    expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
-    expect(await leftovers(cluster)).toHaveLength(runs);
-    const next = host({ runs, options });
-    expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
-    for (const run of next.told.runs) {
-      expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
-      expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
-      const ticks = agentLines(run).flatMap((line) => [...line.matchAll(/tick (\d+) of 30/g)].map(([, n]) => Number(n)));
-      expect([...new Set(ticks)]).toEqual(Array.from({ length: 30 }, (_, n) => n + 1));
-      const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
-      expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
-    }
-    expect(await leftovers(cluster)).toEqual([]);
-    await eventually(async () => (await podsOf(cluster)).length === 0);
-  });
+  it(
+    'that are to stay leaves all of them to the next host, which loses and doubles nothing',
+    { timeout: 120_000 },
+    async () => {
+      const agent = { id: `agent-${randomUUID()}` };
+      const options = {
+        agent,
+        scenario: 'long',
+        env: { CLAUDE_STAND_IN_SECONDS: '15' },
+        config: { hostShutdown: 'leave' },
+      };
+      const first = host({ runs, options });
+      await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
+      first.child.kill('SIGTERM');
+      expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+      expect(await leftovers(cluster)).toHaveLength(runs);
+      const next = host({ runs, options });
+      expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
+      for (const run of next.told.runs) {
+        expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
+        expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
+        const ticks = agentLines(run).flatMap((line) =>
+          [...line.matchAll(/tick (\d+) of 30/g)].map(([, n]) => Number(n)),
+        );
+        expect([...new Set(ticks)]).toEqual(Array.from({ length: 30 }, (_, n) => n + 1));
+        const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
+        expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
+      }
+      expect(await leftovers(cluster)).toEqual([]);
+      await eventually(async () => (await podsOf(cluster)).length === 0);
+    },
+  );
 });
 
 describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
   it('leaves the Job with hostShutdown: leave', async () => {
     const agent = { id: `agent-${randomUUID()}` };
-    const options = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, config: { hostShutdown: 'leave' }, agent };
+    const options = {
+      scenario: 'long',
+      env: { CLAUDE_STAND_IN_SECONDS: '8' },
+      config: { hostShutdown: 'leave' },
+      agent,
+    };
     const { child, told, ended } = host({ options, listen: true, abort: true });
     await running(told);
     child.kill('SIGTERM');
@@ -165,9 +202,13 @@ async function attach(agent) {
   const { ctx, told } = hostRun(cluster, { agent, runId: 'run-after' });
   const result = await adapter.execute(ctx);
   expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-  expect(told.stdout).toMatch(/\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace paperclip \(prior run \S+\)/);
+  expect(told.stdout).toMatch(
+    /\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace paperclip \(prior run \S+\)/,
+  );
   expect(told.stdout).toMatch(/\[paperclip\] Reattached to pod ac-agent/);
-  const ticks = agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)));
+  const ticks = agentLines(told).flatMap((line) =>
+    [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)),
+  );
   const unique = [...new Set(ticks)];
   expect(unique).toEqual(unique.map((_, index) => index + 1));
   const uuids = agentLines(told).map((line) => JSON.parse(line).uuid);

@@ -27,7 +27,9 @@ async function play(options) {
 
 /** The one Job of an agent, once it is there. */
 function jobOf(agentId) {
-  const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId},paperclip.io/adapter-type=claude_k8s`);
+  const selector = encodeURIComponent(
+    `paperclip.io/agent-id=${agentId},paperclip.io/adapter-type=claude_k8s`,
+  );
   return eventually(async () => {
     const path = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs?labelSelector=${selector}`;
     return (await cluster.get(path)).items[0];
@@ -36,7 +38,11 @@ function jobOf(agentId) {
 
 /** A kubeconfig for a service account with these rules. */
 async function account(name, rules) {
-  await cluster.post('/simulator/tokens', { token: name, user: `system:serviceaccount:paperclip:${name}`, rules });
+  await cluster.post('/simulator/tokens', {
+    token: name,
+    user: `system:serviceaccount:paperclip:${name}`,
+    rules,
+  });
   const kubeconfig = `${cluster.kubeconfig}-${name}`;
   writeFileSync(kubeconfig, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name));
   return kubeconfig;
@@ -83,7 +89,10 @@ describe('a successful run', () => {
       scenario: 'echo-env',
       env: { GREETING: "it's 'quoted' $HOME" },
       config: { promptTemplate: prompt, model: 'claude-opus-4-8', extraArgs: ['--x', "a 'b' $c"] },
-      context: { wakeReason: 'test', paperclipWorkspace: { cwd: '/paperclip/work', repoUrl: 'https://example.org/r.git' } },
+      context: {
+        wakeReason: 'test',
+        paperclipWorkspace: { cwd: '/paperclip/work', repoUrl: 'https://example.org/r.git' },
+      },
       authToken: 'run-token',
     });
     expect(result.errorMessage).toBeNull();
@@ -97,11 +106,14 @@ describe('a successful run', () => {
       PAPERCLIP_WORKSPACE_REPO_URL: 'https://example.org/r.git',
     });
     expect(seen.env.ANTHROPIC_API_KEY, 'inherited from the host pod through its Secret').toBeTruthy();
-    expect(seen.argv.slice(-4)).toEqual(
-      expect.arrayContaining(['--x', "a 'b' $c"]),
+    expect(seen.argv.slice(-4)).toEqual(expect.arrayContaining(['--x', "a 'b' $c"]));
+    expect(seen.argv).toEqual(
+      expect.arrayContaining(['--output-format', 'stream-json', '--model', 'claude-opus-4-8']),
     );
-    expect(seen.argv).toEqual(expect.arrayContaining(['--output-format', 'stream-json', '--model', 'claude-opus-4-8']));
-    expect(result.sessionParams).toMatchObject({ cwd: '/paperclip/work', repoUrl: 'https://example.org/r.git' });
+    expect(result.sessionParams).toMatchObject({
+      cwd: '/paperclip/work',
+      repoUrl: 'https://example.org/r.git',
+    });
   });
 
   it('delivers a prompt of 400 KB through a Secret that goes with the run', async () => {
@@ -118,19 +130,25 @@ describe('a successful run', () => {
     expect(result.sessionId).toBe(session);
   });
 
-  it('that takes a minute of real time, with output all along, is a success', { timeout: 120_000 }, async () => {
-    const { told, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
-    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    const ticks = [...told.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
-    const unique = [...new Set(ticks)];
-    expect(unique).toEqual(unique.map((_, index) => index + 1));
-    expect(unique.length).toBeGreaterThan(100);
-    expect(told.stdout).not.toContain('reconnecting');
-    const first = told.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
-    const last = told.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
-    expect(last.at - first.at, 'told as it happened, not at the end').toBeGreaterThan(50_000);
-    expect(told.stdout).toMatch(/\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/);
-  });
+  it(
+    'that takes a minute of real time, with output all along, is a success',
+    { timeout: 120_000 },
+    async () => {
+      const { told, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
+      expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+      const ticks = [...told.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
+      const unique = [...new Set(ticks)];
+      expect(unique).toEqual(unique.map((_, index) => index + 1));
+      expect(unique.length).toBeGreaterThan(100);
+      expect(told.stdout).not.toContain('reconnecting');
+      const first = told.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
+      const last = told.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
+      expect(last.at - first.at, 'told as it happened, not at the end').toBeGreaterThan(50_000);
+      expect(told.stdout).toMatch(
+        /\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/,
+      );
+    },
+  );
 
   it('with 100,000 lines loses none and keeps the event loop free', { timeout: 180_000 }, async () => {
     let longest = 0;
@@ -160,11 +178,14 @@ describe('a successful run', () => {
     expect(longest).toBeLessThan(2_000);
   });
 
-  it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])('plays %s', async (scenario) => {
-    const { told, result } = await play({ scenario, env: { CLAUDE_STAND_IN_SECONDS: '1' } });
-    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(agentLines(told).length).toBeGreaterThan(3);
-  });
+  it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])(
+    'plays %s',
+    async (scenario) => {
+      const { told, result } = await play({ scenario, env: { CLAUDE_STAND_IN_SECONDS: '1' } });
+      expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+      expect(agentLines(told).length).toBeGreaterThan(3);
+    },
+  );
 });
 
 describe('a run that fails', () => {
@@ -205,7 +226,11 @@ describe('a run that fails', () => {
 
   it('at its deadline is a timeout', async () => {
     const { result } = await play({ scenario: 'hang', config: { timeoutSec: 2, graceSec: 20 } });
-    expect(result).toMatchObject({ errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' });
+    expect(result).toMatchObject({
+      errorCode: 'timeout',
+      timedOut: true,
+      errorMessage: 'Timed out after 2s',
+    });
   });
 
   it('because its Job was deleted is explained', async () => {
@@ -213,9 +238,13 @@ describe('a run that fails', () => {
     const running = adapter.execute(ctx);
     const job = await jobOf(ctx.agent.id);
     await eventually(() => told.stdout.includes('"subtype":"init"'));
-    await cluster.request('DELETE', job.metadata.selfLink ?? `/apis/batch/v1/namespaces/paperclip/jobs/${job.metadata.name}`, {
-      propagationPolicy: 'Background',
-    });
+    await cluster.request(
+      'DELETE',
+      job.metadata.selfLink ?? `/apis/batch/v1/namespaces/paperclip/jobs/${job.metadata.name}`,
+      {
+        propagationPolicy: 'Background',
+      },
+    );
     const result = await running;
     expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: 143 });
     expect(result.errorMessage).toContain('detected_via=watch-deleted');
@@ -232,7 +261,9 @@ describe('a run that fails', () => {
 
   it('because no node fits says so', async () => {
     const { result } = await play({ config: { nodeSelector: 'gpu=yes' } });
-    expect(result.errorMessage).toMatch(/^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/);
+    expect(result.errorMessage).toMatch(
+      /^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/,
+    );
   });
 
   it('by a wrong configuration names key and value, and creates nothing', async () => {
@@ -246,8 +277,13 @@ describe('a run that fails', () => {
 
   it('without a readable kubeconfig rejects as Node would', async () => {
     const { ctx } = hostRun(cluster, { config: { kubeconfig: '/no/such/kubeconfig' } });
-    await expect(adapter.execute(ctx)).rejects.toThrow("ENOENT: no such file or directory, open '/no/such/kubeconfig'");
-    await expect(adapter.execute({ ...ctx, config: hostRun(cluster).ctx.config }), 'its agent is not blocked').resolves.toMatchObject({
+    await expect(adapter.execute(ctx)).rejects.toThrow(
+      "ENOENT: no such file or directory, open '/no/such/kubeconfig'",
+    );
+    await expect(
+      adapter.execute({ ...ctx, config: hostRun(cluster).ctx.config }),
+      'its agent is not blocked',
+    ).resolves.toMatchObject({
       errorMessage: null,
     });
   });
@@ -256,13 +292,17 @@ describe('a run that fails', () => {
 describe('the prompt bundle', () => {
   it('of a company id that leaves its folder rejects', async () => {
     const { ctx } = hostRun(cluster, { agent: { companyId: '../x' } });
-    await expect(adapter.execute(ctx)).rejects.toThrow(/^Invalid companyId: must not contain path separators$/);
+    await expect(adapter.execute(ctx)).rejects.toThrow(
+      /^Invalid companyId: must not contain path separators$/,
+    );
   });
 
   it('that misses a skill is told in its place, and the run goes on', async () => {
     const { told, result } = await play({
       config: {
-        paperclipRuntimeSkills: [{ key: 'org/demo', runtimeName: 'no/such/folder', source: import.meta.filename }],
+        paperclipRuntimeSkills: [
+          { key: 'org/demo', runtimeName: 'no/such/folder', source: import.meta.filename },
+        ],
         paperclipSkillSync: { desiredSkills: ['org/demo'] },
       },
     });
@@ -295,10 +335,17 @@ describe('the host', () => {
       errorCode: 'cancelled',
       errorMessage: 'Run cancelled',
       resultJson: { executionCancellation: { state: 'acknowledged' } },
-      executionRecovery: { kind: 'interrupted', providerStopped: true, sessionPreserved: true, actionOutcomes: 'settled' },
+      executionRecovery: {
+        kind: 'interrupted',
+        providerStopped: true,
+        sessionPreserved: true,
+        actionOutcomes: 'settled',
+      },
     });
     const selector = encodeURIComponent(`paperclip.io/agent-id=${ctx.agent.id}`);
-    const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+    const { items } = await cluster.get(
+      `/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`,
+    );
     expect(items).toEqual([]);
   });
 
@@ -306,7 +353,10 @@ describe('the host', () => {
     const { ctx, told } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '6' } });
     const first = adapter.execute(ctx);
     await eventually(() => told.stdout.includes('Created K8s Job'));
-    const second = await adapter.execute({ ...hostRun(cluster, { context: { taskId: 'other' } }).ctx, agent: ctx.agent });
+    const second = await adapter.execute({
+      ...hostRun(cluster, { context: { taskId: 'other' } }).ctx,
+      agent: ctx.agent,
+    });
     expect(second.errorCode).toBe('k8s_concurrent_run_blocked');
     expect(second.errorMessage).toMatch(/is running a different task$/);
     expect((await first).errorMessage).toBeNull();
@@ -319,7 +369,10 @@ describe('the host', () => {
     expect(runs.map(({ result }) => result.errorMessage)).toEqual(runs.map(() => null));
     const { requests } = await cluster.get('/simulator/requests');
     const ours = requests.filter(({ userAgent }) => userAgent?.startsWith('paperclip-adapter-claude-k8s/'));
-    expect(ours.filter(({ verb }) => verb === 'watch').length, 'those of the run before go on').toBeLessThanOrEqual(2);
+    expect(
+      ours.filter(({ verb }) => verb === 'watch').length,
+      'those of the run before go on',
+    ).toBeLessThanOrEqual(2);
     const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
     expect(own.length).toBeLessThanOrEqual(6 * runs.length);
     expect(own.filter(({ verb, resource }) => resource === 'jobs' && verb === 'get')).toEqual([]);
@@ -365,11 +418,17 @@ describe('the host', () => {
     expect(told.stdout).not.toContain(line);
     const { checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
     const level = (wanted) => checks.find(({ code }) => code === wanted).level;
-    expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual(['info', 'warn', 'warn']);
+    expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual([
+      'info',
+      'warn',
+      'warn',
+    ]);
   });
 
   it('without the right to list Jobs is told the real reason', async () => {
-    const kubeconfig = await account('limited', [{ apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] }]);
+    const kubeconfig = await account('limited', [
+      { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
+    ]);
     const { result } = await play({ config: { kubeconfig } });
     expect(result.errorCode).toBe('k8s_concurrency_guard_unreachable');
     expect(result.errorMessage).toBe(
@@ -426,7 +485,12 @@ describe('the host', () => {
   });
 
   it('whose onLog rejects or throws still gets its result', async () => {
-    for (const onLog of [async () => Promise.reject(new Error('disk full')), () => { throw new Error('disk full'); }]) {
+    for (const onLog of [
+      async () => Promise.reject(new Error('disk full')),
+      () => {
+        throw new Error('disk full');
+      },
+    ]) {
       const { result } = await play({ onLog });
       expect(result.errorMessage).toBeNull();
     }

@@ -33,7 +33,11 @@ export const openBrowser = () =>
  *   {@link letParserStart}
  */
 export async function openPage(browser, where, { asPublished = false, width = 1440, height = 1000 } = {}) {
-  const page = await browser.newPage({ viewport: { width, height }, colorScheme: 'light', reducedMotion: 'reduce' });
+  const page = await browser.newPage({
+    viewport: { width, height },
+    colorScheme: 'light',
+    reducedMotion: 'reduce',
+  });
   const note = (line) => appendFileSync(log, `${new Date().toISOString()} ${where} ${line}\n`);
   page.on('console', (message) => note(`${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => note(`uncaught: ${error.stack}`));
@@ -41,7 +45,8 @@ export async function openPage(browser, where, { asPublished = false, width = 14
     note(`failed: ${request.method()} ${request.url()} ${request.failure()?.errorText}`),
   );
   page.on('response', (response) => {
-    if (response.status() >= 400) note(`${response.status()}: ${response.request().method()} ${response.url()}`);
+    if (response.status() >= 400)
+      note(`${response.status()}: ${response.request().method()} ${response.url()}`);
   });
   if (!asPublished) await page.addInitScript(letParserStart);
   await page.goto(`${lab.url}${where}`);

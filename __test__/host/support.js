@@ -137,7 +137,8 @@ export const newIssue = (company, agent, title) =>
   });
 
 /** All runs of an agent, the newest first. */
-export const runsOf = (agent) => api('GET', `/companies/${agent.companyId}/heartbeat-runs?agentId=${agent.id}`);
+export const runsOf = (agent) =>
+  api('GET', `/companies/${agent.companyId}/heartbeat-runs?agentId=${agent.id}`);
 
 /** The run that the host started for a task. */
 export const started = (issue, agent) =>
@@ -151,10 +152,12 @@ export async function logOf({ id }) {
   let content = '';
   for (let offset = 0; ;) {
     // There is no log before its first line.
-    const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch((error) => {
-      if (error.message.includes('Run log not found')) return { content: '' };
-      throw error;
-    });
+    const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch(
+      (error) => {
+        if (error.message.includes('Run log not found')) return { content: '' };
+        throw error;
+      },
+    );
     content += part.content;
     if (part.nextOffset === undefined || part.nextOffset === null || part.nextOffset <= offset) break;
     offset = part.nextOffset;
@@ -197,7 +200,8 @@ export const seen = (run, text) =>
 /** The agent's Jobs, and their pods, that the cluster has now. */
 export async function objectsOf(agent) {
   const selector = encodeURIComponent(`paperclip.io/agent-id=${agent.id}`);
-  const list = async (where) => (await order('cluster/get', { path: `${where}?labelSelector=${selector}` })).items;
+  const list = async (where) =>
+    (await order('cluster/get', { path: `${where}?labelSelector=${selector}` })).items;
   return {
     jobs: await list(`/apis/batch/v1/namespaces/${lab.namespace}/jobs`),
     pods: await list(`/api/v1/namespaces/${lab.namespace}/pods`),
@@ -209,14 +213,17 @@ export async function objectsOf(agent) {
  * background.
  */
 export const gone = (agent, job) =>
-  eventually(async () => {
-    const { jobs, pods } = await objectsOf(agent);
-    const names = [
-      ...jobs.map(({ metadata }) => metadata.name),
-      ...pods.map(({ metadata }) => metadata.labels['job-name']),
-    ];
-    return job === undefined ? names.length === 0 : !names.includes(job);
-  }, `no objects of ${job ?? agent.name}`);
+  eventually(
+    async () => {
+      const { jobs, pods } = await objectsOf(agent);
+      const names = [
+        ...jobs.map(({ metadata }) => metadata.name),
+        ...pods.map(({ metadata }) => metadata.labels['job-name']),
+      ];
+      return job === undefined ? names.length === 0 : !names.includes(job);
+    },
+    `no objects of ${job ?? agent.name}`,
+  );
 
 /** Waits until `look` gives something truthy and returns it. */
 export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {

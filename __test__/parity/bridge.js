@@ -89,7 +89,8 @@ function send(response, code, object) {
 function refuse(response, error) {
   const message = error instanceof Error ? error.message : String(error);
   const named = /HTTP-Code:\s*(\d{3})/.exec(message)?.[1];
-  const code = error?.response?.statusCode ?? error?.response?.status ?? error?.statusCode ?? Number(named ?? 500);
+  const code =
+    error?.response?.statusCode ?? error?.response?.status ?? error?.statusCode ?? Number(named ?? 500);
   if (response.headersSent) response.destroy();
   else send(response, code, { kind: 'Status', apiVersion: 'v1', status: 'Failure', code, message });
 }
@@ -102,33 +103,68 @@ const CLAIM = /^ac-.*-claim-[0-9a-f]{12}$/;
 /** The requests of contract section 3.2, and only these: method, path below the namespace, client method. */
 const ROUTES = [
   ['GET', /^pods\/([^/]+)$/, selfPod],
-  ['GET', /^pods$/, (call, { namespace, query }) =>
-    call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) })],
+  [
+    'GET',
+    /^pods$/,
+    (call, { namespace, query }) =>
+      call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) }),
+  ],
   ['GET', /^pods\/([^/]+)\/log$/, podLog],
-  ['GET', /^jobs$/, (call, { namespace, query }) =>
-    call.batch().listNamespacedJob({
-      namespace,
-      labelSelector: selector(query, /^paperclip\.io\/agent-id=[^,]+,paperclip\.io\/adapter-type=[^,]+$/),
-    })],
-  ['POST', /^jobs$/, (call, { namespace, body }) =>
-    CLAIM.test(body.metadata.name) ? body : call.batch().createNamespacedJob({ namespace, body })],
-  ['GET', /^jobs\/([^/]+)$/, (call, { namespace, name }) => call.batch().readNamespacedJob({ name, namespace })],
-  ['PATCH', /^jobs\/([^/]+)$/, (call, { namespace, name, body }) =>
-    call.batch().patchNamespacedJob({ name, namespace, body })],
-  ['DELETE', /^jobs\/([^/]+)$/, (call, { namespace, name, body }) =>
-    CLAIM.test(name) ? {} : call.batch().deleteNamespacedJob({ name, namespace, body })],
-  ['POST', /^secrets$/, (call, { namespace, body }) => call.core().createNamespacedSecret({ namespace, body })],
-  ['PATCH', /^secrets\/([^/]+)$/, (call, { namespace, name, body }) =>
-    call.core().patchNamespacedSecret({ name, namespace, body })],
-  ['DELETE', /^secrets\/([^/]+)$/, (call, { namespace, name }) =>
-    call.core().deleteNamespacedSecret({ name, namespace })],
+  [
+    'GET',
+    /^jobs$/,
+    (call, { namespace, query }) =>
+      call.batch().listNamespacedJob({
+        namespace,
+        labelSelector: selector(query, /^paperclip\.io\/agent-id=[^,]+,paperclip\.io\/adapter-type=[^,]+$/),
+      }),
+  ],
+  [
+    'POST',
+    /^jobs$/,
+    (call, { namespace, body }) =>
+      CLAIM.test(body.metadata.name) ? body : call.batch().createNamespacedJob({ namespace, body }),
+  ],
+  [
+    'GET',
+    /^jobs\/([^/]+)$/,
+    (call, { namespace, name }) => call.batch().readNamespacedJob({ name, namespace }),
+  ],
+  [
+    'PATCH',
+    /^jobs\/([^/]+)$/,
+    (call, { namespace, name, body }) => call.batch().patchNamespacedJob({ name, namespace, body }),
+  ],
+  [
+    'DELETE',
+    /^jobs\/([^/]+)$/,
+    (call, { namespace, name, body }) =>
+      CLAIM.test(name) ? {} : call.batch().deleteNamespacedJob({ name, namespace, body }),
+  ],
+  [
+    'POST',
+    /^secrets$/,
+    (call, { namespace, body }) => call.core().createNamespacedSecret({ namespace, body }),
+  ],
+  [
+    'PATCH',
+    /^secrets\/([^/]+)$/,
+    (call, { namespace, name, body }) => call.core().patchNamespacedSecret({ name, namespace, body }),
+  ],
+  [
+    'DELETE',
+    /^secrets\/([^/]+)$/,
+    (call, { namespace, name }) => call.core().deleteNamespacedSecret({ name, namespace }),
+  ],
 ];
 
 async function kubernetes(request, response, body) {
-  const { k8s, kubeconfigPath } = calls[Number(/^Bearer call-(\d+)$/.exec(request.headers.authorization)?.[1])] ?? {};
+  const { k8s, kubeconfigPath } =
+    calls[Number(/^Bearer call-(\d+)$/.exec(request.headers.authorization)?.[1])] ?? {};
   if (!k8s) throw httpError(401, 'Unauthorized');
   const url = new URL(request.url, 'https://bridge');
-  const [, namespace, rest] = /^\/(?:api|apis\/batch)\/v1\/namespaces\/([^/]+)\/(.+)$/.exec(url.pathname) ?? [];
+  const [, namespace, rest] =
+    /^\/(?:api|apis\/batch)\/v1\/namespaces\/([^/]+)\/(.+)$/.exec(url.pathname) ?? [];
   const query = Object.fromEntries(url.searchParams);
   const watch = ['true', '1'].includes(query.watch);
   for (const [method, shape, handler] of watch ? [] : ROUTES) {
@@ -214,7 +250,10 @@ async function podLog(call, { namespace, name, query, response }) {
   if (!Number.isNaN(since)) options.sinceSeconds = Math.max(1, Math.round((Date.now() - since) / 1000));
   response.writeHead(200, { 'content-type': 'text/plain' }).flushHeaders();
   // The headers are out: a rejection can only end the body, as its end does.
-  await call.logs().log(namespace, name, container, writable, options)?.catch?.(() => {});
+  await call
+    .logs()
+    .log(namespace, name, container, writable, options)
+    ?.catch?.(() => {});
   response.end();
 }
 
@@ -224,7 +263,7 @@ function stamps() {
   let atLineStart = true;
   return (chunk) => {
     const out = [];
-    for (let from = 0; from < chunk.length; ) {
+    for (let from = 0; from < chunk.length;) {
       const end = chunk.indexOf(0x0a, from);
       const to = end === -1 ? chunk.length : end + 1;
       if (atLineStart) out.push(Buffer.from(`2026-01-01T00:00:00.${String(index++).padStart(9, '0')}Z `));

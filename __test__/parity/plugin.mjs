@@ -45,7 +45,10 @@ export function existingPackage({ checkout, root, adapterUtils }) {
       }
       const module = path.relative(src, path.resolve(path.dirname(importer), source)).replace(/\.js$/, '');
       const ours = OURS[module.split(path.sep).join('/')];
-      if (!ours) throw new Error(`${path.relative(checkout, importer)} imports ${source}: there is no such module here`);
+      if (!ours)
+        throw new Error(
+          `${path.relative(checkout, importer)} imports ${source}: there is no such module here`,
+        );
       return path.join(root, ours);
     },
     transform(code, id) {

@@ -4,7 +4,16 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { Problem, buildAddon, checkPrerequisites, installDependencies, main, root, run, step } from '../../tools/dev/lib.mjs';
+import {
+  Problem,
+  buildAddon,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  root,
+  run,
+  step,
+} from '../../tools/dev/lib.mjs';
 import { existingPackage } from './plugin.mjs';
 
 const VERSION = '0.1.49';
@@ -46,7 +55,10 @@ await main(async () => {
       teardownTimeout: 2_000,
       allowOnly: false,
     },
-    { cacheDir: path.join(root, 'target', 'parity', 'cache'), plugins: [existingPackage({ checkout, root, adapterUtils })] },
+    {
+      cacheDir: path.join(root, 'target', 'parity', 'cache'),
+      plugins: [existingPackage({ checkout, root, adapterUtils })],
+    },
   );
   const failed = report(vitest, pattern);
   await vitest.close();
@@ -74,7 +86,9 @@ function readOptions() {
   const manifest = path.join(checkout, 'package.json');
   const found = existsSync(manifest) ? JSON.parse(readFileSync(manifest, 'utf8')).version : undefined;
   if (found !== VERSION || !existsSync(path.join(checkout, 'src'))) {
-    throw new Problem(`${checkout}: a checkout of version ${VERSION} is needed${found ? `, this is ${found}` : ''}.`);
+    throw new Problem(
+      `${checkout}: a checkout of version ${VERSION} is needed${found ? `, this is ${found}` : ''}.`,
+    );
   }
   return {
     checkout,
@@ -117,7 +131,9 @@ function report(vitest, pattern) {
   }
   const errors = vitest.state.getUnhandledErrors();
   const broken = modules.filter((module) => module.errors().length > 0);
-  console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped of ${tests.length}`);
+  console.log(
+    `\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped of ${tests.length}`,
+  );
   const whole = pattern !== undefined || counts.passed === tests.length;
   const good = tests.length > 0 && whole && counts.failed === 0 && broken.length === 0 && errors.length === 0;
   return good ? 0 : 1;

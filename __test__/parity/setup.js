@@ -35,7 +35,10 @@ vi.advanceTimersByTimeAsync = async (ms) => {
 
 // Nothing else of the fake clock has a meaning here.
 for (const name of Object.keys(vi)) {
-  if (/^(advanceTimers|run(All|OnlyPending)|setSystemTime|setTimerTickMode)/.test(name) && name !== 'advanceTimersByTimeAsync') {
+  if (
+    /^(advanceTimers|run(All|OnlyPending)|setSystemTime|setTimerTickMode)/.test(name) &&
+    name !== 'advanceTimersByTimeAsync'
+  ) {
     vi[name] = () => {
       throw new Error(`vi.${name} is not adapted`);
     };

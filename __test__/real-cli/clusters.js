@@ -39,7 +39,9 @@ async function embedded(claude) {
   // By this name its processes are told from those of another test of the same CLI.
   const ours = path.join(bin, 'the-real-claude');
   symlinkSync(claude, ours);
-  writeFileSync(path.join(bin, 'claude'), wrapper(path.join(programs, 'anthropic-api'), ours), { mode: 0o755 });
+  writeFileSync(path.join(bin, 'claude'), wrapper(path.join(programs, 'anthropic-api'), ours), {
+    mode: 0o755,
+  });
   const temporary = path.join(bin, 'tmp');
   mkdirSync(temporary);
   const cluster = await startCluster({ binDirs: [bin] });
@@ -89,7 +91,10 @@ async function real(claude) {
     kubeconfig: cluster.accounts['paperclip-recommended'],
     volume: cluster.volume,
     hostKey: 'sk-ant-test',
-    config: { image, resources: { requests: { cpu: '10m', memory: '64Mi' }, limits: { cpu: '2', memory: '2Gi' } } },
+    config: {
+      image,
+      resources: { requests: { cpu: '10m', memory: '64Mi' }, limits: { cpu: '2', memory: '2Gi' } },
+    },
     env: {},
     marker: '/opt/claude/claude',
     get: async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where)),

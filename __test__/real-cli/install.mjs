@@ -10,14 +10,21 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const SCOPE = '@anthropic-ai';
 
 /** The version of the CLI. */
-export const version = JSON.parse(readFileSync(path.join(here, 'package.json'), 'utf8')).dependencies[`${SCOPE}/claude-code`];
+export const version = JSON.parse(readFileSync(path.join(here, 'package.json'), 'utf8')).dependencies[
+  `${SCOPE}/claude-code`
+];
 
 /** @returns {Promise<string>} the CLI's program for this machine, out of its platform package */
 export async function installClaude() {
   const dir = await once(`claude-code-${version}`, async (into) => {
-    for (const file of ['package.json', 'package-lock.json']) copyFileSync(path.join(here, file), path.join(into, file));
+    for (const file of ['package.json', 'package-lock.json'])
+      copyFileSync(path.join(here, file), path.join(into, file));
     // Its install script only makes a shorter way to the program.
-    await output('npm', ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: into });
+    await output(
+      'npm',
+      ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
+      { cwd: into },
+    );
     programIn(into);
   });
   return programIn(dir);
@@ -29,6 +36,7 @@ function programIn(dir) {
     .filter((name) => name.startsWith('claude-code-'))
     .map((name) => path.join(scope, name, 'claude'))
     .find((file) => existsSync(file));
-  if (!program) throw new Error(`${SCOPE}/claude-code ${version} has no package for this platform in ${scope}`);
+  if (!program)
+    throw new Error(`${SCOPE}/claude-code ${version} has no package for this platform in ${scope}`);
   return program;
 }

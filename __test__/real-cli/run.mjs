@@ -4,7 +4,16 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { down, openCluster, up } from '../../tools/kubernetes/index.mjs';
-import { Problem, buildAddon, buildSimulator, checkPrerequisites, installDependencies, main, root, step } from '../../tools/dev/lib.mjs';
+import {
+  Problem,
+  buildAddon,
+  buildSimulator,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  root,
+  step,
+} from '../../tools/dev/lib.mjs';
 import { specs } from '../../tools/dev/specs.mjs';
 import { installClaude, version } from './install.mjs';
 

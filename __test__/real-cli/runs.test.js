@@ -91,33 +91,58 @@ describe.concurrent('the real claude CLI', () => {
     ]);
     expect(run.otherLines).toEqual([]);
     // Of the adapter's own; the CLI complains of nothing.
-    expect(run.told.stderr).toBe('[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n');
+    expect(run.told.stderr).toBe(
+      '[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n',
+    );
     for (const line of [/^\[paperclip\] Created K8s Job: ac-\S+/m, /^\[paperclip\] Pod running: ac-\S+$/m]) {
       expect(run.told.stdout).toMatch(line);
     }
     const [{ commandArgs }] = run.told.meta;
     expect(commandArgs.slice(0, 6)).toEqual([
-      '--print', '-', '--output-format', 'stream-json', '--verbose', '--dangerously-skip-permissions',
+      '--print',
+      '-',
+      '--output-format',
+      'stream-json',
+      '--verbose',
+      '--dangerously-skip-permissions',
     ]);
   });
 
   it('calls tools, two of them at once, and tells calls and results', async () => {
-    const { result, entries, asked } = await play(cluster, { name: 'tools', config: sonnet, api: { SCENARIO: 'tools' } });
+    const { result, entries, asked } = await play(cluster, {
+      name: 'tools',
+      config: sonnet,
+      api: { SCENARIO: 'tools' },
+    });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
     expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
     expect(asked.map(({ status }) => status)).toEqual([200, 200, 200]);
     expect(kinds(entries)).toEqual([
-      'init', 'assistant', 'tool_call', 'tool_call', 'tool_result', 'tool_result', 'tool_call', 'tool_result', 'assistant', 'result',
+      'init',
+      'assistant',
+      'tool_call',
+      'tool_call',
+      'tool_result',
+      'tool_result',
+      'tool_call',
+      'tool_result',
+      'assistant',
+      'result',
     ]);
     const of = (kind) => entries.filter((entry) => entry.kind === kind);
     expect(of('assistant')[0].text).toBe('Looking – naïve café ✓ first.');
     expect(of('tool_call').map(({ name, input }) => `${name}: ${input.command}`)).toEqual([
-      'Bash: echo one; echo two', 'Bash: seq 1 20', 'Bash: echo oops >&2; exit 3',
+      'Bash: echo one; echo two',
+      'Bash: seq 1 20',
+      'Bash: echo oops >&2; exit 3',
     ]);
     const results = Object.fromEntries(of('tool_result').map((entry) => [entry.toolUseId, entry]));
     const [words, numbers, failure] = of('tool_call').map(({ toolUseId }) => results[toolUseId]);
     expect(words).toMatchObject({ content: 'one\ntwo', isError: false });
-    expect(numbers).toMatchObject({ content: Array.from({ length: 20 }, (_, i) => i + 1).join('\n'), isError: false });
+    expect(numbers).toMatchObject({
+      content: Array.from({ length: 20 }, (_, i) => i + 1).join('\n'),
+      isError: false,
+    });
     expect(failure).toMatchObject({ content: expect.stringMatching(/oops/), isError: true });
     // What the API was told is what the transcript shows, and perhaps a reminder of the CLI's after it.
     const heard = told(result.summary, 'Tools said');
@@ -134,7 +159,13 @@ describe.concurrent('the real claude CLI', () => {
 
   it('resumes its session from the shared volume, run after run, each for its own price', async () => {
     const agent = { id: 'agent-that-resumes' };
-    const first = await play(cluster, { name: 'resume', prompt: 'The word is plum', config: sonnet, agent, api: { SCENARIO: 'tools' } });
+    const first = await play(cluster, {
+      name: 'resume',
+      prompt: 'The word is plum',
+      config: sonnet,
+      agent,
+      api: { SCENARIO: 'tools' },
+    });
     expect(first.result.errorMessage).toBeNull();
     let before = first;
     const prompts = ['The word is plum'];
@@ -152,7 +183,12 @@ describe.concurrent('the real claude CLI', () => {
         runtime: { sessionParams, sessionId: before.result.sessionId },
       });
       const { result, asked } = next;
-      expect(result).toMatchObject({ exitCode: 0, errorMessage: null, sessionId: first.result.sessionId, usage: tokensOf(asked) });
+      expect(result).toMatchObject({
+        exitCode: 0,
+        errorMessage: null,
+        sessionId: first.result.sessionId,
+        usage: tokensOf(asked),
+      });
       expect(result.sessionParams).toEqual(first.result.sessionParams);
       expect(asked).toHaveLength(1);
       expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
@@ -166,25 +202,39 @@ describe.concurrent('the real claude CLI', () => {
   });
 
   it('does not know a session of another volume, which is cleared', async () => {
-    const { result, entries, told: log } = await play(cluster, {
+    const {
+      result,
+      entries,
+      told: log,
+    } = await play(cluster, {
       name: 'unknown-session',
       runtime: { sessionParams: { sessionId: '11111111-2222-4333-8444-555555555555' } },
     });
     expect(result).toMatchObject({ exitCode: 1, errorCode: 'session_unavailable', clearSession: true });
     expect(result.errorMessage).toContain('No conversation found with session ID');
-    expect(entries).toMatchObject([{ kind: 'result', isError: true, errors: [expect.stringContaining('No conversation found')] }]);
+    expect(entries).toMatchObject([
+      { kind: 'result', isError: true, errors: [expect.stringContaining('No conversation found')] },
+    ]);
     expect(log.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
   });
 
   it('waits an overload out', async () => {
-    const { result, asked, events, told: log } = await play(cluster, {
+    const {
+      result,
+      asked,
+      events,
+      told: log,
+    } = await play(cluster, {
       name: 'overload-passes',
       api: { ERROR: 'overloaded_error', ERRORS: 2 },
     });
     expect(asked.map(({ status }) => status)).toEqual([529, 529, 200]);
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
     const retries = events.filter(({ subtype }) => subtype === 'api_retry');
-    expect(retries.map(({ attempt, error_status: status }) => [attempt, status])).toEqual([[1, 529], [2, 529]]);
+    expect(retries.map(({ attempt, error_status: status }) => [attempt, status])).toEqual([
+      [1, 529],
+      [2, 529],
+    ]);
     expect(log.stdout).toContain('"subtype":"api_retry"');
   });
 
@@ -209,11 +259,18 @@ describe.concurrent('the real claude CLI', () => {
     expect(result.errorMessage).toContain('API Error: 529 Overloaded');
     expect(result).not.toHaveProperty('errorCode');
     expect(result.sessionParams.sessionId).toBe(result.sessionId);
-    expect(entries.at(-1)).toMatchObject({ kind: 'result', isError: true, text: expect.stringContaining('529') });
+    expect(entries.at(-1)).toMatchObject({
+      kind: 'result',
+      isError: true,
+      text: expect.stringContaining('529'),
+    });
   });
 
   it('tells that its key is refused', async () => {
-    const { result, asked, entries } = await play(cluster, { name: 'key-refused', api: { KEY: 'another-key' } });
+    const { result, asked, entries } = await play(cluster, {
+      name: 'key-refused',
+      api: { KEY: 'another-key' },
+    });
     expect(asked.map(({ status, error }) => [status, error])).toEqual([[401, 'authentication_error']]);
     expect(result).toMatchObject({ exitCode: 1, costUsd: 0 });
     expect(result.errorMessage).toContain('Invalid API key');
@@ -237,12 +294,20 @@ describe.concurrent('the real claude CLI', () => {
       api: { SCENARIO: 'tools' },
     });
     expect(asked).toHaveLength(1);
-    expect(result).toMatchObject({ exitCode: 1, clearSession: true, resultJson: { subtype: 'error_max_turns' } });
+    expect(result).toMatchObject({
+      exitCode: 1,
+      clearSession: true,
+      resultJson: { subtype: 'error_max_turns' },
+    });
     expect(result.errorMessage).toContain('Reached maximum number of turns (1)');
   });
 
   it('comes back by itself when a command in the background ends, and everything it used counts', async () => {
-    const { result, events, asked } = await play(cluster, { name: 'background', config: sonnet, api: { SCENARIO: 'background' } });
+    const { result, events, asked } = await play(cluster, {
+      name: 'background',
+      config: sonnet,
+      api: { SCENARIO: 'background' },
+    });
     expect(events.filter(({ type }) => type === 'result')).toHaveLength(2);
     expect(asked).toHaveLength(3);
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null, usage: tokensOf(asked) });
@@ -251,10 +316,18 @@ describe.concurrent('the real claude CLI', () => {
 
   it('takes model, effort, instructions, skills and other arguments as the adapter gives them', async () => {
     const skill = sharedFolder(cluster, 'real-cli/skills/plum-picking');
-    writeFileSync(path.join(skill, 'SKILL.md'), '---\nname: plum-picking\ndescription: How to pick plums\n---\nGently.\n');
+    writeFileSync(
+      path.join(skill, 'SKILL.md'),
+      '---\nname: plum-picking\ndescription: How to pick plums\n---\nGently.\n',
+    );
     const instructions = path.join(sharedFolder(cluster, 'real-cli'), 'instructions.md');
     writeFileSync(instructions, 'Always mention the plums.\n');
-    const { result, events, asked, told: log } = await play(cluster, {
+    const {
+      result,
+      events,
+      asked,
+      told: log,
+    } = await play(cluster, {
       name: 'arguments',
       config: {
         model: 'claude-opus-4-8',
@@ -279,9 +352,16 @@ describe.concurrent('the real claude CLI', () => {
     const agent = { id: 'agent-that-is-cancelled' };
     const abort = new AbortController();
     const run = start(cluster, {
-      name: 'cancelled', prompt: 'The word is pear', agent, signal: abort.signal, api: { SECONDS: 120 },
+      name: 'cancelled',
+      prompt: 'The word is pear',
+      agent,
+      signal: abort.signal,
+      api: { SECONDS: 120 },
     });
-    const session = await eventually(() => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.told.stdout)?.[1], { within: 90_000 });
+    const session = await eventually(
+      () => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.told.stdout)?.[1],
+      { within: 90_000 },
+    );
     // Asked for its answer, and half of it there.
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     abort.abort();
@@ -292,7 +372,11 @@ describe.concurrent('the real claude CLI', () => {
       executionRecovery: { providerStopped: true },
     });
     const next = await play(cluster, {
-      name: 'cancelled', prompt: 'Which word?', agent, workspace: run.folder, runtime: { sessionParams: { sessionId: session } },
+      name: 'cancelled',
+      prompt: 'Which word?',
+      agent,
+      workspace: run.folder,
+      runtime: { sessionParams: { sessionId: session } },
     });
     expect(next.result).toMatchObject({ exitCode: 0, errorMessage: null, sessionId: session });
     expect(told(next.result.summary, 'Heard').join()).toContain('The word is pear');

@@ -1,6 +1,14 @@
 // Runs of the adapter with the real CLI, and what is known of each: its result, its log, what the UI makes of it,
 // and what the API was asked.
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -50,7 +58,9 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
         DISABLE_TELEMETRY: '1',
         ANTHROPIC_STAND_IN_RECORD: `/paperclip/${record}`,
-        ...Object.fromEntries(Object.entries(api).map(([key, value]) => [`ANTHROPIC_STAND_IN_${key}`, String(value)])),
+        ...Object.fromEntries(
+          Object.entries(api).map(([key, value]) => [`ANTHROPIC_STAND_IN_${key}`, String(value)]),
+        ),
         ...cluster.env,
         ...env,
       },
@@ -83,14 +93,22 @@ async function finish(cluster, run, record) {
     result = await adapter.execute(run.ctx);
   } finally {
     if (existsSync(record)) copyFileSync(record, path.join(run.logs, 'requests.jsonl'));
-    writeFileSync(path.join(run.logs, 'result.json'), JSON.stringify({ ms: Date.now() - began, result }, null, 2));
+    writeFileSync(
+      path.join(run.logs, 'result.json'),
+      JSON.stringify({ ms: Date.now() - began, result }, null, 2),
+    );
   }
   await nothingLeft(cluster, run);
   const lines = agentLines(run.told);
   const events = lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
   const ids = events.map(({ uuid }) => uuid).filter(Boolean);
   expect(ids.length - new Set(ids).size, 'events that came twice').toBe(0);
-  const asked = existsSync(record) ? readFileSync(record, 'utf8').trim().split('\n').map((line) => JSON.parse(line)) : [];
+  const asked = existsSync(record)
+    ? readFileSync(record, 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line))
+    : [];
   return {
     ...run,
     result,

@@ -46,7 +46,13 @@ export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = 
     };
     // What every client has for good: one run for each.
     for (const account of Object.keys(state.accounts)) {
-      await play(state, { kind: 'a first run', name: `soak-first-${account.slice(0, 4)}`, scenario: 'success', admits: [success], account });
+      await play(state, {
+        kind: 'a first run',
+        name: `soak-first-${account.slice(0, 4)}`,
+        scenario: 'success',
+        admits: [success],
+        account,
+      });
     }
     state.marks.push(await comeToRest(state, 0));
     let next = 0;
@@ -65,7 +71,14 @@ export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = 
     }
     judge(state);
     const { last } = await asked(cluster, 'GET', '/simulator/requests?since=999999999');
-    return { problems: state.problems, digest, seconds: (performance.now() - began) / 1_000, kinds: state.kinds, marks: state.marks, requests: last };
+    return {
+      problems: state.problems,
+      digest,
+      seconds: (performance.now() - began) / 1_000,
+      kinds: state.kinds,
+      marks: state.marks,
+      requests: last,
+    };
   } finally {
     await cluster.stop();
   }
@@ -73,7 +86,11 @@ export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = 
 
 /** A kubeconfig of an account with these rules. */
 async function account(cluster, name, rules) {
-  await cluster.post('/simulator/tokens', { token: name, user: `system:serviceaccount:paperclip:${name}`, rules });
+  await cluster.post('/simulator/tokens', {
+    token: name,
+    user: `system:serviceaccount:paperclip:${name}`,
+    rules,
+  });
   const file = path.join(temporaryFolder('soak'), name);
   writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name));
   return file;
@@ -98,11 +115,20 @@ async function play(state, run) {
   tally.runs += 1;
   const faults = [];
   for (const { match, ...fault } of run.faults ?? []) {
-    const { id } = await asked(cluster, 'POST', '/simulator/faults', { match: { ...match, name: `ac-${run.name}-*` }, ...fault });
+    const { id } = await asked(cluster, 'POST', '/simulator/faults', {
+      match: { ...match, name: `ac-${run.name}-*` },
+      ...fault,
+    });
     faults.push(id);
   }
   const noImage = { forMs: run.noImageForMs };
-  if (run.noImageForMs) await asked(cluster, 'POST', `/simulator/pods/${cluster.namespace}/ac-${run.name}-*/fail-image-for`, noImage);
+  if (run.noImageForMs)
+    await asked(
+      cluster,
+      'POST',
+      `/simulator/pods/${cluster.namespace}/ac-${run.name}-*/fail-image-for`,
+      noImage,
+    );
   const began = performance.now();
   const abort = new AbortController();
   const strikes = [...(run.strikes ?? [])];
@@ -124,7 +150,8 @@ async function play(state, run) {
   const listen = ctx.onLog;
   ctx.onLog = async (stream, chunk) => {
     if (over) late += 1;
-    if (!chunk.endsWith('\n')) problems.push(`${run.name} (${run.kind}): a chunk ends in the middle of a line`);
+    if (!chunk.endsWith('\n'))
+      problems.push(`${run.name} (${run.kind}): a chunk ends in the middle of a line`);
     await listen(stream, chunk);
     while (strikes.length > 0 && told.stdout.includes(strikes[0].after)) under.push(strike(strikes.shift()));
     if (run.onLog === 'slow') await sleep(20);
@@ -168,11 +195,19 @@ async function play(state, run) {
   const whole = fits(result, success) || fits(result, { exitCode: null, errorMessage: null });
   if (admitted) tally.asPlanned += 1;
   // A strike can come when the run is as good as over; its pod may be gone then.
-  else if (!(run.strikes && whole)) wrong.push(`has the result ${JSON.stringify({ ...result, resultJson: undefined })}`);
+  else if (!(run.strikes && whole))
+    wrong.push(`has the result ${JSON.stringify({ ...result, resultJson: undefined })}`);
   wrong.push(...linesWrong(run, told, whole));
   if (late > 0) wrong.push(`told ${late} chunks after its result`);
-  const context = () => `\n    ${`${told.stdout}${told.stderr}`.split('\n').filter((line) => line.startsWith('[paperclip]')).join('\n    ')}`;
-  if (wrong.length > 0) problems.push(`${run.name} (${run.kind}${run.storm ? `, storm ${JSON.stringify(run.storm)}` : ''}): ${wrong.join('; ')}${context()}`);
+  const context = () =>
+    `\n    ${`${told.stdout}${told.stderr}`
+      .split('\n')
+      .filter((line) => line.startsWith('[paperclip]'))
+      .join('\n    ')}`;
+  if (wrong.length > 0)
+    problems.push(
+      `${run.name} (${run.kind}${run.storm ? `, storm ${JSON.stringify(run.storm)}` : ''}): ${wrong.join('; ')}${context()}`,
+    );
 }
 
 /** Lets a storm loose. */
@@ -194,7 +229,14 @@ function fits(result, { message, ...wanted }) {
 const recorded = Object.fromEntries(
   ['success', 'auth', 'overload', 'max-turns'].map((name) => {
     const file = new URL(`../../tools/simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
-    return [name, readFileSync(file, 'utf8').trim().split('\n').map((line) => JSON.parse(line).type).join()];
+    return [
+      name,
+      readFileSync(file, 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).type)
+        .join(),
+    ];
   }),
 );
 
@@ -211,7 +253,8 @@ function linesWrong(run, told, whole) {
     }
   }
   const uuids = events.map(({ uuid }) => uuid).filter(Boolean);
-  if (new Set(uuids).size !== uuids.length) wrong.push(`tells ${uuids.length - new Set(uuids).size} lines twice`);
+  if (new Set(uuids).size !== uuids.length)
+    wrong.push(`tells ${uuids.length - new Set(uuids).size} lines twice`);
   const numbers = (pattern) => {
     const all = lines.flatMap((line) => [...line.matchAll(pattern)].map(([, n]) => Number(n)));
     return [...new Set(all)];
@@ -223,7 +266,8 @@ function linesWrong(run, told, whole) {
     if (whole && ticks.length !== run.ticks) wrong.push(`tells ${ticks.length} of ${run.ticks} ticks`);
   } else if (run.scenario === 'flood') {
     const seen = numbers(/\\"seq\\":(\d+)/g);
-    if (!inOrder(seen) || seen.length !== Number(run.env.CLAUDE_STAND_IN_LINES)) wrong.push(`tells ${seen.length} of its lines`);
+    if (!inOrder(seen) || seen.length !== Number(run.env.CLAUDE_STAND_IN_LINES))
+      wrong.push(`tells ${seen.length} of its lines`);
   } else if (run.lines !== false) {
     const types = events.map(({ type }) => type).join();
     if (types !== recorded[run.scenario]) wrong.push(`tells the events ${types}`);
@@ -239,12 +283,16 @@ async function comeToRest(state, runs) {
   const { cluster, problems, say } = state;
   await asked(cluster, 'DELETE', '/simulator/faults');
   const left = async () => {
-    const names = [...(await leftovers(cluster)), ...(await podsOf(cluster))].filter((name) => name.startsWith('ac-'));
+    const names = [...(await leftovers(cluster)), ...(await podsOf(cluster))].filter((name) =>
+      name.startsWith('ac-'),
+    );
     return names;
   };
-  await eventually(async () => (await left()).length === 0, { within: 30_000, every: 250 }).catch(async () => {
-    problems.push(`after ${runs} runs the cluster holds ${(await left()).join(', ')}`);
-  });
+  await eventually(async () => (await left()).length === 0, { within: 30_000, every: 250 }).catch(
+    async () => {
+      problems.push(`after ${runs} runs the cluster holds ${(await left()).join(', ')}`);
+    },
+  );
   // Watches go on for a moment, connections for a minute: those the cluster ends.
   await eventually(() => vitals().watches === 0, { within: 30_000 }).catch(() => {});
   await cluster.post('/simulator/connections/reset').catch(() => {});
@@ -259,7 +307,15 @@ async function comeToRest(state, runs) {
   const { rss, heapUsed, external } = process.memoryUsage();
   const mib = (bytes) => Math.round((bytes / 2 ** 20) * 10) / 10;
   const files = process.platform === 'linux' ? readdirSync('/proc/self/fd').length : undefined;
-  const mark = { runs, ...vitals(), files, resources, rss: mib(rss), heap: mib(heapUsed), external: mib(external) };
+  const mark = {
+    runs,
+    ...vitals(),
+    files,
+    resources,
+    rss: mib(rss),
+    heap: mib(heapUsed),
+    external: mib(external),
+  };
   say(`  at rest after ${runs} runs: ${JSON.stringify(mark)}`);
   return mark;
 }
@@ -272,11 +328,13 @@ function judge({ problems, marks, kinds }) {
       if (mark[what] !== 0) problems.push(`after ${mark.runs} runs there are ${mark[what]} ${what}`);
     }
     for (const what of ['tasks', 'files']) {
-      if (mark[what] > first[what]) problems.push(`${mark[what]} ${what} after ${mark.runs} runs, ${first[what]} after ${first.runs}`);
+      if (mark[what] > first[what])
+        problems.push(`${mark[what]} ${what} after ${mark.runs} runs, ${first[what]} after ${first.runs}`);
     }
     for (const [name, count] of Object.entries(mark.resources)) {
       const before = first.resources[name] ?? 0;
-      if (count > before) problems.push(`${count} × ${name} after ${mark.runs} runs, ${before} after ${first.runs}`);
+      if (count > before)
+        problems.push(`${count} × ${name} after ${mark.runs} runs, ${before} after ${first.runs}`);
     }
   }
   // That strikes come too late is an exception.

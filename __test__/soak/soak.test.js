@@ -37,7 +37,10 @@ describe('200 runs at the same moment', () => {
     const cluster = await clusterForHost();
     try {
       const adapter = createServerAdapter();
-      const recorded = readFileSync(new URL('../../tools/simulator/fixtures/claude-cli-2.1.197/success.jsonl', import.meta.url), 'utf8');
+      const recorded = readFileSync(
+        new URL('../../tools/simulator/fixtures/claude-cli-2.1.197/success.jsonl', import.meta.url),
+        'utf8',
+      );
       const types = (lines) => lines.map((line) => JSON.parse(line).type);
       const hosts = Array.from({ length: 200 }, () => hostRun(cluster));
       const results = await Promise.all(hosts.map(({ ctx }) => adapter.execute(ctx)));
@@ -55,7 +58,12 @@ describe('200 runs at the same moment', () => {
       }
       const { requests } = await cluster.get('/simulator/requests');
       const ours = requests.filter(({ userAgent }) => userAgent?.startsWith('paperclip-adapter-claude-k8s/'));
-      expect(ours.filter(({ verb }) => verb === 'watch').map(({ resource }) => resource).sort()).toEqual(['jobs', 'pods']);
+      expect(
+        ours
+          .filter(({ verb }) => verb === 'watch')
+          .map(({ resource }) => resource)
+          .sort(),
+      ).toEqual(['jobs', 'pods']);
       const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
       expect(own.length / results.length).toBeLessThanOrEqual(6);
       expect(ours.filter(({ subresource }) => subresource === 'log')).toHaveLength(200);

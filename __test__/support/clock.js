@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { temporaryFolder } from './temporary.js';
 
 /** Why clocks cannot be set here; undefined where they can. */
-export const noClocks = process.platform === 'linux' ? undefined : 'only Linux has LD_PRELOAD and the GNU C library';
+export const noClocks =
+  process.platform === 'linux' ? undefined : 'only Linux has LD_PRELOAD and the GNU C library';
 
 let library;
 
@@ -15,7 +16,9 @@ function build() {
   if (library) return library;
   library = path.join(temporaryFolder('clock'), 'clock.so');
   const source = fileURLToPath(new URL('./clock.c', import.meta.url));
-  const { status, stderr, error } = spawnSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, source], { encoding: 'utf8' });
+  const { status, stderr, error } = spawnSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, source], {
+    encoding: 'utf8',
+  });
   if (status !== 0) throw new Error(`cannot build the clock: ${error ?? stderr}`);
   return library;
 }

@@ -22,7 +22,10 @@ export async function clusterForHost(options) {
  * @param {{scenario?: string, env?: Record<string, string>, config?: object, context?: object, agent?: object,
  *   runtime?: object, runId?: string, [key: string]: unknown}} [options]
  */
-export function hostRun(cluster, { scenario = 'success', env, config, context, agent, runtime, ...rest } = {}) {
+export function hostRun(
+  cluster,
+  { scenario = 'success', env, config, context, agent, runtime, ...rest } = {},
+) {
   const told = { stdout: '', stderr: '', chunks: [], meta: [] };
   const ctx = {
     runId: randomUUID(),
@@ -67,7 +70,9 @@ export async function leftovers(cluster) {
 /** Names of the pods of runs that are in the cluster. */
 export async function podsOf(cluster) {
   const selector = encodeURIComponent('paperclip.io/agent-id');
-  const { items } = await cluster.get(`/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`);
+  const { items } = await cluster.get(
+    `/api/v1/namespaces/${cluster.namespace}/pods?labelSelector=${selector}`,
+  );
   return items.map(({ metadata }) => metadata.name);
 }
 

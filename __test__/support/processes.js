@@ -16,7 +16,15 @@ export function startHost({ kubeconfig, namespace }, { env, ...what }) {
   const child = spawn(process.execPath, [script, order], { env: { ...process.env, ...env } });
   children.add(child);
   const runs = Array.from({ length: what.runs ?? 1 }, () => ({ stdout: '', stderr: '' }));
-  const told = { stdout: '', stderr: '', heard: false, result: undefined, error: undefined, errors: '', runs };
+  const told = {
+    stdout: '',
+    stderr: '',
+    heard: false,
+    result: undefined,
+    error: undefined,
+    errors: '',
+    runs,
+  };
   let rest = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (rest + text).split('\n');

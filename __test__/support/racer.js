@@ -14,18 +14,23 @@ process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
     start.map(async (agent) => {
       const cancel = new AbortController();
       under.set(agent, cancel);
-      const { ctx, told } = hostRun({ kubeconfig }, {
-        agent: { id: agent },
-        context: { taskId: task },
-        config,
-        signal: cancel.signal,
-      });
+      const { ctx, told } = hostRun(
+        { kubeconfig },
+        {
+          agent: { id: agent },
+          context: { taskId: task },
+          config,
+          signal: cancel.signal,
+        },
+      );
       const listen = ctx.onLog;
       ctx.onLog = async (stream, chunk) => {
         await listen(stream, chunk);
         if (chunk.includes('Created K8s Job')) process.send({ agent, created: true });
       };
-      const result = await adapter.execute(ctx).catch((error) => ({ errorMessage: `rejected: ${error.message}` }));
+      const result = await adapter
+        .execute(ctx)
+        .catch((error) => ({ errorMessage: `rejected: ${error.message}` }));
       under.delete(agent);
       process.send({
         agent,

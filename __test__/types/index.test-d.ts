@@ -18,8 +18,7 @@ import { printClaudeStreamEvent as printFromCli } from 'paperclip-adapter-claude
 import * as server from 'paperclip-adapter-claude-k8s/server';
 import { parseStdoutLine } from 'paperclip-adapter-claude-k8s/ui-parser';
 
-type Same<A, B> =
-  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 function holds<_Claim extends true>(): void {}
 
 // Root constants are as narrow as their values.
@@ -43,7 +42,12 @@ adapter.getConfigSchema().then;
 // @ts-expect-error there is no such member
 adapter.refresh;
 // @ts-expect-error skills of an adapter that supports them are a snapshot and not a list
-const skills: Promise<string[]> = adapter.listSkills({ agentId: '', companyId: '', adapterType: '', config: {} });
+const skills: Promise<string[]> = adapter.listSkills({
+  agentId: '',
+  companyId: '',
+  adapterType: '',
+  config: {},
+});
 
 // A select field has options, no other field has.
 const select: ConfigField = { type: 'select', key: 'k', label: 'l', hint: 'h', options: [] };

@@ -18,7 +18,12 @@ describe('the entries', () => {
       'printClaudeStreamEvent',
       'type',
     ]);
-    expect(Object.keys(server).sort()).toEqual(['createServerAdapter', 'execute', 'sessionCodec', 'testEnvironment']);
+    expect(Object.keys(server).sort()).toEqual([
+      'createServerAdapter',
+      'execute',
+      'sessionCodec',
+      'testEnvironment',
+    ]);
     expect(Object.keys(cli)).toEqual(['printClaudeStreamEvent']);
   });
 
@@ -80,7 +85,14 @@ describe('createServerAdapter', () => {
         maxSessionAgeHours: 0,
       },
     });
-    for (const name of ['execute', 'testEnvironment', 'listModels', 'listSkills', 'syncSkills', 'getConfigSchema']) {
+    for (const name of [
+      'execute',
+      'testEnvironment',
+      'listModels',
+      'listSkills',
+      'syncSkills',
+      'getConfigSchema',
+    ]) {
       expect(adapter[name], name).toBeTypeOf('function');
     }
     expect(adapter.getConfigSchema()).toEqual(getConfigSchema());
@@ -131,7 +143,11 @@ describe('agentConfigurationDoc', () => {
 
 describe('with the installed host’s own helpers', () => {
   it('lists the skills that an agent’s config names', async () => {
-    const skills = ['two', 'one'].map((name) => ({ key: name, runtimeName: name, source: `/nowhere/${name}` }));
+    const skills = ['two', 'one'].map((name) => ({
+      key: name,
+      runtimeName: name,
+      source: `/nowhere/${name}`,
+    }));
     const snapshot = await adapter.listSkills({
       agentId: 'a',
       companyId: 'c',

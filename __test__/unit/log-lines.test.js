@@ -27,12 +27,19 @@ const asserted =
   tests +
   filesBelow('__test__', '.test.js')
     .filter((file) => !file.endsWith('log-lines.test.js'))
-    .map((file) => readFileSync(file, 'utf8').replaceAll('\\.', '.').replaceAll('\\[', '[').replaceAll('\\]', ']'))
+    .map((file) =>
+      readFileSync(file, 'utf8').replaceAll('\\.', '.').replaceAll('\\[', '[').replaceAll('\\]', ']'),
+    )
     .join('\n');
 
 /** The literals as the program has them: a backslash at a line's end continues it. */
 const lines = [...code.matchAll(/"(\[paperclip\] (?:[^"\\]|\\[\s\S])*)"/g)]
-  .map(([, literal]) => literal.replace(/\\\n\s*/g, '').replaceAll('\\"', '"').replace(/\\n$/, ''))
+  .map(([, literal]) =>
+    literal
+      .replace(/\\\n\s*/g, '')
+      .replaceAll('\\"', '"')
+      .replace(/\\n$/, ''),
+  )
   .map((literal) => ({ literal, piece: longestPiece(literal) }))
   // A line that is all placeholder is told from elsewhere: notes and outcomes have tests of their own.
   .filter(({ piece }) => piece.length >= 6);

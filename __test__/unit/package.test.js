@@ -81,13 +81,18 @@ describe('the published files', () => {
     const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)];
     for (const file of packed.filter((name) => /\.(js|cjs)$/.test(name) && !GENERATED.includes(name))) {
       const code = read(file).replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');
-      for (const [, specifier] of code.matchAll(/\b(?:from|import|require|import\()\s*\(?\s*['"]([^'"]+)['"]/g)) {
+      for (const [, specifier] of code.matchAll(
+        /\b(?:from|import|require|import\()\s*\(?\s*['"]([^'"]+)['"]/g,
+      )) {
         if (specifier.startsWith('.')) {
           const target = path.posix.join(path.posix.dirname(file), specifier);
           expect([...packed, ...GENERATED], `${file} → ${specifier}`).toContain(target);
         } else if (!specifier.startsWith('node:')) {
           expect(builtinModules, `${file}: write node:${specifier}`).not.toContain(specifier);
-          expect(declared.some((name) => specifier === name || specifier.startsWith(`${name}/`)), `${file} → ${specifier}`).toBe(true);
+          expect(
+            declared.some((name) => specifier === name || specifier.startsWith(`${name}/`)),
+            `${file} → ${specifier}`,
+          ).toBe(true);
         }
       }
     }

@@ -50,7 +50,11 @@ const table = [
     { type: 'system', subtype: 'init', model: 'opus', session_id: 's1' },
     [['blue', 'Claude initialized (model: opus, session: s1)']],
   ],
-  ['init without details', { type: 'system', subtype: 'init' }, [['blue', 'Claude initialized (model: unknown)']]],
+  [
+    'init without details',
+    { type: 'system', subtype: 'init' },
+    [['blue', 'Claude initialized (model: unknown)']],
+  ],
   ['assistant text', assistant({ type: 'text', text: 'hi' }), [['green', 'assistant: hi']]],
   ['thinking', assistant({ type: 'thinking', thinking: 'hm' }), [['gray', 'thinking: hm']]],
   [
@@ -72,7 +76,12 @@ const table = [
   ['a tool call without input', assistant({ type: 'tool_use' }), [['yellow', 'tool_call: unknown']]],
   [
     'several blocks',
-    assistant({ type: 'text', text: 'a' }, 5, { type: 'text', text: '' }, { type: 'thinking', thinking: 'b' }),
+    assistant(
+      { type: 'text', text: 'a' },
+      5,
+      { type: 'text', text: '' },
+      { type: 'thinking', thinking: 'b' },
+    ),
     [
       ['green', 'assistant: a'],
       ['gray', 'thinking: b'],
@@ -128,7 +137,11 @@ const table = [
   ],
   [
     'a result with error texts only',
-    { type: 'result', subtype: 'success', errors: ['one', '', { message: 'two' }, { code: 'three' }, { n: 4 }] },
+    {
+      type: 'result',
+      subtype: 'success',
+      errors: ['one', '', { message: 'two' }, { code: 'three' }, { n: 4 }],
+    },
     [
       ['red', 'claude_result: subtype=success is_error=false'],
       ['red', 'claude_errors: one | two | three | {"n":4}'],
@@ -137,7 +150,10 @@ const table = [
   ],
   [
     'a rate limit',
-    { type: 'rate_limit_event', rate_limit_info: { rateLimitType: 'five_hour', status: 'allowed', resetsAt: 60 } },
+    {
+      type: 'rate_limit_event',
+      rate_limit_info: { rateLimitType: 'five_hour', status: 'allowed', resetsAt: 60 },
+    },
     [['yellow', 'rate_limit: type=five_hour status=allowed resets=1970-01-01T00:01:00.000Z']],
   ],
   [
@@ -175,22 +191,30 @@ describe('lines with nothing to show', () => {
     expect(formatClaudeStreamLine(line)).toBeNull();
   });
 
-  it.each([assistant(), assistant({ type: 'thinking', thinking: '' }), user({ type: 'text', text: 'x' }), { type: 'user' }])(
-    'is silent about %j',
-    (event) => {
-      expect(printed(event, true)).toEqual([]);
-      expect(formatClaudeStreamLine(json(event))).toBeNull();
-    },
-  );
+  it.each([
+    assistant(),
+    assistant({ type: 'thinking', thinking: '' }),
+    user({ type: 'text', text: 'x' }),
+    { type: 'user' },
+  ])('is silent about %j', (event) => {
+    expect(printed(event, true)).toEqual([]);
+    expect(formatClaudeStreamLine(json(event))).toBeNull();
+  });
 
-  it.each(['{"type":"stream_event"}', '{"type":"system","subtype":"status"}', '{}', '[]', '7', '"text"', 'true', '  {"type":"x"}  '])(
-    'shows the unknown event %s in debug mode only',
-    (line) => {
-      expect(printed(line)).toEqual([]);
-      expect(printed(line, true)).toEqual([coloured('gray', line)]);
-      expect(formatClaudeStreamLine(line)).toBeNull();
-    },
-  );
+  it.each([
+    '{"type":"stream_event"}',
+    '{"type":"system","subtype":"status"}',
+    '{}',
+    '[]',
+    '7',
+    '"text"',
+    'true',
+    '  {"type":"x"}  ',
+  ])('shows the unknown event %s in debug mode only', (line) => {
+    expect(printed(line)).toEqual([]);
+    expect(printed(line, true)).toEqual([coloured('gray', line)]);
+    expect(formatClaudeStreamLine(line)).toBeNull();
+  });
 });
 
 describe('any input', () => {
@@ -229,7 +253,10 @@ describe('any input', () => {
       const { type, subtype } = JSON.parse(line);
       const text = formatClaudeStreamLine(line);
       if (type === 'system' && subtype !== 'init') expect(text).toBeNull();
-      else expect(text).toMatch(/^(Claude initialized|assistant: |thinking: |tool_call: |tool_result|result:|claude_result: )/);
+      else
+        expect(text).toMatch(
+          /^(Claude initialized|assistant: |thinking: |tool_call: |tool_result|result:|claude_result: )/,
+        );
     }
   });
 });
@@ -248,7 +275,10 @@ describe('in a process of its own', () => {
       env: { ...env, ...extra },
     });
     expect(child.stderr).toBe('');
-    return child.stdout.trim().split('\n').map((line) => JSON.parse(line));
+    return child.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
   }
 
   it('finds console.log when it prints, not when it is loaded', () => {

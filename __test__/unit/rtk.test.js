@@ -40,11 +40,19 @@ describe('the filter', () => {
     const answer = event(5, { tool_name: 'Bash', tool_response: { content: '€€', other: 1 } });
     expect(answer).toEqual({ tool_name: 'Bash', tool_response: { content: `€${cut(3)}`, other: 1 } });
     expect(event(6, { tool_response: { content: '€€' } }).tool_response.content).toBe('€€');
-    expect(event(6, { tool_response: { content: 'x'.repeat(10) } }).tool_response.content).toBe(`xxxxxx${cut(4)}`);
+    expect(event(6, { tool_response: { content: 'x'.repeat(10) } }).tool_response.content).toBe(
+      `xxxxxx${cut(4)}`,
+    );
   });
 
   it('cuts every text of an array and leaves what else is in it', () => {
-    const content = [{ type: 'text', text: '0123456789', cache: true }, { type: 'image', source: {} }, 'text', null, 7];
+    const content = [
+      { type: 'text', text: '0123456789', cache: true },
+      { type: 'image', source: {} },
+      'text',
+      null,
+      7,
+    ];
     expect(event(5, { tool_result: { content } }).tool_result.content).toEqual([
       { type: 'text', text: `01234${cut(5)}`, cache: true },
       ...content.slice(1),
@@ -52,7 +60,14 @@ describe('the filter', () => {
   });
 
   it('passes on what is no tool output', () => {
-    for (const object of [null, 7, [], {}, { tool_response: 'a long enough string' }, { tool_response: { content: 12 } }]) {
+    for (const object of [
+      null,
+      7,
+      [],
+      {},
+      { tool_response: 'a long enough string' },
+      { tool_response: { content: 12 } },
+    ]) {
       expect(event(5, object), JSON.stringify(object)).toEqual(object);
     }
   });

@@ -21,7 +21,15 @@ describe.each([
   ['serialize', serialize],
 ])('%s', (_name, codec) => {
   it('has nothing to say without a session id', () => {
-    for (const value of [null, undefined, {}, { cwd: '/w' }, { sessionId: '' }, { sessionId: ' \n' }, { sessionId: 7 }]) {
+    for (const value of [
+      null,
+      undefined,
+      {},
+      { cwd: '/w' },
+      { sessionId: '' },
+      { sessionId: ' \n' },
+      { sessionId: 7 },
+    ]) {
       expect(codec(value)).toBeNull();
     }
   });
@@ -34,7 +42,9 @@ describe.each([
   });
 
   it.each(
-    Object.entries(SPELLINGS).flatMap(([field, names]) => names.map((name, rank) => [field, name, rank, names])),
+    Object.entries(SPELLINGS).flatMap(([field, names]) =>
+      names.map((name, rank) => [field, name, rank, names]),
+    ),
   )('accepts %s as %s', (field, name, rank, names) => {
     const base = field === 'sessionId' ? {} : { sessionId: 's' };
     expect(codec({ ...base, [name]: ' v ' })).toStrictEqual({ ...base, [field]: 'v' });
@@ -71,7 +81,11 @@ describe('getDisplayId', () => {
 
 describe('any value', () => {
   const spelled = fc.record(
-    Object.fromEntries(Object.values(SPELLINGS).flat().map((name) => [name, fc.oneof(fc.string(), fc.jsonValue())])),
+    Object.fromEntries(
+      Object.values(SPELLINGS)
+        .flat()
+        .map((name) => [name, fc.oneof(fc.string(), fc.jsonValue())]),
+    ),
     { requiredKeys: [] },
   );
 

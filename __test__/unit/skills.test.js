@@ -53,7 +53,9 @@ describe('listK8sSkills', () => {
     expect(existsSync(path.join(packageRoot, 'package.json'))).toBe(true);
     // Two folders are tried from there: the package's own, and the one of the folder holding node_modules.
     expect(path.resolve(moduleDir, '../../skills')).toBe(path.join(packageRoot, 'skills'));
-    expect(path.resolve(moduleDir, '../../../../../skills')).toBe(path.resolve(packageRoot, '../../../skills'));
+    expect(path.resolve(moduleDir, '../../../../../skills')).toBe(
+      path.resolve(packageRoot, '../../../skills'),
+    );
   });
 
   it('shows a skill that is there and wanted', async () => {
@@ -82,7 +84,9 @@ describe('listK8sSkills', () => {
 
   it('shows a skill that is there and not wanted', async () => {
     given({ available: [skill('x')] });
-    expect((await listK8sSkills(ctx)).entries).toMatchObject([{ desired: false, state: 'available', detail: null }]);
+    expect((await listK8sSkills(ctx)).entries).toMatchObject([
+      { desired: false, state: 'available', detail: null },
+    ]);
   });
 
   it('shows what an older host requires, and why', async () => {
@@ -157,7 +161,18 @@ describe('listK8sSkills', () => {
     const keys = ['b', 'a', 'B', 'ä', '_', '𐀀', '\uFFFD', 'A', 'a/b', 'a-b'];
     given({ available: keys.map((key) => skill(key)) });
     const { entries } = await listK8sSkills(ctx);
-    expect(entries.map(({ key }) => key)).toEqual(['A', 'B', '_', 'a', 'a-b', 'a/b', 'b', 'ä', '\uFFFD', '𐀀']);
+    expect(entries.map(({ key }) => key)).toEqual([
+      'A',
+      'B',
+      '_',
+      'a',
+      'a-b',
+      'a/b',
+      'b',
+      'ä',
+      '\uFFFD',
+      '𐀀',
+    ]);
   });
 
   it('accounts for every skill exactly once', async () => {
@@ -170,13 +185,19 @@ describe('listK8sSkills', () => {
           installed: Object.fromEntries(installed.map((name) => [name, { targetPath: null, kind: 'file' }])),
         });
         const { entries, warnings } = await listK8sSkills(ctx);
-        const inState = (...states) => entries.filter(({ state }) => states.includes(state)).map(({ key }) => key);
+        const inState = (...states) =>
+          entries.filter(({ state }) => states.includes(state)).map(({ key }) => key);
         const runtimeNames = available.map((key) => `${key}-rt`);
         const missing = desired.filter((key) => !available.includes(key));
         expect(inState('available', 'configured')).toEqual([...available].sort());
         expect(inState('missing')).toEqual([...missing].sort());
         expect(inState('external')).toEqual(installed.filter((name) => !runtimeNames.includes(name)).sort());
-        expect(entries.filter((entry) => entry.desired).map(({ key }) => key).sort()).toEqual([...desired].sort());
+        expect(
+          entries
+            .filter((entry) => entry.desired)
+            .map(({ key }) => key)
+            .sort(),
+        ).toEqual([...desired].sort());
         expect(warnings).toHaveLength(missing.length);
       }),
     );
@@ -185,7 +206,11 @@ describe('listK8sSkills', () => {
 
 describe('syncK8sSkills', () => {
   it('answers with the snapshot and changes nothing, whatever is asked for', async () => {
-    given({ available: [skill('x')], desired: ['x'], installed: { own: { targetPath: null, kind: 'file' } } });
+    given({
+      available: [skill('x')],
+      desired: ['x'],
+      installed: { own: { targetPath: null, kind: 'file' } },
+    });
     expect(await syncK8sSkills(ctx, ['something', 'else'])).toEqual(await listK8sSkills(ctx));
   });
 });

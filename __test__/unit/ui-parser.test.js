@@ -119,7 +119,13 @@ describe.each([
   });
 
   it('replaces only an absent tool input', () => {
-    for (const [input, seen] of [[null, {}], [0, 0], ['', ''], [false, false], [[1], [1]]]) {
+    for (const [input, seen] of [
+      [null, {}],
+      [0, 0],
+      ['', ''],
+      [false, false],
+      [[1], [1]],
+    ]) {
       expect(assistant({ type: 'tool_use', input })).toMatchObject([{ input: seen }]);
     }
   });
@@ -141,7 +147,14 @@ describe.each([
   });
 
   it('joins the texts of a tool result made of parts', () => {
-    const content = [{ type: 'text', text: 'one' }, { type: 'image' }, null, 'x', { text: '' }, { text: 'two' }];
+    const content = [
+      { type: 'text', text: 'one' },
+      { type: 'image' },
+      null,
+      'x',
+      { text: '' },
+      { text: 'two' },
+    ];
     expect(user({ type: 'tool_result', content })).toMatchObject([{ content: 'one\n\ntwo' }]);
   });
 
@@ -245,7 +258,12 @@ describe.each([
     const ids = (kind) => entries.filter((entry) => entry.kind === kind).map((entry) => entry.toolUseId);
     expect(ids('tool_result').sort()).toEqual(ids('tool_call').sort());
     expect(entries[1].text).toBe('Looking — naïve café ✓ first.');
-    expect(entries.at(-1)).toMatchObject({ text: 'All done.', isError: false, inputTokens: 240, cachedTokens: 128 });
+    expect(entries.at(-1)).toMatchObject({
+      text: 'All done.',
+      isError: false,
+      inputTokens: 240,
+      cachedTokens: 128,
+    });
   });
 
   it('shows why a recorded run failed', () => {

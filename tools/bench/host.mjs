@@ -43,7 +43,8 @@ for (const { receiver } of runs) {
   for (const [name, count] of Object.entries(receiver.finish())) counts[name] += count;
 }
 delays.subarray(0, delivered).sort();
-const delay = (share) => (delivered ? delays[Math.min(delivered - 1, Math.ceil(delivered * share) - 1)] / 1e3 : null);
+const delay = (share) =>
+  delivered ? delays[Math.min(delivered - 1, Math.ceil(delivered * share) - 1)] / 1e3 : null;
 const overMeter = (ns) => Math.max(ns / 1e6 - METER_MS, 0);
 const message = JSON.stringify({
   finished,
@@ -107,7 +108,9 @@ async function toItsEnd(run) {
 /** Why a run did not succeed, if it did not. */
 function failure({ result }) {
   if (!result) return 'not finished in time';
-  return result.exitCode === 0 && !result.errorMessage ? undefined : (result.errorMessage ?? `exit ${result.exitCode}`);
+  return result.exitCode === 0 && !result.errorMessage
+    ? undefined
+    : (result.errorMessage ?? `exit ${result.exitCode}`);
 }
 
 /** Processor time of all threads of this process while something happens. */

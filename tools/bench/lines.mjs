@@ -31,7 +31,15 @@ const LAST =
 
 /** The script of a pod that prints `lines` lines and a result. */
 export function scriptOf({ lines, perSecond, startDelayMs }) {
-  return JSON.stringify({ lines, perSecond, startDelayMs, bytes: BYTES, fill: FILL, text: TEXTS, last: LAST });
+  return JSON.stringify({
+    lines,
+    perSecond,
+    startDelayMs,
+    bytes: BYTES,
+    fill: FILL,
+    text: TEXTS,
+    last: LAST,
+  });
 }
 
 /** A line as JavaScript sees it: where its number and time stand, and everything between. */
@@ -103,7 +111,8 @@ export class Receiver {
     const n = digits(text, end - NUMBER_AT, 8);
     const us = digits(text, end - TIME_AT, 16);
     const known = n >= 0 && n <= this.lines;
-    const { length, literals, fields } = n === this.lines ? EXPECTED_LAST : EXPECTED[Math.max(n, 0) % EXPECTED.length];
+    const { length, literals, fields } =
+      n === this.lines ? EXPECTED_LAST : EXPECTED[Math.max(n, 0) % EXPECTED.length];
     const sound =
       known &&
       us > 0 &&

@@ -6,7 +6,9 @@ const ROOMS = '(f) the pure rooms, on one core';
 
 /** The value at a share of sorted numbers; null of none. */
 export function percentile(sorted, share) {
-  return sorted.length ? sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))] : null;
+  return sorted.length
+    ? sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))]
+    : null;
 }
 
 /** Median, least and most of what is a number; null of none. */
@@ -25,7 +27,9 @@ function number(value) {
 
 function told(of) {
   if (!of) return '–';
-  return of.min === of.max ? number(of.median) : `${number(of.median)} (${number(of.min)}..${number(of.max)})`;
+  return of.min === of.max
+    ? number(of.median)
+    : `${number(of.median)} (${number(of.min)}..${number(of.max)})`;
 }
 
 /** The lines of one row: `[figure, reach, each package…, ratio]`. */
@@ -36,7 +40,10 @@ function lines(row, packages) {
     const [ours] = each;
     const limit = MUST_BE_ZERO.includes(name) ? 0 : reach[name];
     const reached = limit === undefined || !ours ? '' : ours.median <= limit ? '✓' : '✗';
-    const cells = [unit ? `${title} (${unit})` : title, limit === undefined ? '' : `≤ ${number(limit)} ${reached}`];
+    const cells = [
+      unit ? `${title} (${unit})` : title,
+      limit === undefined ? '' : `≤ ${number(limit)} ${reached}`,
+    ];
     cells.push(...each.map(told));
     if (packages.length > 1) cells.push(ratio(packages, name));
     return cells;
@@ -52,7 +59,9 @@ function ratio([ours, theirs], name) {
 
 function notes(row, packages, names) {
   return packages.flatMap((repetitions, index) => {
-    const all = repetitions.flatMap((measured, i) => measured.notes.map((note) => `${names[index]}, ${i + 1}: ${note}`));
+    const all = repetitions.flatMap((measured, i) =>
+      measured.notes.map((note) => `${names[index]}, ${i + 1}: ${note}`),
+    );
     return all;
   });
 }
@@ -89,7 +98,10 @@ export function asText(results) {
   const out = [summary(results)];
   for (const [row, packages] of Object.entries(results.rows)) {
     out.push('', heading(row, results), ...aligned([headers(results), ...lines(row, packages)]));
-    out.push(`  ${clusterLine(packages, names)}`, ...notes(row, packages, names).map((note) => `  ! ${note}`));
+    out.push(
+      `  ${clusterLine(packages, names)}`,
+      ...notes(row, packages, names).map((note) => `  ! ${note}`),
+    );
   }
   if (results.rooms) out.push('', ROOMS, ...aligned(roomLines(results.rooms)));
   return out.join('\n');
@@ -102,7 +114,13 @@ export function asMarkdown(results) {
   const table = ([head, ...rows]) => [line(head), line(head.map(() => '---')), ...rows.map(line)];
   const out = [summary(results)];
   for (const [row, packages] of Object.entries(results.rows)) {
-    out.push('', `### ${heading(row, results)}`, '', ...table([headers(results), ...lines(row, packages)]), '');
+    out.push(
+      '',
+      `### ${heading(row, results)}`,
+      '',
+      ...table([headers(results), ...lines(row, packages)]),
+      '',
+    );
     out.push(clusterLine(packages, names));
     out.push(...notes(row, packages, names).map((note) => `- ${note}`));
   }
@@ -111,7 +129,9 @@ export function asMarkdown(results) {
 }
 
 function summary({ date, repetitions, machine, packages }) {
-  const who = packages.map(({ name, version }) => (name === version ? name : `${name} = ${version}`)).join(', ');
+  const who = packages
+    .map(({ name, version }) => (name === version ? name : `${name} = ${version}`))
+    .join(', ');
   return (
     `${date.slice(0, 10)}, ${machine.cores} cores of ${machine.cpu}, ${machine.memoryGb} GiB, ${machine.system}, ` +
     `Node ${machine.node}, commit ${machine.commit}; ${who}. Median (least..most) of ${repetitions} repetitions.`

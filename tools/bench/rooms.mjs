@@ -12,8 +12,20 @@ const LINES = 10_000;
  * @returns {Promise<{benches: Array<{name: string, median: string, rates: string[], allocations?: number}>}>}
  */
 export async function measureRooms({ quick }) {
-  const args = ['bench', '--quiet', '--locked', '--no-default-features', '--bench', 'rooms', '--', '--color', 'never'];
-  args.push(...(quick ? ['--sample-count', '5', '--max-time', '0.2'] : ['--min-time', '2', '--max-time', '4']));
+  const args = [
+    'bench',
+    '--quiet',
+    '--locked',
+    '--no-default-features',
+    '--bench',
+    'rooms',
+    '--',
+    '--color',
+    'never',
+  ];
+  args.push(
+    ...(quick ? ['--sample-count', '5', '--max-time', '0.2'] : ['--min-time', '2', '--max-time', '4']),
+  );
   const child = spawn('cargo', args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (part) => (text += part));
@@ -33,7 +45,10 @@ function read(text) {
   const path = [];
   let heading = '';
   for (const line of text.split('\n')) {
-    const [first, , median] = line.replace(/^[│ ]*/, '').split('│').map((cell) => cell.trim());
+    const [first, , median] = line
+      .replace(/^[│ ]*/, '')
+      .split('│')
+      .map((cell) => cell.trim());
     const named = /^(?<branch>[│ ]*)[├╰]─ (?<name>\S+)(?<rest>.*)/.exec(line);
     if (named) {
       const { branch, name, rest } = named.groups;
@@ -66,7 +81,13 @@ export function roomLines({ benches }) {
       const [rate, unit] = rates[0]?.split(' ') ?? [];
       const reached = reach ? `≥ ${reach} MB/s ${Number(rate) * MB[unit] >= reach ? '✓' : '✗'}` : '';
       const each = lines ? `${(allocations / LINES).toFixed(2)} a line` : String(allocations);
-      return [name, reached, median, rates.join(', ').replaceAll('item', lines ? 'lines' : 'manifests'), each];
+      return [
+        name,
+        reached,
+        median,
+        rates.join(', ').replaceAll('item', lines ? 'lines' : 'manifests'),
+        each,
+      ];
     }),
   ];
 }

@@ -80,7 +80,8 @@ function readOptions() {
   const unknown = rows.find((name) => !all.includes(name));
   if (unknown) throw new Problem(`--rows: there is no row ${unknown}.\n${USAGE}`);
   const repetitions = Number(values.repetitions ?? (values.quick ? 1 : 5));
-  if (!Number.isInteger(repetitions) || repetitions < 1) throw new Problem('--repetitions: a number from 1 is needed.');
+  if (!Number.isInteger(repetitions) || repetitions < 1)
+    throw new Problem('--repetitions: a number from 1 is needed.');
   return { ...values, rows, repetitions };
 }
 
@@ -126,7 +127,10 @@ function entryOf(dir) {
   if (!existsSync(file)) throw new Problem(`--against ${dir}: there is no package.json.`);
   const { name, version, exports } = JSON.parse(readFileSync(file, 'utf8'));
   const entry = exports?.['.'];
-  return { version: `${name}@${version}`, entry: path.join(dir, typeof entry === 'string' ? entry : entry.import) };
+  return {
+    version: `${name}@${version}`,
+    entry: path.join(dir, typeof entry === 'string' ? entry : entry.import),
+  };
 }
 
 function checkBuilt({ dir, entry }) {
@@ -179,7 +183,9 @@ async function runHost(cluster, entry, work) {
   try {
     return JSON.parse(out);
   } catch {
-    throw new Problem(`the host process ended with ${code} and without figures: ${errors || out.slice(-2_000)}`);
+    throw new Problem(
+      `the host process ended with ${code} and without figures: ${errors || out.slice(-2_000)}`,
+    );
   }
 }
 
@@ -198,9 +204,12 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   const lateMs = load.emit.p99Us / 1e3;
   const busy = (host.cpuSeconds + clusterCpuSeconds) / host.seconds;
   const notes = [];
-  if (lateMs > LATE_MS) notes.push(`the cluster wrote late (p99 ${lateMs.toFixed(0)} ms): it or the machine was the bottleneck`);
-  if (busy > 0.9 * os.availableParallelism()) notes.push(`host and cluster kept ${busy.toFixed(1)} processors busy: the machine was full`);
-  if (host.finished < runs) notes.push(`${runs - host.finished} runs were not over after ${LIMIT_MS / 1e3} s`);
+  if (lateMs > LATE_MS)
+    notes.push(`the cluster wrote late (p99 ${lateMs.toFixed(0)} ms): it or the machine was the bottleneck`);
+  if (busy > 0.9 * os.availableParallelism())
+    notes.push(`host and cluster kept ${busy.toFixed(1)} processors busy: the machine was full`);
+  if (host.finished < runs)
+    notes.push(`${runs - host.finished} runs were not over after ${LIMIT_MS / 1e3} s`);
   return {
     resolveP50Ms: percentile(resolve, 0.5),
     resolveP99Ms: percentile(resolve, 0.99),
@@ -268,7 +277,8 @@ function tell(row, repetition, repetitions, name, m) {
       `late ${ms(m.clusterLateP99Ms)})`,
   );
   for (const note of m.notes) console.log(`  ! ${note}`);
-  for (const text of m.failures) console.log(`  ! ${m.failed} runs did not succeed, for example: ${text.slice(0, 200)}`);
+  for (const text of m.failures)
+    console.log(`  ! ${m.failed} runs did not succeed, for example: ${text.slice(0, 200)}`);
 }
 
 /** Replaces the table in docs/benchmarks.md. */

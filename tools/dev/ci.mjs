@@ -24,7 +24,11 @@ const GRACE_MS = 90_000;
  */
 const SUITES = [
   { name: 'format', run: 'cargo fmt --all --check', minutes: 5 },
-  { name: 'lints', run: 'cargo clippy --quiet --locked --workspace --all-targets -- -D warnings', minutes: 20 },
+  {
+    name: 'lints',
+    run: 'cargo clippy --quiet --locked --workspace --all-targets -- -D warnings',
+    minutes: 20,
+  },
   {
     name: 'lints without features',
     run: 'cargo clippy --quiet --locked --no-default-features --all-targets -- -D warnings',
@@ -38,7 +42,13 @@ const SUITES = [
   { name: 'every Node', run: 'npm --silent run test:nodes', minutes: 10 },
   { name: 'bench in small', run: 'npm --silent run bench -- --quick --no-build', minutes: 10 },
   { name: REAL, run: 'npm --silent run cluster:up', minutes: 40 },
-  { name: 'conformance', run: 'npm --silent run test:cluster', minutes: 20, needs: REAL, leaves: 'conformance' },
+  {
+    name: 'conformance',
+    run: 'npm --silent run test:cluster',
+    minutes: 20,
+    needs: REAL,
+    leaves: 'conformance',
+  },
   { name: 'real CLI', run: 'npm --silent run test:cli', minutes: 15, needs: REAL, leaves: 'real-cli' },
   // On the embedded cluster: what a real one does otherwise is for the conformance specs to find.
   { name: 'real host', run: 'npm --silent run test:host', minutes: 30, leaves: 'host' },
@@ -68,11 +78,13 @@ await main(async () => {
   }
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
-    if (existsSync(logsOf(CLUSTER))) cpSync(logsOf(CLUSTER), path.join(OUT, 'real-cluster'), { recursive: true });
+    if (existsSync(logsOf(CLUSTER)))
+      cpSync(logsOf(CLUSTER), path.join(OUT, 'real-cluster'), { recursive: true });
   }
   console.log(`\n== all suites\n${done.map(lineOf).join('\n')}`);
   const good = done.every((suite) => suite.good) && !interrupted;
-  if (!good) console.log(`${interrupted ?? 'Failed'}. Logs of the suites and of all that they started: ${OUT}`);
+  if (!good)
+    console.log(`${interrupted ?? 'Failed'}. Logs of the suites and of all that they started: ${OUT}`);
   return interrupted ? 128 + os.constants.signals[interrupted] : Number(!good);
 });
 
@@ -80,7 +92,9 @@ await main(async () => {
 function choose(words) {
   const unknown = words.find((word) => !SUITES.some(({ name }) => name === word));
   if (unknown) {
-    throw new Problem(`${unknown}: there is no such suite. There are: ${SUITES.map(({ name }) => name).join(', ')}`);
+    throw new Problem(
+      `${unknown}: there is no such suite. There are: ${SUITES.map(({ name }) => name).join(', ')}`,
+    );
   }
   const named = SUITES.filter(({ name }) => words.length === 0 || words.includes(name));
   return SUITES.filter((suite) => named.includes(suite) || named.some(({ needs }) => needs === suite.name));
@@ -105,7 +119,10 @@ async function play(suite) {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, CI_SUITE: mark, EMBEDDED_CLUSTER_LOGS: folder, PAPERCLIP_TEST_CLUSTER: CLUSTER },
   });
-  for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
+  for (const [from, to] of [
+    [child.stdout, process.stdout],
+    [child.stderr, process.stderr],
+  ]) {
     from.on('data', (chunk) => {
       to.write(chunk);
       appendFileSync(log, chunk);

@@ -27,7 +27,9 @@ export function checkPrerequisites() {
   if (major < 20) throw new Problem(`Node 20 or newer is needed; this is Node ${process.versions.node}.`);
   const cargo = spawnSync('cargo', ['--version'], { encoding: 'utf8' });
   if (cargo.error || cargo.status !== 0) {
-    throw new Problem('cargo was not found: install Rust stable with rustup (https://rustup.rs), then try again.');
+    throw new Problem(
+      'cargo was not found: install Rust stable with rustup (https://rustup.rs), then try again.',
+    );
   }
 }
 

@@ -33,7 +33,9 @@ async function nodeOf(major, home) {
   if (!existsSync(program)) {
     mkdirSync(dir, { recursive: true });
     writeFileSync(path.join(dir, 'package.json'), '{"private":true}\n');
-    await run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', `node@${major}`], { cwd: dir });
+    await run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', `node@${major}`], {
+      cwd: dir,
+    });
   }
   return program;
 }

@@ -15,13 +15,20 @@ import { root } from './lib.mjs';
  *   mixed
  * @returns {Promise<boolean>} whether all passed
  */
-export async function specs(name, { projects, folder, args = [], env, together = false, detached = false, started }) {
+export async function specs(
+  name,
+  { projects, folder, args = [], env, together = false, detached = false, started },
+) {
   const began = Date.now();
   mkdirSync(folder, { recursive: true });
   const report = path.join(folder, 'report.json');
   const log = path.join(folder, 'output.log');
   rmSync(report, { force: true });
-  const vitest = [path.join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...projects.flatMap((each) => ['--project', each])];
+  const vitest = [
+    path.join(root, 'node_modules', 'vitest', 'vitest.mjs'),
+    'run',
+    ...projects.flatMap((each) => ['--project', each]),
+  ];
   const child = spawn(
     process.execPath,
     [...vitest, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...args],
@@ -36,7 +43,8 @@ export async function specs(name, { projects, folder, args = [], env, together =
   if (together) {
     rmSync(log, { force: true });
     // As it comes: who is interrupted prints nothing.
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => appendFileSync(log, chunk));
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk) => appendFileSync(log, chunk));
   }
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject);

@@ -82,14 +82,18 @@ function readOptions() {
 
 function realClaude() {
   const found = spawnSync('sh', ['-c', 'command -v claude'], { encoding: 'utf8' }).stdout.trim();
-  if (!found) throw new Problem('--claude: no `claude` on the PATH (npm install -g @anthropic-ai/claude-code).');
+  if (!found)
+    throw new Problem('--claude: no `claude` on the PATH (npm install -g @anthropic-ai/claude-code).');
   if (!process.env.ANTHROPIC_API_KEY) throw new Problem('--claude: ANTHROPIC_API_KEY is not set.');
   return found;
 }
 
 function checkScenario(programs, name) {
   const listed = spawnSync(path.join(programs, 'claude'), ['--list-scenarios'], { encoding: 'utf8' }).stdout;
-  const names = listed.split('\n').map((line) => line.split(/\s/)[0]).filter(Boolean);
+  const names = listed
+    .split('\n')
+    .map((line) => line.split(/\s/)[0])
+    .filter(Boolean);
   if (!names.includes(name)) {
     throw new Problem(`--scenario ${name}: unknown; there are ${names.join(', ')}.`);
   }

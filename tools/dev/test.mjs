@@ -1,5 +1,13 @@
 // npm test: builds what the tests run against, then runs them all.
-import { buildAddon, buildSimulator, checkPrerequisites, installDependencies, main, run, step } from './lib.mjs';
+import {
+  buildAddon,
+  buildSimulator,
+  checkPrerequisites,
+  installDependencies,
+  main,
+  run,
+  step,
+} from './lib.mjs';
 
 await main(async () => {
   checkPrerequisites();
@@ -11,5 +19,15 @@ await main(async () => {
   step('Rust tests: the embedded cluster');
   await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
   step('Tests of the built addon against the embedded cluster');
-  await run('npx', ['vitest', 'run', '--project', 'unit', '--project', 'embedded', '--project', 'soak', ...process.argv.slice(2)]);
+  await run('npx', [
+    'vitest',
+    'run',
+    '--project',
+    'unit',
+    '--project',
+    'embedded',
+    '--project',
+    'soak',
+    ...process.argv.slice(2),
+  ]);
 });

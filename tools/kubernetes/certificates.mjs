@@ -35,7 +35,16 @@ export async function makeCertificates(dir) {
   );
   for (const [name, subject] of Object.entries(SUBJECTS)) {
     const request = file(`${name}.csr`);
-    await output('openssl', ['req', ...newKey, '-keyout', file(`${name}.key`), '-out', request, '-subj', subject]);
+    await output('openssl', [
+      'req',
+      ...newKey,
+      '-keyout',
+      file(`${name}.key`),
+      '-out',
+      request,
+      '-subj',
+      subject,
+    ]);
     await output('openssl', [
       ...['x509', '-req', '-in', request, '-CA', file('ca.crt'), '-CAkey', file('ca.key'), '-CAcreateserial'],
       ...['-days', '3650', '-extfile', file('leaf.cnf'), '-out', file(`${name}.crt`)],

@@ -27,7 +27,9 @@ export async function output(command, args, { env, input = '', ...options } = {}
   });
   if (code !== 0) {
     const line = [command, ...args].join(' ');
-    throw new Error(`${line} failed (${signal ?? `exit ${code}`}):\n${all.trim().split('\n').slice(-40).join('\n')}`);
+    throw new Error(
+      `${line} failed (${signal ?? `exit ${code}`}):\n${all.trim().split('\n').slice(-40).join('\n')}`,
+    );
   }
   return stdout;
 }

@@ -102,7 +102,11 @@ export function busyboxFiles(busybox) {
   return [
     { to: '/tmp', directory: true, mode: 0o1777 },
     { to: '/home/node', directory: true, mode: 0o777 },
-    { to: '/etc/passwd', content: 'root:x:0:0::/:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n', mode: 0o644 },
+    {
+      to: '/etc/passwd',
+      content: 'root:x:0:0::/:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n',
+      mode: 0o644,
+    },
     { to: '/etc/group', content: 'root:x:0:\nnode:x:1000:\n', mode: 0o644 },
     { to: '/bin/busybox', from: busybox },
     ...stdout
@@ -115,6 +119,7 @@ export function busyboxFiles(busybox) {
 /** A program and the shared libraries that it is linked to, each where the program looks for it. */
 export function programFiles(to, from) {
   const { stdout, status } = spawnSync('ldd', [from], { encoding: 'utf8' });
-  const libraries = status === 0 ? [...stdout.matchAll(/(?:=>\s*)?(\/\S+)\s+\(0x/g)].map(([, file]) => file) : [];
+  const libraries =
+    status === 0 ? [...stdout.matchAll(/(?:=>\s*)?(\/\S+)\s+\(0x/g)].map(([, file]) => file) : [];
   return [{ to, from }, ...libraries.map((file) => ({ to: file, from: file }))];
 }

@@ -2,7 +2,16 @@
 // tests and scripts through `openCluster`. What runs is written down in a file, so that each of them knows it.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { Problem, buildSimulator, step } from '../dev/lib.mjs';
@@ -56,8 +65,9 @@ export async function up({ existing = false } = {}) {
     const state = read(NAME) ?? (await begin(existing));
     try {
       if (!state.admin) {
-        state.admin = await { node: startNode, kind: startKind, existing: startExisting }[state.type](state, () =>
-          save(state),
+        state.admin = await { node: startNode, kind: startKind, existing: startExisting }[state.type](
+          state,
+          () => save(state),
         );
         save(state);
       }
@@ -118,7 +128,9 @@ export function openCluster() {
 
 async function leaveLogs(state, folder) {
   cpSync(logsOf(state.name), folder, { recursive: true });
-  const objects = await kubectl(state)(['-n', NAMESPACE, 'get', 'jobs,pods,events', '-o', 'json']).catch(String);
+  const objects = await kubectl(state)(['-n', NAMESPACE, 'get', 'jobs,pods,events', '-o', 'json']).catch(
+    String,
+  );
   writeFileSync(path.join(folder, 'objects.json'), objects);
 }
 
@@ -155,7 +167,8 @@ async function furnish(state) {
   }
   await addImage(state, { name: BUSYBOX_IMAGE, files: busybox });
   await addImage(state, { name: AGENT_IMAGE, files: [...busybox, ...claude] });
-  const isReady = ({ status }) => status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True');
+  const isReady = ({ status }) =>
+    status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True');
   await until(async () => JSON.parse(await run(['get', 'nodes', '-o', 'json'])).items.some(isReady), {
     within: 120_000,
     what: 'a node that is ready',
@@ -169,7 +182,8 @@ async function addImage(state, image) {
   const before = digest(archive);
   await makeImage({ ...image, archive });
   if (before !== undefined && before === digest(archive)) return archive;
-  if (state.type === 'existing') console.log(`  ${image.name}: the nodes must know this image; it is in ${archive}`);
+  if (state.type === 'existing')
+    console.log(`  ${image.name}: the nodes must know this image; it is in ${archive}`);
   else await (state.type === 'node' ? importImage : loadImage)(state, archive);
   return archive;
 }
@@ -244,7 +258,8 @@ async function lock(name) {
         return true;
       } catch (error) {
         if (error.code !== 'EEXIST') throw error;
-        if (!isAlive(JSON.parse(readFileSync(file, 'utf8') || 'null') ?? undefined)) rmSync(file, { force: true });
+        if (!isAlive(JSON.parse(readFileSync(file, 'utf8') || 'null') ?? undefined))
+          rmSync(file, { force: true });
         return false;
       }
     },

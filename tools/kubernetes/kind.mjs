@@ -8,7 +8,8 @@ import { output } from './command.mjs';
 
 /** The engine that kind would use and that answers, if there is one and kind is there. */
 export function containerEngine() {
-  const answers = (command, ...args) => spawnSync(command, args, { stdio: 'ignore', timeout: 10_000 }).status === 0;
+  const answers = (command, ...args) =>
+    spawnSync(command, args, { stdio: 'ignore', timeout: 10_000 }).status === 0;
   if (!answers('kind', 'version')) return undefined;
   return ['docker', 'podman'].find((engine) => answers(engine, 'info'));
 }
@@ -20,8 +21,14 @@ export async function startKind(state, save) {
   save();
   const config = path.join(dir, 'kind.yaml');
   // The folder has the same path on this machine and on the node: the host is a process here, and its Jobs are there.
-  const node = { role: 'control-plane', extraMounts: [{ hostPath: state.volume, containerPath: state.volume }] };
-  writeFileSync(config, JSON.stringify({ kind: 'Cluster', apiVersion: 'kind.x-k8s.io/v1alpha4', nodes: [node] }));
+  const node = {
+    role: 'control-plane',
+    extraMounts: [{ hostPath: state.volume, containerPath: state.volume }],
+  };
+  writeFileSync(
+    config,
+    JSON.stringify({ kind: 'Cluster', apiVersion: 'kind.x-k8s.io/v1alpha4', nodes: [node] }),
+  );
   const kubeconfig = path.join(dir, 'admin.kubeconfig');
   step(`Making the cluster with kind and ${engine}`);
   await kind(state, 'create', 'cluster', '--config', config, '--kubeconfig', kubeconfig, '--wait', '300s');
@@ -49,7 +56,9 @@ export function kindControl(state) {
     resume: (name) => kill(name, 'CONT'),
     // The kubelet runs the control plane from files: one that is not there is not run.
     stop: (name) =>
-      isStatic(name) ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`) : run('systemctl', 'stop', name),
+      isStatic(name)
+        ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`)
+        : run('systemctl', 'stop', name),
     kill: (name) => kill(name, 'KILL'),
     start: async (name) => {
       if (!isStatic(name)) return void (await run('systemctl', 'start', name));
@@ -59,5 +68,7 @@ export function kindControl(state) {
 }
 
 function kind(state, ...args) {
-  return output('kind', [...args, '--name', state.kind], { env: { KIND_EXPERIMENTAL_PROVIDER: state.engine } });
+  return output('kind', [...args, '--name', state.kind], {
+    env: { KIND_EXPERIMENTAL_PROVIDER: state.engine },
+  });
 }

@@ -14,7 +14,9 @@ const VERSION = { gitVersion: 'v1.20.2', gitMajor: '1', gitMinor: '20' };
 const LDFLAGS = [
   '-s -w',
   ...['component-base/version', 'client-go/pkg/version'].flatMap((name) =>
-    Object.entries(VERSION).map(([key, value]) => `-X k8s.io/kubernetes/vendor/k8s.io/${name}.${key}=${value}`),
+    Object.entries(VERSION).map(
+      ([key, value]) => `-X k8s.io/kubernetes/vendor/k8s.io/${name}.${key}=${value}`,
+    ),
   ),
 ].join(' ');
 
@@ -26,7 +28,13 @@ export async function kubernetes() {
     await once(`kubernetes/${program}`, async (dir) => {
       const go = await goCommand();
       step(`Building ${program} (once; a few minutes)`);
-      await go('build', `-ldflags=${LDFLAGS}`, '-o', path.join(dir, program), `k8s.io/kubernetes/cmd/${program}`);
+      await go(
+        'build',
+        `-ldflags=${LDFLAGS}`,
+        '-o',
+        path.join(dir, program),
+        `k8s.io/kubernetes/cmd/${program}`,
+      );
     });
   }
   // More than a gigabyte that nobody needs any more.
@@ -75,8 +83,18 @@ async function generateOpenApi(go, tree, goroot) {
     [
       ...['--go-header-file', 'hack/boilerplate/boilerplate.generatego.txt'],
       ...['--input-dirs', tagged.join(',')],
-      ...['--output-base', path.join(tree, '../..'), '--output-package', 'k8s.io/kubernetes/pkg/generated/openapi'],
-      ...['--output-file-base', 'zz_generated.openapi', '--report-filename', path.join(tree, 'openapi-violations')],
+      ...[
+        '--output-base',
+        path.join(tree, '../..'),
+        '--output-package',
+        'k8s.io/kubernetes/pkg/generated/openapi',
+      ],
+      ...[
+        '--output-file-base',
+        'zz_generated.openapi',
+        '--report-filename',
+        path.join(tree, 'openapi-violations'),
+      ],
     ],
     { cwd: tree, env: { GO111MODULE: 'off', GOPATH: path.join(tree, '../../..'), GOROOT: goroot } },
   );

@@ -133,7 +133,11 @@ export async function startNode(state, save) {
     command: ['unshare', '--mount', '--propagation', 'private', 'sh', '-euc', script.join('\n')],
     env: { DIR: dir },
   });
-  await until(() => existsSync(file('etc', 'mounted')), { within: 10_000, every: 20, what: 'the mounts of the node' });
+  await until(() => existsSync(file('etc', 'mounted')), {
+    within: 10_000,
+    every: 20,
+    what: 'the mounts of the node',
+  });
   node.mountNamespace = readlinkSync(`/proc/${node.components.holder.process.pid}/ns/mnt`);
   makeCgroup(node.cgroup);
   save();
@@ -145,7 +149,11 @@ export async function startNode(state, save) {
       path.join(tree, 'usr/bin/etcd'),
       ...['--name=node', `--data-dir=${file('etcd')}`, '--logger=zap', '--log-outputs=stderr'],
       ...[`--listen-client-urls=${etcd}`, `--advertise-client-urls=${etcd}`],
-      ...[`--listen-peer-urls=${peer}`, `--initial-advertise-peer-urls=${peer}`, `--initial-cluster=node=${peer}`],
+      ...[
+        `--listen-peer-urls=${peer}`,
+        `--initial-advertise-peer-urls=${peer}`,
+        `--initial-cluster=node=${peer}`,
+      ],
       ...['', 'peer-'].flatMap((kind) => [
         `--${kind}cert-file=${cert('etcd.crt')}`,
         `--${kind}key-file=${cert('etcd.key')}`,
@@ -158,7 +166,10 @@ export async function startNode(state, save) {
     command: [
       path.join(programs, 'kube-apiserver/kube-apiserver'),
       ...[`--etcd-servers=${etcd}`, `--etcd-cafile=${cert('ca.crt')}`],
-      ...[`--etcd-certfile=${cert('apiserver-client.crt')}`, `--etcd-keyfile=${cert('apiserver-client.key')}`],
+      ...[
+        `--etcd-certfile=${cert('apiserver-client.crt')}`,
+        `--etcd-keyfile=${cert('apiserver-client.key')}`,
+      ],
       ...['--bind-address=127.0.0.1', `--secure-port=${ports.api}`, '--insecure-port=0'],
       ...[`--tls-cert-file=${cert('apiserver.crt')}`, `--tls-private-key-file=${cert('apiserver.key')}`],
       ...[`--client-ca-file=${cert('ca.crt')}`, `--token-auth-file=${file('etc', 'tokens.csv')}`],
@@ -181,7 +192,13 @@ export async function startNode(state, save) {
       // Asked as the controller manager, which gives up where this is refused for 10 s: the roles that allow it are made
       // some time after the API server answers.
       const as = ['--kubeconfig', file('etc', 'kube-controller-manager.kubeconfig')];
-      await output(path.join(tree, 'usr/bin/kubectl'), [...as, 'get', '--raw', '/healthz', '--request-timeout=5s']);
+      await output(path.join(tree, 'usr/bin/kubectl'), [
+        ...as,
+        'get',
+        '--raw',
+        '/healthz',
+        '--request-timeout=5s',
+      ]);
       return true;
     },
     { within: 180_000, every: 500, what: 'the API server and its roles' },
@@ -195,7 +212,10 @@ export async function startNode(state, save) {
     command: [
       path.join(programs, 'kube-controller-manager/kube-controller-manager'),
       ...[...client('kube-controller-manager'), '--port=0', '--secure-port=0'],
-      ...[`--root-ca-file=${cert('ca.crt')}`, `--service-account-private-key-file=${cert('service-accounts.key')}`],
+      ...[
+        `--root-ca-file=${cert('ca.crt')}`,
+        `--service-account-private-key-file=${cert('service-accounts.key')}`,
+      ],
       ...['--use-service-account-credentials=true', '--feature-gates=TTLAfterFinished=true'],
     ],
   });
@@ -214,7 +234,10 @@ export async function startNode(state, save) {
     env: { PATH: `${path.join(tree, 'usr/bin')}:${path.join(tree, 'usr/sbin')}:${process.env.PATH}` },
   });
   writeFileSync(file('etc', 'resolv.conf'), 'nameserver 127.0.0.1\n');
-  writeFileSync(file('etc', 'kubelet.json'), JSON.stringify(kubeletConfig(file, ports.kubelet, node), null, 2));
+  writeFileSync(
+    file('etc', 'kubelet.json'),
+    JSON.stringify(kubeletConfig(file, ports.kubelet, node), null, 2),
+  );
   await until(() => inNode(state, ['test', '-S', SOCKET]), { within: 30_000, what: 'containerd' });
   await launch(state, save, 'kubelet', {
     inNode: true,
@@ -261,7 +284,9 @@ export async function stopNode({ node, dir }) {
     await output(path.join(await packages(), 'bin/busybox'), ['ip', 'link', 'delete', node.bridge]);
   }
   // Removing a folder takes away what others have mounted on it in namespaces of their own.
-  const others = readdirSync(path.dirname(dir)).filter((name) => existsSync(path.join(dir, '..', name, 'state.json')));
+  const others = readdirSync(path.dirname(dir)).filter((name) =>
+    existsSync(path.join(dir, '..', name, 'state.json')),
+  );
   for (const folder of others.length > 1 ? [] : [...node.made].reverse()) {
     try {
       rmdirSync(folder);
@@ -369,7 +394,11 @@ function network(bridge) {
         bridge,
         isGateway: false,
         ipMasq: false,
-        ipam: { type: 'host-local', dataDir: '/var/lib/cni/networks', ranges: [[{ subnet: '10.244.0.0/16' }]] },
+        ipam: {
+          type: 'host-local',
+          dataDir: '/var/lib/cni/networks',
+          ranges: [[{ subnet: '10.244.0.0/16' }]],
+        },
       },
     ],
   };

@@ -34,13 +34,13 @@ export function recommendedRole() {
   const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
   const [, yaml] = /```yaml\n(apiVersion: rbac[\s\S]*?)```/.exec(readme) ?? [];
   const list = (text) => text.split(',').map((word) => word.trim().replaceAll('"', ''));
-  const rules = [...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
-    ([, apiGroups, resources, verbs]) => ({
-      apiGroups: list(apiGroups),
-      resources: list(resources),
-      verbs: list(verbs),
-    }),
-  );
+  const rules = [
+    ...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g),
+  ].map(([, apiGroups, resources, verbs]) => ({
+    apiGroups: list(apiGroups),
+    resources: list(resources),
+    verbs: list(verbs),
+  }));
   if (!rules.some(({ verbs }) => verbs.includes('watch'))) {
     throw new Problem('README.md: its Role was not found, or grants no watch.');
   }
@@ -142,7 +142,15 @@ export async function makeObjects(kubectl, { volume, into }) {
   await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), {
     what: 'the default service account',
   });
-  const claim = ['-n', NAMESPACE, 'get', 'persistentvolumeclaim', 'paperclip-data', '-o', 'jsonpath={.status.phase}'];
+  const claim = [
+    '-n',
+    NAMESPACE,
+    'get',
+    'persistentvolumeclaim',
+    'paperclip-data',
+    '-o',
+    'jsonpath={.status.phase}',
+  ];
   await until(async () => (await kubectl(claim)) === 'Bound', { what: 'the volume claim to be bound' });
   await apply(items.filter(isPod));
   await kubectl(['-n', NAMESPACE, 'wait', '--for=condition=Ready', '--timeout=180s', `pod/${HOST_POD}`]);
@@ -152,7 +160,8 @@ export async function makeObjects(kubectl, { volume, into }) {
   for (const name of Object.keys(accounts())) {
     const token = await until(
       async () =>
-        JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data?.token,
+        JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data
+          ?.token,
       { what: `the token of ${name}` },
     );
     files[name] = path.join(into, `${name}.kubeconfig`);

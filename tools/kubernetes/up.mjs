@@ -29,7 +29,8 @@ npm run cluster:down ends it.`);
 
 function readOptions() {
   try {
-    return parseArgs({ options: { existing: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } }).values;
+    return parseArgs({ options: { existing: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } })
+      .values;
   } catch (error) {
     throw new Problem(`${error.message}\n${USAGE}`);
   }

@@ -17,7 +17,9 @@ export async function until(look, { within = 60_000, every = 100, what = String(
       problem = error;
     }
     if (Date.now() > deadline) {
-      throw new Error(`waited ${within / 1000} s in vain for ${what}${problem ? `: ${problem.message}` : ''}`);
+      throw new Error(
+        `waited ${within / 1000} s in vain for ${what}${problem ? `: ${problem.message}` : ''}`,
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, every));
   }

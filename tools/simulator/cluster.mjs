@@ -50,7 +50,11 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
         method,
         agent,
         // Without a length Node sends the body of a DELETE unframed, and nobody reads its propagation policy.
-        headers: { authorization: `Bearer ${token}`, 'content-type': type, 'content-length': Buffer.byteLength(text) },
+        headers: {
+          authorization: `Bearer ${token}`,
+          'content-type': type,
+          'content-length': Buffer.byteLength(text),
+        },
       });
       call.once('error', reject);
       call.once('response', (response) => {

@@ -111,7 +111,9 @@ async function embedded() {
       rules: accounts()[name],
     });
     const file = path.join(cluster.dir, `${name}.kubeconfig`);
-    writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name), { mode: 0o600 });
+    writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name), {
+      mode: 0o600,
+    });
     return file;
   };
   const { unpullable } = await cluster.get('/simulator/settings');

@@ -54,7 +54,9 @@ export function runsOn(cluster) {
       result: result instanceof Error ? String(result) : result,
     };
     // Long lines say nothing about a failure.
-    const text = [JSON.stringify(head), told.stderr, told.stdout].join('\n').replace(/^(.{2000}).+$/gm, '$1…');
+    const text = [JSON.stringify(head), told.stderr, told.stdout]
+      .join('\n')
+      .replace(/^(.{2000}).+$/gm, '$1…');
     writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
   }
 
@@ -74,10 +76,14 @@ export function runsOn(cluster) {
   const pods = (agentId) => list(`/api/v1/namespaces/${ns}/pods`, agentId);
 
   /** The one Job of a run, once it is there. */
-  const jobOf = ({ agentId }) => eventually(async () => (await jobs(agentId))[0], { within: 60_000, every: 100 });
+  const jobOf = ({ agentId }) =>
+    eventually(async () => (await jobs(agentId))[0], { within: 60_000, every: 100 });
   /** The one pod of a run, once it runs and has said something. */
   const podOf = (run) =>
-    eventually(async () => running(run.told) && (await pods(run.agentId))[0], { within: 120_000, every: 100 });
+    eventually(async () => running(run.told) && (await pods(run.agentId))[0], {
+      within: 120_000,
+      every: 100,
+    });
 
   async function prompts(jobName) {
     const { items } = await cluster.api.get(`/api/v1/namespaces/${ns}/secrets`);
@@ -93,7 +99,11 @@ export function runsOn(cluster) {
     let left;
     await eventually(
       async () => {
-        const found = [...(await jobs(agentId)), ...(await pods(agentId)), ...(jobName ? await prompts(jobName) : [])];
+        const found = [
+          ...(await jobs(agentId)),
+          ...(await pods(agentId)),
+          ...(jobName ? await prompts(jobName) : []),
+        ];
         left = found.map(({ metadata }) => metadata.name);
         return left.length === 0;
       },

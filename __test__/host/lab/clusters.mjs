@@ -67,7 +67,9 @@ async function real() {
   const module = path.join(root, 'tools', 'kubernetes', 'index.mjs');
   if (!existsSync(module)) throw new Problem('--cluster real: this checkout has no folder cluster/.');
   if (!isRoot)
-    throw new Problem('--cluster real: only root can show the host the volume at /paperclip, as its pods see it.');
+    throw new Problem(
+      '--cluster real: only root can show the host the volume at /paperclip, as its pods see it.',
+    );
   const cluster = (await import(module)).openCluster();
   const get = async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where));
   const own = mkdtempSync(path.join(cluster.volume, 'host-'));

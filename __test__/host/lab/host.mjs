@@ -1,6 +1,15 @@
 // The Paperclip host as a process: start, stop, kill. One data folder through all of them.
 import { spawn } from 'node:child_process';
-import { chownSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { Problem } from '../../../tools/dev/lib.mjs';
@@ -21,7 +30,13 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
   const url = `http://127.0.0.1:${port}`;
   const data = path.join(home, 'instances', 'default', 'db');
   const postmaster = path.join(folder, path.relative(home, data), 'postmaster.pid');
-  configure(path.join(folder, 'instances', 'default'), { home, data, port, databasePort: await freePort(), user });
+  configure(path.join(folder, 'instances', 'default'), {
+    home,
+    data,
+    port,
+    databasePort: await freePort(),
+    user,
+  });
 
   const madeMountPoint = mount && !existsSync(mount.at);
   if (madeMountPoint) mkdirSync(mount.at);
@@ -71,8 +86,10 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
     });
     const deadline = Date.now() + START;
     while (!(await healthy(url))) {
-      if (child !== started) throw new Problem(`the host ended while it started (${await ended}): see ${log}`);
-      if (Date.now() > deadline) throw new Problem(`the host was not healthy within ${START / 1000} s: see ${log}`);
+      if (child !== started)
+        throw new Problem(`the host ended while it started (${await ended}): see ${log}`);
+      if (Date.now() > deadline)
+        throw new Problem(`the host was not healthy within ${START / 1000} s: see ${log}`);
       await pause(250);
     }
   }
@@ -124,7 +141,13 @@ function configure(instance, { home, data, port, databasePort, user }) {
       backup: { enabled: false, dir: below('data', 'backups') },
     },
     logging: { mode: 'file', logDir: below('logs') },
-    server: { deploymentMode: 'local_trusted', exposure: 'private', bind: 'loopback', host: '127.0.0.1', port },
+    server: {
+      deploymentMode: 'local_trusted',
+      exposure: 'private',
+      bind: 'loopback',
+      host: '127.0.0.1',
+      port,
+    },
     telemetry: { enabled: false },
     updates: { checkEnabled: false },
     storage: { provider: 'local_disk', localDisk: { baseDir: below('data', 'storage') } },
@@ -139,7 +162,8 @@ function configure(instance, { home, data, port, databasePort, user }) {
 
 /** Runs what follows where `at` is the folder `from`, as the user: a mount that nobody else sees, same process id. */
 function seeing({ from, at }, { uid, gid }) {
-  const script = 'mount --bind "$0" "$1" && exec setpriv --reuid "$2" --regid "$3" --clear-groups -- "${@:4}"';
+  const script =
+    'mount --bind "$0" "$1" && exec setpriv --reuid "$2" --regid "$3" --clear-groups -- "${@:4}"';
   return [
     'unshare',
     '--mount',

@@ -20,7 +20,9 @@ export async function installHost() {
     const aside = mkdtempSync(path.join(cacheFolder(), `.${name}-`));
     try {
       writeFileSync(path.join(aside, 'package.json'), '{"private":true}\n');
-      await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', ...packages], { cwd: aside });
+      await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', ...packages], {
+        cwd: aside,
+      });
       mkdirSync(path.join(aside, 'bin'));
       symlinkSync('../node_modules/node/bin/node', path.join(aside, 'bin', 'node'));
       symlinkSync('../node_modules/npm/bin/npm-cli.js', path.join(aside, 'bin', 'npm'));

@@ -106,6 +106,7 @@ export async function raiseLab({ kind, logs, endings }) {
 
 /** The variables by which npm reaches its registry from here. */
 function ofNpm(env) {
-  const wanted = /^(https?_proxy|no_proxy|npm_config_(https?_proxy|proxy|noproxy|cafile)|NODE_EXTRA_CA_CERTS)$/i;
+  const wanted =
+    /^(https?_proxy|no_proxy|npm_config_(https?_proxy|proxy|noproxy|cafile)|NODE_EXTRA_CA_CERTS)$/i;
   return Object.fromEntries(Object.entries(env).filter(([name]) => wanted.test(name)));
 }

@@ -25,9 +25,13 @@ export async function pack(folder) {
   const packed = [];
   for (const dir of [root, ...built]) {
     const report = JSON.parse(
-      await finished('npm', ['pack', '--json', '--ignore-scripts', '--loglevel=error', '--pack-destination', folder], {
-        cwd: dir,
-      }),
+      await finished(
+        'npm',
+        ['pack', '--json', '--ignore-scripts', '--loglevel=error', '--pack-destination', folder],
+        {
+          cwd: dir,
+        },
+      ),
     );
     // npm 12 answers with an object by name, older ones with a list.
     const [{ filename }] = Array.isArray(report) ? report : Object.values(report);
@@ -39,7 +43,9 @@ export async function pack(folder) {
 }
 
 function holdsAddon(dir) {
-  return existsSync(path.join(dir, 'package.json')) && readdirSync(dir).some((name) => name.endsWith('.node'));
+  return (
+    existsSync(path.join(dir, 'package.json')) && readdirSync(dir).some((name) => name.endsWith('.node'))
+  );
 }
 
 /**
@@ -48,7 +54,9 @@ function holdsAddon(dir) {
  * @param {Awaited<ReturnType<typeof pack>>} packed
  */
 export async function startRegistry(packed) {
-  const upstream = (await finished('npm', ['config', 'get', 'registry', '--loglevel=error'])).trim().replace(/\/$/, '');
+  const upstream = (await finished('npm', ['config', 'get', 'registry', '--loglevel=error']))
+    .trim()
+    .replace(/\/$/, '');
   const tarballs = new Map(packed.map((one) => [path.basename(one.file), readFileSync(one.file)]));
   /** Names that npm asked this registry for, in order. */
   const asked = [];

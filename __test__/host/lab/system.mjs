@@ -49,13 +49,16 @@ export function hostUser() {
 /** Chromium's program: the one of PAPERCLIP_HOST_CHROMIUM or the PATH, else installed from Debian (as root). */
 export function chromium() {
   const find = () =>
-    [process.env.PAPERCLIP_HOST_CHROMIUM, ...['chromium', 'chromium-browser', 'google-chrome'].map(onPath)].find(
-      Boolean,
-    );
+    [
+      process.env.PAPERCLIP_HOST_CHROMIUM,
+      ...['chromium', 'chromium-browser', 'google-chrome'].map(onPath),
+    ].find(Boolean);
   const found = find();
   if (found) return found;
   if (!isRoot || !onPath('apt-get')) {
-    throw new Problem('Chromium was not found: install it (Debian: apt-get install chromium), then try again.');
+    throw new Problem(
+      'Chromium was not found: install it (Debian: apt-get install chromium), then try again.',
+    );
   }
   const apt = (...args) => {
     const { status, stdout, stderr } = spawnSync('apt-get', ['-qq', ...args], {
@@ -135,7 +138,11 @@ export function finished(command, args, options = {}) {
       commands.delete(child);
       if (code === 0) resolve(stdout);
       else
-        reject(new Problem(`failed (${signal ?? `exit ${code}`}): ${[command, ...args].join(' ')}\n${output.trim()}`));
+        reject(
+          new Problem(
+            `failed (${signal ?? `exit ${code}`}): ${[command, ...args].join(' ')}\n${output.trim()}`,
+          ),
+        );
     });
   });
 }

@@ -28,7 +28,12 @@ describe('the adapter, installed by its name', () => {
     const source = await api('GET', `/adapters/${TYPE}/ui-parser.js`);
     const exports = {};
     // As the host's worker does it.
-    new Function('exports', 'module', 'self', 'globalThis', `'use strict';${source}`)(exports, { exports }, {}, {});
+    new Function('exports', 'module', 'self', 'globalThis', `'use strict';${source}`)(
+      exports,
+      { exports },
+      {},
+      {},
+    );
     expect(exports.parseStdoutLine('plain', 'now')).toEqual([{ kind: 'stdout', ts: 'now', text: 'plain' }]);
   });
 
@@ -43,7 +48,9 @@ describe('the adapter, installed from a local path', () => {
     await api('DELETE', `/adapters/${TYPE}`);
     await expect(api('GET', `/adapters/${TYPE}`)).rejects.toThrow('404');
 
-    await expect(api('POST', '/adapters/install', { packageName: local, isLocalPath: true })).resolves.toMatchObject({
+    await expect(
+      api('POST', '/adapters/install', { packageName: local, isLocalPath: true }),
+    ).resolves.toMatchObject({
       type: TYPE,
       version,
     });

@@ -78,7 +78,11 @@ describe('a successful run', () => {
   });
 
   it('has every event of the agent in its log, in order and undamaged', async () => {
-    const shape = ({ type, subtype, message }) => [type, subtype, message?.content?.map((block) => block.type)];
+    const shape = ({ type, subtype, message }) => [
+      type,
+      subtype,
+      message?.content?.map((block) => block.type),
+    ];
     const recorded = recordedLines('2.1.197/success').map((line) => JSON.parse(line));
     const events = await eventsOf(run);
     expect(events.map(shape)).toEqual(recorded.map(shape));
@@ -151,7 +155,9 @@ describe('the next run of a task', () => {
     expect(argv[argv.indexOf('--resume') + 1]).toBe(run.sessionIdBefore);
     expect(run).toMatchObject({ status: 'succeeded', sessionIdAfter: run.sessionIdBefore });
     // Whoever woke the agent in between: the session that goes on is one that an earlier run of this task had.
-    const earlier = (await runsOf(agent)).filter(({ id }) => id !== run.id).map(({ sessionIdAfter }) => sessionIdAfter);
+    const earlier = (await runsOf(agent))
+      .filter(({ id }) => id !== run.id)
+      .map(({ sessionIdAfter }) => sessionIdAfter);
     expect(earlier).toContain(run.sessionIdBefore);
   });
 });
@@ -171,7 +177,9 @@ describe('a run that fails', () => {
   });
 
   it('a configuration that cannot work names key and value before anything is created', async () => {
-    const agent = await newAgent(company, 'Misconfigured', { config: { tolerations: '{"not": "an array"}' } });
+    const agent = await newAgent(company, 'Misconfigured', {
+      config: { tolerations: '{"not": "an array"}' },
+    });
     const run = await oneRun(agent);
     expect(run).toMatchObject({ status: 'failed', errorCode: 'k8s_config_invalid' });
     expect(run.error).toContain('tolerations');

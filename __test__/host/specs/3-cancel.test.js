@@ -25,7 +25,10 @@ const cancel = ({ id }) => api('POST', `/heartbeat-runs/${id}/cancel`);
 
 describe('a running run that is cancelled', () => {
   it('is acknowledged once its Job and pod are gone, and its task is free again', async () => {
-    const agent = await newAgent(company, 'Ada', { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '300' } });
+    const agent = await newAgent(company, 'Ada', {
+      scenario: 'long',
+      env: { CLAUDE_STAND_IN_SECONDS: '300' },
+    });
     const issue = await newIssue(company, agent, 'Take your time');
     const run = await started(issue, agent);
     await seen(run, 'tick 2 of');
@@ -46,7 +49,10 @@ describe('a running run that is cancelled', () => {
     });
     expect(await objectsOf(agent)).toEqual({ jobs: [], pods: [] });
     expect(await api('GET', `/issues/${issue.id}/recovery-actions`)).toEqual({ active: null, actions: [] });
-    expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({ status: 'in_progress', executionRunId: null });
+    expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({
+      status: 'in_progress',
+      executionRunId: null,
+    });
 
     // Nothing holds the task back: the next run of it starts.
     await api('PATCH', `/agents/${agent.id}`, {

@@ -36,7 +36,9 @@ describe('a reload of the adapter during a run', () => {
       expect(await reload()).toEqual({ type: TYPE, version: lab.packed[0].version, reloaded: true });
     }
     expect(await ended(run)).toMatchObject({ status: 'succeeded', exitCode: 0 });
-    const ticks = (await eventsOf(run)).flatMap((event) => /tick (\d+) of 12/.exec(JSON.stringify(event))?.[1] ?? []);
+    const ticks = (await eventsOf(run)).flatMap(
+      (event) => /tick (\d+) of 12/.exec(JSON.stringify(event))?.[1] ?? [],
+    );
     expect(ticks).toEqual(Array.from({ length: 12 }, (_, index) => String(index + 1)));
     expect(textsOf(await eventsOf(run))).toContain('tick 1 of 12');
     expect((await toldOf(run)).filter((line) => line.includes('Created K8s Job'))).toHaveLength(1);
@@ -44,7 +46,10 @@ describe('a reload of the adapter during a run', () => {
   });
 
   it('leaves the run to be cancelled, and the agent to be run, by the reloaded adapter', async () => {
-    const agent = await newAgent(company, 'Bea', { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '300' } });
+    const agent = await newAgent(company, 'Bea', {
+      scenario: 'long',
+      env: { CLAUDE_STAND_IN_SECONDS: '300' },
+    });
     const run = await wake(agent);
     await seen(run, 'tick 2 of');
     await reload();
@@ -59,13 +64,19 @@ describe('a reload of the adapter during a run', () => {
 
   it('still keeps the agent’s runs apart: the old and the new copy share one lock', async () => {
     // Long enough for the second run to find it running, on a slow machine too.
-    const agent = await newAgent(company, 'Dora', { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '12' } });
+    const agent = await newAgent(company, 'Dora', {
+      scenario: 'long',
+      env: { CLAUDE_STAND_IN_SECONDS: '12' },
+    });
     const first = await wake(agent);
     await seen(first, 'tick 2 of');
     await reload();
     // Another run of this agent may not start beside it.
     const second = await ended(await wake(agent, { taskKey: 'other' }));
-    expect(second).toMatchObject({ status: 'failed', error: expect.stringMatching(/^Concurrent run blocked/) });
+    expect(second).toMatchObject({
+      status: 'failed',
+      error: expect.stringMatching(/^Concurrent run blocked/),
+    });
     expect(await ended(first)).toMatchObject({ status: 'succeeded' });
   });
 });

@@ -108,12 +108,18 @@ describe('a host that is told to stop', () => {
     const doomed = await objectsOf(deleted.agent);
     expect(doomed.jobs).toEqual([]);
     expect(doomed.pods.filter(({ metadata }) => !metadata.deletionTimestamp)).toEqual([]);
-    expect(await objectsOf(left.agent)).toMatchObject({ jobs: [{}], pods: [{ status: { phase: 'Running' } }] });
+    expect(await objectsOf(left.agent)).toMatchObject({
+      jobs: [{}],
+      pods: [{ status: { phase: 'Running' } }],
+    });
   });
 
   it('comes back with the adapter, the runs interrupted and their tasks held for the board', async () => {
     await order('host/start');
-    expect(await api('GET', `/adapters/${TYPE}`)).toMatchObject({ loaded: true, version: lab.packed[0].version });
+    expect(await api('GET', `/adapters/${TYPE}`)).toMatchObject({
+      loaded: true,
+      version: lab.packed[0].version,
+    });
     const interrupted = { status: 'interrupted', errorCode: 'server_shutdown_interrupted' };
     expect(await getRun(left.run)).toMatchObject(interrupted);
     // Both hear the signal: the run is closed by the host's drain, or by the adapter's result where that is faster.
@@ -127,7 +133,10 @@ describe('a host that is told to stop', () => {
         async () => (await api('GET', `/issues/${issue.id}`)).status === 'blocked',
         `the hold of ${issue.identifier}`,
       );
-      expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({ status: 'blocked', executionRunId: null });
+      expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({
+        status: 'blocked',
+        executionRunId: null,
+      });
     }
   });
 
@@ -164,34 +173,41 @@ describe('a host that is told to stop', () => {
 });
 
 describe('a host that is killed', () => {
-  it('leaves the Job running, and nothing is started beside it after the restart', { timeout: 300_000 }, async () => {
-    // Longer than a restart takes.
-    const { agent, run } = await counting('orphan', 60);
-    const before = await objectsOf(agent);
-    expect(await order('host/end', { signal: 'SIGKILL' })).toBe('SIGKILL');
-    expect((await objectsOf(agent)).pods).toMatchObject([{ status: { phase: 'Running' } }]);
-    await order('host/start');
-    expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(
-      before.pods.map(({ metadata }) => metadata.uid),
-    );
-    // The host calls such a run lost once its lease has run out, up to a minute after the kill, if that is before it
-    // has started again; else it gives it five minutes.
-    const lost = await getRun(run);
-    if (lost.status === 'running') expect(lost).toMatchObject({ execution: { phase: 'reconnecting' } });
-    else expect(lost).toMatchObject({ status: 'failed', errorCode: 'process_lost' });
+  it(
+    'leaves the Job running, and nothing is started beside it after the restart',
+    { timeout: 300_000 },
+    async () => {
+      // Longer than a restart takes.
+      const { agent, run } = await counting('orphan', 60);
+      const before = await objectsOf(agent);
+      expect(await order('host/end', { signal: 'SIGKILL' })).toBe('SIGKILL');
+      expect((await objectsOf(agent)).pods).toMatchObject([{ status: { phase: 'Running' } }]);
+      await order('host/start');
+      expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(
+        before.pods.map(({ metadata }) => metadata.uid),
+      );
+      // The host calls such a run lost once its lease has run out, up to a minute after the kill, if that is before it
+      // has started again; else it gives it five minutes.
+      const lost = await getRun(run);
+      if (lost.status === 'running') expect(lost).toMatchObject({ execution: { phase: 'reconnecting' } });
+      else expect(lost).toMatchObject({ status: 'failed', errorCode: 'process_lost' });
 
-    const other = await oneRun(agent);
-    expect(other).toMatchObject({ status: 'failed', error: expect.stringMatching(/^Concurrent run blocked/) });
+      const other = await oneRun(agent);
+      expect(other).toMatchObject({
+        status: 'failed',
+        error: expect.stringMatching(/^Concurrent run blocked/),
+      });
 
-    // The Job ends by itself; then the agent is free.
-    await eventually(
-      async () => (await objectsOf(agent)).pods.every(({ status }) => status.phase === 'Succeeded'),
-      'the end of the Job',
-      { within: 120_000 },
-    );
-    await api('PATCH', `/agents/${agent.id}`, {
-      adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
-    });
-    expect(await oneRun(agent)).toMatchObject({ status: 'succeeded' });
-  });
+      // The Job ends by itself; then the agent is free.
+      await eventually(
+        async () => (await objectsOf(agent)).pods.every(({ status }) => status.phase === 'Succeeded'),
+        'the end of the Job',
+        { within: 120_000 },
+      );
+      await api('PATCH', `/agents/${agent.id}`, {
+        adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
+      });
+      expect(await oneRun(agent)).toMatchObject({ status: 'succeeded' });
+    },
+  );
 });

@@ -22,7 +22,8 @@ afterEach(async () => {
   for (const context of browser.contexts()) await context.close();
 });
 
-const pageOf = (rest, options) => openPage(browser, `/${company.issuePrefix}/agents/${agent.urlKey}/${rest}`, options);
+const pageOf = (rest, options) =>
+  openPage(browser, `/${company.issuePrefix}/agents/${agent.urlKey}/${rest}`, options);
 
 /** The box below the heading of the transcript. */
 const headingOf = (page) => page.getByText(/^Transcript \(\d+\)$/);
@@ -68,15 +69,27 @@ describe('the page of a run', () => {
     await shoot(page, 'transcript-page');
     const [above, box] = [await headingOf(page).boundingBox(), await transcript.boundingBox()];
     await shoot(page, 'transcript', {
-      clip: { x: box.x - 12, y: above.y - 12, width: box.width + 24, height: box.y + box.height - above.y + 24 },
+      clip: {
+        x: box.x - 12,
+        y: above.y - 12,
+        width: box.width + 24,
+        height: box.y + box.height - above.y + 24,
+      },
     });
   });
 
   it('shows why a run has failed', async () => {
     const failing = await newAgent(company, 'Bea', { scenario: 'auth' });
     const failed = await oneRun(failing);
-    const page = await openPage(browser, `/${company.issuePrefix}/agents/${failing.urlKey}/runs/${failed.id}`);
-    await page.locator('main').getByText('Claude run failed: subtype=success: Invalid API key').first().waitFor();
+    const page = await openPage(
+      browser,
+      `/${company.issuePrefix}/agents/${failing.urlKey}/runs/${failed.id}`,
+    );
+    await page
+      .locator('main')
+      .getByText('Claude run failed: subtype=success: Invalid API key')
+      .first()
+      .waitFor();
     await shoot(page, 'failed-run');
   });
 
@@ -98,7 +111,9 @@ describe('the page of an agent’s configuration', () => {
     await page.getByText('Turn limit per run').waitFor();
     await page.getByText('Advanced Run Policy').click();
     for (const { key, label } of getConfigSchema().fields) {
-      const place = page.locator(`[data-config-section="${RUN_POLICY.test(key) ? 'run-policy' : 'configuration'}"]`);
+      const place = page.locator(
+        `[data-config-section="${RUN_POLICY.test(key) ? 'run-policy' : 'configuration'}"]`,
+      );
       await place
         .getByText(label, { exact: true })
         .waitFor({ timeout: 5_000 })

@@ -15,7 +15,8 @@ export const { shouldAbortForCancellation } = binding;
 export const buildPartialRunError = (exitCode, model, stdout, podState) =>
   binding.buildPartialRunError(exitCode, model, stdout, json(podState));
 
-export const classifyOrphan = (job, { taskId, sessionId }) => binding.classifyOrphan(json(job), taskId, sessionId);
+export const classifyOrphan = (job, { taskId, sessionId }) =>
+  binding.classifyOrphan(json(job), taskId, sessionId);
 
 export const describePodTerminatedError = (podName, phase, containerStatuses) => {
   const claude = containerStatuses.find(({ name }) => name === 'claude');
