@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
+use crate::manifest::labels::{LABEL_SESSION_ID, LABEL_TASK_ID};
+
 /// Where a Job is. Only the final conditions count; a deletion timestamp is a matter of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -97,14 +99,13 @@ impl OrphanVerdict {
 pub fn classify_orphan(job: &Job, expected: &Expected<'_>) -> OrphanVerdict {
     let label = |key: &str| job.metadata.labels.as_ref()?.get(key).map(String::as_str);
     let known = |value: Option<&'_ str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
-    let (Some(task), Some(expected_task)) = (known(label("paperclip.io/task-id")), known(expected.task_id))
-    else {
+    let (Some(task), Some(expected_task)) = (known(label(LABEL_TASK_ID)), known(expected.task_id)) else {
         return OrphanVerdict::BlockTaskUnknown;
     };
     if task != expected_task {
         return OrphanVerdict::BlockTaskMismatch;
     }
-    match (known(label("paperclip.io/session-id")), known(expected.session_id)) {
+    match (known(label(LABEL_SESSION_ID)), known(expected.session_id)) {
         (Some(session), Some(expected)) if session != expected => OrphanVerdict::BlockSessionMismatch,
         _ => OrphanVerdict::Reattach,
     }

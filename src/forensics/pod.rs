@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
 use serde::{Deserialize, Serialize};
 
 use crate::js_semantics;
+use crate::manifest::labels::CLAUDE_CONTAINER;
 
 /// How a container ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,8 +247,8 @@ fn verdict(pod: &Pod) -> PodVerdict {
 
 /// A pod refused by its node has no container statuses; then the pod's own reason tells why.
 fn failed(pod: &Pod) -> String {
-    let state =
-        end_of(pod, "claude").map(|state| TerminatedState { message: state.message.clone(), ..state.into() });
+    let state = end_of(pod, CLAUDE_CONTAINER)
+        .map(|state| TerminatedState { message: state.message.clone(), ..state.into() });
     let mut error = describe_pod_terminated_error(name(pod), phase(pod), state.as_ref());
     if state.is_none()
         && let Some(status) = &pod.status

@@ -10,57 +10,55 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest, Sha256};
 
-use super::{LABEL_AGENT_ID, LABEL_MANAGED_BY, MANAGED_BY, slug};
+use super::labels::{
+    ANNOTATION_BARRED_FOR_JOB, ANNOTATION_CLAIM_FOR_JOB, ANNOTATION_CLAIM_HOLDER, CLAIM_CONTAINER,
+    COMPONENT_CLAIM, LABEL_AGENT_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY,
+};
+use super::slug;
 
-/// The value of `app.kubernetes.io/component` on claims and barriers. They do not carry the adapter-type label:
-/// neither the guard nor the shared watches are to see them.
-pub const CLAIM_COMPONENT: &str = "agent-claim";
-/// Annotation of a claim: the name of the Job that its holder is about to create.
-const FOR_JOB: &str = "paperclip.io/claims-start-of-job";
-/// Annotation of a claim: who holds it, a value nobody else has.
-const HOLDER: &str = "paperclip.io/claim-holder";
-/// Annotation of a barrier: the Job for which it was put up.
-const BARRED_FOR: &str = "paperclip.io/start-barred-for-job";
 /// After this many seconds the cluster ends a claim or barrier that nobody removed, and collects it.
 const FORGOTTEN_AFTER_SECONDS: i64 = 3600;
 
 /// What a claim says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimFacts {
+pub(crate) struct ClaimFacts {
     /// The Job that its holder is about to create.
-    pub job_name: String,
+    pub(crate) job_name: String,
     /// Who holds it.
-    pub holder: String,
+    pub(crate) holder: String,
 }
 
 /// The name of the claim of one agent: `ac-{agent}-claim-{hash}`, a DNS-1123 label that no run's Job can have.
 /// `agent_label` is the value by which the guard knows the agent.
-pub fn claim_name(agent_label: &str) -> String {
+pub(crate) fn claim_name(agent_label: &str) -> String {
     let digest = Sha256::digest(agent_label);
     let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("ac-{}-claim-{hash}", slug(agent_label))
 }
 
 /// The claim of a holder. `image` is any image; it is never pulled.
-pub fn claim(agent_label: &str, facts: &ClaimFacts, image: &str) -> Job {
-    let annotations = [(FOR_JOB, &facts.job_name), (HOLDER, &facts.holder)];
+pub(crate) fn claim(agent_label: &str, facts: &ClaimFacts, image: &str) -> Job {
+    let annotations = [(ANNOTATION_CLAIM_FOR_JOB, &facts.job_name), (ANNOTATION_CLAIM_HOLDER, &facts.holder)];
     inert(claim_name(agent_label), agent_label, annotations, image)
 }
 
 /// What a claim says; `None` for anything else under its name.
-pub fn claim_facts(job: &Job) -> Option<ClaimFacts> {
+pub(crate) fn claim_facts(job: &Job) -> Option<ClaimFacts> {
     let annotations = job.metadata.annotations.as_ref()?;
-    Some(ClaimFacts { job_name: annotations.get(FOR_JOB)?.clone(), holder: annotations.get(HOLDER)?.clone() })
+    Some(ClaimFacts {
+        job_name: annotations.get(ANNOTATION_CLAIM_FOR_JOB)?.clone(),
+        holder: annotations.get(ANNOTATION_CLAIM_HOLDER)?.clone(),
+    })
 }
 
 /// Takes the name of a Job that must not be created any more.
-pub fn barrier(job_name: &str, for_job: &str, agent_label: &str, image: &str) -> Job {
-    inert(job_name.to_owned(), agent_label, [(BARRED_FOR, &for_job.to_owned())], image)
+pub(crate) fn barrier(job_name: &str, for_job: &str, agent_label: &str, image: &str) -> Job {
+    inert(job_name.to_owned(), agent_label, [(ANNOTATION_BARRED_FOR_JOB, &for_job.to_owned())], image)
 }
 
 /// The Job for which this one bars the way; `None` when it is no barrier.
-pub fn barred_for(job: &Job) -> Option<&str> {
-    job.metadata.annotations.as_ref()?.get(BARRED_FOR).map(String::as_str)
+pub(crate) fn barred_for(job: &Job) -> Option<&str> {
+    job.metadata.annotations.as_ref()?.get(ANNOTATION_BARRED_FOR_JOB).map(String::as_str)
 }
 
 fn inert<'a>(
@@ -69,11 +67,8 @@ fn inert<'a>(
     annotations: impl IntoIterator<Item = (&'a str, &'a String)>,
     image: &str,
 ) -> Job {
-    let labels = [
-        (LABEL_MANAGED_BY, MANAGED_BY),
-        ("app.kubernetes.io/component", CLAIM_COMPONENT),
-        (LABEL_AGENT_ID, agent_label),
-    ];
+    let labels =
+        [(LABEL_MANAGED_BY, MANAGED_BY), (LABEL_COMPONENT, COMPONENT_CLAIM), (LABEL_AGENT_ID, agent_label)];
     Job {
         metadata: ObjectMeta {
             name: Some(name),
@@ -96,7 +91,7 @@ fn inert<'a>(
                 spec: Some(PodSpec {
                     restart_policy: Some("Never".to_owned()),
                     containers: vec![Container {
-                        name: "claim".to_owned(),
+                        name: CLAIM_CONTAINER.to_owned(),
                         image: Some(image.to_owned()),
                         command: Some(vec!["true".to_owned()]),
                         ..Container::default()

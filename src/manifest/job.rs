@@ -11,9 +11,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::env::literal;
+use super::labels::{
+    ADAPTER_TYPE, ANNOTATION_AGENT_NAME, CLAUDE_CONTAINER, INIT_CONTAINER, LABEL_ADAPTER_TYPE,
+    PROMPT_SECRET_VOLUME, PROMPT_VOLUME,
+};
 use super::prompt::{Delivery, PROMPT_VARIABLE};
 use super::volumes::{self, mount};
-use super::{ADAPTER_TYPE, HOME, LABEL_ADAPTER_TYPE, PROMPT_DIR, PROMPT_FILE, SelfPod};
+use super::{HOME, PROMPT_DIR, PROMPT_FILE, SelfPod};
 use crate::request::Request;
 
 /// Where the init container sees the prompt Secret.
@@ -47,7 +51,7 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
     let resources = &config.resources;
 
     let claude = Container {
-        name: "claude".to_owned(),
+        name: CLAUDE_CONTAINER.to_owned(),
         image: Some(image.to_owned()),
         image_pull_policy: Some(config.image_pull_policy.clone()),
         working_dir: Some(working_dir.to_owned()),
@@ -91,7 +95,7 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
             labels: Some(labels.clone()),
             annotations: Some(BTreeMap::from([
                 (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
-                ("paperclip.io/agent-name".to_owned(), request.agent.name.clone()),
+                (ANNOTATION_AGENT_NAME.to_owned(), request.agent.name.clone()),
             ])),
             ..ObjectMeta::default()
         },
@@ -111,7 +115,7 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
 
 /// The init container, which leaves the prompt and its attachments as files.
 fn write_prompt(delivery: &Delivery) -> Container {
-    let prompt_mount = mount(volumes::PROMPT, PROMPT_DIR);
+    let prompt_mount = mount(PROMPT_VOLUME, PROMPT_DIR);
     let (command, env, volume_mounts) = match delivery {
         Delivery::Variable(value) => (
             format!("printf '%s' \"${PROMPT_VARIABLE}\" > {PROMPT_DIR}/{PROMPT_FILE}"),
@@ -127,13 +131,13 @@ fn write_prompt(delivery: &Delivery) -> Container {
                 .map(|file| format!("cp {SECRET_DIR}/{file} {PROMPT_DIR}/{file}"))
                 .collect();
             let secret_mount =
-                VolumeMount { read_only: Some(true), ..mount(volumes::PROMPT_SECRET, SECRET_DIR) };
+                VolumeMount { read_only: Some(true), ..mount(PROMPT_SECRET_VOLUME, SECRET_DIR) };
             (copies.join(" && "), None, vec![prompt_mount, secret_mount])
         }
     };
     let (requests, limits) = (["10m", "16Mi"], ["100m", "64Mi"]);
     Container {
-        name: "write-prompt".to_owned(),
+        name: INIT_CONTAINER.to_owned(),
         image: Some("busybox:1.36".to_owned()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(shell(command)),

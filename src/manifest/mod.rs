@@ -9,6 +9,7 @@ mod claim;
 mod env;
 mod host_local;
 mod job;
+pub(crate) mod labels;
 pub(crate) mod limits;
 mod prompt;
 mod self_pod;
@@ -25,31 +26,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::claude::command;
-pub use crate::request::sanitize_label_value;
-use crate::request::{RESERVED_LABEL_PREFIXES, Request};
-pub use claim::{CLAIM_COMPONENT, ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
+use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
+pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
+pub(crate) use labels::*;
 pub use limits::ManifestError;
 pub use prompt::{Prepared, PromptMetrics, Skill};
 pub use self_pod::{SelfPod, SelfPodError, SelfPodSecretVolume};
-
-/// The value of the label and annotation `paperclip.io/adapter-type`.
-pub const ADAPTER_TYPE: &str = "claude_k8s";
-/// Label: this adapter's Jobs, among others of the host.
-pub const LABEL_ADAPTER_TYPE: &str = "paperclip.io/adapter-type";
-/// Label: the agent a Job belongs to.
-pub const LABEL_AGENT_ID: &str = "paperclip.io/agent-id";
-/// Label: the run a Job was made or taken over for.
-pub const LABEL_RUN_ID: &str = "paperclip.io/run-id";
-/// Label: the company of the agent.
-pub const LABEL_COMPANY_ID: &str = "paperclip.io/company-id";
-/// Label: the task a Job works on.
-pub const LABEL_TASK_ID: &str = "paperclip.io/task-id";
-/// Label: the Claude session a Job resumed.
-pub const LABEL_SESSION_ID: &str = "paperclip.io/session-id";
-/// Label: who manages the object.
-pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The value of [`LABEL_MANAGED_BY`].
-pub const MANAGED_BY: &str = "paperclip";
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
@@ -229,7 +211,7 @@ pub fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_
             name: Some(secret.name.clone()),
             namespace: Some(secret.namespace.clone()),
             labels: Some(labels),
-            annotations: Some(BTreeMap::from([("paperclip.io/job-name".to_owned(), job_name.to_owned())])),
+            annotations: Some(BTreeMap::from([(ANNOTATION_JOB_NAME.to_owned(), job_name.to_owned())])),
             ..ObjectMeta::default()
         },
         string_data: Some(secret.data.clone()),
@@ -241,14 +223,14 @@ pub fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_
 fn labels(request: &Request) -> (BTreeMap<String, String>, Vec<String>) {
     let mut labels = BTreeMap::from([
         (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
-        ("app.kubernetes.io/component".to_owned(), "agent-job".to_owned()),
+        (LABEL_COMPONENT.to_owned(), COMPONENT_JOB.to_owned()),
         (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
         // A run without a usable agent id is refused before it comes here.
         (LABEL_AGENT_ID.to_owned(), request.agent_label().unwrap_or_else(|| request.agent.id.clone())),
     ]);
     let mut skipped = Vec::new();
 
-    let company = sanitize_label_value(&request.agent.company_id, crate::request::MAX_LABEL_LEN);
+    let company = sanitize_label_value(&request.agent.company_id, MAX_LABEL_LEN);
     for (key, label) in [(LABEL_RUN_ID, request.run_label()), (LABEL_COMPANY_ID, company)] {
         match label {
             Some(label) => drop(labels.insert(key.to_owned(), label)),

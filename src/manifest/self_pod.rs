@@ -3,10 +3,8 @@
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Pod, PodDNSConfig};
 use serde::{Deserialize, Serialize};
 
+use super::labels::HOST_CONTAINER;
 use super::{HOME, serde_ext};
-
-/// The container of the host, if the pod has several.
-const CONTAINER: &str = "paperclip";
 
 /// What a Job inherits from the pod the host runs in.
 ///
@@ -91,7 +89,7 @@ impl SelfPod {
     /// When the pod has no spec or its container no image.
     pub fn read(pod: &Pod, hostname: &str, namespace: &str) -> Result<Self, SelfPodError> {
         let spec = pod.spec.as_ref().ok_or_else(|| SelfPodError::NoSpec { hostname: hostname.to_owned() })?;
-        let named = spec.containers.iter().find(|container| container.name == CONTAINER);
+        let named = spec.containers.iter().find(|container| container.name == HOST_CONTAINER);
         let (container, image) = named
             .or(spec.containers.first())
             .and_then(|container| {

@@ -4,34 +4,29 @@ use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
 };
 
+use super::labels::{DATA_VOLUME, PROMPT_SECRET_VOLUME, PROMPT_VOLUME};
 use super::{HOME, PROMPT_DIR, PromptSecret, SelfPod};
 
-/// The volume the init container writes the prompt to.
-pub(super) const PROMPT: &str = "prompt";
-/// The volume of the prompt Secret.
-pub(super) const PROMPT_SECRET: &str = "prompt-secret";
-/// The volume host and pod share.
-const DATA: &str = "data";
 /// The longest name of a volume.
 const MAX_NAME: usize = 63;
 
 /// All volumes, and the mounts of the agent's container.
 pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = vec![Volume {
-        name: PROMPT.to_owned(),
+        name: PROMPT_VOLUME.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
         ..Volume::default()
     }];
-    let mut mounts = vec![mount(PROMPT, PROMPT_DIR)];
+    let mut mounts = vec![mount(PROMPT_VOLUME, PROMPT_DIR)];
 
     if let Some(claim_name) = self_pod.pvc_claim_name.as_ref().filter(|name| !name.is_empty()) {
         let claim = PersistentVolumeClaimVolumeSource { claim_name: claim_name.clone(), read_only: None };
         volumes.push(Volume {
-            name: DATA.to_owned(),
+            name: DATA_VOLUME.to_owned(),
             persistent_volume_claim: Some(claim),
             ..Volume::default()
         });
-        mounts.push(mount(DATA, HOME));
+        mounts.push(mount(DATA_VOLUME, HOME));
     }
 
     // A Secret may be mounted several times: that is one volume with several mounts. Two Secrets may not
@@ -57,7 +52,7 @@ pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec
     }
 
     if let Some(secret) = secret {
-        volumes.push(secret_volume(PROMPT_SECRET, &secret.name, None, false));
+        volumes.push(secret_volume(PROMPT_SECRET_VOLUME, &secret.name, None, false));
     }
     (volumes, mounts)
 }
@@ -79,7 +74,8 @@ fn secret_volume(name: &str, secret_name: &str, default_mode: Option<i32>, optio
 
 /// The wanted name, with the first number from 2 on that makes it free if it is not.
 fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
-    let blocked = |name: &str| [PROMPT, DATA, PROMPT_SECRET].contains(&name) || taken(name);
+    let blocked =
+        |name: &str| [PROMPT_VOLUME, DATA_VOLUME, PROMPT_SECRET_VOLUME].contains(&name) || taken(name);
     if !blocked(wanted) {
         return wanted.to_owned();
     }

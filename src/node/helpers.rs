@@ -16,7 +16,7 @@ use crate::claude;
 use crate::forensics::{self, Expected, TerminatedState};
 use crate::js_semantics;
 use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
-use crate::request::{MAX_LABEL_LEN, Request};
+use crate::request::{self, MAX_LABEL_LEN, Request};
 use crate::run::bundle::{self, BundleInput, Links};
 use crate::run::{HostError, LogOrder};
 
@@ -155,7 +155,7 @@ pub fn build_rtk_setup_commands(max_output_bytes: f64) -> String {
 #[napi(catch_unwind)]
 pub fn sanitize_label_value(value: String, max_len: Option<u32>) -> Option<String> {
     let most = max_len.and_then(|most| usize::try_from(most).ok()).unwrap_or(MAX_LABEL_LEN);
-    manifest::sanitize_label_value(&value, most)
+    request::sanitize_label_value(&value, most)
 }
 
 /// `shouldAbortForCancellation(runStatus)`.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::error::RequestError;
 use super::syntax;
 use crate::js_semantics;
+use crate::manifest::labels::RESERVED_LABEL_PREFIXES;
 
 /// The longest time a setting may ask for, in seconds: Kubernetes keeps some of them in 32 bits.
 const MAX_SECONDS: f64 = i32::MAX as f64;
@@ -16,9 +17,6 @@ const MAX_COUNT: f64 = 9_007_199_254_740_991.0;
 /// Labels the Job controller puts on the pods by itself; it refuses a Job that brings its own.
 const CONTROLLER_LABELS: [&str; 4] =
     ["job-name", "controller-uid", "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"];
-
-/// Prefixes of labels that are the adapter's own. A configured label with one of them is reported, not used.
-pub(crate) const RESERVED_LABEL_PREFIXES: [&str; 2] = ["paperclip.io/", "app.kubernetes.io/"];
 
 /// The adapter's settings, resolved: every value is present, bounded and acceptable to Kubernetes.
 #[derive(Clone, PartialEq)]

@@ -17,7 +17,6 @@ use serde_json::{Map, Value};
 
 use crate::js_semantics;
 
-pub(crate) use config::RESERVED_LABEL_PREFIXES;
 pub use config::{Config, HostShutdown, Resources};
 pub use context::Context;
 pub use error::RequestError;

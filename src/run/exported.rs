@@ -5,9 +5,8 @@ use std::future::poll_fn;
 
 use super::{RunError, Runner};
 use crate::cluster::{Cluster, Clusters, LogQuery, ReadResult};
-use crate::manifest::SelfPod;
+use crate::manifest::{CLAUDE_CONTAINER, SelfPod};
 use crate::request::Request;
-use crate::run::follow::CONTAINER;
 use crate::stream::{LineSplitter, split_stamp};
 
 /// Which log to read (contract section 4.7).
@@ -53,7 +52,7 @@ impl<K: Clusters> Runner<K> {
             Some(jiff::Timestamp::from_second(from).ok()?.to_string())
         });
         let query = LogQuery { follow: true, since_time };
-        let mut body = cluster.open_log(&order.namespace, &order.pod, CONTAINER, &query).await?;
+        let mut body = cluster.open_log(&order.namespace, &order.pod, CLAUDE_CONTAINER, &query).await?;
         let mut splitter = LineSplitter::new();
         loop {
             let mut lines = String::new();

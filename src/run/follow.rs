@@ -20,10 +20,9 @@ use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
+use crate::manifest::CLAUDE_CONTAINER;
 use crate::stream::{LineSplitter, Resume, Verdict, join_pieces, split_stamp};
 
-/// The agent's container.
-pub(super) const CONTAINER: &str = "claude";
 /// How the contract counts reconnects in its log line; we never give up, so the count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
 
@@ -250,7 +249,7 @@ impl<C: Cluster> Follower<C> {
         }
         let since_time = self.resume.since().map(|stamp| stamp.floor_seconds_rfc3339());
         let query = LogQuery { follow, since_time };
-        self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CONTAINER, &query).await
+        self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CLAUDE_CONTAINER, &query).await
     }
 
     /// One body, to its end.
@@ -398,7 +397,7 @@ impl<C: Cluster> Follower<C> {
         }
         let seen = match self.observed.pod_named(&self.pod).await {
             Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CONTAINER) {
+            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CLAUDE_CONTAINER) {
                 ContainerLife::Terminated(state) => Life::Ended(Some(state)),
                 ContainerLife::Waiting | ContainerLife::Running => return,
             },
@@ -423,7 +422,7 @@ pub(super) async fn watch_life<C: Cluster>(
     let mut changes = observed.watched.follow();
     loop {
         let seen = match changes.borrow_and_update().pods.get(pod) {
-            Some(Seen::Present(pod)) => match container_ended(pod, CONTAINER) {
+            Some(Seen::Present(pod)) => match container_ended(pod, CLAUDE_CONTAINER) {
                 ContainerLife::Terminated(state) => Some(Life::Ended(Some(state))),
                 ContainerLife::Waiting | ContainerLife::Running => None,
             },

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::{self, Expected};
-use crate::manifest::agent_selector;
+use crate::manifest::{LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
 
@@ -50,7 +50,7 @@ pub(super) async fn check<C: Cluster>(
     let (same_run, mut orphans): (Vec<Job>, Vec<Job>) = jobs
         .into_iter()
         .filter(forensics::is_live)
-        .partition(|job| run_label.is_some() && label(job, "paperclip.io/run-id") == run_label.as_deref());
+        .partition(|job| run_label.is_some() && label(job, LABEL_RUN_ID) == run_label.as_deref());
 
     let mut target = None;
     if !orphans.is_empty() {
@@ -90,7 +90,7 @@ impl Target {
             name: name(job).to_owned(),
             namespace: job.metadata.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
             uid: job.metadata.uid.clone(),
-            prior_run: label(job, "paperclip.io/run-id").unwrap_or_default().to_owned(),
+            prior_run: label(job, LABEL_RUN_ID).unwrap_or_default().to_owned(),
             image: image.unwrap_or_else(|| "unknown".to_owned()),
             created: job.metadata.creation_timestamp.clone(),
         }

@@ -503,7 +503,7 @@ fn meta_of(
     metrics: Option<Value>,
 ) -> Value {
     let mut meta = json!({
-        "adapterType": "claude_k8s",
+        "adapterType": manifest::ADAPTER_TYPE,
         "command": command,
         "cwd": namespace,
         "commandArgs": args,
@@ -518,5 +518,5 @@ fn meta_of(
 
 /// The timeout as the contract prints it: `60s`.
 fn seconds(value: f64) -> String {
-    format!("{}s", crate::outcome::js_number(value))
+    format!("{}s", crate::js_semantics::number(value))
 }

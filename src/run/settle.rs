@@ -23,6 +23,7 @@ use crate::forensics::{
     DetectionPath, Disruption, JobState, TerminatedState, Vanished, conditions_text, disruption, is_terminal,
     should_abort_for_cancellation, terminated_state,
 };
+use crate::manifest::CLAUDE_CONTAINER;
 use crate::outcome::{JobEnd, Outcome, Settled, Workspace};
 
 /// How the wait for a run's end was over.
@@ -604,7 +605,7 @@ struct Last {
 
 impl Last {
     fn of(pod: &Pod) -> Self {
-        Self { container: terminated_state(pod, follow::CONTAINER), disruption: disruption(pod) }
+        Self { container: terminated_state(pod, CLAUDE_CONTAINER), disruption: disruption(pod) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Several hosts and one agent: whatever the network does, at most one Job of the agent is alive.
 
 use super::*;
-use crate::manifest::{CLAIM_COMPONENT, claim_name};
+use crate::manifest::{COMPONENT_CLAIM, claim_name};
 
 /// A host that stops for a while while it prepares a run, with the agent's claim in its hands.
 #[derive(Default)]
@@ -123,7 +123,7 @@ async fn a_host_that_died_while_it_started_a_run_holds_others_up_for_half_a_minu
         "what bars the dead host's Job is the cluster's to collect: {left:?}"
     );
     let bar = scene.cluster.labels(&left[0]);
-    assert_eq!(bar["app.kubernetes.io/component"], CLAIM_COMPONENT);
+    assert_eq!(bar["app.kubernetes.io/component"], COMPONENT_CLAIM);
 }
 
 in_both_modes!(a_host_that_was_only_slow_finds_itself_barred);
@@ -247,7 +247,7 @@ async fn a_creation_that_may_still_be_under_way_leaves_its_claim_to_be_overruled
     tokio::time::sleep(Duration::from_secs(4_000)).await;
     let left = scene.cluster.left();
     assert!(left.len() == 1 && left[0].starts_with("ac-agent-1-run-1-"), "{left:?}");
-    assert_eq!(scene.cluster.labels(&left[0])["app.kubernetes.io/component"], CLAIM_COMPONENT);
+    assert_eq!(scene.cluster.labels(&left[0])["app.kubernetes.io/component"], COMPONENT_CLAIM);
 }
 
 /// Numbers that follow from a seed (SplitMix64).
