@@ -15,23 +15,9 @@ pub enum DetectionPath {
     RecheckPoll404,
     /// The watch delivered its deletion.
     WatchDeleted,
-    /// Another Job has its name.
-    UidChanged,
-    /// Its namespace is being deleted.
-    NamespaceTerminating,
 }
 
 impl DetectionPath {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::GracePeriodVerify404,
-        Self::CompletionPoll404,
-        Self::RecheckPoll404,
-        Self::WatchDeleted,
-        Self::UidChanged,
-        Self::NamespaceTerminating,
-    ];
-
     /// The path's name in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,8 +25,6 @@ impl DetectionPath {
             Self::CompletionPoll404 => "completion-poll-404",
             Self::RecheckPoll404 => "recheck-poll-404",
             Self::WatchDeleted => "watch-deleted",
-            Self::UidChanged => "uid-changed",
-            Self::NamespaceTerminating => "namespace-terminating",
         }
     }
 }
@@ -133,9 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_have_their_names() {
-        let names = DetectionPath::ALL.map(DetectionPath::as_str);
-        assert_eq!(names[..3], ["grace-period-verify-404", "completion-poll-404", "recheck-poll-404"]);
-        assert_eq!(names[3..], ["watch-deleted", "uid-changed", "namespace-terminating"]);
+    fn detection_paths_have_their_contract_names() {
+        for (path, name) in [
+            (DetectionPath::GracePeriodVerify404, "grace-period-verify-404"),
+            (DetectionPath::CompletionPoll404, "completion-poll-404"),
+            (DetectionPath::RecheckPoll404, "recheck-poll-404"),
+            (DetectionPath::WatchDeleted, "watch-deleted"),
+        ] {
+            assert_eq!(path.as_str(), name);
+        }
     }
 }

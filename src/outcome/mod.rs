@@ -11,8 +11,6 @@ use crate::forensics::{
 };
 use crate::js_semantics;
 
-pub use crate::js_semantics::number as js_number;
-
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Why a run failed, as the host sees it in `errorCode`.
@@ -112,8 +110,6 @@ pub struct Outcome {
     body: Body,
     /// Lines the log gets because of this result.
     pub logs: Vec<LogLine>,
-    /// The Job is kept whatever the configuration says.
-    pub retain_job: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +165,6 @@ impl Outcome {
             recovery: Recovery::None,
             body,
             logs: Vec::new(),
-            retain_job: false,
         }
     }
 
@@ -314,15 +309,13 @@ impl Outcome {
 
     /// How the Job ended could not be found out within `seconds`.
     pub fn job_state_unreachable(job: &str, seconds: u64, error: &str) -> Self {
-        let mut outcome = Self::early(
+        Self::early(
             ErrorCode::JobStateMismatch,
             format!("Job {job} did not complete cleanly (its state could not be read for {seconds}s: {error})"),
         )
         .warn(format!(
             "[paperclip] State of Job {job} could not be read for {seconds}s — returning error and keeping the Job."
-        ));
-        outcome.retain_job = true;
-        outcome
+        ))
     }
 
     /// `errorCode`.
@@ -476,7 +469,7 @@ pub fn classify(settled: Settled) -> Outcome {
 fn timed_out(exit_code: Option<i32>, timeout_sec: f64) -> Outcome {
     // A Job taken over can have a deadline although this run has no limit; `0s` would be no help then.
     let message = if timeout_sec > 0.0 {
-        format!("Timed out after {}s", js_number(timeout_sec))
+        format!("Timed out after {}s", js_semantics::number(timeout_sec))
     } else {
         "Timed out: the Job reached its own deadline".to_owned()
     };
@@ -524,7 +517,6 @@ fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
             result,
         })),
         logs: Vec::new(),
-        retain_job: matches!(settled.end, JobEnd::Unreachable { .. }),
     }
 }
 
@@ -857,7 +849,6 @@ mod tests {
             let logs: Vec<&str> = outcome.logs.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(logs.join(""), log);
             assert!(outcome.logs.iter().all(|line| line.stream == LogStream::Stderr));
-            assert_eq!(outcome.retain_job, code == Code::JobStateMismatch);
         }
         assert_eq!(Outcome::orphan_blocked(OrphanVerdict::Reattach, None), None);
     }
@@ -968,7 +959,6 @@ mod tests {
             }
             expected["resultJson"] = json!({ "stdout": stdout });
             assert_eq!(outcome.to_json(), expected);
-            assert!(!outcome.retain_job);
         }
     }
 
@@ -998,10 +988,9 @@ mod tests {
         let outcome = classify(settled(&[INIT, SAYS], None, end()));
         assert_eq!(outcome.error_code(), Some(ErrorCode::JobStateMismatch));
         assert_eq!(keys(&outcome.to_json()).len(), 5);
-        assert!(outcome.retain_job);
         // A result that arrived is not thrown away.
         let outcome = classify(settled(&[INIT, SUCCESS], None, end()));
-        assert_eq!((outcome.error_message(), outcome.retain_job), (None, true));
+        assert_eq!(outcome.error_message(), None);
     }
 
     #[test]
