@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::desk::Question;
 use crate::cluster::client::KubeClusters;
-use crate::run::{Runner, Turn, apart};
+use crate::run::{Runner, Turn, isolate};
 
 /// A callback that resolves to the text of its error, if any. Weak: it does not hold the process open.
 type HostFunction<Args> = ThreadsafeFunction<
@@ -133,7 +133,7 @@ pub fn execute(request: String, control: &RunControl, desk: &desk::Desk, run: u3
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_panic) => Err("claude_k8s: internal error: the run panicked".to_owned()),
             },
-            () = apart(gone.cancelled()) => return,
+            () = isolate(gone.cancelled()) => return,
         };
         questions.tell(run, Question::Done(ended));
     });

@@ -19,34 +19,30 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 
 mod active;
-mod apart;
-pub mod bundle;
-mod claim;
 mod cleanup;
-mod create;
-pub mod environment;
 mod exported;
-mod follow;
-mod guard;
-mod lock;
+mod finish;
+mod isolate;
+mod job_view;
 mod log;
-mod observe;
-mod pod;
-mod self_pod;
-mod settle;
+pub mod preflight;
+mod start;
 mod timing;
 
 #[cfg(test)]
 mod scenarios;
 
 use bundle::{BundleOrder, Bundled};
+use log::follow;
+use start::{claim, create, guard, queue, self_pod};
 
 pub use active::ActiveJob;
-pub use apart::apart;
 pub use exported::LogOrder;
-pub use lock::Turn;
-pub(crate) use log::Log;
-pub use log::{Channel, Delivery, recycle};
+pub use isolate::isolate;
+pub(crate) use log::sink::Log;
+pub use log::sink::{Channel, Delivery, recycle};
+pub use start::bundle;
+pub use start::queue::Turn;
 
 /// What a run asks of the control plane.
 ///
@@ -126,7 +122,7 @@ pub struct Vitals {
 /// Everything that runs of one process share.
 pub struct Runner<K: Clusters> {
     clusters: K,
-    locks: lock::AgentLocks,
+    locks: queue::AgentLocks,
     active: active::ActiveJobs<K::Cluster>,
     self_pods: self_pod::SelfPods,
     watches: Watches<K::Cluster>,
@@ -139,7 +135,7 @@ impl<K: Clusters> Runner<K> {
     pub fn new(clusters: K) -> Self {
         Self {
             clusters,
-            locks: lock::AgentLocks::default(),
+            locks: queue::AgentLocks::default(),
             active: active::ActiveJobs::default(),
             self_pods: self_pod::SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
@@ -259,7 +255,7 @@ impl<K: Clusters> Runner<K> {
         };
         let StartedJob { cluster, namespace, job_name, job_uid, reattached } = started;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
-        let observed = observe::Observed { cluster, namespace, job_name, job_uid, watched };
+        let observed = job_view::Observed { cluster, namespace, job_name, job_uid, watched };
         if observed.begin().await == Health::Refused && self.watches.tell_refusal(&observed.cluster) {
             log.out(format!(
                 "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \
@@ -278,7 +274,7 @@ impl<K: Clusters> Runner<K> {
             namespace: observed.namespace.clone(),
             reattached,
         };
-        settle::see_through(live, observed, host.as_ref(), owned).await
+        finish::see_through(live, observed, host.as_ref(), owned).await
     }
 
     /// Everything that happens under the agent's lock and claim.

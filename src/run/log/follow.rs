@@ -12,15 +12,15 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::log::fresh;
-use super::observe::Observed;
-use super::{Log, timing};
+use super::sink::fresh;
 use crate::claude::Tally;
 use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
 use crate::manifest::CLAUDE_CONTAINER;
+use crate::run::job_view::Observed;
+use crate::run::{Log, timing};
 use crate::stream::{LineSplitter, Resume, Verdict, join_pieces, split_stamp};
 
 /// How the contract counts reconnects in its log line; we never give up, so the count stays at this.
@@ -28,7 +28,7 @@ const SHOWN_ATTEMPTS: u32 = 50;
 
 /// What is known of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Life {
+pub(crate) enum Life {
     /// It runs, as far as anybody knows.
     Running,
     /// It has terminated; how, where that was seen.
@@ -38,7 +38,7 @@ pub(super) enum Life {
 }
 
 impl Life {
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         *self != Life::Running
     }
 }
@@ -61,7 +61,7 @@ fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &str) {
 
 /// What a follower is doing, for the one who waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(crate) enum Doing {
     /// A body is open; what it does not bring now it may bring later.
     Reading,
     /// No body is open: the last one broke, or the API refuses a new one for now.
@@ -71,14 +71,14 @@ pub(super) enum Doing {
 }
 
 /// When the agent last printed something, and what the follower is doing about it.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     since: Instant,
     last_output: AtomicU64,
     doing: AtomicU8,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let doing = AtomicU8::new(Doing::Reading as u8);
         Self { since: Instant::now(), last_output: AtomicU64::new(0), doing }
     }
@@ -89,7 +89,7 @@ impl Progress {
     }
 
     /// When output last came, or was last taken by the host.
-    pub(super) fn last_output(&self) -> Instant {
+    pub(crate) fn last_output(&self) -> Instant {
         self.since + std::time::Duration::from_millis(self.last_output.load(Ordering::Relaxed))
     }
 
@@ -97,7 +97,7 @@ impl Progress {
         self.doing.store(doing as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn doing(&self) -> Doing {
+    pub(crate) fn doing(&self) -> Doing {
         match self.doing.load(Ordering::Relaxed) {
             0 => Doing::Reading,
             1 => Doing::CutOff,
@@ -107,7 +107,7 @@ impl Progress {
 }
 
 /// A log on its way from the kubelet to the host and the tally.
-pub(super) struct Follower<C> {
+pub(crate) struct Follower<C> {
     observed: Arc<Observed<C>>,
     pod: String,
     log: Log,
@@ -115,7 +115,7 @@ pub(super) struct Follower<C> {
     progress: Arc<Progress>,
     readers: Readers,
     resume: Resume,
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
     /// Whole lines that are not a full chunk yet.
     chunk: String,
     /// Full chunks on their way to the host.
@@ -127,11 +127,11 @@ pub(super) struct Follower<C> {
     /// How often lines were missing.
     gaps: u64,
     /// The pod as it was when it was asked for last.
-    pub(super) last_read: Option<Pod>,
+    pub(crate) last_read: Option<Pod>,
 }
 
 impl<C: Cluster> Follower<C> {
-    pub(super) fn new(
+    pub(crate) fn new(
         observed: Arc<Observed<C>>,
         pod: String,
         log: Log,
@@ -159,7 +159,7 @@ impl<C: Cluster> Follower<C> {
 
     /// Reads until the container's log is over. May be dropped at any await and called again: lines that were
     /// delivered are not delivered twice.
-    pub(super) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let mut backoff = Backoff::new(timing::RECONNECT.0, timing::RECONNECT.1);
         let mut fruitless = 0u32;
         let mut first = true;
@@ -208,17 +208,17 @@ impl<C: Cluster> Follower<C> {
 
     /// Whether the log must be read once more after the container has ended: the result is not there, or the
     /// last line has no end yet.
-    pub(super) fn needs_another_look(&self) -> bool {
+    pub(crate) fn needs_another_look(&self) -> bool {
         self.unfinished || !self.tally.has_result()
     }
 
     /// The next body is asked from the log's beginning: nothing that was written is hidden by its stamp.
-    pub(super) fn start_over(&mut self) {
+    pub(crate) fn start_over(&mut self) {
         self.resume.start_over();
     }
 
     /// Reads the log once without following it; only lines that were not delivered yet come out.
-    pub(super) async fn read_once(&mut self) -> Result<(), ApiError> {
+    pub(crate) async fn read_once(&mut self) -> Result<(), ApiError> {
         let mut body = self.open(false).await?;
         loop {
             match self.read(body).await {
@@ -324,7 +324,7 @@ impl<C: Cluster> Follower<C> {
 
     /// Hands everything that is there to the host. A chunk leaves only when there is room for it, so that
     /// nothing is lost when this is dropped while waiting.
-    pub(super) async fn flush(&mut self) {
+    pub(crate) async fn flush(&mut self) {
         if !self.chunk.is_empty() {
             self.full.push_back(std::mem::take(&mut self.chunk));
         }
@@ -414,7 +414,7 @@ impl<C: Cluster> Follower<C> {
 }
 
 /// Tells how the container is as soon as a watch shows it.
-pub(super) async fn watch_life<C: Cluster>(
+pub(crate) async fn watch_life<C: Cluster>(
     observed: &Observed<C>,
     pod: &str,
     life: &watch::Sender<Life>,

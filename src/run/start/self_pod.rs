@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::{RunError, timing};
 use crate::cluster::{Cluster, retry};
 use crate::manifest::SelfPod;
 use crate::request::{HostEnv, Request};
+use crate::run::{RunError, timing};
 
 /// Where a pod learns its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";

@@ -6,20 +6,20 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::claim::Claim;
-use super::cleanup::{Owned, OwnedJob};
 use super::guard::Target;
-use super::{Host, Log, RunError, Started, StartedJob, meta_of, seconds, skill_summary, timing};
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
 use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret, SelfPod};
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::run::cleanup::{Owned, OwnedJob};
+use crate::run::{Host, Log, RunError, Started, StartedJob, meta_of, seconds, skill_summary, timing};
 use k8s_openapi::api::batch::v1::Job;
 
 /// How often creating a Job is tried when the API gives no clear answer.
 const CREATE_ATTEMPTS: u32 = 4;
 
 #[allow(clippy::too_many_arguments)] // the one place where everything a Job is made of comes together
-pub(super) async fn create<C: Cluster, H: Host>(
+pub(crate) async fn create<C: Cluster, H: Host>(
     cluster: Arc<C>,
     request: &Request,
     host: &H,
@@ -238,7 +238,7 @@ fn literal_env(job: &Job) -> serde_json::Value {
 }
 
 /// Attaches to a Job that another host left running: relabels it as ours.
-pub(super) async fn reattach<C: Cluster, H: Host>(
+pub(crate) async fn reattach<C: Cluster, H: Host>(
     cluster: Arc<C>,
     request: &Request,
     host: &H,

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{Host, HostError, timing};
 use crate::outcome::{LogLine, LogStream, Outcome};
+use crate::run::{Host, HostError, timing};
 
 /// Which of the host's two streams a line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]

@@ -25,16 +25,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::active::ActiveJobs;
-use super::{Log, timing};
 use crate::cluster::retry::Backoff;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
+use crate::run::active::ActiveJobs;
+use crate::run::{Log, timing};
 use k8s_openapi::api::batch::v1::Job;
 
 /// What became of the wish to start a run.
-pub(super) enum Claimed<C: Cluster> {
+pub(crate) enum Claimed<C: Cluster> {
     /// This run holds the agent's claim.
     Held(Claim<C>),
     /// The cluster takes no claims from us: quota, admission or permissions. The guard alone stands.
@@ -44,7 +44,7 @@ pub(super) enum Claimed<C: Cluster> {
 }
 
 /// The claim, held. Given back by [`Claim::release`]; a claim that is dropped is given back in the background.
-pub(super) struct Claim<C: Cluster> {
+pub(crate) struct Claim<C: Cluster> {
     id: u64,
     created: Option<Time>,
     claims: Arc<Mutex<HashMap<u64, Held<C>>>>,
@@ -80,13 +80,13 @@ impl<C> Default for Claims<C> {
 
 impl<C: Cluster> Claims<C> {
     /// True for the first call with this kubeconfig and namespace: a refusal is told once.
-    pub(super) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
+    pub(crate) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
         let key = [kubeconfig.unwrap_or_default().to_owned(), namespace.to_owned()];
         lock(&self.told).insert(key)
     }
 
     /// Gives back all claims, because the host shuts down and nothing is created any more.
-    pub(super) async fn release_all(&self) {
+    pub(crate) async fn release_all(&self) {
         let held: Vec<Held<C>> = lock(&self.held).drain().map(|(_, held)| held).collect();
         // Failures are for the next host to overrule.
         futures::future::join_all(held.into_iter().map(Held::delete)).await;
@@ -111,16 +111,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Whose start is claimed, and for which Job.
-pub(super) struct Start<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) agent_label: &'a str,
-    pub(super) job_name: &'a str,
+pub(crate) struct Start<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) agent_label: &'a str,
+    pub(crate) job_name: &'a str,
     /// Any image: the claim has no pod.
-    pub(super) image: &'a str,
+    pub(crate) image: &'a str,
 }
 
 /// Takes the agent's claim, waiting for other hosts that hold it.
-pub(super) async fn take<C: Cluster>(
+pub(crate) async fn take<C: Cluster>(
     claims: &Claims<C>,
     active: &ActiveJobs<C>,
     cluster: &Arc<C>,
@@ -246,7 +246,7 @@ fn refused(error: &ApiError) -> bool {
 
 impl<C: Cluster> Claim<C> {
     /// Gives the claim back. Returns the warning to tell when that failed.
-    pub(super) async fn release(self) -> Option<String> {
+    pub(crate) async fn release(self) -> Option<String> {
         let held = lock(&self.claims).remove(&self.id)?;
         let (name, error) = held.delete().await.err()?;
         Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
@@ -254,14 +254,14 @@ impl<C: Cluster> Claim<C> {
 
     /// Whether an object was created no longer than `age` before this claim. Both stamps are the cluster's own, so that
     /// no clock of ours matters; without them it was not.
-    pub(super) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {
+    pub(crate) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {
         let (Some(now), Some(created)) = (&self.created, created) else { return false };
         now.0.duration_since(created.0).unsigned_abs() <= age
     }
 
     /// The claim stays: a request to create the run's Job may still be under way, and only a barrier can stop it. The
     /// agent's next run puts that up.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         lock(&self.claims).remove(&self.id);
     }
 }

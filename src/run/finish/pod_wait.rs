@@ -6,12 +6,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::observe::{JobSeen, Observed};
-use super::{Log, timing};
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{ContainerLife, JobState, PodProgress, PodVerdict, container_ended};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::request::Config;
+use crate::run::job_view::{JobSeen, Observed};
+use crate::run::{Log, timing};
 
 /// What the wait for a pod came to.
 pub(super) enum Found {

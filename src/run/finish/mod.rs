@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cleanup::{Keep, Owned};
-use super::follow::{Doing, Follower, Life, Progress};
-use super::observe::{JobSeen, Observed};
-use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, apart, follow, pod, timing};
+use super::job_view::{JobSeen, Observed};
+use super::log::follow;
+use super::log::follow::{Doing, Follower, Life, Progress};
+use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, isolate, timing};
 use crate::cluster::watch::Health;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
@@ -25,6 +26,8 @@ use crate::forensics::{
 };
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::outcome::{JobEnd, Outcome, Settled, Workspace};
+
+mod pod_wait;
 
 /// How the wait for a run's end was over.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         // It ended before it was seen running; what it printed is worth more than that it failed.
         let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;
         let silent = follower.tally.so_far().nonempty_lines == 0;
-        if silent && !pod::job_was_ended(&observed, &failed.pod).await {
+        if silent && !pod_wait::job_was_ended(&observed, &failed.pod).await {
             let outcome = Outcome::pod_schedule_failed(&failed.text, true);
             return Ok(Ended::Early(live.log.told(outcome).await));
         }
@@ -96,10 +99,10 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         let mut following = pin!(async {
             tokio::select! {
                 () = follower.run() => {}
-                never = apart(follow::watch_life(&observed, &pod.name, &life)) => match never {},
+                never = isolate(follow::watch_life(&observed, &pod.name, &life)) => match never {},
             }
         });
-        let mut waiting = pin!(apart(wait_for_end(&live, host, &observed, &life, &progress, &mut seen)));
+        let mut waiting = pin!(isolate(wait_for_end(&live, host, &observed, &life, &progress, &mut seen)));
         let mut followed = false;
         let end = loop {
             tokio::select! {
@@ -190,7 +193,7 @@ struct FailedPod {
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
 async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
     let (pod, told) = if let Some(patience) = live.reattached {
-        match pod::appear(observed, patience).await {
+        match pod_wait::appear(observed, patience).await {
             Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
             Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
             Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
@@ -199,19 +202,19 @@ async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<Fou
         live.log
             .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
             .await;
-        match pod::wait(observed, &live.log, &live.request.config).await {
-            pod::Found::Running(pod) => (pod, "Pod running:"),
-            pod::Found::Failed(pod, text) => {
-                let name = pod::name_of(&pod).to_owned();
+        match pod_wait::wait(observed, &live.log, &live.request.config).await {
+            pod_wait::Found::Running(pod) => (pod, "Pod running:"),
+            pod_wait::Found::Failed(pod, text) => {
+                let name = pod_wait::name_of(&pod).to_owned();
                 return Ok(FoundPod { name, failed: Some(FailedPod { pod, text }) });
             }
-            pod::Found::NotRunning(text) => {
+            pod_wait::Found::NotRunning(text) => {
                 return Err(live.log.told(Outcome::pod_schedule_failed(&text, false)).await);
             }
-            pod::Found::JobIsOver => return Ok(FoundPod::default()),
+            pod_wait::Found::JobIsOver => return Ok(FoundPod::default()),
         }
     };
-    let name = pod::name_of(&pod).to_owned();
+    let name = pod_wait::name_of(&pod).to_owned();
     live.log.out(format!("[paperclip] {told} {name}")).await;
     Ok(FoundPod { name, failed: None })
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Channel, HostError};
 use crate::js_semantics;
 use crate::manifest::{PromptBundle, Skill};
+use crate::run::{Channel, HostError};
 
 /// What a run asks of its host: a bundle with these contents.
 ///

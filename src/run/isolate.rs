@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 ///
 /// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen things
 /// while its log arrives line by line: looking at all of them for each line costs more than reading the line.
-pub async fn apart<F: Future>(future: F) -> F::Output {
+pub async fn isolate<F: Future>(future: F) -> F::Output {
     let mut alone = FuturesUnordered::new();
     alone.push(future);
     match alone.next().await {
@@ -29,7 +29,7 @@ mod tests {
         let polled = AtomicU32::new(0);
         let (send, receive) = tokio::sync::oneshot::channel::<u8>();
         let mut receive = pin!(receive);
-        let mut slow = pin!(apart(std::future::poll_fn(|context| {
+        let mut slow = pin!(isolate(std::future::poll_fn(|context| {
             polled.fetch_add(1, Ordering::Relaxed);
             receive.as_mut().poll(context)
         })));

@@ -3,15 +3,15 @@
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::{self, Expected};
 use crate::manifest::{LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::run::timing;
 
 /// What the guard found.
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing of this agent is alive.
     Clear,
     /// A live Job of the same agent, task and session, left by a host that went away.
@@ -22,17 +22,17 @@ pub(super) enum Verdict {
 
 /// The Job to attach to.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) uid: Option<String>,
-    pub(super) prior_run: String,
-    pub(super) image: String,
-    pub(super) created: Option<Time>,
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: Option<String>,
+    pub(crate) prior_run: String,
+    pub(crate) image: String,
+    pub(crate) created: Option<Time>,
 }
 
 /// Looks at all Jobs of the agent.
-pub(super) async fn check<C: Cluster>(
+pub(crate) async fn check<C: Cluster>(
     cluster: &C,
     request: &Request,
     namespace: &str,
