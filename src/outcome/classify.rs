@@ -1,0 +1,590 @@
+//! From a run that has ended to its result.
+
+use serde_json::{Map, Value};
+
+use super::{Body, ErrorCode, Finished, LogStream, Outcome, Recovery};
+use crate::claude::{
+    Captured, PartialFacts, describe_claude_failure, is_claude_max_turns_result,
+    is_claude_unknown_session_error, partial_run_error,
+};
+use crate::forensics::{Disruption, TerminatedState, Vanished, describe_truncation_cause, vanished_details};
+use crate::js_semantics;
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobEnd {
+    /// Its condition `Complete` is true.
+    Complete,
+    /// Its condition `Failed` is true.
+    Failed {
+        /// Such as `DeadlineExceeded`.
+        reason: Option<String>,
+        /// What the Job controller says about it.
+        message: Option<String>,
+    },
+    /// It was gone before it had a final condition.
+    Gone(Vanished),
+    /// It exists without a final condition, although its container has ended.
+    Unconfirmed,
+    /// It could not be read.
+    Unreachable {
+        /// For how long, in seconds.
+        seconds: u64,
+        /// The last error.
+        error: String,
+    },
+}
+
+/// The part of `context.paperclipWorkspace` that a session keeps. An empty string counts as absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Workspace {
+    /// Working directory.
+    pub(crate) cwd: Option<String>,
+    /// Workspace id.
+    pub(crate) workspace_id: Option<String>,
+    /// Repository address.
+    pub(crate) repo_url: Option<String>,
+    /// Branch, tag or commit.
+    pub(crate) repo_ref: Option<String>,
+}
+
+/// All that is known about a run that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settled {
+    /// The Job's name.
+    pub(crate) job: String,
+    /// How it ended.
+    pub(crate) end: JobEnd,
+    /// The run reached its own time limit.
+    pub(crate) timed_out: bool,
+    /// That limit, in seconds; 0 = none.
+    pub(crate) timeout_sec: f64,
+    /// How the `claude` container ended.
+    pub(crate) container: Option<TerminatedState>,
+    /// What the pod says about who ended it.
+    pub(crate) disruption: Option<Disruption>,
+    /// The CLI's output.
+    pub(crate) captured: Captured,
+    /// `config.model`, or empty.
+    pub(crate) config_model: String,
+    /// The session that the run resumed, or empty.
+    pub(crate) current_session_id: String,
+    /// The run's workspace.
+    pub(crate) workspace: Workspace,
+}
+
+/// Chooses the result of a run that has ended: the first that applies of time limit, the CLI's result event, and what
+/// is known without one.
+pub(crate) fn classify(settled: Settled) -> Outcome {
+    let deadline =
+        matches!(&settled.end, JobEnd::Failed { reason: Some(reason), .. } if reason == "DeadlineExceeded");
+    let exit_code = settled.container.as_ref().and_then(|state| state.exit_code);
+    if settled.timed_out || deadline {
+        return timed_out(exit_code, settled.timeout_sec);
+    }
+    if settled.captured.result.is_some() {
+        return with_result(settled, exit_code);
+    }
+    without_result(settled, exit_code)
+}
+
+fn timed_out(exit_code: Option<i32>, timeout_sec: f64) -> Outcome {
+    // A Job that was taken over can have a deadline although this run has no limit: do not say `0s` then.
+    let message = if timeout_sec > 0.0 {
+        format!("Timed out after {}s", js_semantics::number(timeout_sec))
+    } else {
+        "Timed out: the Job reached its own deadline".to_owned()
+    };
+    Outcome::failed(exit_code, Some(ErrorCode::Timeout), message, Body::Bare)
+}
+
+fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
+    let Settled { mut captured, config_model, current_session_id, workspace, .. } = settled;
+    let summary = captured.summary().to_owned();
+    let model = captured.model().map_or(config_model, str::to_owned);
+    let (usage, cost_usd) = (captured.usage().unwrap_or_default(), captured.cost_usd().unwrap_or(0.0));
+    let result = captured.result.take().unwrap_or_default();
+    // The CLI exits with 0 after some failures, and an evicted pod may have no exit code.
+    let is_error = result.get("is_error").and_then(Value::as_bool) == Some(true);
+    let failed = exit_code.is_some_and(|code| code != 0) || is_error;
+    if failed && is_claude_unknown_session_error(&result) {
+        let message = describe_claude_failure(&result).unwrap_or_else(|| "Session unavailable".into());
+        return Outcome::failed(
+            exit_code,
+            Some(ErrorCode::SessionUnavailable),
+            message,
+            Body::SessionGone(result),
+        )
+        .log(LogStream::Stdout, "[paperclip] Claude session is unavailable; clearing for next run.");
+    }
+    let message = failed.then(|| {
+        describe_claude_failure(&result)
+            .unwrap_or_else(|| format!("Claude exited with code {}", exit_code.unwrap_or(-1)))
+    });
+    let session_id = captured.session_id.or(Some(current_session_id)).filter(|id| !id.is_empty());
+    Outcome {
+        exit_code,
+        timed_out: false,
+        message,
+        code: None,
+        recovery: Recovery::Nothing,
+        body: Body::Finished(Box::new(Finished {
+            usage,
+            session_params: session_params(session_id.as_deref(), &workspace),
+            session_id,
+            model,
+            cost_usd,
+            summary,
+            clear_session: failed && is_claude_max_turns_result(Some(&result)),
+            result,
+        })),
+        logs: Vec::new(),
+    }
+}
+
+fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
+    let Some(session_id) = session_id else {
+        return Value::Null;
+    };
+    let mut params = Map::new();
+    params.insert("sessionId".into(), session_id.into());
+    for (key, value) in [
+        ("cwd", &workspace.cwd),
+        ("workspaceId", &workspace.workspace_id),
+        ("repoUrl", &workspace.repo_url),
+        ("repoRef", &workspace.repo_ref),
+    ] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            params.insert(key.into(), value.into());
+        }
+    }
+    Value::Object(params)
+}
+
+fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
+    let Settled { job, end, container, disruption, captured, config_model, .. } = settled;
+    let fail = |code: Option<ErrorCode>, message: String, captured: Captured| {
+        Outcome::failed(exit_code, code, message, Body::Stdout(captured.stdout))
+    };
+    match &end {
+        JobEnd::Unreachable { seconds, error } => {
+            return Outcome::job_state_unreachable(&job, *seconds, error);
+        }
+        JobEnd::Gone(vanished) if exit_code.is_none() || vanished.explains(container.as_ref()) => {
+            let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
+            let message = format!("K8s Job was deleted externally before Claude could complete [{details}]");
+            return fail(Some(ErrorCode::JobDeletedExternally), message, captured);
+        }
+        _ => {}
+    }
+    if captured.llm_api_empty {
+        let message = "LLM API returned an empty response (stop_reason: null, output_tokens: 0) — the upstream model API \
+                       may be degraded or misconfigured";
+        return fail(Some(ErrorCode::LlmApiError), message.into(), captured);
+    }
+    let model = captured.init_model.clone().unwrap_or(config_model);
+    let ended_by = disruption.map(|disruption| format!("; {}", disruption.text())).unwrap_or_default();
+    if captured.truncated {
+        let hint = if model.is_empty() { String::new() } else { format!(" (model: {model})") };
+        let cause = describe_truncation_cause(container.as_ref());
+        let message = format!(
+            "Claude run was truncated mid-stream{hint} — assistant produced content but no result event arrived; \
+             {cause}{ended_by}"
+        );
+        return fail(Some(ErrorCode::ClaudeTruncated), message, captured);
+    }
+    let facts = PartialFacts::of(&captured, &model);
+    let partial = partial_run_error(exit_code, &model, facts, container.as_ref());
+    let lost = match &end {
+        // A CLI that exits with 0 has printed a result: the log was deleted with the Job.
+        JobEnd::Gone(vanished) if exit_code == Some(0) => {
+            let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
+            format!("; the Job was deleted before its log was read to the end [{details}]")
+        }
+        // Kubernetes saw the container succeed, so the message must not blame the CLI.
+        JobEnd::Complete if exit_code.is_none() => {
+            "; the Job is complete, but its pod was gone before its log was read to the end (its TTL may be too short)"
+                .to_owned()
+        }
+        _ => ended_by,
+    };
+    fail(None, format!("{partial}{lost}"), captured)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::LogLine;
+    use super::*;
+    use crate::claude::Tally;
+    use crate::forensics::DetectionPath;
+
+    fn settled(lines: &[&str], exit_code: Option<i32>, end: JobEnd) -> Settled {
+        let mut tally = Tally::new();
+        lines.iter().for_each(|line| tally.text(line));
+        Settled {
+            job: "j".into(),
+            end,
+            timed_out: false,
+            timeout_sec: 0.0,
+            container: exit_code.map(|code| TerminatedState { exit_code: Some(code), ..Default::default() }),
+            disruption: None,
+            captured: tally.finish(),
+            config_model: String::new(),
+            current_session_id: String::new(),
+            workspace: Workspace::default(),
+        }
+    }
+
+    fn failed_job() -> JobEnd {
+        JobEnd::Failed { reason: Some("BackoffLimitExceeded".into()), message: None }
+    }
+
+    fn gone() -> JobEnd {
+        JobEnd::Gone(Vanished {
+            path: DetectionPath::CompletionPoll404,
+            job: "j".into(),
+            namespace: "n".into(),
+            since_pod_running: None,
+            completion_polls: 0,
+            last_conditions: None,
+            disruption: None,
+        })
+    }
+
+    const INIT: &str = r#"{"type":"system","subtype":"init","session_id":"s-1","model":"claude-x"}"#;
+    const SUCCESS: &str = r#"{"type":"result","subtype":"success","is_error":false,"session_id":"s-1","result":" done ","total_cost_usd":0.25,"usage":{"input_tokens":100,"output_tokens":50,"cache_read_input_tokens":10}}"#;
+    const SAYS: &str = r#"{"type":"assistant","message":{"id":"m","usage":{"output_tokens":5},"content":[{"type":"text","text":"hi"}]}}"#;
+    const EMPTY: &str = r#"{"type":"assistant","message":{"id":"m","stop_reason":null,"usage":{"output_tokens":0},"content":[]}}"#;
+    const UNKNOWN: &str =
+        r#"{"type":"result","subtype":"error","result":"No conversation found with session ID: s"}"#;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn watched_deletion_explains_a_kill_but_no_own_failure() {
+        let watched = || match gone() {
+            JobEnd::Gone(vanished) => {
+                JobEnd::Gone(Vanished { path: DetectionPath::WatchDeleted, ..vanished })
+            }
+            other => other,
+        };
+        let code = |exit_code, end| classify(settled(&[INIT, SAYS], Some(exit_code), end)).to_json();
+        for exit_code in [137, 143] {
+            let result = code(exit_code, watched());
+            assert_eq!(result["errorCode"], "k8s_job_deleted_externally");
+            assert_eq!(result["exitCode"], exit_code, "the exit code is kept");
+            assert_eq!(
+                code(exit_code, gone())["errorCode"],
+                "claude_truncated",
+                "without a watch, as 0.1.49 did"
+            );
+        }
+        assert_eq!(code(1, watched())["errorCode"], "claude_truncated", "its own failure came first");
+        let mut oom = settled(&[INIT, SAYS], Some(137), watched());
+        oom.container =
+            oom.container.map(|state| TerminatedState { reason: Some("OOMKilled".into()), ..state });
+        assert_eq!(classify(oom).to_json()["errorCode"], "claude_truncated");
+    }
+
+    #[test]
+    fn deletion_named_by_the_pod_explains_a_kill() {
+        let named_by_the_pod = |reason: &str| match gone() {
+            JobEnd::Gone(vanished) => {
+                let disruption = Some(Disruption { reason: reason.into(), message: None });
+                JobEnd::Gone(Vanished { disruption, ..vanished })
+            }
+            other => other,
+        };
+        for (reason, exit_code, code) in [
+            ("Deleted", 143, json!("k8s_job_deleted_externally")),
+            ("Deleted", 137, json!("k8s_job_deleted_externally")),
+            ("Deleted", 1, Value::Null),
+            // Something else ended the pod; that the Job is gone came later.
+            ("Evicted", 143, Value::Null),
+        ] {
+            let result = classify(settled(&[], Some(exit_code), named_by_the_pod(reason))).to_json();
+            assert_eq!((&result["errorCode"], &result["exitCode"]), (&code, &exit_code.into()), "{reason}");
+        }
+    }
+
+    #[test]
+    fn log_deleted_with_its_job_is_not_blamed_on_the_cli() {
+        let result = classify(settled(&[INIT], Some(0), gone())).to_json();
+        let message = result["errorMessage"].as_str().unwrap();
+        assert!(
+            message.starts_with(
+                "Failed to parse Claude JSON output; the Job was deleted before its log was read to the end \
+                 [detected_via=completion-poll-404, job=j, ns=n, "
+            ),
+            "{message}"
+        );
+        assert_eq!(result.get("errorCode"), None);
+        let result = classify(settled(&[INIT], Some(0), JobEnd::Complete)).to_json();
+        assert_eq!(result["errorMessage"], "Failed to parse Claude JSON output");
+        let result = classify(settled(&[], None, JobEnd::Complete)).to_json();
+        assert_eq!(
+            result["errorMessage"],
+            "Claude exited with code -1; the Job is complete, but its pod was gone before its log was read to the end \
+             (its TTL may be too short)"
+        );
+    }
+
+    #[test]
+    fn time_limit_wins_over_everything_else() {
+        let mut run = settled(&[INIT, SUCCESS], Some(0), JobEnd::Complete);
+        run.timed_out = true;
+        run.timeout_sec = 1.5;
+        let result = classify(run).to_json();
+        assert_eq!(
+            result,
+            json!({
+                "exitCode": 0, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout"
+            })
+        );
+        let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()), message: None };
+        let mut run = settled(&[], Some(143), end);
+        run.timeout_sec = 30.0;
+        let outcome = classify(run.clone());
+        assert_eq!((outcome.error_message(), outcome.exit_code()), (Some("Timed out after 30s"), Some(143)));
+        run.timeout_sec = 0.0;
+        assert_eq!(classify(run).error_message(), Some("Timed out: the Job reached its own deadline"));
+    }
+
+    #[test]
+    fn unknown_session_of_a_failed_run_is_cleared() {
+        for (exit_code, result, code) in [
+            (Some(1), UNKNOWN.to_owned(), Some(ErrorCode::SessionUnavailable)),
+            (Some(0), UNKNOWN.replace("}", ",\"is_error\":true}"), Some(ErrorCode::SessionUnavailable)),
+            (Some(0), UNKNOWN.to_owned(), None),
+            (None, UNKNOWN.to_owned(), None),
+        ] {
+            let outcome = classify(settled(&[&result], exit_code, failed_job()));
+            assert_eq!(outcome.error_code(), code);
+            assert_eq!(outcome.logs.is_empty(), code.is_none());
+        }
+        let outcome = classify(settled(&[UNKNOWN], Some(1), failed_job()));
+        let parsed: Value = serde_json::from_str(UNKNOWN).unwrap();
+        assert_eq!(
+            outcome.to_json(),
+            json!({
+                "exitCode": 1, "signal": null, "timedOut": false,
+                "errorMessage": "Claude run failed: subtype=error: No conversation found with session ID: s",
+                "errorCode": "session_unavailable", "clearSession": true, "resultJson": parsed
+            })
+        );
+        let log = "[paperclip] Claude session is unavailable; clearing for next run.";
+        assert_eq!(outcome.logs, [LogLine { stream: LogStream::Stdout, text: log.into() }]);
+    }
+
+    #[test]
+    fn run_without_a_result_event_has_code_and_message() {
+        let deleted = "K8s Job was deleted externally before Claude could complete [detected_via=completion-poll-404, job=j, \
+                       ns=n, completion_polls=0, last_job_conditions=none_observed, stdout_bytes=73, stdout_nonempty_lines=1]";
+        let empty = "LLM API returned an empty response (stop_reason: null, output_tokens: 0) — the upstream model API may \
+                     be degraded or misconfigured";
+        let truncated = |cause: &str| {
+            format!(
+                "Claude run was truncated mid-stream (model: claude-x) — assistant produced content but no result event \
+                 arrived; {cause}"
+            )
+        };
+        let unavailable = truncated("pod state unavailable — likely deleted before exit could be read");
+        let killed = truncated("exit code 137, SIGKILL (commonly OOMKilled)");
+        let after_init = "Claude exited immediately after init (model: claude-x) (exit code 1) — the model may be \
+                          unsupported or the session may have been rejected before producing output";
+        let (gone_code, truncated_code) = (Some("k8s_job_deleted_externally"), Some("claude_truncated"));
+        for (lines, exit_code, end, code, message) in [
+            (&[INIT][..], None, gone(), gone_code, deleted),
+            (&[INIT], Some(1), gone(), None, after_init),
+            (&[EMPTY], Some(1), failed_job(), Some("llm_api_error"), empty),
+            (&[SAYS, EMPTY], Some(1), JobEnd::Unconfirmed, Some("llm_api_error"), empty),
+            (&[INIT, EMPTY, SAYS], Some(137), failed_job(), truncated_code, &killed),
+            (&[INIT, SAYS], None, JobEnd::Unconfirmed, truncated_code, &unavailable),
+            (
+                &[SAYS],
+                Some(0),
+                JobEnd::Complete,
+                truncated_code,
+                "Claude run was truncated mid-stream — assistant produced content but no result event arrived; exit code 0",
+            ),
+            (&[INIT], Some(1), failed_job(), None, after_init),
+            (&[INIT, "oops"], Some(2), failed_job(), None, "Claude exited with code 2: oops"),
+            (&[], None, JobEnd::Unconfirmed, None, "Claude exited with code -1"),
+            (&["x"], Some(0), JobEnd::Complete, None, "Failed to parse Claude JSON output"),
+        ] {
+            let outcome = classify(settled(lines, exit_code, end));
+            let stdout: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let mut expected =
+                json!({"exitCode": exit_code, "signal": null, "timedOut": false, "errorMessage": message});
+            if let Some(code) = code {
+                expected["errorCode"] = code.into();
+            }
+            expected["resultJson"] = json!({ "stdout": stdout });
+            assert_eq!(outcome.to_json(), expected);
+        }
+    }
+
+    #[test]
+    fn without_init_event_the_configured_model_is_named() {
+        let mut run = settled(&[r#"{"type":"user","model":"claude_y"}"#], Some(1), failed_job());
+        run.config_model = "claude-y".into();
+        let message = classify(run).error_message().unwrap().to_owned();
+        assert!(message.starts_with("Claude exited immediately after init (model: claude-y)"), "{message}");
+    }
+
+    #[test]
+    fn message_says_what_ended_the_pod() {
+        let mut run = settled(&[INIT, SAYS], Some(143), failed_job());
+        run.disruption = Some(Disruption { reason: "PreemptionByScheduler".into(), message: None });
+        let text = "exit code 143, SIGTERM; the scheduler preempted the pod for one of higher priority [PreemptionByScheduler]";
+        assert!(classify(run.clone()).error_message().unwrap().ends_with(text));
+        run.captured = Captured::default();
+        let text =
+            "code 143; the scheduler preempted the pod for one of higher priority [PreemptionByScheduler]";
+        assert!(classify(run).error_message().unwrap().ends_with(text));
+    }
+
+    #[test]
+    fn unreachable_job_fails_unless_a_result_arrived() {
+        let end = || JobEnd::Unreachable { seconds: 60, error: "HTTP-Code: 503".into() };
+        let outcome = classify(settled(&[INIT, SAYS], None, end()));
+        assert_eq!(outcome.error_code(), Some(ErrorCode::JobStateMismatch));
+        assert_eq!(keys(&outcome.to_json()).len(), 5);
+        // A result that arrived is not thrown away.
+        let outcome = classify(settled(&[INIT, SUCCESS], None, end()));
+        assert_eq!(outcome.error_message(), None);
+    }
+
+    #[test]
+    fn success_has_every_field_in_order() {
+        let mut run = settled(&[INIT, SAYS, SUCCESS], Some(0), JobEnd::Complete);
+        run.workspace = Workspace {
+            cwd: Some("/w".into()),
+            workspace_id: Some(String::new()),
+            repo_url: None,
+            repo_ref: Some("main".into()),
+        };
+        let result = classify(run).to_json();
+        let parsed: Value = serde_json::from_str(SUCCESS).unwrap();
+        assert_eq!(
+            serde_json::to_string(&result).unwrap(),
+            serde_json::to_string(&json!({
+                "exitCode": 0, "signal": null, "timedOut": false, "errorMessage": null,
+                "usage": {"inputTokens": 100, "cachedInputTokens": 10, "outputTokens": 50},
+                "sessionId": "s-1", "sessionParams": {"sessionId": "s-1", "cwd": "/w", "repoRef": "main"},
+                "sessionDisplayId": "s-1", "provider": "anthropic", "model": "claude-x", "billingType": "api",
+                "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false,
+                "usageBasis": "per_run"
+            }))
+            .unwrap()
+        );
+    }
+
+    #[test]
+    fn absent_fields_fall_back() {
+        let mut run = settled(&[r#"{"type":"result","model":""}"#], None, gone());
+        run.config_model = "claude-c".into();
+        let result = classify(run.clone()).to_json();
+        assert_eq!(result["exitCode"], Value::Null);
+        assert_eq!(result["errorMessage"], Value::Null);
+        assert_eq!((&result["sessionId"], &result["sessionParams"]), (&Value::Null, &Value::Null));
+        assert_eq!(
+            (&result["model"], &result["costUsd"], &result["summary"]),
+            (&"claude-c".into(), &0.into(), &"".into())
+        );
+        run.current_session_id = "old".into();
+        let result = classify(run).to_json();
+        assert_eq!(result["sessionDisplayId"], "old");
+        assert_eq!(result["sessionParams"], json!({"sessionId": "old"}));
+        let run =
+            settled(&[r#"{"type":"result","model":"claude-r","result":""}"#], Some(0), JobEnd::Complete);
+        assert_eq!(classify(run).to_json()["model"], "claude-r");
+    }
+
+    #[test]
+    fn is_error_fails_whatever_the_exit_code() {
+        for (result, exit_code, message) in [
+            (r#"{"type":"result","is_error":true,"result":"no"}"#, Some(0), Some("Claude run failed: no")),
+            (r#"{"type":"result","is_error":true,"result":"no"}"#, None, Some("Claude run failed: no")),
+            (r#"{"type":"result","is_error":true}"#, Some(0), Some("Claude exited with code 0")),
+            (r#"{"type":"result","is_error":true}"#, None, Some("Claude exited with code -1")),
+            (r#"{"type":"result"}"#, Some(3), Some("Claude exited with code 3")),
+            (r#"{"type":"result","subtype":"s"}"#, Some(3), Some("Claude run failed: subtype=s")),
+            (r#"{"type":"result","is_error":"true"}"#, Some(0), None),
+            (r#"{"type":"result","is_error":false}"#, None, None),
+        ] {
+            let outcome = classify(settled(&[result], exit_code, failed_job()));
+            assert_eq!(outcome.error_message(), message, "{result}");
+            assert_eq!(outcome.error_code(), None);
+        }
+    }
+
+    #[test]
+    fn max_turns_clear_the_session_of_a_failed_run_only() {
+        for (result, exit_code, clear) in [
+            (r#"{"type":"result","result":"explained what max turns means"}"#, Some(0), false),
+            (r#"{"type":"result","result":"reached max turns"}"#, Some(1), true),
+            (r#"{"type":"result","subtype":"error_max_turns","is_error":true}"#, Some(0), true),
+            (r#"{"type":"result","subtype":"error","is_error":true}"#, Some(1), false),
+        ] {
+            let result = classify(settled(&[result], exit_code, JobEnd::Complete)).to_json();
+            assert_eq!(result["clearSession"], clear, "{result}");
+        }
+    }
+
+    #[test]
+    fn output_of_the_real_cli_is_classified() {
+        macro_rules! fixture {
+            ($name:literal) => {{
+                let text = include_str!(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/tools/simulator/fixtures/claude-cli-2.1.197/",
+                    $name,
+                    ".jsonl"
+                ));
+                text.lines().collect::<Vec<_>>()
+            }};
+        }
+        for (lines, exit_code, code, message, clear) in [
+            (fixture!("success"), 0, None, None, false),
+            (fixture!("max-turns"), 1, None, Some("Reached maximum number of turns (1)"), true),
+            (fixture!("auth"), 1, None, Some("Invalid API key · Fix external API key"), false),
+            (fixture!("overload"), 1, None, Some("API Error: 529 Overloaded."), false),
+            (fixture!("unreachable"), 1, None, Some("Unable to connect to API (ConnectionRefused)"), false),
+            (fixture!("bad-session"), 1, None, Some("--resume requires a valid session ID"), false),
+            (
+                fixture!("unknown-session"),
+                1,
+                Some(ErrorCode::SessionUnavailable),
+                Some("No conversation found with session ID"),
+                true,
+            ),
+        ] {
+            let outcome = classify(settled(&lines, Some(exit_code), JobEnd::Complete));
+            assert_eq!(outcome.error_code(), code);
+            let found = outcome.error_message();
+            assert_eq!(found.is_some(), message.is_some());
+            assert!(found.unwrap_or_default().contains(message.unwrap_or_default()), "{found:?}");
+            assert_eq!(outcome.to_json()["clearSession"], clear);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn run_without_a_result_always_has_a_message(
+            lines in proptest::collection::vec("\\PC{0,20}", 0..4), exit_code in any::<Option<i32>>(), end in 0..5usize,
+        ) {
+            let ends = [JobEnd::Complete, failed_job(), gone(), JobEnd::Unconfirmed,
+                JobEnd::Unreachable { seconds: 60, error: String::new() }];
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let outcome = classify(settled(&lines, exit_code, ends[end].clone()));
+            prop_assert!(outcome.error_message().is_some_and(|message| !message.is_empty()));
+            prop_assert!(outcome.to_json()["errorMessage"].is_string());
+        }
+    }
+}

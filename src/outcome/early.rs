@@ -1,0 +1,284 @@
+//! Failures before the CLI's output could matter: one constructor each, with its message and its log line.
+
+use super::{ErrorCode, Outcome, Recovery};
+use crate::forensics::OrphanVerdict;
+
+impl Outcome {
+    /// A value of the configuration cannot be used.
+    pub(crate) fn config_invalid(message: &str) -> Self {
+        Self::early(ErrorCode::ConfigInvalid, format!("Invalid adapter configuration: {message}"))
+            .warn(format!("[paperclip] Cannot create K8s Job: {message}"))
+    }
+
+    /// No label value can be made of the agent's id.
+    pub(crate) fn agent_id_invalid(agent_id: &str) -> Self {
+        Self::early(
+            ErrorCode::AgentIdInvalid,
+            format!("Agent ID \"{agent_id}\" cannot be sanitized to a valid Kubernetes label"),
+        )
+        .warn(format!(
+            "[paperclip] Cannot create K8s Job: agent.id \"{agent_id}\" produces no valid RFC 1123 label characters"
+        ))
+    }
+
+    /// An orphaned Job blocks the run; `None` when the run may take it over. A missing name is `unknown`.
+    pub(crate) fn orphan_blocked(verdict: OrphanVerdict, orphan: Option<&str>) -> Option<Self> {
+        let orphan = orphan.unwrap_or("unknown");
+        let (code, message, log) = match verdict {
+            OrphanVerdict::Reattach => return None,
+            OrphanVerdict::BlockTaskUnknown => (
+                ErrorCode::OrphanTaskUnknown,
+                "has unknown task context",
+                "has missing task label — cannot safely reattach",
+            ),
+            OrphanVerdict::BlockTaskMismatch => (
+                ErrorCode::ConcurrentRunBlocked,
+                "is running a different task",
+                "belongs to a different task",
+            ),
+            OrphanVerdict::BlockSessionMismatch => {
+                (ErrorCode::OrphanSessionMismatch, "has a mismatched session", "has a different session")
+            }
+        };
+        Some(
+            Self::early(code, format!("Concurrent run blocked: orphaned Job {orphan} {message}"))
+                .warn(format!("[paperclip] Blocked: orphaned Job {orphan} {log}")),
+        )
+    }
+
+    /// Orphaned Jobs block the run, and taking over is switched off.
+    pub(crate) fn reattach_disabled(orphans: &[&str]) -> Self {
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            "Concurrent run blocked: orphaned Job(s) still running for this agent (reattach disabled)",
+        )
+        .warn(format!(
+            "[paperclip] Concurrent run blocked: orphaned Job(s) running and reattach disabled: {}",
+            orphans.join(", ")
+        ))
+    }
+
+    /// Jobs of this same run are running already.
+    pub(crate) fn same_run_blocked(jobs: &[&str]) -> Self {
+        let names = jobs.join(", ");
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            format!("Concurrent run blocked: Job {names} is still running for this agent"),
+        )
+        .warn(format!(
+            "[paperclip] Concurrent run blocked: existing Job(s) still running for this run: {names}"
+        ))
+    }
+
+    /// Another host presumed this run dead while it was being prepared, and put up a barrier against its Job.
+    pub(crate) fn overruled(job: &str) -> Self {
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            format!("Concurrent run blocked: another host took over this agent before Job {job} was created"),
+        )
+        .warn(format!(
+            "[paperclip] Concurrent run blocked: Job {job} was barred by another host, which took this run for dead"
+        ))
+    }
+
+    /// The agent's Jobs could not be listed.
+    pub(crate) fn guard_unreachable(error: &str) -> Self {
+        Self::early(ErrorCode::ConcurrencyGuardUnreachable, format!("Concurrency guard unreachable: {error}"))
+            .warn(format!("[paperclip] Concurrency guard failed: unable to list jobs: {error}"))
+    }
+
+    /// The Secret for the prompt could not be created.
+    pub(crate) fn prompt_secret_create_failed(error: &str) -> Self {
+        let message = format!("Failed to create prompt Secret: {error}");
+        let log = format!("[paperclip] {message}");
+        Self::early(ErrorCode::PromptSecretCreateFailed, message).warn(log)
+    }
+
+    /// The Job could not be created.
+    pub(crate) fn job_create_failed(error: &str) -> Self {
+        Self::early(ErrorCode::JobCreateFailed, format!("Failed to create Kubernetes Job: {error}"))
+            .warn(format!("[paperclip] Failed to create K8s Job: {error}"))
+    }
+
+    /// The pod never got to run. `claude_started`: the CLI's container may have started, so the agent may have done
+    /// work.
+    pub(crate) fn pod_schedule_failed(error: &str, claude_started: bool) -> Self {
+        let message = format!("Pod scheduling failed: {error}");
+        let log = format!("[paperclip] {message}");
+        let recovery = if claude_started { Recovery::Nothing } else { Recovery::Bootstrap };
+        Self::early(ErrorCode::PodScheduleFailed, message).with_recovery(recovery).warn(log)
+    }
+
+    /// The Job to take over cannot be followed. Its CLI may have done work, so the host must not conclude that
+    /// nothing started.
+    pub(crate) fn pod_reattach_failed(error: &str) -> Self {
+        let message = format!("Pod reattach failed: {error}");
+        let log = format!("[paperclip] {message}");
+        Self::early(ErrorCode::PodReattachFailed, message).warn(log)
+    }
+
+    /// The Job to take over cannot be followed: it has no pod.
+    pub(crate) fn reattach_without_pod(job: &str) -> Self {
+        Self::pod_reattach_failed(&format!("Reattach target Job {job} has no pod"))
+    }
+
+    /// The run was cancelled. `acknowledged`: by the host's abort signal, and the Job and its pod are confirmed gone.
+    pub(crate) fn cancelled(acknowledged: bool) -> Self {
+        let recovery = if acknowledged { Recovery::Acknowledged } else { Recovery::Nothing };
+        Self::early(ErrorCode::Cancelled, "Run cancelled").with_recovery(recovery)
+    }
+
+    /// It could not be determined within `seconds` how the Job ended.
+    pub(crate) fn job_state_unreachable(job: &str, seconds: u64, error: &str) -> Self {
+        Self::early(
+            ErrorCode::JobStateMismatch,
+            format!("Job {job} did not complete cleanly (its state could not be read for {seconds}s: {error})"),
+        )
+        .warn(format!(
+            "[paperclip] State of Job {job} could not be read for {seconds}s — returning error and keeping the Job."
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::LogStream;
+    use super::*;
+
+    const BOOTSTRAP: &str = r#"{"kind":"bootstrap","providerWorkStarted":false}"#;
+
+    #[test]
+    fn each_early_failure_has_its_message_log_line_and_recovery() {
+        use ErrorCode as Code;
+        let blocked = |verdict| Outcome::orphan_blocked(verdict, Some("o")).unwrap();
+        for (outcome, code, message, log, bootstrap) in [
+            (
+                Outcome::config_invalid("namespace is not text"),
+                Code::ConfigInvalid,
+                "Invalid adapter configuration: namespace is not text",
+                "[paperclip] Cannot create K8s Job: namespace is not text",
+                true,
+            ),
+            (
+                Outcome::agent_id_invalid("!!"),
+                Code::AgentIdInvalid,
+                "Agent ID \"!!\" cannot be sanitized to a valid Kubernetes label",
+                "[paperclip] Cannot create K8s Job: agent.id \"!!\" produces no valid RFC 1123 label characters",
+                true,
+            ),
+            (
+                blocked(OrphanVerdict::BlockTaskUnknown),
+                Code::OrphanTaskUnknown,
+                "Concurrent run blocked: orphaned Job o has unknown task context",
+                "[paperclip] Blocked: orphaned Job o has missing task label — cannot safely reattach",
+                true,
+            ),
+            (
+                blocked(OrphanVerdict::BlockTaskMismatch),
+                Code::ConcurrentRunBlocked,
+                "Concurrent run blocked: orphaned Job o is running a different task",
+                "[paperclip] Blocked: orphaned Job o belongs to a different task",
+                true,
+            ),
+            (
+                Outcome::orphan_blocked(OrphanVerdict::BlockSessionMismatch, None).unwrap(),
+                Code::OrphanSessionMismatch,
+                "Concurrent run blocked: orphaned Job unknown has a mismatched session",
+                "[paperclip] Blocked: orphaned Job unknown has a different session",
+                true,
+            ),
+            (
+                Outcome::reattach_disabled(&["a", "b"]),
+                Code::ConcurrentRunBlocked,
+                "Concurrent run blocked: orphaned Job(s) still running for this agent (reattach disabled)",
+                "[paperclip] Concurrent run blocked: orphaned Job(s) running and reattach disabled: a, b",
+                true,
+            ),
+            (
+                Outcome::same_run_blocked(&["a", "b"]),
+                Code::ConcurrentRunBlocked,
+                "Concurrent run blocked: Job a, b is still running for this agent",
+                "[paperclip] Concurrent run blocked: existing Job(s) still running for this run: a, b",
+                true,
+            ),
+            (
+                Outcome::guard_unreachable("m"),
+                Code::ConcurrencyGuardUnreachable,
+                "Concurrency guard unreachable: m",
+                "[paperclip] Concurrency guard failed: unable to list jobs: m",
+                true,
+            ),
+            (
+                Outcome::prompt_secret_create_failed("m"),
+                Code::PromptSecretCreateFailed,
+                "Failed to create prompt Secret: m",
+                "[paperclip] Failed to create prompt Secret: m",
+                true,
+            ),
+            (
+                Outcome::job_create_failed("m"),
+                Code::JobCreateFailed,
+                "Failed to create Kubernetes Job: m",
+                "[paperclip] Failed to create K8s Job: m",
+                true,
+            ),
+            (
+                Outcome::pod_schedule_failed("m", false),
+                Code::PodScheduleFailed,
+                "Pod scheduling failed: m",
+                "[paperclip] Pod scheduling failed: m",
+                true,
+            ),
+            (
+                Outcome::pod_schedule_failed("m", true),
+                Code::PodScheduleFailed,
+                "Pod scheduling failed: m",
+                "[paperclip] Pod scheduling failed: m",
+                false,
+            ),
+            (
+                Outcome::reattach_without_pod("o"),
+                Code::PodReattachFailed,
+                "Pod reattach failed: Reattach target Job o has no pod",
+                "[paperclip] Pod reattach failed: Reattach target Job o has no pod",
+                false,
+            ),
+            (Outcome::cancelled(false), Code::Cancelled, "Run cancelled", "", false),
+            (
+                Outcome::job_state_unreachable("j", 60, "m"),
+                Code::JobStateMismatch,
+                "Job j did not complete cleanly (its state could not be read for 60s: m)",
+                "[paperclip] State of Job j could not be read for 60s — returning error and keeping the Job.",
+                false,
+            ),
+        ] {
+            let mut expected = json!({
+                "exitCode": null, "signal": null, "timedOut": false, "errorMessage": message, "errorCode": code.as_str()
+            });
+            if bootstrap {
+                expected["executionRecovery"] = serde_json::from_str(BOOTSTRAP).unwrap();
+            }
+            assert_eq!(outcome.to_json(), expected);
+            let logs: Vec<&str> = outcome.logs.iter().map(|line| line.text.as_str()).collect();
+            assert_eq!(logs.join(""), log);
+            assert!(outcome.logs.iter().all(|line| line.stream == LogStream::Stderr));
+        }
+        assert_eq!(Outcome::orphan_blocked(OrphanVerdict::Reattach, None), None);
+    }
+
+    #[test]
+    fn cancellation_with_job_confirmed_gone_is_acknowledged() {
+        assert_eq!(
+            Outcome::cancelled(true).to_json(),
+            json!({
+                "exitCode": null, "signal": null, "timedOut": false, "errorMessage": "Run cancelled",
+                "errorCode": "cancelled", "resultJson": {"executionCancellation": {"state": "acknowledged"}},
+                "executionRecovery": {
+                    "kind": "interrupted", "providerStopped": true, "sessionPreserved": true, "actionOutcomes": "settled"
+                }
+            })
+        );
+    }
+}
