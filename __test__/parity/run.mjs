@@ -2,14 +2,13 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 
 import {
   Problem,
   buildAddon,
   checkPrerequisites,
   installDependencies,
-  main,
+  program,
   root,
   run,
   step,
@@ -25,11 +24,18 @@ const USAGE = `npm run test:existing -- DIR [options]
   --no-build               use the addon that is there
   -t PATTERN               only the tests with such names`;
 
-await main(async () => {
-  const { checkout, version, pattern, build } = readOptions();
+const OPTIONS = /** @type {const} */ ({
+  'adapter-utils': { type: 'string', default: ADAPTER_UTILS },
+  'no-build': { type: 'boolean' },
+  pattern: { type: 'string', short: 't' },
+});
+
+await program({ usage: USAGE, options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
+  const checkout = checkoutOf(positionals);
+  const { pattern, 'adapter-utils': version } = values;
   checkPrerequisites();
   await installDependencies();
-  if (build) await buildAddon();
+  if (!values['no-build']) await buildAddon();
   const adapterUtils = await installAdapterUtils(version);
   step(`The tests of ${VERSION} with adapter-utils ${version}`);
   // The worker processes inherit it, and are ended too abruptly to tidy up.
@@ -66,21 +72,7 @@ await main(async () => {
   return failed;
 });
 
-function readOptions() {
-  let parsed;
-  try {
-    parsed = parseArgs({
-      allowPositionals: true,
-      options: {
-        'adapter-utils': { type: 'string', default: ADAPTER_UTILS },
-        'no-build': { type: 'boolean' },
-        pattern: { type: 'string', short: 't' },
-      },
-    });
-  } catch (error) {
-    throw new Problem(`${error.message}\n${USAGE}`);
-  }
-  const { values, positionals } = parsed;
+function checkoutOf(positionals) {
   if (positionals.length !== 1) throw new Problem(USAGE);
   const checkout = path.resolve(positionals[0]);
   const manifest = path.join(checkout, 'package.json');
@@ -90,12 +82,7 @@ function readOptions() {
       `${checkout}: a checkout of version ${VERSION} is needed${found ? `, this is ${found}` : ''}.`,
     );
   }
-  return {
-    checkout,
-    version: values['adapter-utils'],
-    pattern: values.pattern,
-    build: !values['no-build'],
-  };
+  return checkout;
 }
 
 /** The folder of this version of the host package; installed once below `target/`. */

@@ -1,60 +1,31 @@
-// npm run test:cli: the real claude CLI in a pod, against a stand-in for the Messages API inside that pod.
+// npm run test:cli: the real claude CLI in a pod, against a fake Messages API inside that pod.
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 
-import { down, openCluster, up } from '../../tools/kubernetes/index.mjs';
-import {
-  Problem,
-  buildAddon,
-  buildSimulator,
-  checkPrerequisites,
-  installDependencies,
-  main,
-  root,
-  step,
-} from '../../tools/dev/lib.mjs';
+import { Problem, prepare, program, root, step } from '../../tools/dev/lib.mjs';
 import { specs } from '../../tools/dev/specs.mjs';
+import { down, openCluster, up } from '../../tools/kubernetes/index.mjs';
 import { installClaude, version } from './install.mjs';
 
-const USAGE = `npm run test:cli -- [options] [-- vitest's own]
+const USAGE = `npm run test:cli -- [options] [-- options of vitest]
   --cluster NAME   embedded, real or both (default: both); a real cluster that is not up is raised and ended`;
+const CLUSTERS = { embedded: ['embedded'], real: ['real'], both: ['embedded', 'real'] };
 const LOGS = path.join(root, 'target', 'real-cli');
 
-await main(async () => {
-  const { clusters, help, rest } = readOptions();
-  if (help) {
-    console.log(USAGE);
-    return 0;
-  }
-  checkPrerequisites();
-  await installDependencies();
-  await buildAddon();
-  await buildSimulator();
+const OPTIONS = /** @type {const} */ ({ cluster: { type: 'string', default: 'both' } });
+await program({ usage: USAGE, options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
+  const clusters = CLUSTERS[values.cluster];
+  if (!clusters) throw new Problem(`--cluster ${values.cluster}: embedded, real or both.`);
+  await prepare();
   step(`The claude CLI ${version} from npm`);
   await installClaude();
   const failed = [];
-  for (const name of clusters) if (!(await suite(name, rest))) failed.push(name);
+  for (const name of clusters) if (!(await suite(name, positionals))) failed.push(name);
   return failed.length === 0 ? 0 : 1;
 });
 
-function readOptions() {
-  try {
-    const { values, positionals } = parseArgs({
-      options: { cluster: { type: 'string', default: 'both' }, help: { type: 'boolean', short: 'h' } },
-      allowPositionals: true,
-    });
-    const clusters = { embedded: ['embedded'], real: ['real'], both: ['embedded', 'real'] }[values.cluster];
-    if (!clusters) throw new Problem(`--cluster ${values.cluster}: embedded, real or both is needed.`);
-    return { clusters, help: values.help, rest: positionals };
-  } catch (error) {
-    if (error instanceof Problem) throw error;
-    throw new Problem(`${error.message}\n${USAGE}`);
-  }
-}
-
-/** Runs the specs on one cluster; whether all passed. */
-async function suite(name, rest) {
+/** Runs the specs on one cluster; returns whether all passed. */
+async function suite(name, vitestArgs) {
   const logs = path.join(LOGS, name);
   rmSync(logs, { recursive: true, force: true });
   mkdirSync(logs, { recursive: true });
@@ -64,7 +35,7 @@ async function suite(name, rest) {
     const good = await specs(`real CLI, ${name} cluster`, {
       projects: ['real-cli'],
       folder: logs,
-      args: rest,
+      args: vitestArgs,
       env: { REAL_CLI_CLUSTER: name, REAL_CLI_LOGS: logs },
     });
     if (good) {
@@ -75,7 +46,7 @@ async function suite(name, rest) {
     }
     return good;
   } catch (error) {
-    // The other cluster's turn comes all the same.
+    // The specs still run on the other cluster.
     console.error(error);
     console.log(`real CLI, ${name} cluster: could not be run\n  logs: ${logs}`);
     return false;

@@ -26,18 +26,18 @@ const UNWATCHING = [
 ];
 
 /**
- * @param {{runs: number, seed: number, concurrency?: number, rest?: number[], say?: (line: string) => void}} options
- *   `rest`: after how many runs everything comes to rest and is measured
+ * @param {{runs: number, seed: number, concurrency?: number, measureAfter?: number[], log?: (line: string) => void}} options
+ *   `measureAfter`: numbers of runs after which the process is left to become idle and is measured
  * @returns {Promise<{problems: string[], digest: string, seconds: number, kinds: Record<string, object>,
  *   marks: object[], requests: number}>}
  */
-export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = () => {} }) {
+export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs], log = () => {} }) {
   const plan = planOf(seed, runs);
   const digest = createHash('sha256').update(JSON.stringify(plan)).digest('hex').slice(0, 12);
-  say(`${runs} runs, ${concurrency} at once, seed ${seed} (plan ${digest})`);
+  log(`${runs} runs, ${concurrency} at once, seed ${seed} (plan ${digest})`);
   const cluster = await clusterForHost();
   const began = performance.now();
-  const state = { cluster, problems: [], kinds: {}, marks: [], storm: -Infinity, say };
+  const state = { cluster, problems: [], kinds: {}, marks: [], storm: -Infinity, log };
   try {
     await cluster.post('/simulator/settings', { imagePullBackoffMs: 200 });
     state.accounts = {
@@ -45,24 +45,24 @@ export async function soak({ runs, seed, concurrency = 32, rest = [runs], say = 
       unwatching: await account(cluster, 'unwatching', UNWATCHING),
     };
     // What every client has for good: one run for each.
-    for (const account of Object.keys(state.accounts)) {
+    for (const name of Object.keys(state.accounts)) {
       await play(state, {
         kind: 'a first run',
-        name: `soak-first-${account.slice(0, 4)}`,
+        name: `soak-first-${name.slice(0, 4)}`,
         scenario: 'success',
         admits: [success],
-        account,
+        account: name,
       });
     }
     state.marks.push(await comeToRest(state, 0));
     let next = 0;
-    for (const until of rest) {
+    for (const until of measureAfter) {
       await Promise.all(
         Array.from({ length: concurrency }, async () => {
           while (next < until) {
             const run = plan[next];
             next += 1;
-            if (next % 250 === 0) say(`  ${next} runs begun, ${state.problems.length} problems`);
+            if (next % 250 === 0) log(`  ${next} runs begun, ${state.problems.length} problems`);
             await play(state, run);
           }
         }),
@@ -280,7 +280,7 @@ function linesWrong(run, told, whole) {
 
 /** Waits until nothing is under way any more, and measures what is left. */
 async function comeToRest(state, runs) {
-  const { cluster, problems, say } = state;
+  const { cluster, problems, log } = state;
   await asked(cluster, 'DELETE', '/simulator/faults');
   const left = async () => {
     const names = [...(await leftovers(cluster)), ...(await podsOf(cluster))].filter((name) =>
@@ -316,7 +316,7 @@ async function comeToRest(state, runs) {
     heap: mib(heapUsed),
     external: mib(external),
   };
-  say(`  at rest after ${runs} runs: ${JSON.stringify(mark)}`);
+  log(`  at rest after ${runs} runs: ${JSON.stringify(mark)}`);
   return mark;
 }
 

@@ -25,7 +25,7 @@ describe('a soak', () => {
     'of 100 runs with %s (%d) has no problem and leaves nothing',
     { timeout: 180_000 },
     async (_what, seed) => {
-      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, rest: [100] });
+      const { problems, marks } = await soak({ runs: 100, seed, concurrency: 16, measureAfter: [100] });
       expect(problems, `seed ${seed}`).toEqual([]);
       expect(marks.map((mark) => mark.runs)).toEqual([0, 100]);
     },
@@ -62,7 +62,7 @@ describe('200 runs at the same moment', () => {
         ours
           .filter(({ verb }) => verb === 'watch')
           .map(({ resource }) => resource)
-          .sort(),
+          .toSorted(),
       ).toEqual(['jobs', 'pods']);
       const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
       expect(own.length / results.length).toBeLessThanOrEqual(6);

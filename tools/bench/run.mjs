@@ -4,7 +4,6 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { parseArgs } from 'node:util';
 
 import {
   Problem,
@@ -12,9 +11,10 @@ import {
   buildSimulator,
   checkPrerequisites,
   installDependencies,
-  main,
+  program,
   root,
   step,
+  wholeNumber,
 } from '../dev/lib.mjs';
 import { measureRooms } from './rooms.mjs';
 import { asMarkdown, asText, percentile } from './report.mjs';
@@ -36,12 +36,19 @@ const LIMIT_MS = 150_000;
 /** A cluster that writes later than this, in the 99th percentile, is no measure for hosts. */
 const LATE_MS = 25;
 
-await main(async () => {
-  const options = readOptions();
-  if (options.help) {
-    console.log(USAGE);
-    return 0;
-  }
+const OPTIONS = /** @type {const} */ ({
+  against: { type: 'string' },
+  rows: { type: 'string' },
+  repetitions: { type: 'string' },
+  quick: { type: 'boolean' },
+  markdown: { type: 'boolean' },
+  write: { type: 'boolean' },
+  from: { type: 'string' },
+  'no-build': { type: 'boolean' },
+});
+
+await program({ usage: USAGE, options: OPTIONS }, async ({ values }) => {
+  const options = chosen(values);
   const results = options.from ? JSON.parse(readFileSync(options.from, 'utf8')) : await measureAll(options);
   if (!options.from) keep(results);
   console.log(`\n${asText(results)}`);
@@ -54,34 +61,16 @@ await main(async () => {
   return wrong.length > 0 ? 1 : 0;
 });
 
-function readOptions() {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      options: {
-        against: { type: 'string' },
-        rows: { type: 'string' },
-        repetitions: { type: 'string' },
-        quick: { type: 'boolean' },
-        markdown: { type: 'boolean' },
-        write: { type: 'boolean' },
-        from: { type: 'string' },
-        'no-build': { type: 'boolean' },
-        help: { type: 'boolean', short: 'h' },
-      },
-    }));
-  } catch (error) {
-    throw new Problem(`${error.message}\n${USAGE}`);
-  }
+function chosen(values) {
   const all = [...Object.keys(ROWS), 'f'];
   const rows = (values.rows?.split(',') ?? all).flatMap((name) =>
     name === 'e' ? all.filter((row) => row.startsWith('e')) : [name],
   );
   const unknown = rows.find((name) => !all.includes(name));
   if (unknown) throw new Problem(`--rows: there is no row ${unknown}.\n${USAGE}`);
-  const repetitions = Number(values.repetitions ?? (values.quick ? 1 : 5));
-  if (!Number.isInteger(repetitions) || repetitions < 1)
-    throw new Problem('--repetitions: a number from 1 is needed.');
+  const repetitions = wholeNumber('--repetitions', values.repetitions ?? (values.quick ? '1' : '5'), {
+    least: 1,
+  });
   return { ...values, rows, repetitions };
 }
 
@@ -104,7 +93,7 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
     packages: packages.map(({ name, version }) => ({ name, version })),
     rows: {},
   };
-  for (const row of rows.filter((row) => row in ROWS)) {
+  for (const row of rows.filter((name) => name in ROWS)) {
     results.rows[row] = packages.map(() => []);
     for (let repetition = 1; repetition <= repetitions; repetition++) {
       for (const [index, each] of packages.entries()) {
@@ -195,7 +184,7 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   const resolve = load.finished
     .map(({ labels, us }) => (host.resolved[labels['paperclip.io/run-id']] - us) / 1e3)
     .filter((ms) => Number.isFinite(ms) && ms > -1_000)
-    .sort((a, b) => a - b);
+    .toSorted((a, b) => a - b);
   const of = (wanted) =>
     Object.entries(counts).reduce((sum, [what, count]) => (wanted(what) ? sum + count : sum), 0) / runs;
   const cpuOverIdleSeconds = host.cpuSeconds - host.idleCpuPerSecond * host.seconds;

@@ -1,7 +1,7 @@
-// npm run build: the release build of the addon, with whatever it needs.
-import { buildAddon, checkPrerequisites, installDependencies, main } from './lib.mjs';
+// npm run build: the release build of the addon, with everything it needs.
+import { buildAddon, checkPrerequisites, installDependencies, program } from './lib.mjs';
 
-await main(async () => {
+await program({ usage: 'npm run build' }, async () => {
   checkPrerequisites();
   await installDependencies();
   await buildAddon();

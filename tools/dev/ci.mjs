@@ -1,5 +1,4 @@
-// .ci/run: every suite, one after the other, whatever became of the one before; a line about each; all logs in
-// `target/ci`.
+// .ci/run: every suite, one after the other, also after one that failed; a line for each; all logs in `target/ci`.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
@@ -9,72 +8,92 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 
 import { logsOf } from '../kubernetes/index.mjs';
-import { Problem, main, root } from './lib.mjs';
-
-const OUT = path.join(root, 'target', 'ci');
-/** This checkout's own cluster: nobody else's is used, and none is ended. */
-const CLUSTER = `ci-${createHash('sha256').update(root).digest('hex').slice(0, 8)}`;
-const REAL = 'real cluster';
-/** How long a suite that is ended has to end what it started. */
-const GRACE_MS = 90_000;
+import { Problem, program, root } from './lib.mjs';
 
 /**
- * What fails soonest comes first. `minutes`: a suite that takes longer, on two cores and with nothing built, hangs.
- * `leaves`: folders below `target/` with logs of what it started. `needs`: a suite without which this one is none.
+ * @typedef {object} Suite
+ * @property {string} name
+ * @property {string[]} commands run one after the other until one fails
+ * @property {number} minutes a suite that takes longer, on two cores and with nothing built, hangs
+ * @property {string} [needs] a suite without which this one cannot run
+ * @property {string} [leaves] the folder below `target/` with the logs of what it started
+ * @property {boolean} [always] runs to its end also when CI is interrupted
  */
+/** @typedef {{passed: boolean, seconds: number, notes: string[]}} Result `notes`: counts and problems */
+
+const OUT = path.join(root, 'target', 'ci');
+/** The cluster of this checkout: CI neither uses nor ends another one. */
+const CLUSTER = `ci-${createHash('sha256').update(root).digest('hex').slice(0, 8)}`;
+const REAL = 'real cluster';
+/** How long a suite has to end what it started. */
+const GRACE_MS = 90_000;
+
+const CLIPPY = 'cargo clippy --quiet --locked';
+/** What fails soonest comes first.
+ * @type {Suite[]} */
 const SUITES = [
-  { name: 'format', run: 'cargo fmt --all --check', minutes: 5 },
+  { name: 'format', commands: ['cargo fmt --all --check', 'npx oxfmt --check'], minutes: 5 },
+  { name: 'types', commands: ['npm --silent run typecheck'], minutes: 5 },
   {
     name: 'lints',
-    run: 'cargo clippy --quiet --locked --workspace --all-targets -- -D warnings',
-    minutes: 20,
-  },
-  {
-    name: 'lints without features',
-    run: 'cargo clippy --quiet --locked --no-default-features --all-targets -- -D warnings',
-    minutes: 10,
+    commands: [
+      'npx oxlint',
+      `${CLIPPY} --no-default-features --all-targets -- -D warnings`,
+      `${CLIPPY} --no-default-features --features client --all-targets -- -D warnings`,
+      `${CLIPPY} --workspace --all-targets -- -D warnings`,
+    ],
+    minutes: 30,
   },
   // Neither napi nor the Kubernetes client.
-  { name: 'core', run: 'cargo test --quiet --locked --no-default-features', minutes: 15 },
-  { name: 'npm test', run: 'npm --silent test', minutes: 40 },
-  { name: 'declarations', run: 'node tools/dev/check-binding.mjs', minutes: 10 },
-  { name: 'types', run: 'npm --silent run typecheck', minutes: 5 },
-  { name: 'every Node', run: 'npm --silent run test:nodes', minutes: 10 },
-  { name: 'bench in small', run: 'npm --silent run bench -- --quick --no-build', minutes: 10 },
-  { name: REAL, run: 'npm --silent run cluster:up', minutes: 40 },
+  { name: 'core', commands: ['cargo test --quiet --locked --no-default-features'], minutes: 15 },
+  { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
+  { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
+  { name: 'every Node', commands: ['npm --silent run test:nodes'], minutes: 10 },
+  { name: 'bench in small', commands: ['npm --silent run bench -- --quick --no-build'], minutes: 10 },
+  { name: REAL, commands: ['npm --silent run cluster:up'], minutes: 40 },
   {
     name: 'conformance',
-    run: 'npm --silent run test:cluster',
+    commands: ['npm --silent run test:cluster'],
     minutes: 20,
     needs: REAL,
     leaves: 'conformance',
   },
-  { name: 'real CLI', run: 'npm --silent run test:cli', minutes: 15, needs: REAL, leaves: 'real-cli' },
-  // On the embedded cluster: what a real one does otherwise is for the conformance specs to find.
-  { name: 'real host', run: 'npm --silent run test:host', minutes: 30, leaves: 'host' },
+  { name: 'real CLI', commands: ['npm --silent run test:cli'], minutes: 15, needs: REAL, leaves: 'real-cli' },
+  // On the embedded cluster: where a real one differs is for the conformance specs to find.
+  { name: 'real host', commands: ['npm --silent run test:host'], minutes: 30, leaves: 'host' },
 ];
-const DOWN = { name: 'real cluster ends', run: 'npm --silent run cluster:down', minutes: 5, always: true };
+/** @type {Suite} */
+const DOWN = {
+  name: 'real cluster ends',
+  commands: ['npm --silent run cluster:down'],
+  minutes: 5,
+  always: true,
+};
 
-/** The signal that ends it all, once there was one. */
+const USAGE = `.ci/run [suite …]
+  suite …   only these: ${SUITES.map(({ name }) => name).join(', ')}`;
+
+/** The signal that interrupted CI. @type {NodeJS.Signals | undefined} */
 let interrupted;
-/** The suite that is running, and what ends it. */
+/** The suite that is running, and what ends it. @type {{suite: Suite, end: (reason: string) => void} | undefined} */
 let current;
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
   process.on(signal, () => {
     interrupted ??= signal;
     if (!current?.suite.always) current?.end(signal);
   });
 }
 
-await main(async () => {
-  const suites = choose(process.argv.slice(2));
+await program({ usage: USAGE, allowPositionals: true }, async ({ positionals }) => {
+  const suites = choose(positionals);
   rmSync(OUT, { recursive: true, force: true });
+  /** @type {(Suite & Result)[]} */
   const done = [];
   for (const suite of suites) {
     if (interrupted) break;
-    const lacks = done.some(({ name, good }) => name === suite.needs && !good);
-    const without = { good: false, seconds: 0, told: [`not run without the ${suite.needs}`] };
-    done.push({ ...suite, ...(lacks ? without : await play(suite)) });
+    const lacking = done.some(({ name, passed }) => name === suite.needs && !passed);
+    const notRun = { passed: false, seconds: 0, notes: [`not run without the ${suite.needs}`] };
+    done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
   }
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
@@ -82,47 +101,62 @@ await main(async () => {
       cpSync(logsOf(CLUSTER), path.join(OUT, 'real-cluster'), { recursive: true });
   }
   console.log(`\n== all suites\n${done.map(lineOf).join('\n')}`);
-  const good = done.every((suite) => suite.good) && !interrupted;
-  if (!good)
+  const passed = done.every((suite) => suite.passed) && !interrupted;
+  if (!passed)
     console.log(`${interrupted ?? 'Failed'}. Logs of the suites and of all that they started: ${OUT}`);
-  return interrupted ? 128 + os.constants.signals[interrupted] : Number(!good);
+  return interrupted ? 128 + os.constants.signals[interrupted] : Number(!passed);
 });
 
 /** All suites, or those that are named and what they need. */
-function choose(words) {
-  const unknown = words.find((word) => !SUITES.some(({ name }) => name === word));
-  if (unknown) {
-    throw new Problem(
-      `${unknown}: there is no such suite. There are: ${SUITES.map(({ name }) => name).join(', ')}`,
-    );
-  }
-  const named = SUITES.filter(({ name }) => words.length === 0 || words.includes(name));
+function choose(names) {
+  const unknown = names.find((each) => !SUITES.some(({ name }) => name === each));
+  if (unknown) throw new Problem(`${unknown}: there is no such suite.\n${USAGE}`);
+  const named = SUITES.filter(({ name }) => names.length === 0 || names.includes(name));
   return SUITES.filter((suite) => named.includes(suite) || named.some(({ needs }) => needs === suite.name));
 }
 
-/** Runs a suite, with its output on the screen and in its folder; `told` are its counts and its problems. */
+/**
+ * Runs a suite, with its output on the screen and in its folder.
+ *
+ * @param {Suite} suite
+ * @returns {Promise<Result>}
+ */
 async function play(suite) {
-  const { name, run, minutes, leaves } = suite;
-  console.log(`\n== ${name}`);
+  console.log(`\n== ${suite.name}`);
   const began = Date.now();
-  const folder = path.join(OUT, name.replaceAll(/\W+/g, '-'));
+  const folder = path.join(OUT, suite.name.replaceAll(/\W+/g, '-'));
   mkdirSync(folder, { recursive: true });
   const log = path.join(folder, 'output.log');
+  const left = suite.leaves && path.join(root, 'target', suite.leaves);
   // What an earlier run left there is not this one's.
-  if (leaves) rmSync(path.join(root, 'target', leaves), { recursive: true, force: true });
-  const mark = `${process.pid} ${name}`;
-  const [program, ...args] = run.split(' ');
-  const child = spawn(program, args, {
+  if (left) rmSync(left, { recursive: true, force: true });
+  const problems = await runToEnd(suite, folder, log);
+  if (left && existsSync(left)) {
+    cpSync(left, path.join(folder, path.basename(left)), { recursive: true });
+  }
+  const passed = problems.length === 0;
+  if (!passed) problems.push(`logs: ${folder}`);
+  const notes = [...counts(existsSync(log) ? readFileSync(log, 'utf8') : ''), ...problems];
+  const result = { passed, seconds: (Date.now() - began) / 1_000, notes };
+  console.log(lineOf({ ...suite, ...result }));
+  return result;
+}
+
+/** Runs the commands of a suite until nothing of them is left; resolves to what went wrong. */
+async function runToEnd(suite, folder, log) {
+  const mark = `${process.pid} ${suite.name}`;
+  const child = spawn('sh', ['-c', suite.commands.join(' && ')], {
     cwd: root,
-    // A group of its own, which is ended as a whole.
+    // A process group of its own, so that it can be ended as a whole.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, CI_SUITE: mark, EMBEDDED_CLUSTER_LOGS: folder, PAPERCLIP_TEST_CLUSTER: CLUSTER },
   });
-  for (const [from, to] of [
+  const outputs = /** @type {const} */ ([
     [child.stdout, process.stdout],
     [child.stderr, process.stderr],
-  ]) {
+  ]);
+  for (const [from, to] of outputs) {
     from.on('data', (chunk) => {
       to.write(chunk);
       appendFileSync(log, chunk);
@@ -131,6 +165,7 @@ async function play(suite) {
   const closed = new Promise((resolve) => {
     child.once('close', resolve);
   });
+  /** @type {string[]} */
   const problems = [];
   let killing;
   const end = (reason) => {
@@ -140,40 +175,33 @@ async function play(suite) {
     killing = setTimeout(signalGroup, GRACE_MS, child, 'SIGKILL');
   };
   current = { suite, end };
-  const timer = setTimeout(end, minutes * 60_000, `not over after ${minutes} min`);
+  const timer = setTimeout(end, suite.minutes * 60_000, `not finished after ${suite.minutes} min`);
   const code = await new Promise((resolve) => {
     child.once('error', (error) => resolve(error.message));
     child.once('exit', (status, signal) => resolve(status ?? signal));
   });
   clearTimeout(timer);
-  // npm may go before those that it has passed a signal on to.
-  if (killing) await none(() => (signalGroup(child, 0) ? [child.pid] : []), GRACE_MS + 5_000);
+  // npm may end before the processes that it has passed a signal on to.
+  if (killing) await untilEmpty(() => (signalGroup(child, 0) ? [child.pid] : []), GRACE_MS + 5_000);
   clearTimeout(killing);
   current = undefined;
   if (problems.length === 0 && code !== 0) problems.push(`ended with ${code}`);
-  for (const { pid, line } of await none(() => marked(mark), 10_000)) {
+  for (const { pid, line } of await untilEmpty(() => marked(mark), 10_000)) {
     problems.push(`left behind: ${pid} ${line}`);
     process.kill(pid, 'SIGKILL');
   }
   await Promise.race([closed, sleep(5_000, undefined, { ref: false })]);
-  for (const stream of [child.stdout, child.stderr]) stream.destroy();
-  if (leaves && existsSync(path.join(root, 'target', leaves))) {
-    cpSync(path.join(root, 'target', leaves), path.join(folder, leaves), { recursive: true });
-  }
-  const good = problems.length === 0;
-  if (!good) problems.push(`logs: ${folder}`);
-  const told = [...counts(existsSync(log) ? readFileSync(log, 'utf8') : ''), ...problems];
-  const result = { good, seconds: (Date.now() - began) / 1_000, told };
-  console.log(lineOf({ ...suite, ...result }));
-  return result;
+  for (const [stream] of outputs) stream.destroy();
+  return problems;
 }
 
-function lineOf({ name, good, seconds, told }) {
+/** @param {Suite & Result} suite */
+function lineOf({ name, passed, seconds, notes }) {
   const time = `${seconds.toFixed(0)} s`.padStart(6);
-  return `${good ? 'ok    ' : 'FAILED'}  ${name.padEnd(22)} ${time}  ${told.join('; ')}`;
+  return `${passed ? 'ok    ' : 'FAILED'}  ${name.padEnd(22)} ${time}  ${notes.join('; ')}`;
 }
 
-/** What a suite has counted: its own lines where it prints such (see specs.mjs), else what cargo and vitest told. */
+/** What a suite has counted: its own lines if it prints such (see specs.mjs), else the sum of cargo's and vitest's. */
 function counts(output) {
   const text = stripVTControlCharacters(output);
   const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped in \d+ s$/gm);
@@ -186,7 +214,7 @@ function counts(output) {
   return lines.length > 0 ? [`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`] : [];
 }
 
-/** The processes, in whatever group, that have a suite's mark in their environment; known on Linux only. */
+/** The processes, in any group, that have a suite's mark in their environment; known on Linux only. */
 function marked(mark) {
   const read = (pid, file) => readFileSync(`/proc/${pid}/${file}`, 'utf8').split('\0');
   return (existsSync('/proc') ? readdirSync('/proc') : [])
@@ -202,17 +230,17 @@ function marked(mark) {
     });
 }
 
-/** Waits until `look` finds nothing; resolves to what it found last. */
-async function none(look, ms) {
+/** Waits until `find` finds nothing; resolves to what it found last. */
+async function untilEmpty(find, ms) {
   const deadline = Date.now() + ms;
   for (;;) {
-    const found = look();
+    const found = find();
     if (found.length === 0 || Date.now() > deadline) return found;
     await sleep(100);
   }
 }
 
-/** Whether there was anybody to be told. */
+/** Signals a process group; returns false if there was no process in it. */
 function signalGroup({ pid }, signal) {
   try {
     process.kill(-pid, signal);

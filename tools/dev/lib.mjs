@@ -1,19 +1,32 @@
-// What every script needs: prerequisites, dependencies and builds, each said in one line. Node builtins only:
-// this runs before anything is installed.
+// What every program of this repository starts with: options, prerequisites, dependencies and builds. Node builtins
+// only: it runs before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync, utimesSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
 
-/** A problem that the person at the keyboard can mend: told in one line, without a stack. */
+/** A problem that the user can mend: printed in one line, without a stack. */
 export class Problem extends Error {}
 
-/** Runs a script's main function and turns a Problem into its one line. */
-export async function main(run) {
+/**
+ * Runs a program to its exit code. A Problem becomes its one line; `--help` prints the usage, and so does an option
+ * that does not exist.
+ *
+ * @template {NonNullable<import('node:util').ParseArgsConfig['options']>} [Options={}]
+ * @param {{usage: string, options?: Options, allowPositionals?: boolean, strict?: boolean}} command `strict: false`
+ *   lets options through that are another program's
+ * @param {(parsed: ReturnType<typeof parseArgs<{options: Options, allowPositionals: true}>>) =>
+ *   Promise<number | void>} body resolves to the exit code, 0 if it is left out
+ */
+export async function program({ usage, options, allowPositionals = false, strict = true }, body) {
   try {
-    process.exitCode = (await run()) ?? 0;
+    const help = { type: /** @type {const} */ ('boolean'), short: 'h' };
+    const parsed = parse(usage, { options: { ...options, help }, allowPositionals, strict });
+    if (parsed.values.help) console.log(usage);
+    else process.exitCode = (await body(parsed)) ?? 0;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     console.error(error.message);
@@ -21,7 +34,39 @@ export async function main(run) {
   }
 }
 
-/** Throws a Problem unless Node and Rust are there. */
+function parse(usage, config) {
+  try {
+    return parseArgs(config);
+  } catch (error) {
+    throw new Problem(`${error.message}\n${usage}`);
+  }
+}
+
+/**
+ * A whole number from the command line, or a Problem.
+ *
+ * @param {string} option its name, with `--`
+ * @param {string} text
+ * @param {{least?: number, most?: number}} [range]
+ */
+export function wholeNumber(option, text, { least = 0, most = Number.MAX_SAFE_INTEGER } = {}) {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < least || value > most) {
+    const range = most === Number.MAX_SAFE_INTEGER ? `from ${least} on` : `from ${least} to ${most}`;
+    throw new Problem(`${option} ${text}: a whole number ${range} is needed`);
+  }
+  return value;
+}
+
+/** Installs and builds what a program needs before its own work: the dependencies, the simulator, the addon. */
+export async function prepare() {
+  checkPrerequisites();
+  await installDependencies();
+  await buildSimulator();
+  await buildAddon();
+}
+
+/** Throws a Problem if Node is too old or Rust is missing. */
 export function checkPrerequisites() {
   const [major] = process.versions.node.split('.').map(Number);
   if (major < 20) throw new Problem(`Node 20 or newer is needed; this is Node ${process.versions.node}.`);
@@ -45,19 +90,17 @@ export async function run(command, args, options = {}) {
   }
 }
 
-/** Installs the npm dependencies when the lock file is newer than what is installed. */
+/** Installs the npm dependencies if the lock file is newer than what is installed. */
 export async function installDependencies() {
   const installed = path.join(root, 'node_modules', '.package-lock.json');
   const lock = path.join(root, 'package-lock.json');
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
   step('Installing npm dependencies');
-  // Not `npm ci`: it wants every other platform's optional packages in the lock file, and npm leaves out those whose
-  // engines do not admit the Node that wrote it. This takes the locked versions and leaves the lock file alone.
-  await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
+  await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
   utimesSync(installed, new Date(), new Date());
 }
 
-/** Builds the addon (release). Cargo knows whether anything is to do. */
+/** Builds the addon (release). Cargo decides whether there is anything to do. */
 export async function buildAddon() {
   step('Building the addon (the first time takes a few minutes)');
   await run('npm', ['run', '--silent', 'build:addon']);
@@ -66,14 +109,14 @@ export async function buildAddon() {
   }
 }
 
-/** Builds the embedded cluster and the stand-in CLI (release); returns the folder of their programs. */
+/** Builds the programs of the simulator (release); returns the folder that they are in. */
 export async function buildSimulator() {
-  step('Building the embedded cluster');
+  step('Building the simulator');
   await run('cargo', ['build', '--quiet', '--release', '--locked', '-p', 'embedded-cluster']);
   return path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, 'target'), 'release');
 }
 
-/** One line of progress. */
+/** Prints one line of progress. */
 export function step(text) {
   console.log(`▸ ${text}`);
 }

@@ -3,18 +3,18 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-import { Problem, main, root, run, step } from './lib.mjs';
+import { Problem, program, root, run, step } from './lib.mjs';
 
 const MAJORS = [20, 22, 24, 26];
 
-await main(async () => {
+await program({ usage: 'npm run test:nodes' }, async () => {
   const home = path.join(root, 'target', 'nodes');
   const failed = [];
   for (const major of MAJORS) {
-    const program = await nodeOf(major, home);
-    const version = spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout.trim();
-    if (!version.startsWith(`v${major}.`)) throw new Problem(`${program} is ${version || 'no program'}`);
-    const { status } = spawnSync(program, [path.join(root, '__test__', 'support', 'load-check.mjs')], {
+    const node = await nodeOf(major, home);
+    const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim();
+    if (!version.startsWith(`v${major}.`)) throw new Problem(`${node} is not Node ${major}: ${version}`);
+    const { status } = spawnSync(node, [path.join(root, '__test__', 'support', 'load-check.mjs')], {
       stdio: 'inherit',
       timeout: 60_000,
     });
@@ -29,13 +29,13 @@ await main(async () => {
 async function nodeOf(major, home) {
   if (process.versions.node.startsWith(`${major}.`)) return process.execPath;
   const dir = path.join(home, String(major));
-  const program = path.join(dir, 'node_modules', 'node', 'bin', 'node');
-  if (!existsSync(program)) {
+  const node = path.join(dir, 'node_modules', 'node', 'bin', 'node');
+  if (!existsSync(node)) {
     mkdirSync(dir, { recursive: true });
     writeFileSync(path.join(dir, 'package.json'), '{"private":true}\n');
     await run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', `node@${major}`], {
       cwd: dir,
     });
   }
-  return program;
+  return node;
 }

@@ -2,7 +2,6 @@
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 
 import {
   Problem,
@@ -10,25 +9,31 @@ import {
   buildSimulator,
   checkPrerequisites,
   installDependencies,
-  main,
+  program,
   root,
   step,
+  wholeNumber,
 } from './lib.mjs';
 
 const USAGE = `npm start -- [options]
-  --scenario NAME   what the stand-in CLI plays (default: success)
-  --list            name the scenarios
+  --scenario NAME   what the fake CLI does (default: success)
+  --list            list the scenarios
   --claude          run the real claude CLI (on the PATH, with ANTHROPIC_API_KEY set)
   --prompt TEXT     the agent's prompt
   --port N          port of the embedded cluster on 127.0.0.1 (default: a free one)
   --raw             print the stream-json lines as they are`;
 
-await main(async () => {
-  const options = readOptions();
-  if (options.help) {
-    console.log(USAGE);
-    return 0;
-  }
+const OPTIONS = /** @type {const} */ ({
+  scenario: { type: 'string', default: 'success' },
+  list: { type: 'boolean' },
+  claude: { type: 'boolean' },
+  prompt: { type: 'string' },
+  port: { type: 'string', default: '0' },
+  raw: { type: 'boolean' },
+});
+
+await program({ usage: USAGE, options: OPTIONS }, async ({ values: options }) => {
+  const port = wholeNumber('--port', options.port, { most: 65_535 });
   checkPrerequisites();
   const claude = options.claude ? realClaude() : undefined;
   await installDependencies();
@@ -43,7 +48,7 @@ await main(async () => {
   const { startCluster } = await import('../simulator/cluster.mjs');
   step('Starting the embedded cluster');
   const cluster = await startCluster({
-    port: options.port,
+    port,
     binDirs: claude ? [path.dirname(claude)] : [programs],
   }).catch((error) => {
     throw new Problem(error.message);
@@ -55,30 +60,6 @@ await main(async () => {
     await cluster.stop();
   }
 });
-
-function readOptions() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        scenario: { type: 'string', default: 'success' },
-        list: { type: 'boolean' },
-        claude: { type: 'boolean' },
-        prompt: { type: 'string' },
-        port: { type: 'string', default: '0' },
-        raw: { type: 'boolean' },
-        help: { type: 'boolean', short: 'h' },
-      },
-    });
-    const port = Number(values.port);
-    if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-      throw new Problem(`--port ${values.port}: a number from 0 to 65535 is needed.`);
-    }
-    return { ...values, port };
-  } catch (error) {
-    if (error instanceof Problem) throw error;
-    throw new Problem(`${error.message}\n${USAGE}`);
-  }
-}
 
 function realClaude() {
   const found = spawnSync('sh', ['-c', 'command -v claude'], { encoding: 'utf8' }).stdout.trim();
@@ -142,11 +123,11 @@ async function oneRun(cluster, options) {
   process.removeListener('SIGINT', onInterrupt);
   process.removeListener('SIGTERM', onInterrupt);
 
-  const { resultJson, ...shown } = result;
+  const { resultJson: _resultJson, ...shown } = result;
   step(`Result after ${((Date.now() - began) / 1000).toFixed(1)} s`);
   console.log(JSON.stringify(shown, null, 2));
   const left = await cluster.get(`/apis/batch/v1/namespaces/${cluster.namespace}/jobs`);
   console.log(`Jobs left in the cluster: ${left.items.length}`);
-  // A scenario that is meant to fail has succeeded when its failure is told; only a cancel ends otherwise.
+  // A scenario that is meant to fail has succeeded when its failure is reported: only a cancel is another exit code.
   return abort.signal.aborted ? 130 : 0;
 }

@@ -1,33 +1,28 @@
-// npm test: builds what the tests run against, then runs them all.
+// npm test: every test that needs nothing but this checkout. What fails soonest comes first, and the first failure
+// ends it.
 import {
   buildAddon,
   buildSimulator,
   checkPrerequisites,
   installDependencies,
-  main,
+  program,
   run,
   step,
 } from './lib.mjs';
 
-await main(async () => {
+const USAGE = `npm test -- [files and options of vitest]`;
+const PROJECTS = ['unit', 'embedded', 'soak'];
+
+await program({ usage: USAGE, allowPositionals: true, strict: false }, async () => {
   checkPrerequisites();
   await installDependencies();
+  step('Rust tests of the core, without the addon');
+  await run('cargo', ['test', '--quiet', '--locked', '--no-default-features', '--features', 'client']);
+  step('Rust tests of the simulator');
+  await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
   await buildAddon();
   await buildSimulator();
-  step('Rust tests: the core without napi');
-  await run('cargo', ['test', '--quiet', '--locked', '--no-default-features', '--features', 'client']);
-  step('Rust tests: the embedded cluster');
-  await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
-  step('Tests of the built addon against the embedded cluster');
-  await run('npx', [
-    'vitest',
-    'run',
-    '--project',
-    'unit',
-    '--project',
-    'embedded',
-    '--project',
-    'soak',
-    ...process.argv.slice(2),
-  ]);
+  step('Tests of the built addon against the simulator');
+  const projects = PROJECTS.flatMap((name) => ['--project', name]);
+  await run('npx', ['vitest', 'run', ...projects, ...process.argv.slice(2)]);
 });

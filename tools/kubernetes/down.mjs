@@ -1,7 +1,7 @@
 // npm run cluster:down: ends what `npm run cluster:up` started.
-import { main } from '../dev/lib.mjs';
+import { program } from '../dev/lib.mjs';
 import { down } from './index.mjs';
 
-await main(async () => {
+await program({ usage: 'npm run cluster:down' }, async () => {
   console.log((await down()) ? 'The cluster is down.' : 'No cluster was up.');
 });
