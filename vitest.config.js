@@ -6,7 +6,7 @@ import { BaseSequencer } from 'vitest/node';
 /** By name: the first host spec is the one that says whether the adapter can be installed at all. */
 class ByName extends BaseSequencer {
   async sort(files) {
-    return [...files].sort((a, b) => a.moduleId.localeCompare(b.moduleId));
+    return files.toSorted((a, b) => a.moduleId.localeCompare(b.moduleId));
   }
 }
 

@@ -26,6 +26,7 @@ export {
  */
 export function optionalHostHelper(name) {
   // Asked with `in` first, since a replaced module may throw when a name it lacks is read.
+  // oxlint-disable-next-line import/namespace -- the name's type is a key of the namespace
   return name in host ? host[name] : undefined;
 }
 

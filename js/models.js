@@ -36,5 +36,5 @@ function usesBedrock(env) {
  */
 export async function listK8sModels() {
   const models = usesBedrock(process.env) ? BEDROCK_MODELS : DIRECT_MODELS;
-  return models.map((model) => ({ ...model }));
+  return models.map(({ id, label }) => ({ id, label }));
 }

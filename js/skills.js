@@ -134,7 +134,7 @@ export async function listK8sSkills(ctx) {
       ...available.map((skill) => availableEntry(skill, desired.has(skill.key))),
       ...unknown.map(missingEntry),
       ...external.map(([name, target]) => externalEntry(name, target.targetPath)),
-    ].sort(byKey),
+    ].toSorted(byKey),
     warnings: unknown.map(
       (name) => `Desired skill "${name}" is not available from the Paperclip skills directory.`,
     ),

@@ -178,7 +178,7 @@ describe.concurrent('a refusal', () => {
     body.spec.template.spec.restartPolicy = 'Always';
     const status = await cluster.api.refusal('POST', jobs, body);
     expect(status).toMatchObject({ code: 422, reason: 'Invalid', details: { group: 'batch', kind: 'Job' } });
-    expect(status.details.causes.map(({ field }) => field).sort()).toEqual([
+    expect(status.details.causes.map(({ field }) => field).toSorted()).toEqual([
       'spec.template.spec.containers[0].imagePullPolicy',
       'spec.template.spec.restartPolicy',
     ]);

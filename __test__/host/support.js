@@ -9,7 +9,7 @@ export const lab = JSON.parse(
 export const TYPE = 'claude_k8s';
 
 /** States that a run does not leave. */
-const OVER = ['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted'];
+const OVER = new Set(['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted']);
 
 /** One request to the host's API; rejects for anything but 2xx, with the answer in the message. */
 export async function api(method, where, body) {
@@ -63,8 +63,8 @@ export function newAgent(company, name, { scenario = 'success', env, config } = 
 }
 
 /** Asks the host to wake an agent; resolves to the run that it queued, or to the reason why it did not. */
-const askToWake = (agent, order) =>
-  api('POST', `/agents/${agent.id}/wakeup`, { source: 'on_demand', triggerDetail: 'manual', ...order });
+const askToWake = (agent, details) =>
+  api('POST', `/agents/${agent.id}/wakeup`, { source: 'on_demand', triggerDetail: 'manual', ...details });
 
 /** Wakes an agent for no task; resolves to the run that the host queued. */
 export async function wake(agent, payload) {
@@ -81,7 +81,7 @@ const idle = (agent) =>
   eventually(
     async () => {
       const { status } = await api('GET', `/agents/${agent.id}`);
-      return status !== 'running' && (await runsOf(agent)).every((run) => OVER.includes(run.status));
+      return status !== 'running' && (await runsOf(agent)).every((run) => OVER.has(run.status));
     },
     `the end of all runs of ${agent.name}`,
     { within: 90_000 },
@@ -91,7 +91,7 @@ const idle = (agent) =>
  * The answers to a wake for a task that is being worked on: the host keeps the wake and queues its run once the task
  * is free. It gives the second where the run that works on the task has ended by the time it answers.
  */
-const KEPT = ['issue_execution_deferred', 'wakeup_skipped'];
+const KEPT = new Set(['issue_execution_deferred', 'wakeup_skipped']);
 
 /**
  * Wakes an agent for a task it has worked on; resolves to the run. The host is asked once: each further wake that it
@@ -104,7 +104,7 @@ export async function wakeFor(issue, agent) {
   const answer = await askToWake(agent, { reason, payload: { issueId: issue.id, taskId: issue.id } });
   if (answer.id) return answer;
   const told = `the answer to a wake of ${agent.name} for ${issue.identifier} was ${JSON.stringify(answer)}`;
-  if (!KEPT.includes(answer.reason)) throw new Error(told);
+  if (!KEPT.has(answer.reason)) throw new Error(told);
   return eventually(
     async () => (await runsOf(agent)).find(({ contextSnapshot }) => contextSnapshot?.wakeReason === reason),
     `the run of a wake that is kept; ${told}`,
@@ -118,7 +118,7 @@ export const ended = (run, options) =>
   eventually(
     async () => {
       const now = await getRun(run);
-      return OVER.includes(now.status) && now;
+      return OVER.has(now.status) && now;
     },
     `the end of run ${run.id}`,
     options,

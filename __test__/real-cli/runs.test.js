@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/host.js';
 import { sharedFolder } from './clusters.js';
 import { version } from './install.mjs';
-import { adapter, openForHost, play, processesLeft, start, told, tokensOf } from './support.js';
+import { adapter, listIn, openForHost, play, processesLeft, start, tokensOf } from './support.js';
 
 /** US dollars for a million tokens of the CLI's own list, of models that are there to stay. */
 const PRICES = { 'claude-sonnet-4-5': { input: 3, output: 15, cacheRead: 0.3, cacheWrite: 3.75 } };
@@ -82,7 +82,7 @@ describe.concurrent('the real claude CLI', () => {
       clearSession: false,
     });
     expect(tokensOf(asked).inputTokens).toBeGreaterThan(0);
-    const [heard] = told(result.summary, 'Heard');
+    const [heard] = listIn(result.summary, 'Heard');
     expect(heard).toContain('Say "hi" to Ada; it\'s $HOME `pwd` – naïve ✓');
     expect(run.entries).toMatchObject([
       { kind: 'init', model: 'claude-sonnet-4-5', sessionId: init.session_id },
@@ -145,7 +145,7 @@ describe.concurrent('the real claude CLI', () => {
     });
     expect(failure).toMatchObject({ content: expect.stringMatching(/oops/), isError: true });
     // What the API was told is what the transcript shows, and perhaps a reminder of the CLI's after it.
-    const heard = told(result.summary, 'Tools said');
+    const heard = listIn(result.summary, 'Tools said');
     expect(heard.map(({ error }) => error)).toEqual([false, false, true]);
     for (const { id, text } of heard) expect(text.startsWith(results[id].content), text).toBe(true);
   });
@@ -194,7 +194,7 @@ describe.concurrent('the real claude CLI', () => {
       expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
       const [{ commandArgs }] = next.told.meta;
       expect(commandArgs[commandArgs.indexOf('--resume') + 1]).toBe(first.result.sessionId);
-      const heard = told(result.summary, 'Heard');
+      const heard = listIn(result.summary, 'Heard');
       expect(heard).toHaveLength(prompts.length);
       prompts.forEach((said, at) => expect(heard[at]).toContain(said));
       before = next;
@@ -245,7 +245,7 @@ describe.concurrent('the real claude CLI', () => {
     });
     expect(asked.map(({ error }) => error)).toEqual(['overloaded_error', null]);
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(told(result.summary, 'Heard')).toHaveLength(1);
+    expect(listIn(result.summary, 'Heard')).toHaveLength(1);
   });
 
   it('gives up on an overload that stays, and keeps the session', async () => {
@@ -379,6 +379,6 @@ describe.concurrent('the real claude CLI', () => {
       runtime: { sessionParams: { sessionId: session } },
     });
     expect(next.result).toMatchObject({ exitCode: 0, errorMessage: null, sessionId: session });
-    expect(told(next.result.summary, 'Heard').join()).toContain('The word is pear');
+    expect(listIn(next.result.summary, 'Heard').join()).toContain('The word is pear');
   });
 });

@@ -117,7 +117,7 @@ async function finish(cluster, run, record) {
     otherLines: lines.filter((line) => !line.startsWith('{')),
     /** What the UI shows, without what it does not know. */
     entries: lines.flatMap((line) => parseStdoutLine(line, 'now')).filter(({ kind }) => kind !== 'stdout'),
-    asked: asked.filter(({ path }) => path === '/v1/messages'),
+    asked: asked.filter((request) => request.path === '/v1/messages'),
     everythingAsked: asked,
   };
 }
@@ -166,8 +166,8 @@ export function tokensOf(asked) {
   };
 }
 
-/** The list that the stand-in answered with. */
-export function told(text, prefix) {
+/** The list that the fake API answered with. */
+export function listIn(text, prefix) {
   expect(text.startsWith(`${prefix}: `), text).toBe(true);
   return JSON.parse(text.slice(prefix.length + 2));
 }

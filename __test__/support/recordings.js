@@ -6,7 +6,7 @@ const directory = new URL('../../tools/simulator/fixtures/', import.meta.url);
 export const recordings = readdirSync(directory, { recursive: true })
   .map((file) => /^claude-cli-(.+)\.jsonl$/.exec(file)?.[1])
   .filter(Boolean)
-  .sort();
+  .toSorted();
 
 /**
  * @param {string} name such as `2.1.197/success`

@@ -10,7 +10,7 @@ const adapter = createServerAdapter();
 
 describe('the entries', () => {
   it('export what they promise, and nothing else', () => {
-    expect(Object.keys(root).sort()).toEqual([
+    expect(Object.keys(root).toSorted()).toEqual([
       'agentConfigurationDoc',
       'createServerAdapter',
       'label',
@@ -18,7 +18,7 @@ describe('the entries', () => {
       'printClaudeStreamEvent',
       'type',
     ]);
-    expect(Object.keys(server).sort()).toEqual([
+    expect(Object.keys(server).toSorted()).toEqual([
       'createServerAdapter',
       'execute',
       'sessionCodec',

@@ -19,7 +19,7 @@ const packed = (() => {
   });
   const report = JSON.parse(output);
   const [tarball] = Array.isArray(report) ? report : Object.values(report);
-  return tarball.files.map((file) => file.path).sort();
+  return tarball.files.map((file) => file.path).toSorted();
 })();
 
 /** What `npm run build:addon` writes: it may or may not be there yet. */

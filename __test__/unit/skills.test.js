@@ -187,17 +187,17 @@ describe('listK8sSkills', () => {
         const { entries, warnings } = await listK8sSkills(ctx);
         const inState = (...states) =>
           entries.filter(({ state }) => states.includes(state)).map(({ key }) => key);
-        const runtimeNames = available.map((key) => `${key}-rt`);
+        const runtimeNames = new Set(available.map((key) => `${key}-rt`));
         const missing = desired.filter((key) => !available.includes(key));
-        expect(inState('available', 'configured')).toEqual([...available].sort());
-        expect(inState('missing')).toEqual([...missing].sort());
-        expect(inState('external')).toEqual(installed.filter((name) => !runtimeNames.includes(name)).sort());
+        expect(inState('available', 'configured')).toEqual(available.toSorted());
+        expect(inState('missing')).toEqual(missing.toSorted());
+        expect(inState('external')).toEqual(installed.filter((name) => !runtimeNames.has(name)).toSorted());
         expect(
           entries
             .filter((entry) => entry.desired)
             .map(({ key }) => key)
-            .sort(),
-        ).toEqual([...desired].sort());
+            .toSorted(),
+        ).toEqual(desired.toSorted());
         expect(warnings).toHaveLength(missing.length);
       }),
     );

@@ -256,7 +256,7 @@ describe.each([
       'result',
     ]);
     const ids = (kind) => entries.filter((entry) => entry.kind === kind).map((entry) => entry.toolUseId);
-    expect(ids('tool_result').sort()).toEqual(ids('tool_call').sort());
+    expect(ids('tool_result').toSorted()).toEqual(ids('tool_call').toSorted());
     expect(entries[1].text).toBe('Looking — naïve café ✓ first.');
     expect(entries.at(-1)).toMatchObject({
       text: 'All done.',

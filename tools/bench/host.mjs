@@ -24,7 +24,7 @@ const late = (us) => {
 };
 /** Milliseconds that the check of the lines took; it waits for nothing, so that is its processor time. */
 let checkMs = 0;
-const runs = Array.from({ length: work.runs }, () => run());
+const runs = Array.from({ length: work.runs }, () => newRun());
 
 // What the process costs by itself: the package is loaded, nothing has run, the meter is on.
 const meter = monitorEventLoopDelay({ resolution: METER_MS });
@@ -67,7 +67,7 @@ const message = JSON.stringify({
 process.stdout.write(message, () => process.exit(0));
 
 /** A run as the host starts it. */
-function run() {
+function newRun() {
   const receiver = new Receiver(work.lines, late);
   const ctx = {
     runId: randomUUID(),

@@ -13,7 +13,7 @@ export function percentile(sorted, share) {
 
 /** Median, least and most of what is a number; null of none. */
 function spread(values) {
-  const sorted = values.filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
+  const sorted = values.filter((value) => Number.isFinite(value)).toSorted((a, b) => a - b);
   if (!sorted.length) return null;
   const middle = sorted.length / 2;
   const median = (sorted[Math.ceil(middle) - 1] + sorted[Math.floor(middle)]) / 2;

@@ -168,7 +168,7 @@ async function furnish(state) {
   await addImage(state, { name: BUSYBOX_IMAGE, files: busybox });
   await addImage(state, { name: AGENT_IMAGE, files: [...busybox, ...claude] });
   const isReady = ({ status }) =>
-    status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True');
+    status.conditions?.some((condition) => condition.type === 'Ready' && condition.status === 'True');
   await until(async () => JSON.parse(await run(['get', 'nodes', '-o', 'json'])).items.some(isReady), {
     within: 120_000,
     what: 'a node that is ready',

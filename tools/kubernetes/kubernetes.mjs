@@ -75,7 +75,7 @@ async function goCommand() {
  * them with a tag.
  */
 async function generateOpenApi(go, tree, goroot) {
-  const tagged = taggedPackages(tree).sort();
+  const tagged = taggedPackages(tree).toSorted();
   const generator = path.join(tree, 'openapi-gen');
   await go('build', '-o', generator, 'k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen');
   await output(

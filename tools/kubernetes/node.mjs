@@ -287,7 +287,7 @@ export async function stopNode({ node, dir }) {
   const others = readdirSync(path.dirname(dir)).filter((name) =>
     existsSync(path.join(dir, '..', name, 'state.json')),
   );
-  for (const folder of others.length > 1 ? [] : [...node.made].reverse()) {
+  for (const folder of others.length > 1 ? [] : node.made.toReversed()) {
     try {
       rmdirSync(folder);
     } catch (error) {

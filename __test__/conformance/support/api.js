@@ -63,8 +63,8 @@ export async function apiOf(file) {
   return {
     server,
     request,
-    get: (where, options) => request('GET', where, undefined, options),
-    post: (where, body, options) => request('POST', where, body, options),
+    get: (where, override) => request('GET', where, undefined, override),
+    post: (where, body, override) => request('POST', where, body, override),
     delete: (where, body) => request('DELETE', where, body),
     /** The Status that a request is refused with. */
     refusal: async (...args) => {

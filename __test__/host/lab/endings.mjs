@@ -19,7 +19,7 @@ export function makeEndings() {
     run() {
       running ??= (async () => {
         endCommands();
-        for (const end of endings.reverse()) {
+        for (const end of endings.toReversed()) {
           await end().catch((error) => console.error(`while stopping: ${error.message}`));
         }
       })();

@@ -53,7 +53,7 @@ describe('a successful run', () => {
   });
 
   it('is shown with exit code, usage, cost, session and summary', async () => {
-    const [result] = (await eventsOf(run)).filter(({ type }) => type === 'result');
+    const result = (await eventsOf(run)).find(({ type }) => type === 'result');
     expect(run).toMatchObject({ status: 'succeeded', exitCode: 0, error: null, errorCode: null });
     expect(run.sessionIdAfter).toBe(result.session_id);
     expect(run.usageJson).toMatchObject({
@@ -100,7 +100,7 @@ describe('a successful run', () => {
 
   it('shows people how the agent was called, without secrets', async () => {
     const events = await api('GET', `/heartbeat-runs/${run.id}/events`);
-    const [{ payload }] = events.filter(({ eventType }) => eventType === 'adapter.invoke');
+    const { payload } = events.find(({ eventType }) => eventType === 'adapter.invoke');
     expect(payload).toMatchObject({ adapterType: TYPE });
     expect(JSON.stringify(payload)).not.toMatch(/sk-ant-|eyJ[\w-]+\.eyJ/);
   });
