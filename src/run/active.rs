@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
-use super::cleanup::Owned;
+use super::cleanup::OwnedObjects;
 use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::request::{HostShutdown, Request};
@@ -46,7 +46,7 @@ impl<C> Default for ActiveJobs<C> {
 }
 
 impl<C: Cluster> ActiveJobs<C> {
-    pub(super) fn add(&self, owned: &Owned<C>, request: &Request) {
+    pub(super) fn add(&self, owned: &OwnedObjects<C>, request: &Request) {
         let Some(job) = owned.job() else { return };
         let config = &request.config;
         let entry = Entry {
@@ -69,7 +69,7 @@ impl<C: Cluster> ActiveJobs<C> {
         closed.is_none_or(|until| until <= Instant::now()).then_some(creating)
     }
 
-    pub(super) fn remove(&self, owned: &Owned<C>) {
+    pub(super) fn remove(&self, owned: &OwnedObjects<C>) {
         self.lock().remove(&owned.id());
     }
 

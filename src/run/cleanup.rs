@@ -10,7 +10,7 @@ use crate::cluster::{ApiErrorKind, Cluster, retry};
 use crate::request::Config;
 
 /// What a run has in the cluster. Shared with the stages, which put things on it as they come to be.
-pub(super) struct Owned<C> {
+pub(super) struct OwnedObjects<C> {
     id: u64,
     things: Mutex<Things<C>>,
 }
@@ -18,7 +18,7 @@ pub(super) struct Owned<C> {
 struct Things<C> {
     job: Option<OwnedJob<C>>,
     secret: Option<(Arc<C>, String, String)>,
-    keep: Option<Keep>,
+    keep: Option<RetainReason>,
     unfinished: Option<JoinHandle<()>>,
 }
 
@@ -42,14 +42,14 @@ impl<C> Clone for OwnedJob<C> {
 
 /// Why a Job stays although its run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum RetainReason {
     /// Its state could not be found out; somebody must look.
     StateMismatch,
     /// It is gone already: the run deleted it itself, or saw it vanish.
-    Gone,
+    AlreadyGone,
 }
 
-impl<C> Default for Owned<C> {
+impl<C> Default for OwnedObjects<C> {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -59,7 +59,7 @@ impl<C> Default for Owned<C> {
     }
 }
 
-impl<C> Owned<C> {
+impl<C> OwnedObjects<C> {
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -77,7 +77,7 @@ impl<C> Owned<C> {
         self.lock().unfinished = Some(work);
     }
 
-    pub(super) fn keep(&self, why: Keep) {
+    pub(super) fn keep(&self, why: RetainReason) {
         self.lock().keep = Some(why);
     }
 
@@ -95,18 +95,18 @@ impl<C> Owned<C> {
 }
 
 /// Deletes what the run owns (contract section 3.14). A Job that is already gone is a success.
-pub(super) async fn clean_up<C: Cluster>(owned: &Owned<C>, config: &Config, log: &Log) {
+pub(super) async fn clean_up<C: Cluster>(owned: &OwnedObjects<C>, config: &Config, log: &Log) {
     let (job, secret, keep, unfinished) = {
         let mut things = owned.lock();
         (things.job.take(), things.secret.take(), things.keep, things.unfinished.take())
     };
     if let Some(job) = job {
         let name = &job.name;
-        if keep == Some(Keep::StateMismatch) {
+        if keep == Some(RetainReason::StateMismatch) {
             log.out(format!("[paperclip] Retaining job {name} (state mismatch — UI is waiting on it)")).await;
         } else if config.retain_jobs {
             log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
-        } else if keep != Some(Keep::Gone) {
+        } else if keep != Some(RetainReason::AlreadyGone) {
             let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
                 job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
             })

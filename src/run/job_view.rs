@@ -50,6 +50,8 @@ pub(super) struct Observed<C> {
     pub(super) namespace: String,
     pub(super) job_name: String,
     pub(super) job_uid: Option<String>,
+    /// For a Job of another run: how long to wait for its pod.
+    pub(super) reattached: Option<Duration>,
     pub(super) watched: Subscription<C>,
 }
 

@@ -13,11 +13,12 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cleanup::{Keep, Owned};
+use super::cleanup::RetainReason;
+use super::context::{RunContext, Stop};
 use super::job_view::{JobSeen, Observed};
 use super::log::follow;
 use super::log::follow::{Doing, Follower, Life, Progress};
-use super::{Ended, Host, Live, RunError, StatusAnswer, StatusQuery, isolate, timing};
+use super::{Host, StatusAnswer, StatusQuery, isolate, timing};
 use crate::cluster::watch::Health;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
@@ -55,20 +56,18 @@ struct Observations {
 }
 
 pub(super) async fn see_through<C: Cluster, H: Host>(
-    live: Live,
+    run: &RunContext<C, H>,
     observed: Observed<C>,
-    host: &H,
-    owned: &Owned<C>,
-) -> Result<Ended, RunError> {
+) -> Result<Settled, Stop> {
     let observed = Arc::new(observed);
     let pod = tokio::select! {
-        found = find_pod(&live, &observed) => match found {
+        found = find_pod(run, &observed) => match found {
             Ok(found) => found,
-            Err(outcome) => return Ok(Ended::Early(outcome)),
+            Err(stop) => return Err(stop),
         },
-        () = live.cancel.cancelled() => {
-            let acknowledged = acknowledge(&observed, owned).await;
-            return Ok(Ended::Early(Outcome::cancelled(acknowledged)));
+        () = run.cancel.cancelled() => {
+            let acknowledged = acknowledge(run, &observed).await;
+            return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
         }
     };
 
@@ -78,10 +77,10 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     let mut follower = Follower::new(
         observed.clone(),
         pod.name.clone(),
-        live.log.clone(),
+        run.log.clone(),
         life.clone(),
         progress.clone(),
-        live.readers.clone(),
+        run.readers.clone(),
     );
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
@@ -89,7 +88,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         let silent = follower.tally.so_far().nonempty_lines == 0;
         if silent && !pod_wait::job_was_ended(&observed, &failed.pod).await {
             let outcome = Outcome::pod_schedule_failed(&failed.text, true);
-            return Ok(Ended::Early(live.log.told(outcome).await));
+            return Err(run.stop(outcome).await);
         }
         // Gone with its Job, it may never be seen again.
         follower.last_read.get_or_insert_with(|| Pod::clone(&failed.pod));
@@ -102,7 +101,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
                 never = isolate(follow::watch_life(&observed, &pod.name, &life)) => match never {},
             }
         });
-        let mut waiting = pin!(isolate(wait_for_end(&live, host, &observed, &life, &progress, &mut seen)));
+        let mut waiting = pin!(isolate(wait_for_end(run, &observed, &life, &progress, &mut seen)));
         let mut followed = false;
         let end = loop {
             tokio::select! {
@@ -117,23 +116,23 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     };
 
     if let End::Cancelled { acknowledged } = end {
-        owned.keep(Keep::Gone);
-        return Ok(Ended::Early(Outcome::cancelled(acknowledged)));
+        run.owned.keep(RetainReason::AlreadyGone);
+        return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
     }
     if let End::Unreachable(_) = &end {
-        owned.keep(Keep::StateMismatch);
+        run.owned.keep(RetainReason::StateMismatch);
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
-    one_shot(&live, &mut follower, &life, &progress, &end).await;
+    one_shot(run, &mut follower, &life, &progress, &end).await;
     if let End::Gone(_) = end {
-        live.log
+        run.log
             .out(format!(
                 "[paperclip] Job {} was deleted before terminal condition was observed (TTL or external deletion) — proceeding with captured output.",
-                live.job_name
+                observed.job_name
             ))
             .await;
-        owned.keep(Keep::Gone);
+        run.owned.keep(RetainReason::AlreadyGone);
         seen.gone_at.get_or_insert_with(Instant::now);
     }
     let last = final_state(&observed, &pod.name, follower.last_read.take(), &life).await;
@@ -143,8 +142,8 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         End::Job(_) => JobEnd::Complete,
         End::Gone(path) => JobEnd::Gone(Vanished {
             path,
-            job: live.job_name.clone(),
-            namespace: live.namespace.clone(),
+            job: observed.job_name.clone(),
+            namespace: observed.namespace.clone(),
             since_pod_running: seen.gone_at.map(|at| at.saturating_duration_since(running_at)),
             completion_polls: seen.polls,
             last_conditions: seen.conditions.clone(),
@@ -155,24 +154,24 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
             JobEnd::Unreachable { seconds: timing::RECHECK_LIMIT.as_secs(), error: error.to_string() }
         }
     };
-    let workspace = |key: &str| live.request.context.workspace_text(key).map(str::to_owned);
-    Ok(Ended::Settled(Box::new(Settled {
-        job: live.job_name.clone(),
+    let workspace = |key: &str| run.request.context.workspace_text(key).map(str::to_owned);
+    Ok(Settled {
+        job: observed.job_name.clone(),
         end,
         timed_out,
-        timeout_sec: live.request.config.timeout_sec,
+        timeout_sec: run.request.config.timeout_sec,
         container: last.container,
         disruption: last.disruption,
         captured: follower.tally.finish(),
-        config_model: live.request.config.model.clone(),
-        current_session_id: live.request.session_id.clone(),
+        config_model: run.request.config.model.clone(),
+        current_session_id: run.request.session_id.clone(),
         workspace: Workspace {
             cwd: workspace("cwd"),
             workspace_id: workspace("workspaceId"),
             repo_url: workspace("repoUrl"),
             repo_ref: workspace("repoRef"),
         },
-    })))
+    })
 }
 
 /// The pod to follow.
@@ -191,45 +190,47 @@ struct FailedPod {
 }
 
 /// The pod of the Job, once its container runs; for a reattached Job whatever pod it has.
-async fn find_pod<C: Cluster>(live: &Live, observed: &Observed<C>) -> Result<FoundPod, Outcome> {
-    let (pod, told) = if let Some(patience) = live.reattached {
+async fn find_pod<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    observed: &Observed<C>,
+) -> Result<FoundPod, Stop> {
+    let (pod, told) = if let Some(patience) = observed.reattached {
         match pod_wait::appear(observed, patience).await {
             Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
-            Ok(_) => return Err(live.log.told(Outcome::reattach_without_pod(&live.job_name)).await),
-            Err(error) => return Err(live.log.told(Outcome::pod_reattach_failed(&error.to_string())).await),
+            Ok(_) => return Err(run.stop(Outcome::reattach_without_pod(&observed.job_name)).await),
+            Err(error) => return Err(run.stop(Outcome::pod_reattach_failed(&error.to_string())).await),
         }
     } else {
-        live.log
-            .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", live.job_name))
+        run.log
+            .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", observed.job_name))
             .await;
-        match pod_wait::wait(observed, &live.log, &live.request.config).await {
+        match pod_wait::wait(observed, &run.log, &run.request.config).await {
             pod_wait::Found::Running(pod) => (pod, "Pod running:"),
             pod_wait::Found::Failed(pod, text) => {
                 let name = pod_wait::name_of(&pod).to_owned();
                 return Ok(FoundPod { name, failed: Some(FailedPod { pod, text }) });
             }
             pod_wait::Found::NotRunning(text) => {
-                return Err(live.log.told(Outcome::pod_schedule_failed(&text, false)).await);
+                return Err(run.stop(Outcome::pod_schedule_failed(&text, false)).await);
             }
             pod_wait::Found::JobIsOver => return Ok(FoundPod::default()),
         }
     };
     let name = pod_wait::name_of(&pod).to_owned();
-    live.log.out(format!("[paperclip] {told} {name}")).await;
+    run.log.out(format!("[paperclip] {told} {name}")).await;
     Ok(FoundPod { name, failed: None })
 }
 
 /// Waits for the first thing that ends the run.
 async fn wait_for_end<C: Cluster, H: Host>(
-    live: &Live,
-    host: &H,
+    run: &RunContext<C, H>,
     observed: &Arc<Observed<C>>,
     life: &watch::Sender<Life>,
     progress: &Progress,
     seen: &mut Observations,
 ) -> End {
     let started = Instant::now();
-    let config = &live.request.config;
+    let config = &run.request.config;
     let deadline = (config.timeout_sec > 0.0)
         .then(|| started + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
     let mut jobs = pin!(observed.clone().jobs());
@@ -238,7 +239,7 @@ async fn wait_for_end<C: Cluster, H: Host>(
     let mut failing_since = None;
     let mut keepalive = tokio::time::interval_at(started + timing::KEEPALIVE, timing::KEEPALIVE);
     keepalive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut cancelled = pin!(cancelled_externally(live, host));
+    let mut cancelled = pin!(cancelled_externally(run, observed));
 
     loop {
         tokio::select! {
@@ -283,27 +284,27 @@ async fn wait_for_end<C: Cluster, H: Host>(
                 }
             }
             () = until(grace_at) => {
-                if let Some(end) = verify_after_grace(live, observed, seen).await {
+                if let Some(end) = verify_after_grace(run, observed, seen).await {
                     return end;
                 }
                 grace_at = None;
             }
             () = until(deadline) => return End::Deadline,
             () = &mut cancelled => {
-                live.log
-                    .out(format!("[paperclip] Run cancelled externally — deleting Job {}", live.job_name))
+                run.log
+                    .out(format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name))
                     .await;
                 let _ = delete(observed).await;
                 return End::Cancelled { acknowledged: false };
             }
             _ = keepalive.tick() => {
                 let quiet = rounded_seconds(progress.last_output().elapsed());
-                live.log.out_if_idle(format!(
+                run.log.out_if_idle(format!(
                     "[paperclip] keepalive — job {} running ({quiet}s since last output)",
-                    live.job_name
+                    observed.job_name
                 ));
             }
-            () = live.cancel.cancelled() => {
+            () = run.cancel.cancelled() => {
                 let acknowledged = delete(observed).await.is_ok() && pod_is_gone(observed).await;
                 return End::Cancelled { acknowledged };
             }
@@ -313,12 +314,12 @@ async fn wait_for_end<C: Cluster, H: Host>(
 
 /// The Job after the grace period: its condition may have come at the last moment, it may be gone, or nobody
 /// knows. The contract's three log lines are told here.
-async fn verify_after_grace<C: Cluster>(
-    live: &Live,
+async fn verify_after_grace<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
     observed: &Observed<C>,
     seen: &mut Observations,
 ) -> Option<End> {
-    let name = &live.job_name;
+    let name = &observed.job_name;
     let seen_now = observed.job().await;
     if seen_now.as_ref().is_ok_and(JobSeen::is_over) {
         // The watch should have told that.
@@ -327,7 +328,7 @@ async fn verify_after_grace<C: Cluster>(
     match seen_now {
         Ok(JobSeen::Present(job)) => match JobState::read(&job) {
             JobState::Running => {
-                live.log
+                run.log
                     .out(format!(
                         "[paperclip] Log stream exited 30s ago without K8s Job condition update; Job {name} still present — proceeding with captured output (FAR-23)"
                     ))
@@ -338,7 +339,7 @@ async fn verify_after_grace<C: Cluster>(
         },
         Ok(JobSeen::Deleted(_) | JobSeen::Gone) => {
             seen.gone_at = Some(Instant::now());
-            live.log
+            run.log
                 .out(format!(
                     "[paperclip] Log stream exited 30s ago and Job {name} is gone (TTL or external deletion) — proceeding with captured output (FAR-23)"
                 ))
@@ -346,7 +347,7 @@ async fn verify_after_grace<C: Cluster>(
             Some(End::Gone(DetectionPath::GracePeriodVerify404))
         }
         Err(error) => {
-            live.log
+            run.log
                 .out(format!(
                     "[paperclip] Log stream exited 30s ago; Job state unverifiable ({error}) — proceeding with captured output (FAR-23)"
                 ))
@@ -358,18 +359,18 @@ async fn verify_after_grace<C: Cluster>(
 
 /// Resolves when the control plane says that the run was cancelled, asking every [`timing::KEEPALIVE`]
 /// (contract section 3.11, point 3). Never resolves where it may not ask.
-async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
-    let request = &live.request;
+async fn cancelled_externally<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
+    let request = &run.request;
     let api_url = request.host_env.get("PAPERCLIP_API_URL").unwrap_or_default();
     let token = request.auth_token.as_deref().unwrap_or_default();
-    if live.reattached.is_some() || api_url.is_empty() || token.is_empty() {
+    if observed.reattached.is_some() || api_url.is_empty() || token.is_empty() {
         return std::future::pending().await;
     }
     let query = StatusQuery { api_url, run_id: &request.run_id, token };
     let mut suspicious = false;
     loop {
         tokio::time::sleep(timing::KEEPALIVE).await;
-        match host.run_status(query).await {
+        match run.host.run_status(query).await {
             StatusAnswer::Status(status) => {
                 let abort = should_abort_for_cancellation(status.as_deref());
                 // One stale read must not kill a run: all but `cancelled` count when seen twice in a row.
@@ -379,7 +380,7 @@ async fn cancelled_externally<H: Host>(live: &Live, host: &H) {
                 suspicious = abort;
             }
             StatusAnswer::Refused(code) if code >= 500 => {
-                live.log
+                run.log
                     .err(format!(
                         "[paperclip] keepalive: cancel poll returned HTTP {code} — transient, ignoring"
                     ))
@@ -402,10 +403,10 @@ async fn delete<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
 }
 
 /// After a cancel while the pod was still awaited: delete the Job and see its pod go.
-async fn acknowledge<C: Cluster>(observed: &Observed<C>, owned: &Owned<C>) -> bool {
+async fn acknowledge<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
     let deleted = delete(observed).await.is_ok();
     if deleted {
-        owned.keep(Keep::Gone);
+        run.owned.keep(RetainReason::AlreadyGone);
     }
     deleted && pod_is_gone(observed).await
 }
@@ -482,8 +483,8 @@ async fn drain(
 /// The one-shot read of the contract (3.13, point 4): only where no result was found. A follow stream that ended
 /// before the container did looks like one that ended with it, so the log is read until nothing new comes out: from
 /// where it was left, and after that from its beginning, because the node's clock may have been set back.
-async fn one_shot<C: Cluster>(
-    live: &Live,
+async fn one_shot<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
     follower: &mut Follower<C>,
     life: &watch::Sender<Life>,
     progress: &Progress,
@@ -494,7 +495,7 @@ async fn one_shot<C: Cluster>(
     }
     let was_blank = follower.tally.so_far().nonempty_lines == 0;
     if was_blank {
-        live.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
+        run.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
     let mut deadline = Instant::now() + timing::DRAIN_GONE;
@@ -545,7 +546,7 @@ async fn one_shot<C: Cluster>(
         }
     }
     if !was_blank && follower.tally.so_far().lines > before {
-        live.log
+        run.log
             .out("[paperclip] Log stream captured partial output — supplemental one-shot read returned more content.")
             .await;
     }

@@ -23,18 +23,18 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::cluster::retry::Backoff;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
 use crate::run::active::ActiveJobs;
-use crate::run::{Log, timing};
+use crate::run::context::{Placement, RunContext};
+use crate::run::{Host, timing};
 use k8s_openapi::api::batch::v1::Job;
 
 /// What became of the wish to start a run.
-pub(crate) enum Claimed<C: Cluster> {
+pub(super) enum Claimed<C: Cluster> {
     /// This run holds the agent's claim.
     Held(Claim<C>),
     /// The cluster takes no claims from us: quota, admission or permissions. The guard alone stands.
@@ -44,7 +44,7 @@ pub(crate) enum Claimed<C: Cluster> {
 }
 
 /// The claim, held. Given back by [`Claim::release`]; a claim that is dropped is given back in the background.
-pub(crate) struct Claim<C: Cluster> {
+pub(super) struct Claim<C: Cluster> {
     id: u64,
     created: Option<Time>,
     claims: Arc<Mutex<HashMap<u64, Held<C>>>>,
@@ -80,7 +80,7 @@ impl<C> Default for Claims<C> {
 
 impl<C: Cluster> Claims<C> {
     /// True for the first call with this kubeconfig and namespace: a refusal is told once.
-    pub(crate) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
+    pub(super) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
         let key = [kubeconfig.unwrap_or_default().to_owned(), namespace.to_owned()];
         lock(&self.told).insert(key)
     }
@@ -110,28 +110,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whose start is claimed, and for which Job.
-pub(crate) struct Start<'a> {
-    pub(crate) namespace: &'a str,
-    pub(crate) agent_label: &'a str,
-    pub(crate) job_name: &'a str,
-    /// Any image: the claim has no pod.
-    pub(crate) image: &'a str,
-}
-
 /// Takes the agent's claim, waiting for other hosts that hold it.
-pub(crate) async fn take<C: Cluster>(
+pub(super) async fn take<C: Cluster, H: Host>(
     claims: &Claims<C>,
     active: &ActiveJobs<C>,
-    cluster: &Arc<C>,
-    start: &Start<'_>,
-    log: &Log,
-    cancel: &CancellationToken,
+    run: &RunContext<C, H>,
+    place: &Placement<C>,
 ) -> Claimed<C> {
-    let facts = ClaimFacts { job_name: start.job_name.to_owned(), holder: unique() };
-    let object = manifest::claim(start.agent_label, &facts, start.image);
-    let name = manifest::claim_name(start.agent_label);
-    let namespace = start.namespace;
+    let RunContext { agent_label, log, cancel, .. } = run;
+    let Placement { cluster, namespace, job_name, .. } = place;
+    let facts = ClaimFacts { job_name: job_name.clone(), holder: unique() };
+    let object = manifest::claim(agent_label, &facts, image(run, place));
+    let name = manifest::claim_name(agent_label);
     let held = |job: Job| Claimed::Held(claims.hold(cluster, namespace, job));
     let mut seen: Option<(Option<String>, Instant)> = None;
     let mut pause = Backoff::new(timing::CLAIM_POLL.0, timing::CLAIM_POLL.1);
@@ -164,7 +154,7 @@ pub(crate) async fn take<C: Cluster>(
         match &seen {
             Some((uid, since)) if *uid == present.metadata.uid => {
                 if since.elapsed() >= timing::CLAIM_PATIENCE {
-                    match overrule(cluster.as_ref(), start, &present, theirs.as_ref(), log).await {
+                    match overrule(run, place, &present, theirs.as_ref()).await {
                         Ok(()) => continue,
                         Err(error) if refused(&error) => return Claimed::Refused(error),
                         Err(error) => {
@@ -190,18 +180,23 @@ pub(crate) async fn take<C: Cluster>(
     }
 }
 
+/// Any image will do: the claim has no pod.
+fn image<'a, C, H>(run: &'a RunContext<C, H>, place: &'a Placement<C>) -> &'a str {
+    run.request.config.image.as_deref().unwrap_or(&place.self_pod.image)
+}
+
 /// Bars the holder of a claim and removes the claim.
-async fn overrule<C: Cluster>(
-    cluster: &C,
-    start: &Start<'_>,
+async fn overrule<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    place: &Placement<C>,
     claim: &Job,
     theirs: Option<&ClaimFacts>,
-    log: &Log,
 ) -> Result<(), ApiError> {
-    let Start { namespace, agent_label, job_name, image } = *start;
+    let Placement { namespace, job_name, .. } = place;
+    let cluster = place.cluster.as_ref();
     // A run that two hosts start has one Job name, which only one of them gets: nothing is to be barred.
-    if let Some(theirs) = theirs.filter(|theirs| theirs.job_name != job_name) {
-        let barrier = manifest::barrier(&theirs.job_name, job_name, agent_label, image);
+    if let Some(theirs) = theirs.filter(|theirs| theirs.job_name != *job_name) {
+        let barrier = manifest::barrier(&theirs.job_name, job_name, &run.agent_label, image(run, place));
         match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &barrier)).await
         {
             Ok(_) => {}
@@ -211,7 +206,7 @@ async fn overrule<C: Cluster>(
         }
     }
     let name = claim.metadata.name.as_deref().unwrap_or_default();
-    log.out(format!(
+    run.log.out(format!(
         "[paperclip] Claim {name} has not moved for {}s — its holder is taken for dead and barred from starting",
         timing::CLAIM_PATIENCE.as_secs()
     ))
@@ -246,7 +241,7 @@ fn refused(error: &ApiError) -> bool {
 
 impl<C: Cluster> Claim<C> {
     /// Gives the claim back. Returns the warning to tell when that failed.
-    pub(crate) async fn release(self) -> Option<String> {
+    pub(super) async fn release(self) -> Option<String> {
         let held = lock(&self.claims).remove(&self.id)?;
         let (name, error) = held.delete().await.err()?;
         Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
@@ -254,14 +249,14 @@ impl<C: Cluster> Claim<C> {
 
     /// Whether an object was created no longer than `age` before this claim. Both stamps are the cluster's own, so that
     /// no clock of ours matters; without them it was not.
-    pub(crate) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {
+    pub(super) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {
         let (Some(now), Some(created)) = (&self.created, created) else { return false };
         now.0.duration_since(created.0).unsigned_abs() <= age
     }
 
     /// The claim stays: a request to create the run's Job may still be under way, and only a barrier can stop it. The
     /// agent's next run puts that up.
-    pub(crate) fn leave(&self) {
+    pub(super) fn leave(&self) {
         lock(&self.claims).remove(&self.id);
     }
 }

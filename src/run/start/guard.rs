@@ -7,37 +7,34 @@ use crate::cluster::{Cluster, retry};
 use crate::forensics::{self, Expected};
 use crate::manifest::{LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
-use crate::request::Request;
-use crate::run::timing;
+use crate::run::context::{Placement, RunContext};
+use crate::run::{Host, timing};
 
 /// What the guard found.
-pub(crate) enum Verdict {
+pub(super) enum Verdict {
     /// Nothing of this agent is alive.
     Clear,
     /// A live Job of the same agent, task and session, left by a host that went away.
-    Reattach(Target),
+    Reattach(Orphan),
     /// This run may not start.
     Blocked(Outcome),
 }
 
-/// The Job to attach to.
+/// A live Job of another run of the agent, to attach to.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    pub(crate) namespace: String,
-    pub(crate) uid: Option<String>,
-    pub(crate) prior_run: String,
-    pub(crate) image: String,
-    pub(crate) created: Option<Time>,
+pub(super) struct Orphan {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: Option<String>,
+    prior_run: String,
+    pub(super) image: String,
+    pub(super) created: Option<Time>,
 }
 
 /// Looks at all Jobs of the agent.
-pub(crate) async fn check<C: Cluster>(
-    cluster: &C,
-    request: &Request,
-    namespace: &str,
-    agent_label: &str,
-) -> Verdict {
+pub(super) async fn check<C: Cluster, H: Host>(run: &RunContext<C, H>, place: &Placement<C>) -> Verdict {
+    let RunContext { request, agent_label, .. } = run;
+    let Placement { cluster, namespace, .. } = place;
     let selector = agent_selector(agent_label);
     let jobs = match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector))
         .await
@@ -69,7 +66,7 @@ pub(crate) async fn check<C: Cluster>(
             if let Some(outcome) = Outcome::orphan_blocked(verdict, orphan.metadata.name.as_deref()) {
                 return Verdict::Blocked(outcome);
             }
-            target.get_or_insert_with(|| Target::of(orphan, namespace));
+            target.get_or_insert_with(|| Orphan::of(orphan, namespace));
         }
     }
     if !same_run.is_empty() {
@@ -78,7 +75,12 @@ pub(crate) async fn check<C: Cluster>(
     target.map_or(Verdict::Clear, Verdict::Reattach)
 }
 
-impl Target {
+impl Orphan {
+    /// The run that created it, as far as its label says.
+    pub(super) fn prior_run(&self) -> &str {
+        if self.prior_run.is_empty() { "unknown" } else { &self.prior_run }
+    }
+
     fn of(job: &Job, namespace: &str) -> Self {
         let image = job
             .spec

@@ -2,7 +2,109 @@
 
 pub mod bundle;
 pub(super) mod claim;
-pub(super) mod create;
-pub(super) mod guard;
+mod create;
+mod guard;
+mod meta;
 pub(super) mod queue;
+mod reattach;
 pub(super) mod self_pod;
+
+use claim::{Claim, Claimed};
+use queue::Turn;
+
+use super::context::{LiveJob, Placement, RunContext, Stop};
+use super::{Host, Runner};
+use crate::cluster::Clusters;
+use crate::manifest;
+use crate::outcome::Outcome;
+
+impl<K: Clusters> Runner<K> {
+    /// Starts the run's Job, or reattaches to the one that is there. Gives `turn` back when that is done and the
+    /// agent's claim is released.
+    pub(super) async fn start<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        turn: Turn,
+    ) -> Result<LiveJob<K::Cluster>, Stop> {
+        let place = self.place(run).await?;
+        let mut claim = self.claim(run, &place).await?;
+        let started = self.start_claimed(run, &place, &mut claim).await;
+        let Some(claim) = claim else { return started };
+        let log = run.log.clone();
+        let release = async move {
+            if let Some(warning) = claim.release().await {
+                log.err(warning).await;
+            }
+            drop(turn);
+        };
+        if started.is_ok() {
+            // The run continues meanwhile; its cleanup waits for this.
+            run.owned.await_at_the_end(tokio::spawn(release));
+        } else {
+            release.await;
+        }
+        started
+    }
+
+    /// Finds the cluster, the own pod, and where the Job goes.
+    async fn place<H: Host>(&self, run: &RunContext<K::Cluster, H>) -> Result<Placement<K::Cluster>, Stop> {
+        let request = &run.request;
+        let config = &request.config;
+        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+        let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
+        let job_name = manifest::job_name(&request.agent.id, &request.run_id);
+        Ok(Placement { cluster, namespace, job_name, self_pod })
+    }
+
+    /// The agent's claim; `None` where the cluster takes no claims, which is logged once.
+    async fn claim<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        place: &Placement<K::Cluster>,
+    ) -> Result<Option<Claim<K::Cluster>>, Stop> {
+        match claim::take(&self.claims, &self.active, run, place).await {
+            Claimed::Held(claim) => Ok(Some(claim)),
+            Claimed::Ended(outcome) => Err(run.stop(outcome).await),
+            Claimed::Refused(error) => {
+                let namespace = &place.namespace;
+                let kubeconfig = run.request.config.kubeconfig.as_deref();
+                // Without the namespace there is no Job either, and creating it says so.
+                if !error.is_not_found() && self.claims.tell_refusal(kubeconfig, namespace) {
+                    run.log
+                        .err(format!(
+                            "[paperclip] Warning: cannot claim the start of this agent's runs in namespace {namespace} \
+                             — two hosts that start one at the same moment would not see each other: {error}"
+                        ))
+                        .await;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The stages under the agent's turn and claim.
+    async fn start_claimed<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        place: &Placement<K::Cluster>,
+        claim: &mut Option<Claim<K::Cluster>>,
+    ) -> Result<LiveJob<K::Cluster>, Stop> {
+        let orphan = match guard::check(run, place).await {
+            guard::Verdict::Clear => None,
+            guard::Verdict::Reattach(orphan) => Some(orphan),
+            guard::Verdict::Blocked(outcome) => return Err(run.stop(outcome).await),
+        };
+        let prepared = run.host.prepare().await?;
+        let bundle = meta::prepare_bundle(run, &prepared).await?;
+        let Some(_creating) = self.active.may_create().await else {
+            return Err(Stop::Outcome(Outcome::cancelled(true)));
+        };
+        let started = match orphan {
+            Some(orphan) => reattach::reattach(run, place, orphan, claim.as_ref()).await,
+            None => create::create(run, place, &prepared, &bundle, claim).await,
+        };
+        self.active.add(&run.owned, &run.request);
+        started
+    }
+}

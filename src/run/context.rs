@@ -1,0 +1,68 @@
+//! What the stages of one run share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::cleanup::OwnedObjects;
+use super::log::follow::Readers;
+use super::{Log, RunError};
+use crate::manifest::SelfPod;
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+/// What every stage of one run needs.
+pub(crate) struct RunContext<C, H> {
+    pub(crate) request: Arc<Request>,
+    pub(crate) host: Arc<H>,
+    pub(crate) log: Log,
+    /// The host's abort signal.
+    pub(crate) cancel: CancellationToken,
+    /// The agent's id in the form a label can have.
+    pub(crate) agent_label: String,
+    /// Cluster objects this run must delete.
+    pub(crate) owned: OwnedObjects<C>,
+    /// The logs that all runs of the process follow.
+    pub(crate) readers: Readers,
+}
+
+impl<C, H> RunContext<C, H> {
+    /// Ends the run with this outcome: its log lines are written now, before anything is cleaned up.
+    pub(crate) async fn stop(&self, outcome: Outcome) -> Stop {
+        Stop::Outcome(self.log.told(outcome).await)
+    }
+}
+
+/// Why a run stops before its end could be observed.
+pub(crate) enum Stop {
+    /// It has a result already.
+    Outcome(Outcome),
+    /// `execute` rejects.
+    Error(RunError),
+}
+
+impl<E: Into<RunError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Error(error.into())
+    }
+}
+
+/// Where a run's Job is to be created.
+pub(crate) struct Placement<C> {
+    pub(crate) cluster: Arc<C>,
+    pub(crate) namespace: String,
+    pub(crate) job_name: String,
+    /// The host's own pod, the model of the Job.
+    pub(crate) self_pod: SelfPod,
+}
+
+/// A run's Job, created or reattached to.
+pub(crate) struct LiveJob<C> {
+    pub(crate) cluster: Arc<C>,
+    pub(crate) namespace: String,
+    pub(crate) job_name: String,
+    pub(crate) job_uid: Option<String>,
+    /// For a Job of another run: how long to wait for its pod.
+    pub(crate) reattached: Option<Duration>,
+}

@@ -1,0 +1,52 @@
+//! What a run asks of the control plane that hosts it.
+
+use serde_json::Value;
+
+use super::bundle::{BundleOrder, Bundled};
+use super::{Channel, Delivery};
+use crate::manifest::Prepared;
+
+/// What a run asks of the control plane.
+///
+/// Methods resolve when the host's own promise has; an error is the text of its rejection.
+pub trait Host: Send + Sync + 'static {
+    /// `onLog(stream, chunk)`, after all that were handed over before have settled; the chunk is whole lines. `taken`
+    /// is dropped once the host's promise has settled, and told when it rejected; that keeps no other from being
+    /// told.
+    fn log(&self, channel: Channel, chunk: String, delivery: Delivery);
+    /// `onMeta(meta)`; a host without `onMeta` answers at once.
+    fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// Asks the host's own helpers for skills, rendered templates and the base environment.
+    fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
+    /// Has the host make the prompt bundle of a run.
+    fn bundle(&self, order: BundleOrder) -> impl Future<Output = Result<Bundled, HostError>> + Send;
+    /// The status of a run in the control plane.
+    fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
+}
+
+/// A question for the status of a run: `GET {api_url}/api/heartbeat-runs/{run_id}`.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusQuery<'a> {
+    /// `PAPERCLIP_API_URL`.
+    pub api_url: &'a str,
+    /// The run.
+    pub run_id: &'a str,
+    /// Bearer token.
+    pub token: &'a str,
+}
+
+/// What came of a [`StatusQuery`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusAnswer {
+    /// 2xx with the value of `status`, when it is a string.
+    Status(Option<String>),
+    /// Any other HTTP status.
+    Refused(u16),
+    /// No answer, or one that is not JSON.
+    Unreachable,
+}
+
+/// A rejected or failed host callback.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);

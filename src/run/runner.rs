@@ -1,0 +1,205 @@
+//! Plays a run's stages in their order and cleans up after them.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::active::{ActiveJob, ActiveJobs};
+use super::cleanup::{self, OwnedObjects};
+use super::context::{LiveJob, RunContext, Stop};
+use super::job_view::Observed;
+use super::log::follow::Readers;
+use super::start::claim::Claims;
+use super::start::queue::{AgentLocks, Turn};
+use super::start::self_pod::SelfPods;
+use super::{Host, HostError, Log, finish, timing};
+use crate::cluster::watch::{Health, Watches};
+use crate::cluster::{ApiError, Clusters};
+use crate::manifest;
+use crate::outcome::{self, Outcome, Settled};
+use crate::request::Request;
+
+/// Why `execute` rejects instead of resolving with a result (`docs/contract.md`, "Rejections").
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The cluster cannot be set up, or the host's own pod cannot be read.
+    #[error("{0}")]
+    Cluster(#[from] ApiError),
+    /// The host's own pod cannot serve as the model of a Job.
+    #[error("{0}")]
+    SelfPod(String),
+    /// A helper or callback of the host failed.
+    #[error("{0}")]
+    Host(#[from] HostError),
+    /// A bug: a stage panicked. What the run created is cleaned up all the same.
+    #[error("claude_k8s: internal error: {0}")]
+    Panic(String),
+}
+
+/// What a process has alive: all of it is zero when no run is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Jobs on the list of those under way.
+    pub jobs: usize,
+    /// Agents whose runs queue for their start.
+    pub queues: usize,
+    /// Namespaces that are watched; their watches stay open for a moment after the last run.
+    pub watches: usize,
+    /// Subscriptions to them, one per run.
+    pub subscriptions: usize,
+}
+
+/// Everything that the runs of one process share.
+pub struct Runner<K: Clusters> {
+    pub(super) clusters: K,
+    pub(super) locks: AgentLocks,
+    pub(super) active: ActiveJobs<K::Cluster>,
+    pub(super) self_pods: SelfPods,
+    pub(super) watches: Watches<K::Cluster>,
+    pub(super) claims: Claims<K::Cluster>,
+    pub(super) readers: Readers,
+}
+
+impl<K: Clusters> Runner<K> {
+    /// A runner without any run.
+    pub fn new(clusters: K) -> Self {
+        Self {
+            clusters,
+            locks: AgentLocks::default(),
+            active: ActiveJobs::default(),
+            self_pods: SelfPods::default(),
+            watches: Watches::new(manifest::watch_selector()),
+            claims: Claims::default(),
+            readers: Readers::new(),
+        }
+    }
+
+    /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
+    /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
+    pub async fn shutdown(&self) -> Vec<ActiveJob> {
+        let deleted = self.active.delete_all().await;
+        self.claims.release_all().await;
+        deleted
+    }
+
+    /// Queues a run of this agent: its runs start one after the other, in the order of these calls.
+    pub fn queue(&self, agent_id: &str) -> Turn {
+        self.locks.queue(agent_id)
+    }
+
+    /// The Jobs of all runs that are under way.
+    pub fn active_jobs(&self) -> Vec<ActiveJob> {
+        self.active.list()
+    }
+
+    /// How much of everything is alive.
+    pub fn vitals(&self) -> Vitals {
+        let (watches, subscriptions) = self.watches.count();
+        Vitals { jobs: self.active.list().len(), queues: self.locks.count(), watches, subscriptions }
+    }
+
+    /// One run, from the request to the result.
+    ///
+    /// `turn` is the run's turn among those of its agent, from [`Runner::queue`]; without one the run queues when it
+    /// starts. `cancel` is the host's abort signal. Everything the run logs goes through `host`; nothing reaches the
+    /// host after this has resolved.
+    ///
+    /// # Errors
+    /// See [`RunError`]; every failure of the run itself is an [`Outcome`].
+    pub async fn execute<H: Host>(
+        &self,
+        request_json: &str,
+        host: Arc<H>,
+        cancel: CancellationToken,
+        turn: Option<Turn>,
+    ) -> Result<Outcome, RunError> {
+        let (log, end) = Log::open(host.clone());
+        // Owns every clone of the log, so that all are dropped before its end is awaited.
+        let run = async move {
+            let request = match Request::parse(request_json) {
+                Ok(request) => Arc::new(request),
+                Err(error) => return Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
+            };
+            if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
+                log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
+            }
+            let Some(agent_label) = request.agent_label() else {
+                return Ok(log.told(Outcome::agent_id_invalid(&request.agent.id)).await);
+            };
+            let owned = OwnedObjects::default();
+            let readers = self.readers.clone();
+            let run = RunContext { request, host, log, cancel, agent_label, owned, readers };
+            self.play(run, turn).await
+        };
+        let outcome = run.await;
+        end.closed().await;
+        outcome
+    }
+
+    /// The stages, and the cleanup on every way out of them, panics included.
+    async fn play<H: Host>(
+        &self,
+        run: RunContext<K::Cluster, H>,
+        turn: Option<Turn>,
+    ) -> Result<Outcome, RunError> {
+        for note in &run.request.config.notes {
+            run.log.out(format!("[paperclip] {note}")).await;
+        }
+        if run.cancel.is_cancelled() {
+            return Ok(Outcome::cancelled(true));
+        }
+        let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
+        cleanup::clean_up(&run.owned, &run.request.config, &run.log).await;
+        self.active.remove(&run.owned);
+        match ended {
+            // Chosen after the cleanup: the contract has the log lines in this order.
+            Ok(Ok(settled)) => Ok(run.log.told(outcome::classify(settled)).await),
+            Ok(Err(Stop::Outcome(outcome))) => Ok(outcome),
+            Ok(Err(Stop::Error(error))) => Err(error),
+            Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
+        }
+    }
+
+    async fn stages<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        turn: Option<Turn>,
+    ) -> Result<Settled, Stop> {
+        let mut turn = turn.unwrap_or_else(|| self.locks.queue(&run.request.agent.id));
+        turn.come().await;
+        let job = self.start(run, turn).await?;
+        let observed = self.observe(run, job).await;
+        finish::see_through(run, observed).await
+    }
+
+    /// Subscribes to the watches of the Job's namespace.
+    async fn observe<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        job: LiveJob<K::Cluster>,
+    ) -> Observed<K::Cluster> {
+        let LiveJob { cluster, namespace, job_name, job_uid, reattached } = job;
+        let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
+        let observed = Observed { cluster, namespace, job_name, job_uid, reattached, watched };
+        if observed.begin().await == Health::Refused && self.watches.tell_refusal(&observed.cluster) {
+            run.log
+                .out(format!(
+                    "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \
+                     (grant the watch verb to react at once)",
+                    observed.namespace,
+                    timing::POLL.as_secs()
+                ))
+                .await;
+        }
+        observed
+    }
+}
+
+/// What a panic said, if it was text.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown").to_owned()
+}
