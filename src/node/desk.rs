@@ -296,6 +296,7 @@ impl Desk {
     #[napi(ts_return_type = "string[]")]
     pub fn take<'env>(&self, env: &'env Env, mut heads: Uint32ArraySlice<'_>) -> napi::Result<Array<'env>> {
         // SAFETY: JavaScript, which alone has this array too, does not run meanwhile.
+        #[expect(unsafe_code, reason = "napi-rs cannot know that JavaScript does not write meanwhile")]
         let heads = unsafe { heads.as_mut() };
         let (more, heads) =
             heads.split_first_mut().ok_or_else(|| napi::Error::from_reason("no room for the heads"))?;

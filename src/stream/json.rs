@@ -304,6 +304,7 @@ fn string_length(text: &[u8]) -> Option<(usize, bool)> {
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2.
+            #[expect(unsafe_code, reason = "a function for one kind of processor")]
             return unsafe { with_avx2(text) };
         }
     }
@@ -461,6 +462,7 @@ impl Kinds32 {
     fn of(bytes: &[u8; 32]) -> Self {
         use std::arch::x86_64::*;
         // SAFETY: so many bytes are there, and they may begin anywhere.
+        #[expect(unsafe_code, reason = "the library has no safe load")]
         let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
         let quote = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x22));
         let backslash = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x5c));
@@ -638,6 +640,7 @@ mod tests {
             };
             prop_assert_eq!(Kinds::by_words(&block), one_by_one);
             #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "a function for one kind of processor")]
             if std::arch::is_x86_feature_detected!("avx2") {
                 // SAFETY: the processor has AVX2.
                 prop_assert_eq!(unsafe { Kinds::by_avx2(&block) }, one_by_one);
