@@ -1,5 +1,5 @@
 //! What a run sees of its own Job and pod, in one of two ways: from the shared watches, or by asking for it every
-//! [`timing::POLL`] where they do not work. Which one it is can change at any moment.
+//! [`timing::POLL_INTERVAL`] where they do not work. Which one it is can change at any moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,7 @@ impl<C: Cluster> Observed<C> {
     pub(super) async fn begin(&self) -> Health {
         let mut view = self.watched.follow();
         let decided = view.wait_for(|view| view.health != Health::Starting);
-        match tokio::time::timeout(timing::WATCH_PATIENCE, decided).await {
+        match tokio::time::timeout(timing::WATCH_START_LIMIT, decided).await {
             Ok(Ok(view)) => view.health,
             _ => Health::Starting,
         }
@@ -132,10 +132,10 @@ impl<C: Cluster> Observed<C> {
     /// Eyes for the pod.
     pub(super) fn pod_eyes(&self) -> PodEyes<'_, C> {
         let view = self.watched.follow();
-        PodEyes { observed: self, view, read_at: Instant::now() + timing::UNSEEN, unreadable: 0 }
+        PodEyes { observed: self, view, read_at: Instant::now() + timing::UNSEEN_LIMIT, unreadable: 0 }
     }
 
-    /// The Job, at once and at every change; looked at every [`timing::POLL`] where it cannot be watched. Never
+    /// The Job, at once and at every change; looked at every [`timing::POLL_INTERVAL`] where it cannot be watched. Never
     /// ends; an error does not end it.
     pub(super) fn jobs(self: Arc<Self>) -> impl Stream<Item = Result<JobSeen, ApiError>> {
         let eyes = JobEyes {
@@ -144,7 +144,7 @@ impl<C: Cluster> Observed<C> {
             tell_again: false,
             unreadable: 0,
             poll_at: Instant::now(),
-            unseen_at: Instant::now() + timing::UNSEEN,
+            unseen_at: Instant::now() + timing::UNSEEN_LIMIT,
             observed: self,
         };
         futures::stream::unfold(eyes, |mut eyes| async move { Some((eyes.next().await, eyes)) })
@@ -204,11 +204,11 @@ impl<C: Cluster> JobEyes<C> {
     async fn read(&mut self, health: Health) -> Result<JobSeen, ApiError> {
         let seen = self.observed.job().await;
         let pause = match &seen {
-            Err(error) => error.retry_after.unwrap_or(timing::POLL).max(timing::POLL),
-            Ok(_) => timing::POLL,
+            Err(error) => error.retry_after.unwrap_or(timing::POLL_INTERVAL).max(timing::POLL_INTERVAL),
+            Ok(_) => timing::POLL_INTERVAL,
         };
         self.poll_at = Instant::now() + pause;
-        self.unseen_at = Instant::now() + timing::UNSEEN;
+        self.unseen_at = Instant::now() + timing::UNSEEN_LIMIT;
         self.tell_again |= health != Health::Live;
         if health == Health::Live && seen.is_ok() && self.view.borrow().job_events == 0 {
             // There or gone: the watch should have told that.
@@ -240,7 +240,7 @@ impl<C: Cluster> PodEyes<'_, C> {
             }
         }
         self.unreadable = view.unreadable;
-        self.read_at = Instant::now() + timing::UNSEEN;
+        self.read_at = Instant::now() + timing::UNSEEN_LIMIT;
         let pod = self.observed.pod_within(budget).await?;
         if pod.is_some() && view.health == Health::Live && self.view.borrow().pods.is_empty() {
             // The watch should have told that.
@@ -250,12 +250,12 @@ impl<C: Cluster> PodEyes<'_, C> {
     }
 
     /// Until there may be something new to see: the next change where there is a watch, at most
-    /// [`timing::POLL`].
+    /// [`timing::POLL_INTERVAL`].
     pub(super) async fn pause(&mut self) {
         if self.view.borrow().health == Health::Live {
-            let _ = tokio::time::timeout(timing::POLL, self.view.changed()).await;
+            let _ = tokio::time::timeout(timing::POLL_INTERVAL, self.view.changed()).await;
         } else {
-            tokio::time::sleep(timing::POLL).await;
+            tokio::time::sleep(timing::POLL_INTERVAL).await;
         }
     }
 }

@@ -190,7 +190,7 @@ impl<K: Clusters> Runner<K> {
                     "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \
                      (grant the watch verb to react at once)",
                     observed.namespace,
-                    timing::POLL.as_secs()
+                    timing::POLL_INTERVAL.as_secs()
                 ))
                 .await;
         }

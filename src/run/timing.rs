@@ -1,61 +1,103 @@
-//! Every interval of a run in one place. Names and values are those of the contract (section 3.1) unless the
-//! comment says otherwise.
+//! Every interval, limit and budget of a run.
+//!
+//! The values up to [`SCHEDULE_LIMIT`] are those of `docs/contract.md`, "Timing"; the others are this package's own, and
+//! say what they trade. An interval is a pause between two actions, a limit ends a wait, a budget bounds how long a failing
+//! request is repeated. Times of the cluster client and of the shared watches are constants of `cluster`.
 
 use std::time::Duration;
 
-/// Between two looks at a pod or a Job where the cluster cannot be watched.
-pub(super) const POLL: Duration = Duration::from_secs(2);
-/// Between two keep-alive lines.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long a Job's final condition may stay away after its container ended.
+use crate::cluster::retry::Backoff;
+
+/// Between two reads of a pod or a Job where the cluster cannot be watched.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two keep-alive lines, and between two questions whether the control plane has cancelled the run.
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a Job's final condition may be missing after its container ended.
 pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
 /// How long a pod may take until its container runs.
 pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
-/// How long the API may stay unreachable before a run's end is called unknown.
-pub(super) const RECHECK_LIMIT: Duration = Duration::from_secs(60);
-/// How long a run waits for the shared watches before it looks for itself.
-pub(super) const WATCH_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a watch may fail to show what should be there before it is asked for.
-pub(super) const UNSEEN: Duration = Duration::from_secs(5);
 
-/// For how long a read before the Job exists is repeated (ours: the contract gave up at once).
+// Before the Job exists.
+
+/// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; nobody has waited long yet, so
+/// a short outage should not fail a run.
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
-/// For how long another host may hold an agent's claim, unchanged, before it is taken for dead. Only how long a run
-/// waits depends on it, never what may start.
-pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
-/// A Job to attach to that is younger than this may have no pod yet; it is waited for as long.
-pub(super) const POD_CREATION: Duration = Duration::from_secs(30);
-/// First and longest pause between two looks at a claim that another host holds: it is mostly held for a few requests.
-pub(super) const CLAIM_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// First and longest pause before a log is opened again; progress starts over at the first.
-pub(super) const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// A log body that is silent for so long while the container runs may be half-open: it is opened anew.
-pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
-/// After a clean end of the log, for how long the pod may still read as running before that counts as a cut.
-pub(super) const EXIT_STATUS_LAG: Duration = Duration::from_secs(2);
+/// How long the host's own pod is taken to be as it was read last.
+pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);
+/// How long another host may hold an agent's claim, unchanged, before it counts as dead. Only how long a run waits
+/// depends on it, never what may start.
+pub(super) const CLAIM_HOLDER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two reads of a claim that another host holds: it is mostly held for a few requests only.
+pub(super) fn claim_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(20), Duration::from_secs(1))
+}
+
+/// Between two attempts to create a Job or a Secret. There are few of them (`start::create`).
+pub(super) fn create_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(2))
+}
+
+// Observing the Job and its pod.
+
+/// How long a run waits for the shared watches to open before it polls.
+pub(super) const WATCH_START_LIMIT: Duration = Duration::from_secs(2);
+/// How long a watch may fail to show an object that should exist before the run reads it itself.
+pub(super) const UNSEEN_LIMIT: Duration = Duration::from_secs(5);
+/// A Job to attach to that is younger than this may have no pod yet; its pod is waited for as long.
+pub(super) const POD_CREATION_LIMIT: Duration = Duration::from_secs(30);
 /// How long a Job whose pod was deleted before it ran may take to say why.
 pub(super) const ENDED_JOB_LAG: Duration = Duration::from_secs(5);
+/// Between two reads of that Job.
+pub(super) const ENDED_JOB_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the API may stay unreachable before the run's end is called unknown.
+pub(super) const RECHECK_LIMIT: Duration = Duration::from_secs(60);
+
+// Following the log.
+
+/// First pause before a log is opened or read again.
+pub(super) const RECONNECT_FIRST: Duration = Duration::from_millis(250);
+
+/// Between two attempts to follow a log; progress starts over at the first pause.
+pub(super) fn reconnect_backoff() -> Backoff {
+    Backoff::new(RECONNECT_FIRST, Duration::from_secs(10))
+}
+
+/// A log body that is silent this long while the container runs may be half-open: it is opened anew.
+pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// Logs that have brought something are read again at common ticks of this length, so that many are read at one go.
+pub(super) const READ_TICK: Duration = Duration::from_millis(20);
+/// With every further 25 logs that are followed, each waits one tick more: the cost does not grow with their number.
+pub(super) const LOGS_PER_TICK: u32 = 25;
+/// The most ticks a log waits: each of 200 logs is read 6 times a second.
+pub(super) const MAX_TICKS: u32 = 10;
+/// A log that brings this many bytes between two reads is not paused, so that its socket does not fill.
+pub(super) const BUSY_LOG_BYTES: usize = 64 * 1024;
+
+// The end of a run.
+
+/// How long the pod's status may lag behind the end of the container. After a clean end of the log a pod that still
+/// reads as running counts as a cut only after this; an exit code that is missing is read again for as long.
+pub(super) const EXIT_STATUS_LAG: Duration = Duration::from_secs(2);
+/// Between two reads of a pod whose exit code is missing.
+pub(super) const EXIT_STATUS_INTERVAL: Duration = Duration::from_millis(200);
+/// First pause between two reads of a pod whose log has ended and whose container should have; it doubles.
+pub(super) const LOG_END_FIRST: Duration = Duration::from_millis(50);
+/// The longest of these pauses.
+pub(super) const LOG_END_LONGEST: Duration = Duration::from_millis(500);
 /// How long the rest of a log may stall once the Job has ended.
-pub(super) const DRAIN_STALL: Duration = Duration::from_secs(5);
-/// For how long a vanished Job's log is still read: its pod is being deleted meanwhile.
-pub(super) const DRAIN_GONE: Duration = Duration::from_secs(10);
-/// After a cancel, for how long the pod may take to go; the host waits 60 s for an acknowledgement.
-pub(super) const CANCEL_CONFIRM: Duration = Duration::from_secs(50);
-/// How long cleaning up may be retried before it is given up with a warning.
+pub(super) const DRAIN_STALL_LIMIT: Duration = Duration::from_secs(5);
+/// Between two checks whether it stalls.
+pub(super) const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the log of a vanished Job is still read: its pod is being deleted meanwhile.
+pub(super) const DRAIN_GONE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the pod may take to go after a cancel; the host waits 60 s for an acknowledgement.
+pub(super) const CANCEL_CONFIRM_LIMIT: Duration = Duration::from_secs(50);
+/// First pause between two reads of a pod that is to go; it doubles up to [`POLL_INTERVAL`].
+pub(super) const CANCEL_CONFIRM_FIRST: Duration = Duration::from_millis(100);
+/// For how long a failing deletion is repeated before the run gives up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
 /// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.
 pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
-/// For how long after that no Job is created; a process that is still there then has not shut down.
+/// How long after that no Job is created; a process that is still alive then has not shut down.
 pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
-/// A log chunk for the host ends at this size, unless one line alone is longer (the host keeps the last 8 KiB
-/// of a chunk live).
-pub(super) const CHUNK_BYTES: usize = 8 * 1024;
-/// A log that has brought something is looked at again after so long, if few are followed, and where many are after a
-/// multiple of it, one for each so many logs, up to a limit: of 200 each is looked at 6 times a second.
-pub(super) const READ_TICK: Duration = Duration::from_millis(20);
-pub(super) const LOGS_PER_TICK: u32 = 25;
-pub(super) const MOST_TICKS: u32 = 10;
-/// A log that brings so many bytes in that time is not let rest, so that its socket does not fill.
-pub(super) const READ_MUCH: usize = 64 * 1024;
-/// For how long what is known of the host's own pod is used again.
-pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);

@@ -84,7 +84,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     );
     if let Some(failed) = &pod.failed {
         // It ended before it was seen running; what it printed is worth more than that it failed.
-        let _ = tokio::time::timeout(timing::DRAIN_GONE, read_patiently(&mut follower)).await;
+        let _ = tokio::time::timeout(timing::DRAIN_GONE_LIMIT, read_patiently(&mut follower)).await;
         let silent = follower.tally.so_far().nonempty_lines == 0;
         if silent && !pod_wait::job_was_ended(&observed, &failed.pod).await {
             let outcome = Outcome::pod_schedule_failed(&failed.text, true);
@@ -237,7 +237,8 @@ async fn wait_for_end<C: Cluster, H: Host>(
     let mut life_changed = life.subscribe();
     let mut grace_at = life_changed.borrow_and_update().is_over().then(|| started + timing::COMPLETION_GRACE);
     let mut failing_since = None;
-    let mut keepalive = tokio::time::interval_at(started + timing::KEEPALIVE, timing::KEEPALIVE);
+    let mut keepalive =
+        tokio::time::interval_at(started + timing::KEEPALIVE_INTERVAL, timing::KEEPALIVE_INTERVAL);
     keepalive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut cancelled = pin!(cancelled_externally(run, observed));
 
@@ -357,7 +358,7 @@ async fn verify_after_grace<C: Cluster, H: Host>(
     }
 }
 
-/// Resolves when the control plane says that the run was cancelled, asking every [`timing::KEEPALIVE`]
+/// Resolves when the control plane says that the run was cancelled, asking every [`timing::KEEPALIVE_INTERVAL`]
 /// (contract section 3.11, point 3). Never resolves where it may not ask.
 async fn cancelled_externally<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
     let request = &run.request;
@@ -369,7 +370,7 @@ async fn cancelled_externally<C: Cluster, H: Host>(run: &RunContext<C, H>, obser
     let query = StatusQuery { api_url, run_id: &request.run_id, token };
     let mut suspicious = false;
     loop {
-        tokio::time::sleep(timing::KEEPALIVE).await;
+        tokio::time::sleep(timing::KEEPALIVE_INTERVAL).await;
         match run.host.run_status(query).await {
             StatusAnswer::Status(status) => {
                 let abort = should_abort_for_cancellation(status.as_deref());
@@ -413,10 +414,10 @@ async fn acknowledge<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Obs
 
 /// Whether the pod went within the time the host waits for an acknowledgement.
 async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
-    let deadline = Instant::now() + timing::CANCEL_CONFIRM;
+    let deadline = Instant::now() + timing::CANCEL_CONFIRM_LIMIT;
     let mut changes = observed.watched.follow();
-    let mut pause = Duration::from_millis(100);
-    let mut read_at = Instant::now() + timing::UNSEEN;
+    let mut pause = timing::CANCEL_CONFIRM_FIRST;
+    let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
     while Instant::now() < deadline {
         let view = changes.borrow_and_update().clone();
         let told = view.health == Health::Live && !view.pods.is_empty();
@@ -430,9 +431,9 @@ async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
         if matches!(observed.pod().await, Ok(None)) {
             return true;
         }
-        read_at = Instant::now() + timing::UNSEEN;
+        read_at = Instant::now() + timing::UNSEEN_LIMIT;
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(timing::POLL);
+        pause = (pause * 2).min(timing::POLL_INTERVAL);
     }
     false
 }
@@ -446,7 +447,7 @@ async fn drain(
 ) {
     let limit = match end {
         End::Job(_) | End::Grace => None,
-        End::Gone(_) => Some(Instant::now() + timing::DRAIN_GONE),
+        End::Gone(_) => Some(Instant::now() + timing::DRAIN_GONE_LIMIT),
         End::Deadline | End::Cancelled { .. } | End::Unreachable(_) => return,
     };
     if matches!(end, End::Job(_)) {
@@ -460,7 +461,7 @@ async fn drain(
         });
     }
     let from = Instant::now();
-    let mut look = tokio::time::interval(timing::DRAIN_STALL / 10);
+    let mut look = tokio::time::interval(timing::DRAIN_CHECK_INTERVAL);
     loop {
         tokio::select! {
             () = &mut following => return,
@@ -468,7 +469,7 @@ async fn drain(
             _ = look.tick() => {
                 let stalled = progress.last_output().max(from).elapsed();
                 let patience = match progress.doing() {
-                    Doing::Reading => timing::DRAIN_STALL,
+                    Doing::Reading => timing::DRAIN_STALL_LIMIT,
                     Doing::CutOff => timing::RECHECK_LIMIT,
                     Doing::Delivering => continue,
                 };
@@ -498,8 +499,8 @@ async fn one_shot<C: Cluster, H: Host>(
         run.log.out("[paperclip] Log stream returned empty — reading pod logs directly...").await;
     }
     let before = follower.tally.so_far().lines;
-    let mut deadline = Instant::now() + timing::DRAIN_GONE;
-    let mut pause = timing::RECONNECT.0;
+    let mut deadline = Instant::now() + timing::DRAIN_GONE_LIMIT;
+    let mut pause = timing::RECONNECT_FIRST;
     let mut fruitless = 0;
     let mut from_the_beginning = before == 0;
     while Instant::now() < deadline {
@@ -511,8 +512,8 @@ async fn one_shot<C: Cluster, H: Host>(
         let is_new = follower.tally.so_far().lines > lines;
         // What a container that has ended left behind comes to an end, however small the pieces are.
         if is_new && life.borrow().is_over() {
-            deadline = Instant::now() + timing::DRAIN_GONE;
-            pause = timing::RECONNECT.0;
+            deadline = Instant::now() + timing::DRAIN_GONE_LIMIT;
+            pause = timing::RECONNECT_FIRST;
         }
         match read {
             Some(Ok(())) if is_new => fruitless = 0,
@@ -566,7 +567,7 @@ async fn while_it_comes<T>(
             read = &mut read => return Some(read),
             () = tokio::time::sleep_until(until.min(most)) => {}
         }
-        let next = progress.last_output() + timing::DRAIN_GONE;
+        let next = progress.last_output() + timing::DRAIN_GONE_LIMIT;
         if next <= Instant::now() || most <= Instant::now() {
             return None;
         }
@@ -576,7 +577,7 @@ async fn while_it_comes<T>(
 
 /// Reads what a container has printed, again where that fails.
 async fn read_patiently<C: Cluster>(follower: &mut Follower<C>) {
-    let mut pause = timing::RECONNECT.0;
+    let mut pause = timing::RECONNECT_FIRST;
     let mut refused = 0;
     while let Err(error) = follower.read_once().await {
         refused += u32::from(!error.is_transient());
@@ -669,7 +670,7 @@ async fn read_final_state<C: Cluster>(observed: &Observed<C>, pod: &str, life: &
         if Instant::now() >= patience {
             return last;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(timing::EXIT_STATUS_INTERVAL).await;
     }
 }
 

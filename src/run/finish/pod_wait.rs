@@ -171,7 +171,7 @@ pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod)
         if Instant::now() >= patience {
             return false;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(timing::ENDED_JOB_INTERVAL).await;
     }
 }
 

@@ -12,9 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::sink::fresh;
+use super::sink::{CHUNK_BYTES, fresh};
 use crate::claude::Tally;
-use crate::cluster::retry::Backoff;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
 use crate::forensics::{ContainerLife, TerminatedState, container_ended};
@@ -49,7 +48,7 @@ const GAP: &str = "[paperclip] Log gap: the container's log was rotated while th
 
 /// Adds a line to the chunk; a chunk ends before a line that would take it over its size.
 fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &str) {
-    if !chunk.is_empty() && chunk.len() + line.len() + 1 > timing::CHUNK_BYTES {
+    if !chunk.is_empty() && chunk.len() + line.len() + 1 > CHUNK_BYTES {
         full.push_back(std::mem::take(chunk));
     }
     if chunk.capacity() == 0 {
@@ -160,7 +159,7 @@ impl<C: Cluster> Follower<C> {
     /// Reads until the container's log is over. May be dropped at any await and called again: lines that were
     /// delivered are not delivered twice.
     pub(crate) async fn run(&mut self) {
-        let mut backoff = Backoff::new(timing::RECONNECT.0, timing::RECONNECT.1);
+        let mut backoff = timing::reconnect_backoff();
         let mut fruitless = 0u32;
         let mut first = true;
         loop {
@@ -357,7 +356,7 @@ impl<C: Cluster> Follower<C> {
         let mut changes = self.life.subscribe();
         // The status of the container follows its last line by a moment.
         let patience = Instant::now() + timing::EXIT_STATUS_LAG;
-        let mut pause = std::time::Duration::from_millis(50);
+        let mut pause = timing::LOG_END_FIRST;
         loop {
             let watched = self.observed.is_watched();
             match &ended {
@@ -382,7 +381,7 @@ impl<C: Cluster> Follower<C> {
                         let _ = tokio::time::timeout_at(patience, changes.changed()).await;
                     } else {
                         tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(std::time::Duration::from_millis(500));
+                        pause = (pause * 2).min(timing::LOG_END_LONGEST);
                     }
                 }
                 (Life::Running, _) => return false,
@@ -460,7 +459,7 @@ impl Readers {
     /// When a log that was looked at is looked at again: at a tick that is not over.
     fn next(&self, looked: Instant) -> Instant {
         let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
-        let pause = timing::READ_TICK * ticks.clamp(1, timing::MOST_TICKS);
+        let pause = timing::READ_TICK * ticks.clamp(1, timing::MAX_TICKS);
         let due = (looked + pause).max(Instant::now()).saturating_duration_since(self.since).as_nanos();
         let tick = timing::READ_TICK.as_nanos();
         self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
@@ -503,7 +502,7 @@ impl Bursts {
 
     /// Until another look is worth it.
     async fn wait(&mut self) -> Wait {
-        let rests = (1..timing::READ_MUCH).contains(&std::mem::take(&mut self.bytes));
+        let rests = (1..timing::BUSY_LOG_BYTES).contains(&std::mem::take(&mut self.bytes));
         if rests && !self.life.borrow_and_update().is_over() {
             self.body.pause();
             let until = self.readers.next(self.since);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::outcome::{LogLine, LogStream, Outcome};
-use crate::run::{Host, HostError, timing};
+use crate::run::{Host, HostError};
 
 /// Which of the host's two streams a line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -41,18 +41,21 @@ const MOST_SPARE: usize = 64;
 /// An empty text with room for a chunk.
 pub(super) fn fresh() -> String {
     let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    spare.unwrap_or_else(|| String::with_capacity(timing::CHUNK_BYTES))
+    spare.unwrap_or_else(|| String::with_capacity(CHUNK_BYTES))
 }
 
 /// Takes back the room of texts that were handed over.
 pub fn recycle(texts: impl IntoIterator<Item = String>) {
-    let usual = texts.into_iter().filter(|text| text.capacity() == timing::CHUNK_BYTES);
+    let usual = texts.into_iter().filter(|text| text.capacity() == CHUNK_BYTES);
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     for mut text in usual.take(MOST_SPARE - spare.len()) {
         text.clear();
         spare.push(text);
     }
 }
+
+/// A chunk for the host ends at this size, unless one line alone is longer. The host keeps the last 8 KiB of a chunk live.
+pub(super) const CHUNK_BYTES: usize = 8 * 1024;
 
 /// How many chunks may be with the host, or wait for it.
 const PLACES: u32 = 16;

@@ -6,7 +6,7 @@
 //!
 //! 1. Whoever is about to start a run creates the agent's **claim**, an inert Job of a fixed name that names the Job to
 //!    come. Only its holder goes on: lists the agent's Jobs (a consistent read), creates its own, deletes the claim.
-//! 2. Who finds the claim taken waits. When it stays the same for [`timing::CLAIM_PATIENCE`], its holder is taken for
+//! 2. Who finds the claim taken waits. When it stays the same for [`timing::CLAIM_HOLDER_LIMIT`], its holder is taken for
 //!    dead, and **barred** before the claim is removed: an inert Job takes the name of the Job that the claim names.
 //!    A holder that was only slow finds its name taken and gives up; one that had created its Job is found by the list.
 //!
@@ -24,7 +24,6 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
-use crate::cluster::retry::Backoff;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
@@ -124,7 +123,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
     let name = manifest::claim_name(agent_label);
     let held = |job: Job| Claimed::Held(claims.hold(cluster, namespace, job));
     let mut seen: Option<(Option<String>, Instant)> = None;
-    let mut pause = Backoff::new(timing::CLAIM_POLL.0, timing::CLAIM_POLL.1);
+    let mut pause = timing::claim_backoff();
     loop {
         // Held until the claim is on the list of those that a shutdown gives back.
         let Some(creating) = active.may_create().await else {
@@ -153,7 +152,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
         drop(creating);
         match &seen {
             Some((uid, since)) if *uid == present.metadata.uid => {
-                if since.elapsed() >= timing::CLAIM_PATIENCE {
+                if since.elapsed() >= timing::CLAIM_HOLDER_LIMIT {
                     match overrule(run, place, &present, theirs.as_ref()).await {
                         Ok(()) => continue,
                         Err(error) if refused(&error) => return Claimed::Refused(error),
@@ -208,7 +207,7 @@ async fn overrule<C: Cluster, H: Host>(
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     run.log.out(format!(
         "[paperclip] Claim {name} has not moved for {}s — its holder is taken for dead and barred from starting",
-        timing::CLAIM_PATIENCE.as_secs()
+        timing::CLAIM_HOLDER_LIMIT.as_secs()
     ))
     .await;
     delete(cluster, namespace, name, claim.metadata.uid.as_deref()).await

@@ -152,7 +152,7 @@ enum Creation {
 /// Creates the Job; safe to repeat, because its name follows from agent and run, and a Job that is there
 /// already is accepted only when it carries our own run id.
 async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str, job: &Job) -> Creation {
-    let mut backoff = create_backoff();
+    let mut backoff = timing::create_backoff();
     let mut unanswered = false;
     let mut attempt = 1;
     loop {
@@ -210,7 +210,7 @@ async fn create_secret_with_retries<C: Cluster>(
     secret: &PromptSecret,
     object: &Secret,
 ) -> Result<(), ApiError> {
-    let mut backoff = create_backoff();
+    let mut backoff = timing::create_backoff();
     let mut attempt = 1;
     loop {
         let Err(error) = cluster.create_secret(&secret.namespace, object).await else {
@@ -226,11 +226,4 @@ async fn create_secret_with_retries<C: Cluster>(
         attempt += 1;
         tokio::time::sleep(backoff.pause(error.retry_after)).await;
     }
-}
-
-fn create_backoff() -> crate::cluster::retry::Backoff {
-    crate::cluster::retry::Backoff::new(
-        std::time::Duration::from_millis(250),
-        std::time::Duration::from_secs(2),
-    )
 }

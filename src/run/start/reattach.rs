@@ -48,7 +48,8 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         uid: uid.clone(),
     });
     // Another host may have created it a moment ago.
-    let young = claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION));
-    let pod_patience = if young { timing::POD_CREATION } else { Duration::ZERO };
+    let young =
+        claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION_LIMIT));
+    let pod_patience = if young { timing::POD_CREATION_LIMIT } else { Duration::ZERO };
     Ok(LiveJob { cluster, namespace, job_name: name, job_uid: uid, reattached: Some(pod_patience) })
 }
