@@ -2,7 +2,7 @@
 
 use super::tally::{Captured, Tally};
 
-use crate::forensics::pod::{TerminatedState, truthy};
+use crate::forensics::{TerminatedState, non_empty};
 
 /// What the message depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +61,8 @@ fn pod_cause(state: Option<&TerminatedState>) -> String {
         return String::new();
     };
     let mut parts = Vec::new();
-    parts.extend(truthy(&state.reason).map(|reason| format!("reason={reason}")));
-    parts.extend(truthy(&state.message).map(|message| format!("message={message}")));
+    parts.extend(non_empty(&state.reason).map(|reason| format!("reason={reason}")));
+    parts.extend(non_empty(&state.message).map(|message| format!("message={message}")));
     parts.extend(state.signal.map(|signal| format!("signal={signal}")));
     if state.exit_code == Some(137) {
         parts.push("SIGKILL (commonly OOMKilled)".into());

@@ -1,12 +1,12 @@
-//! What a Job says about itself.
+//! What a Job says about itself, and whether a run may take it over.
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
 use crate::manifest::labels::{LABEL_SESSION_ID, LABEL_TASK_ID};
 
-/// Where a Job is. Only the final conditions count; a deletion timestamp is a matter of its own.
+/// Where a Job stands. Only the final conditions count; a deletion timestamp is another matter (see [`is_live`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobState {
+pub(crate) enum JobState {
     /// No final condition.
     Running,
     /// Condition `Complete` is true.
@@ -22,7 +22,7 @@ pub enum JobState {
 
 impl JobState {
     /// Reads a Job's conditions.
-    pub fn read(job: &Job) -> Self {
+    pub(crate) fn read(job: &Job) -> Self {
         if is_true(job, "Complete").is_some() {
             return Self::Complete;
         }
@@ -42,36 +42,36 @@ fn is_true<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
 }
 
 /// The Job's conditions as `[Type=Status(Reason),…]`, or `none_observed`.
-pub fn conditions_text(job: &Job) -> String {
+pub(crate) fn conditions_text(job: &Job) -> String {
     let conditions = conditions(job);
     if conditions.is_empty() {
         return "none_observed".into();
     }
     let one = |condition: &JobCondition| {
         let reason =
-            super::pod::truthy(&condition.reason).map(|reason| format!("({reason})")).unwrap_or_default();
+            super::non_empty(&condition.reason).map(|reason| format!("({reason})")).unwrap_or_default();
         format!("{}={}{reason}", condition.type_, condition.status)
     };
     format!("[{}]", conditions.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
 /// Whether the Job counts as running for the guard: not being deleted and without a final condition.
-pub fn is_live(job: &Job) -> bool {
+pub(crate) fn is_live(job: &Job) -> bool {
     job.metadata.deletion_timestamp.is_none() && JobState::read(job) == JobState::Running
 }
 
-/// The task and session a run has, as label values; empty counts as none.
+/// The task and session of a run, as label values; an empty one counts as none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     /// Label value of the task.
-    pub task_id: Option<&'a str>,
+    pub(crate) task_id: Option<&'a str>,
     /// Label value of the session.
-    pub session_id: Option<&'a str>,
+    pub(crate) session_id: Option<&'a str>,
 }
 
 /// Whether a run may take over a Job that another run left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrphanVerdict {
+pub(crate) enum OrphanVerdict {
     /// Yes: the same task, and no other session.
     Reattach,
     /// No: the task of the Job or of the run is not known.
@@ -82,21 +82,9 @@ pub enum OrphanVerdict {
     BlockSessionMismatch,
 }
 
-impl OrphanVerdict {
-    /// The verdict's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reattach => "reattach",
-            Self::BlockTaskUnknown => "block_task_unknown",
-            Self::BlockTaskMismatch => "block_task_mismatch",
-            Self::BlockSessionMismatch => "block_session_mismatch",
-        }
-    }
-}
-
 /// Compares a Job's labels with the task and session of the current run. Does not look at the Job's
 /// conditions.
-pub fn classify_orphan(job: &Job, expected: &Expected<'_>) -> OrphanVerdict {
+pub(crate) fn classify_orphan(job: &Job, expected: &Expected<'_>) -> OrphanVerdict {
     let label = |key: &str| job.metadata.labels.as_ref()?.get(key).map(String::as_str);
     let known = |value: Option<&'_ str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
     let (Some(task), Some(expected_task)) = (known(label(LABEL_TASK_ID)), known(expected.task_id)) else {
@@ -122,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn states_and_conditions() {
+    fn job_has_state_and_text_of_its_conditions() {
         let failed = |reason: Option<&str>, message: Option<&str>| JobState::Failed {
             reason: reason.map(str::to_owned),
             message: message.map(str::to_owned),
@@ -161,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn orphans() {
+    fn orphan_is_judged_by_task_then_session() {
         use OrphanVerdict::{BlockSessionMismatch, BlockTaskMismatch, BlockTaskUnknown, Reattach};
         for (task, session, expected_task, expected_session, verdict) in [
             (Some("t"), Some("s"), Some("t"), Some("s"), Reattach),
@@ -186,11 +174,5 @@ mod tests {
         }
         let expected = Expected { task_id: Some("t"), session_id: None };
         assert_eq!(classify_orphan(&Job::default(), &expected), BlockTaskUnknown);
-        let names =
-            [Reattach, BlockTaskUnknown, BlockTaskMismatch, BlockSessionMismatch].map(OrphanVerdict::as_str);
-        assert_eq!(
-            names,
-            ["reattach", "block_task_unknown", "block_task_mismatch", "block_session_mismatch"]
-        );
     }
 }

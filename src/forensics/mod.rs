@@ -1,15 +1,31 @@
-//! From what was seen of Jobs, Pods and output to a cause and a message. Nothing here can fail a run: what is
-//! missing is called missing.
+//! From what a run saw of its Job and pod to a cause and a message. Nothing here fails a run: what is not known is
+//! reported as not known.
 
-pub mod api;
-pub mod job;
-pub mod pod;
-pub mod vanished;
+#[cfg(feature = "binding")]
+mod api;
+mod container;
+mod disruption;
+#[cfg(test)]
+mod fixtures;
+mod host_status;
+mod job;
+mod pod;
+mod vanished;
+mod waiting;
 
-pub use api::{is_not_found_message, should_abort_for_cancellation};
-pub use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};
-pub use pod::{
-    ContainerLife, Disruption, PodProgress, PodVerdict, TerminatedState, container_ended,
-    describe_pod_terminated_error, describe_truncation_cause, disruption, is_terminal, terminated_state,
-};
-pub use vanished::{DetectionPath, Vanished, vanished_details};
+pub use container::TerminatedState;
+pub(crate) use container::{ContainerPhase, container_phase, describe_truncation_cause, terminated_state};
+pub(crate) use disruption::{Disruption, disruption};
+pub(crate) use host_status::should_abort_for_cancellation;
+pub(crate) use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};
+pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
+pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
+
+// Only the helpers of the existing package use these two, no run.
+#[cfg(feature = "binding")]
+pub(crate) use {api::is_not_found_message, container::describe_pod_terminated_error};
+
+/// The text, unless it is empty: 0.1.49 treats both alike, as JavaScript does.
+pub(crate) fn non_empty(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::pod::{Disruption, TerminatedState};
+use super::container::TerminatedState;
+use super::disruption::Disruption;
 
-/// How it was found out that the Job is gone.
+/// How the run noticed that the Job is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DetectionPath {
-    /// 404 when it was read again after the end of its output.
+pub(crate) enum DetectionPath {
+    /// 404 when the run read the Job again after the end of its output.
     GracePeriodVerify404,
     /// 404 while waiting for its completion.
     CompletionPoll404,
-    /// 404 when it was read again after an error.
+    /// 404 when the run read the Job again after an error.
     RecheckPoll404,
     /// The watch delivered its deletion.
     WatchDeleted,
@@ -19,7 +20,7 @@ pub enum DetectionPath {
 
 impl DetectionPath {
     /// The path's name in messages.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::GracePeriodVerify404 => "grace-period-verify-404",
             Self::CompletionPoll404 => "completion-poll-404",
@@ -31,27 +32,28 @@ impl DetectionPath {
 
 /// A Job that disappeared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vanished {
-    /// How that was found out.
-    pub path: DetectionPath,
+pub(crate) struct Vanished {
+    /// How the run noticed.
+    pub(crate) path: DetectionPath,
     /// The Job's name.
-    pub job: String,
+    pub(crate) job: String,
     /// The Job's namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// From the pod running to the disappearance; printed in whole seconds.
-    pub since_pod_running: Option<Duration>,
+    pub(crate) since_pod_running: Option<Duration>,
     /// Successful reads of the Job's conditions.
-    pub completion_polls: u64,
+    pub(crate) completion_polls: u64,
     /// [`super::job::conditions_text`] of the last Job that was read; `None` when none was.
-    pub last_conditions: Option<String>,
-    /// What the last pod object that was seen says about who ended it.
-    pub disruption: Option<Disruption>,
+    pub(crate) last_conditions: Option<String>,
+    /// What the last pod object that the run read says about who ended it.
+    pub(crate) disruption: Option<Disruption>,
 }
 
 impl Vanished {
-    /// Whether the container ended because of the deletion: a watch saw that or the pod was deleted as well, and the
-    /// container was killed as the kubelet does it for a deleted pod. Only then is its exit code no cause of its own.
-    pub fn explains(&self, container: Option<&TerminatedState>) -> bool {
+    /// Whether the container ended because of the deletion: a watch delivered the deletion or the pod was deleted as
+    /// well, and the container was killed as a kubelet kills those of a deleted pod. In any other case its exit code is
+    /// a cause in itself.
+    pub(crate) fn explains(&self, container: Option<&TerminatedState>) -> bool {
         let pod_deleted = self.disruption.as_ref().is_some_and(Disruption::is_plain_deletion);
         (self.path == DetectionPath::WatchDeleted || pod_deleted)
             && container.is_some_and(|state| {
@@ -60,10 +62,10 @@ impl Vanished {
     }
 }
 
-/// All that is known, in one line. The last item, `pod_disruption`, is there only when the pod named a cause.
+/// Everything known about it, in one line. The last item, `pod_disruption`, is there only when the pod named a cause.
 ///
 /// `stdout_bytes` counts bytes of output, `stdout_nonempty_lines` its lines with more than white space.
-pub fn vanished_details(vanished: &Vanished, stdout_bytes: u64, stdout_nonempty_lines: u64) -> String {
+pub(crate) fn vanished_details(vanished: &Vanished, stdout_bytes: u64, stdout_nonempty_lines: u64) -> String {
     let mut details = vec![
         format!("detected_via={}", vanished.path.as_str()),
         format!("job={}", vanished.job),
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_in_their_order() {
+    fn details_have_their_order_and_defaults() {
         let mut vanished = Vanished {
             path: DetectionPath::CompletionPoll404,
             job: "j".into(),

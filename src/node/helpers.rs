@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{LinkFunction, LogFunction, RunControl, on_own_runtime, runner};
 use crate::claude;
-use crate::forensics::{self, Expected, TerminatedState};
+use crate::forensics::{self, Expected, OrphanVerdict, TerminatedState};
 use crate::js_semantics;
 use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
 use crate::request::{self, MAX_LABEL_LEN, Request};
@@ -185,7 +185,17 @@ pub fn classify_orphan(
 ) -> napi::Result<String> {
     let job: Job = read("job", &job)?;
     let expected = Expected { task_id: task_id.as_deref(), session_id: session_id.as_deref() };
-    Ok(forensics::classify_orphan(&job, &expected).as_str().to_owned())
+    Ok(verdict_name(forensics::classify_orphan(&job, &expected)).to_owned())
+}
+
+/// The verdict's name in 0.1.49.
+const fn verdict_name(verdict: OrphanVerdict) -> &'static str {
+    match verdict {
+        OrphanVerdict::Reattach => "reattach",
+        OrphanVerdict::BlockTaskUnknown => "block_task_unknown",
+        OrphanVerdict::BlockTaskMismatch => "block_task_mismatch",
+        OrphanVerdict::BlockSessionMismatch => "block_session_mismatch",
+    }
 }
 
 /// `describePodTerminatedError(podName, phase, containerStatuses)`; of the statuses the `terminated` state of

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use crate::cluster::{ApiError, Cluster};
-use crate::forensics::{ContainerLife, JobState, PodProgress, PodVerdict, container_ended};
+use crate::forensics::{ContainerPhase, JobState, PodProgress, PodVerdict, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::request::Config;
 use crate::run::job_view::{JobSeen, Observed};
@@ -177,7 +177,7 @@ pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod)
 
 /// Whether the agent's container has run, so that some of its work may have been done.
 fn has_started(pod: &Pod) -> bool {
-    !matches!(container_ended(pod, CLAUDE_CONTAINER), ContainerLife::Waiting)
+    !matches!(container_phase(pod, CLAUDE_CONTAINER), ContainerPhase::Waiting)
 }
 
 /// The pod's name, `unknown` for a pod without one.

@@ -16,7 +16,7 @@ use super::sink::{CHUNK_BYTES, fresh};
 use crate::claude::Tally;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
-use crate::forensics::{ContainerLife, TerminatedState, container_ended};
+use crate::forensics::{ContainerPhase, TerminatedState, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::Observed;
 use crate::run::{Log, timing};
@@ -396,9 +396,9 @@ impl<C: Cluster> Follower<C> {
         }
         let seen = match self.observed.pod_named(&self.pod).await {
             Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_ended(self.last_read.insert(pod), CLAUDE_CONTAINER) {
-                ContainerLife::Terminated(state) => Life::Ended(Some(state)),
-                ContainerLife::Waiting | ContainerLife::Running => return,
+            Ok(Some(pod)) => match container_phase(self.last_read.insert(pod), CLAUDE_CONTAINER) {
+                ContainerPhase::Terminated(state) => Life::Ended(Some(state)),
+                ContainerPhase::Waiting | ContainerPhase::Running => return,
             },
             // Not knowing is not an end.
             Err(error) if error.kind == ApiErrorKind::NotFound => Life::Gone,
@@ -421,9 +421,9 @@ pub(crate) async fn watch_life<C: Cluster>(
     let mut changes = observed.watched.follow();
     loop {
         let seen = match changes.borrow_and_update().pods.get(pod) {
-            Some(Seen::Present(pod)) => match container_ended(pod, CLAUDE_CONTAINER) {
-                ContainerLife::Terminated(state) => Some(Life::Ended(Some(state))),
-                ContainerLife::Waiting | ContainerLife::Running => None,
+            Some(Seen::Present(pod)) => match container_phase(pod, CLAUDE_CONTAINER) {
+                ContainerPhase::Terminated(state) => Some(Life::Ended(Some(state))),
+                ContainerPhase::Waiting | ContainerPhase::Running => None,
             },
             Some(Seen::Deleted(_)) => Some(Life::Gone),
             Some(Seen::Unseen) | None => None,

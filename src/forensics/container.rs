@@ -1,0 +1,256 @@
+//! How a container of a pod stands, and how it ended.
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use serde::Deserialize;
+
+use super::non_empty;
+use super::pod::{container_statuses, is_terminal};
+use crate::js_semantics;
+
+/// How a container ended, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TerminatedState {
+    /// Exit code; 128 + n for a process ended by signal n.
+    pub exit_code: Option<i32>,
+    /// Reason in one word, such as `OOMKilled`.
+    pub reason: Option<String>,
+    /// Message, trimmed; never blank.
+    pub message: Option<String>,
+    /// Signal number, where the runtime gives it.
+    pub signal: Option<i32>,
+}
+
+impl From<&ContainerStateTerminated> for TerminatedState {
+    fn from(state: &ContainerStateTerminated) -> Self {
+        let message = state.message.as_deref().map(js_semantics::trim).filter(|message| !message.is_empty());
+        Self {
+            exit_code: Some(state.exit_code),
+            reason: state.reason.clone(),
+            message: message.map(str::to_owned),
+            signal: state.signal,
+        }
+    }
+}
+
+/// Where a container stands. A container without a status counts as waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ContainerPhase {
+    /// Not started.
+    Waiting,
+    /// Running.
+    Running,
+    /// It ended.
+    Terminated(TerminatedState),
+}
+
+fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+    container_statuses(pod).iter().find(|status| status.name == container)
+}
+
+/// The end of a container. A busy node may remove a container before it has read how it ended: the status then says
+/// that it waits to be started, in a pod that has ended, and has its end as `lastState`.
+pub(super) fn end_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStateTerminated> {
+    let status = status_of(pod, container)?;
+    let terminated = |state: &'a Option<ContainerState>| state.as_ref()?.terminated.as_ref();
+    terminated(&status.state).or_else(|| terminated(&status.last_state).filter(|_| is_terminal(pod)))
+}
+
+/// How a container of the pod ended; `None` when the pod does not say that it has.
+pub(crate) fn terminated_state(pod: &Pod, container: &str) -> Option<TerminatedState> {
+    end_of(pod, container).map(TerminatedState::from)
+}
+
+/// Where a container of the pod stands.
+pub(crate) fn container_phase(pod: &Pod, container: &str) -> ContainerPhase {
+    if let Some(end) = end_of(pod, container) {
+        return ContainerPhase::Terminated(end.into());
+    }
+    match status_of(pod, container).and_then(|status| status.state.as_ref()) {
+        Some(ContainerState { running: Some(_), .. }) => ContainerPhase::Running,
+        _ => ContainerPhase::Waiting,
+    }
+}
+
+/// Why a pod in a final phase cannot be followed, with the end of its `claude` container where that is known. The
+/// message is that of the container, untrimmed.
+pub(crate) fn describe_pod_terminated_error(
+    pod_name: &str,
+    phase: &str,
+    claude: Option<&TerminatedState>,
+) -> String {
+    let Some(state) = claude else {
+        return format!("Pod {pod_name} reached phase={phase}");
+    };
+    let code = state.exit_code.map_or("unknown".to_owned(), |code| code.to_string());
+    let cause = state.reason.as_deref().or(state.message.as_deref()).unwrap_or("no reason");
+    format!("Pod {pod_name} reached phase={phase}: claude exited {code} ({cause})")
+}
+
+/// How a container ended whose output has no result event.
+pub(crate) fn describe_truncation_cause(state: Option<&TerminatedState>) -> String {
+    let Some(state) = state else {
+        return "pod state unavailable — likely deleted before exit could be read".into();
+    };
+    let mut parts = Vec::new();
+    match state.exit_code {
+        Some(code) => {
+            parts.push(format!("exit code {code}"));
+            match code {
+                137 => parts.push("SIGKILL (commonly OOMKilled)".into()),
+                143 => parts.push("SIGTERM".into()),
+                _ => {}
+            }
+        }
+        None => parts.push("no exit code".into()),
+    }
+    parts.extend(state.signal.map(|signal| format!("signal {signal}")));
+    parts.extend(non_empty(&state.reason).map(|reason| format!("reason={reason}")));
+    parts.extend(non_empty(&state.message).map(|message| format!("message={message}")));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::fixtures::{container, ended, pod, waiting};
+    use super::super::{PodProgress, PodVerdict};
+    use super::*;
+
+    #[test]
+    fn terminated_container_has_code_reason_and_trimmed_message() {
+        let state = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " too big\n", "signal": 9}});
+        let pod = pod(
+            json!({"phase": "Failed", "containerStatuses": [container("other", ended(3)), container("claude", state)]}),
+        );
+        let state = terminated_state(&pod, "claude").unwrap();
+        let expected = json!({"exitCode": 137, "reason": "OOMKilled", "message": "too big", "signal": 9});
+        assert_eq!(state, serde_json::from_value(expected).unwrap());
+        assert_eq!(container_phase(&pod, "claude"), ContainerPhase::Terminated(state));
+        assert_eq!(terminated_state(&pod, "absent"), None);
+        assert_eq!(container_phase(&pod, "absent"), ContainerPhase::Waiting);
+        assert!(is_terminal(&pod));
+        assert_eq!(terminated_state(&Pod::default(), "claude"), None);
+        assert!(!is_terminal(&Pod::default()));
+        let state: TerminatedState =
+            serde_json::from_value(json!({"exitCode": null, "reason": "Error"})).unwrap();
+        assert_eq!((state.exit_code, state.reason.as_deref()), (None, Some("Error")));
+    }
+
+    #[test]
+    fn container_has_the_phase_its_status_says() {
+        for (state, phase) in [
+            (json!({}), ContainerPhase::Waiting),
+            (waiting("ContainerCreating", None), ContainerPhase::Waiting),
+            (json!({"running": {}}), ContainerPhase::Running),
+            (
+                json!({"terminated": {"exitCode": 0, "message": " "}}),
+                ContainerPhase::Terminated(TerminatedState { exit_code: Some(0), ..Default::default() }),
+            ),
+        ] {
+            let pod = pod(json!({"containerStatuses": [container("claude", state)]}));
+            assert_eq!(container_phase(&pod, "claude"), phase);
+        }
+    }
+
+    /// As written by a kubelet of 1.20 that had removed the container before it read how it ended.
+    #[test]
+    fn container_removed_by_its_node_has_ended_once_the_pod_has() {
+        let removed = |phase: &str| {
+            let mut status = container("claude", waiting("PodInitializing", None));
+            status["lastState"] =
+                json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+            pod(json!({"phase": phase, "containerStatuses": [status]}))
+        };
+        let end = TerminatedState {
+            exit_code: Some(137),
+            reason: Some("ContainerStatusUnknown".into()),
+            ..Default::default()
+        };
+        let over = removed("Failed");
+        assert_eq!(terminated_state(&over, "claude"), Some(end.clone()));
+        assert_eq!(container_phase(&over, "claude"), ContainerPhase::Terminated(end));
+        assert_eq!(
+            PodProgress::read(&over).verdict,
+            PodVerdict::Failed(
+                "Pod p reached phase=Failed: claude exited 137 (ContainerStatusUnknown)".into()
+            )
+        );
+        // In any other phase the kubelet starts it again.
+        let restarting = removed("Running");
+        assert_eq!(terminated_state(&restarting, "claude"), None);
+        assert_eq!(container_phase(&restarting, "claude"), ContainerPhase::Waiting);
+    }
+
+    fn state(
+        code: Option<i32>,
+        reason: Option<&str>,
+        message: Option<&str>,
+        signal: Option<i32>,
+    ) -> TerminatedState {
+        TerminatedState {
+            exit_code: code,
+            reason: reason.map(str::to_owned),
+            message: message.map(str::to_owned),
+            signal,
+        }
+    }
+
+    #[test]
+    fn ended_pod_is_described_by_its_container() {
+        for (claude, text) in [
+            (None, "Pod p reached phase=Failed"),
+            (
+                Some(state(Some(137), Some("OOMKilled"), Some("m"), None)),
+                "Pod p reached phase=Failed: claude exited 137 (OOMKilled)",
+            ),
+            (
+                Some(state(Some(1), None, Some("broke"), None)),
+                "Pod p reached phase=Failed: claude exited 1 (broke)",
+            ),
+            (
+                Some(state(Some(1), None, None, None)),
+                "Pod p reached phase=Failed: claude exited 1 (no reason)",
+            ),
+            (
+                Some(state(None, Some("Error"), None, None)),
+                "Pod p reached phase=Failed: claude exited unknown (Error)",
+            ),
+        ] {
+            assert_eq!(describe_pod_terminated_error("p", "Failed", claude.as_ref()), text);
+        }
+    }
+
+    #[test]
+    fn truncation_is_described_by_code_signal_and_reason() {
+        for (given, text) in [
+            (None, "pod state unavailable — likely deleted before exit could be read"),
+            (
+                Some(state(Some(137), Some("OOMKilled"), Some("memory"), Some(9))),
+                "exit code 137, SIGKILL (commonly OOMKilled), signal 9, reason=OOMKilled, message=memory",
+            ),
+            (Some(state(Some(143), None, None, None)), "exit code 143, SIGTERM"),
+            (Some(state(Some(0), Some(""), Some(""), Some(0))), "exit code 0, signal 0"),
+            (
+                Some(state(None, Some("ContainerStatusUnknown"), None, None)),
+                "no exit code, reason=ContainerStatusUnknown",
+            ),
+        ] {
+            assert_eq!(describe_truncation_cause(given.as_ref()), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn descriptions_are_never_empty(
+            code in any::<Option<i32>>(), reason in any::<Option<String>>(), message in any::<Option<String>>(),
+            signal in any::<Option<i32>>(), phase in "\\PC*", name in "\\PC*",
+        ) {
+            let state = TerminatedState { exit_code: code, reason, message, signal };
+            prop_assert!(!describe_truncation_cause(Some(&state)).is_empty());
+            prop_assert!(!describe_pod_terminated_error(&name, &phase, Some(&state)).is_empty());
+        }
+    }
+}
