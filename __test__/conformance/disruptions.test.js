@@ -29,7 +29,7 @@ async function underWay(...started) {
 /** The run went on to its end as if nothing had happened. */
 async function expectWhole(run, atLeast) {
   expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
-  expect(expectTicks(run.told)).toBeGreaterThanOrEqual(atLeast);
+  expect(expectTicks(run.output)).toBeGreaterThanOrEqual(atLeast);
   await runs.nothingLeft(run);
 }
 

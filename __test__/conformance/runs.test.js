@@ -36,12 +36,12 @@ const check = ({ checks }, code) => checks.find((one) => one.code === code)?.lev
 // The longest first: the others fit into its time.
 describe.concurrent('a run', () => {
   it('of 90 s is a success, told as it happens', async () => {
-    const { told, result } = await runs.play({ scenario: 'long', env: seconds(90) });
+    const { output, result } = await runs.play({ scenario: 'long', env: seconds(90) });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(expectTicks(told)).toBeGreaterThan(170);
-    const at = (text) => told.chunks.find(({ chunk }) => chunk.includes(text)).at;
+    expect(expectTicks(output)).toBeGreaterThan(170);
+    const at = (text) => output.chunks.find(({ chunk }) => chunk.includes(text)).at;
     expect(at('tick 170 of') - at('tick 1 of')).toBeGreaterThan(75_000);
-    expect(told.stdout).not.toContain('reconnecting');
+    expect(output.stdout).not.toContain('reconnecting');
   });
 
   it('with 200,000 lines loses, doubles and damages none', async () => {
@@ -60,7 +60,7 @@ describe.concurrent('a run', () => {
   });
 
   it('that goes well resolves with every field and tells every line once', async () => {
-    const { told, result } = await runs.play();
+    const { output, result } = await runs.play();
     expect(result).toMatchObject({
       exitCode: 0,
       signal: null,
@@ -72,7 +72,7 @@ describe.concurrent('a run', () => {
       clearSession: false,
     });
     expect(result).not.toHaveProperty('errorCode');
-    expectRecording(told, 'success');
+    expectRecording(output, 'success');
   });
 
   it('gets prompt, environment and arguments unchanged', async () => {
@@ -91,20 +91,20 @@ describe.concurrent('a run', () => {
   });
 
   it.each(['no-newline', 'binary', 'stderr-noise', 'slow-result'])('plays %s', async (scenario) => {
-    const { told, result } = await runs.play({ scenario, env: seconds(1) });
+    const { output, result } = await runs.play({ scenario, env: seconds(1) });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(agentLines(told).length).toBeGreaterThan(3);
+    expect(agentLines(output).length).toBeGreaterThan(3);
   });
 
   it('with lines longer than what the node stores at a time gets them whole', async () => {
-    const { told, result } = await runs.play({ scenario: 'big-line' });
+    const { output, result } = await runs.play({ scenario: 'big-line' });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    const long = agentLines(told).filter((line) => line.includes('line of '));
+    const long = agentLines(output).filter((line) => line.includes('line of '));
     expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)[1]))).toEqual(
       long.map((line) => Buffer.byteLength(line)),
     );
     expect(long.map((line) => Buffer.byteLength(line))).toEqual([16_383, 16_384, 16_385, 1 << 20, 5 << 20]);
-    expectOnce(told);
+    expectOnce(output);
   });
 
   it.each([
@@ -115,19 +115,19 @@ describe.concurrent('a run', () => {
     ['crash', { exitCode: 139 }],
     ['truncated', { exitCode: 137, errorCode: 'claude_truncated', message: /SIGKILL/ }],
   ])('that ends as %s says so', async (scenario, { exitCode, errorCode, message }) => {
-    const { result, told } = await runs.play({ scenario });
+    const { result, output } = await runs.play({ scenario });
     expect(result).toMatchObject({ exitCode, timedOut: false, ...(errorCode ? { errorCode } : {}) });
     if (message) expect(result.errorMessage).toMatch(message);
-    expectOnce(told);
+    expectOnce(output);
   });
 
   it.each([1, 3, 64, 255])('whose CLI exits with %i has that exit code', async (code) => {
-    const { result, told } = await runs.play({
+    const { result, output } = await runs.play({
       scenario: 'exit-code',
       env: { CLAUDE_STAND_IN_EXIT_CODE: String(code) },
     });
     expect(result.exitCode).toBe(code);
-    expectRecording(told, 'success');
+    expectRecording(output, 'success');
   });
 
   it('that uses more memory than it may was killed for that, and says so', async () => {
@@ -137,15 +137,15 @@ describe.concurrent('a run', () => {
     const result = await run.done;
     expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     expect(result.errorMessage).toContain('OOMKilled');
-    expectOnce(run.told);
+    expectOnce(run.output);
     await runs.nothingLeft(run);
   });
 
   it('whose image cannot be pulled says so', async () => {
-    const { told, result } = await runs.play({ config: { image: cluster.unpullable } });
+    const { output, result } = await runs.play({ config: { image: cluster.unpullable } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
-    expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage}`);
   });
 
   it('that fits no node says so', async () => {
@@ -173,7 +173,7 @@ describe.concurrent('a run', () => {
     expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: null });
     expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
     expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=${cluster.namespace}`);
-    expectOnce(run.told);
+    expectOnce(run.output);
     await runs.nothingLeft(run);
   });
 
@@ -184,7 +184,7 @@ describe.concurrent('a run', () => {
     const result = await run.done;
     expect(result).toMatchObject({ exitCode: 137, timedOut: false });
     expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
-    expectOnce(run.told);
+    expectOnce(run.output);
     await runs.nothingLeft(run);
   });
 
@@ -208,14 +208,17 @@ describe.concurrent('a run', () => {
   });
 
   it('at its deadline is a timeout', async () => {
-    const { told, result } = await runs.play({ scenario: 'hang', config: { timeoutSec: 15, graceSec: 30 } });
+    const { output, result } = await runs.play({
+      scenario: 'hang',
+      config: { timeoutSec: 15, graceSec: 30 },
+    });
     expect(result).toMatchObject({
       errorCode: 'timeout',
       timedOut: true,
       errorMessage: 'Timed out after 15s',
     });
-    expect(running(told)).toBe(true);
-    expectOnce(told);
+    expect(running(output)).toBe(true);
+    expectOnce(output);
   });
 
   it('that is kept goes when its time to live is over', async () => {
@@ -223,7 +226,7 @@ describe.concurrent('a run', () => {
     expect((await run.done).errorMessage).toBeNull();
     const job = await runs.jobOf(run);
     expect(job.spec.ttlSecondsAfterFinished).toBe(5);
-    expectRecording(run.told, 'success');
+    expectRecording(run.output, 'success');
     await runs.nothingLeft(run);
   });
 
@@ -239,7 +242,7 @@ describe.concurrent('a run', () => {
       resultJson: { executionCancellation: { state: 'acknowledged' } },
     });
     expect(await runs.pods(run.agentId)).toEqual([]);
-    expectOnce(run.told);
+    expectOnce(run.output);
     await runs.nothingLeft(run);
   });
 
@@ -264,7 +267,7 @@ describe.concurrent('a run', () => {
     const second = await adapter.execute({ ...ctx, agent: run.ctx.agent });
     expect(second.errorCode).toBe('k8s_concurrent_run_blocked');
     expect((await run.done).errorMessage).toBeNull();
-    expectTicks(run.told);
+    expectTicks(run.output);
     await runs.nothingLeft(run);
   });
 });
@@ -273,9 +276,9 @@ describe.concurrent('a large prompt', () => {
   const prompt = 'päng! '.repeat(60_000);
 
   it('travels in a Secret that goes with the run', async () => {
-    const { told, result } = await runs.play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
+    const { output, result } = await runs.play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
-    expect(told.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
+    expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
     expect(JSON.parse(result.summary).prompt).toBe(prompt);
   });
 
@@ -304,13 +307,13 @@ describe.concurrent('with the Role of existing installations', () => {
   const as = 'existing';
 
   it('runs, and says once that it may not watch', async () => {
-    const { told, result } = await runs.play({ as });
+    const { output, result } = await runs.play({ as });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expectRecording(told, 'success');
+    expectRecording(output, 'success');
     const other = await runs.play({ as, scenario: 'truncated' });
     expect(other.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     // Whichever run of this Role was the first.
-    const lines = runs.everTold[as].flatMap(
+    const lines = runs.outputs[as].flatMap(
       ({ stdout }) => stdout.match(/Watching Jobs and Pods is not permitted/g) ?? [],
     );
     expect(lines.length).toBe(1);
@@ -445,19 +448,19 @@ function host(options) {
   };
   const child = spawn(process.execPath, [script, JSON.stringify(argument)]);
   children.add(child);
-  const told = { stdout: '', stderr: '', result: undefined };
+  const output = { stdout: '', stderr: '', result: undefined };
   let unfinished = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (unfinished + text).split('\n');
     unfinished = lines.pop();
     for (const line of lines) {
       const { stream, chunk, result } = JSON.parse(line);
-      if (stream) told[stream] += chunk;
-      if (result) told.result = result;
+      if (stream) output[stream] += chunk;
+      if (result) output.result = result;
     }
   });
   child.stderr.setEncoding('utf8').on('data', (text) => {
-    told.stderr += text;
+    output.stderr += text;
   });
   const ended = new Promise((resolve) => {
     child.once('exit', (code, signal) => {
@@ -465,16 +468,16 @@ function host(options) {
       resolve({ code, signal });
     });
   });
-  return { child, ended, run: { told, agentId } };
+  return { child, ended, run: { output, agentId } };
 }
 
 /** A new run of the agent attaches to its live Job and sees it through, from the first line on. */
 async function attach({ agentId }, { as } = {}) {
   await eventually(async () => (await runs.jobs(agentId)).length === 1);
-  const { told, result } = await runs.play({ as, agent: { id: agentId } });
+  const { output, result } = await runs.play({ as, agent: { id: agentId } });
   expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-  expect(told.stdout).toMatch(
+  expect(output.stdout).toMatch(
     /\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace \S+ \(prior run \S+\)/,
   );
-  expect(expectTicks(told)).toBeGreaterThan(30);
+  expect(expectTicks(output)).toBeGreaterThan(30);
 }

@@ -62,7 +62,7 @@ function everywhere(answer, times) {
 }
 
 /** When the log has told this much. */
-const after = (text, act) => ({ when: ({ told }) => told.stdout.includes(text), act });
+const after = (text, act) => ({ when: ({ output }) => output.stdout.includes(text), act });
 const tick3 = (act) => after('tick 3 of', act);
 const toPod =
   (action, body) =>
@@ -178,7 +178,7 @@ const table = {
       },
     ],
     [
-      'that is forbidden is done without, and that is told',
+      'that is forbidden is done without, and that is logged',
       {
         seconds: 1,
         faults: [
@@ -236,7 +236,7 @@ const table = {
       },
     ],
     [
-      'that the quota refuses is told',
+      'that the quota refuses is reported',
       {
         settings: { quota: { jobs: 0 } },
         result: { errorCode: 'k8s_job_create_failed' },
@@ -250,12 +250,12 @@ const table = {
         // The host's own pod is all that may be there.
         settings: { quota: { pods: 1 } },
         at: [{ when: event('FailedCreate'), act: settings({ quota: {} }) }],
-        also: ({ told }) =>
-          expect(told.stdout.match(/Waiting for Job controller to create pod/g)).toHaveLength(1),
+        also: ({ output }) =>
+          expect(output.stdout.match(/Waiting for Job controller to create pod/g)).toHaveLength(1),
       },
     ],
     [
-      'that an admission webhook denies is told',
+      'that an admission webhook denies is reported',
       {
         faults: [
           fault(
@@ -271,7 +271,7 @@ const table = {
       },
     ],
     [
-      'that validation refuses is told',
+      'that validation refuses is reported',
       {
         faults: [
           fault('create', status(422, { message: 'Job.batch "x" is invalid: spec: Forbidden' }), {
@@ -284,7 +284,7 @@ const table = {
       },
     ],
     [
-      'that is forbidden is told',
+      'that is forbidden is reported',
       {
         faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
         result: { errorCode: 'k8s_prompt_secret_create_failed' },
@@ -293,7 +293,7 @@ const table = {
       },
     ],
     [
-      'in a namespace that is being deleted is told',
+      'in a namespace that is being deleted is reported',
       {
         namespace: 'agents',
         // Its Secret stays for as long as somebody holds it, and so does the namespace.
@@ -323,7 +323,7 @@ const table = {
       'answers with an error text',
       {
         faults: [onLog({ logText: 'unable to retrieve container logs for containerd://0a1b' }, { times: 3 })],
-        also: ({ told }) => expect(agentLines(told).join()).not.toContain('unable to retrieve'),
+        also: ({ output }) => expect(agentLines(output).join()).not.toContain('unable to retrieve'),
       },
     ],
     [
@@ -350,9 +350,9 @@ const table = {
           after('reconnecting (attempt 3', () => {}),
           after('[paperclip] Log gap', settings({ logRotateBytes: 1 << 20 })),
         ],
-        ticks: ({ told }) => {
-          expect(told.stdout.match(/^\[paperclip\] Log gap: .*$/gm), 'one mark').toHaveLength(1);
-          const [before, behind] = told.stdout
+        ticks: ({ output }) => {
+          expect(output.stdout.match(/^\[paperclip\] Log gap: .*$/gm), 'one mark').toHaveLength(1);
+          const [before, behind] = output.stdout
             .split('[paperclip] Log gap')
             .map((stdout) => ticksIn({ stdout }));
           expect(before, 'none lost before it').toEqual(before.map((_, n) => n + 1));
@@ -467,8 +467,8 @@ const table = {
         config: { ttlSecondsAfterFinished: 1 },
         faults: [onWatch(status(403))],
         at: [after('tick 6 of', setFaults(fault('get', status(503), { resource: 'jobs', forMs: 3_500 })))],
-        also: ({ told }) =>
-          expect(told.stdout).toContain('was deleted before terminal condition was observed'),
+        also: ({ output }) =>
+          expect(output.stdout).toContain('was deleted before terminal condition was observed'),
       },
     ],
     [
@@ -553,9 +553,9 @@ const table = {
       {
         before: ({ cluster }) =>
           cluster.post('/simulator/pods/paperclip/ac-agent-*/fail-image-for', { forMs: 20_000 }),
-        also: ({ told }) => {
+        also: ({ output }) => {
           for (const reason of ['ErrImagePull', 'ImagePullBackOff']) {
-            expect(told.stdout).toMatch(
+            expect(output.stdout).toMatch(
               new RegExp(`Pod ac-agent-\\S+: phase=Pending.*waiting \\(${reason}\\)`),
             );
           }
@@ -591,7 +591,7 @@ const table = {
         orphan: true,
         faults: [fault('patch', status(403), { resource: 'jobs' })],
         warning: /\[paperclip\] Warning: failed to relabel reattached Job ac-agent-\S+: HTTP-Code: 403/,
-        also: ({ told }) => expect(told.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
+        also: ({ output }) => expect(output.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
       },
     ],
     [
@@ -894,7 +894,7 @@ async function scene(row) {
       ...row.config,
     },
   };
-  const { ctx, told } = hostRun(cluster, options);
+  const { ctx, output } = hostRun(cluster, options);
   const listen = ctx.onLog;
   ctx.onLog = async (...args) => {
     await listen(...args);
@@ -910,23 +910,23 @@ async function scene(row) {
     hostClock,
     token,
     admit,
-    told,
+    output,
     // In a process of its own where its clock is not this process's.
     async run() {
       if (!hostClock) return adapter.execute(ctx);
       const host = elsewhere(hostClock.env);
-      Object.defineProperties(told, {
-        stdout: { get: () => host.told.stdout },
-        stderr: { get: () => host.told.stderr },
+      Object.defineProperties(output, {
+        stdout: { get: () => host.output.stdout },
+        stderr: { get: () => host.output.stderr },
       });
-      expect(await host.ended, host.told.errors).toEqual({ code: 0, signal: null });
-      if (host.told.error) throw new Error(host.told.error);
-      return host.told.result;
+      expect(await host.ended, host.output.errors).toEqual({ code: 0, signal: null });
+      if (host.output.error) throw new Error(host.output.error);
+      return host.output.result;
     },
     /** Another host makes a run of the agent and is killed in the middle of it. */
     async leaveOrphan() {
       const host = elsewhere();
-      await eventually(() => host.told.stdout.includes('tick 1 of'));
+      await eventually(() => host.output.stdout.includes('tick 1 of'));
       host.child.kill('SIGKILL');
       await host.ended;
     },
@@ -939,18 +939,18 @@ async function scene(row) {
   };
 }
 
-const ticksIn = (told) => [
+const ticksIn = (output) => [
   ...new Set(
-    agentLines(told).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n))),
+    agentLines(output).flatMap((line) => [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n))),
   ),
 ];
 
 /** How many ticks were told: all up to the last, in order, and every line once. */
-function ticksOf(told) {
-  const events = agentLines(told).map((line) => JSON.parse(line));
+function ticksOf(output) {
+  const events = agentLines(output).map((line) => JSON.parse(line));
   const uuids = events.map(({ uuid }) => uuid).filter(Boolean);
   expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
-  const unique = ticksIn(told);
+  const unique = ticksIn(output);
   expect(unique, 'none lost, all in order').toEqual(unique.map((_, index) => index + 1));
   return unique.length;
 }
@@ -965,7 +965,7 @@ async function play(row) {
     const running = s.run();
     if (row.rejects) {
       await expect(running).rejects.toThrow(row.rejects);
-      expect(agentLines(s.told)).toEqual([]);
+      expect(agentLines(s.output)).toEqual([]);
       expect(await leftovers(s.cluster)).toEqual([]);
       return;
     }
@@ -983,15 +983,15 @@ async function play(row) {
       }),
       steps,
     ]);
-    expect(result, s.told.stderr).toMatchObject(row.result ?? ok);
+    expect(result, s.output.stderr).toMatchObject(row.result ?? ok);
     if (row.message) expect(result.errorMessage).toMatch(row.message);
-    if (row.warning) expect(s.told.stderr).toMatch(row.warning);
+    if (row.warning) expect(s.output.stderr).toMatch(row.warning);
     if (typeof row.ticks === 'function') {
       row.ticks(s);
     } else {
-      const ticks = ticksOf(s.told);
+      const ticks = ticksOf(s.output);
       if (row.ticks === undefined) expect(ticks).toBe((row.seconds ?? 3) * 2);
-      else if (row.ticks === 0) expect(agentLines(s.told)).toEqual([]);
+      else if (row.ticks === 0) expect(agentLines(s.output)).toEqual([]);
       else expect(ticks).toBeGreaterThanOrEqual(row.ticks || 0);
     }
     for (const { spec, hits } of (await s.cluster.get('/simulator/faults')).faults) {

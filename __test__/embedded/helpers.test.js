@@ -103,9 +103,9 @@ describe('helpers that need a cluster', () => {
   });
 
   it('follow a log once, without its stamps, to its end', async () => {
-    const { ctx, told } = hostRun(cluster, { env: { CLAUDE_STAND_IN_DELAY_MS: '500' } });
+    const { ctx, output } = hostRun(cluster, { env: { CLAUDE_STAND_IN_DELAY_MS: '500' } });
     const run = createServerAdapter().execute(ctx);
-    const pod = await eventually(() => /Pod running: (\S+)/.exec(told.stdout)?.[1]);
+    const pod = await eventually(() => /Pod running: (\S+)/.exec(output.stdout)?.[1]);
     const control = new binding.RunControl();
     const order = { kubeconfig: cluster.kubeconfig, hostEnv: process.env, namespace: cluster.namespace, pod };
     let text = '';
@@ -116,7 +116,7 @@ describe('helpers that need a cluster', () => {
     control.release();
     await run;
     expect(text.split('\n').filter(Boolean)).toEqual(
-      told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]')),
+      output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]')),
     );
   });
 

@@ -36,15 +36,15 @@ function copyOfPackage() {
   return folder;
 }
 
-const running = (told) =>
-  eventually(() => told.stdout.includes('"subtype":"init"') || told.stdout.includes('tick 1 of'));
+const running = (output) =>
+  eventually(() => output.stdout.includes('"subtype":"init"') || output.stdout.includes('tick 1 of'));
 
 describe('SIGTERM to the host', () => {
   it('deletes Job and prompt Secret, and ends a host that listens for nothing itself', async () => {
-    const { child, told, ended } = host({
+    const { child, output, ended } = host({
       options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } },
     });
-    await running(told);
+    await running(output);
     expect(await leftovers(cluster)).toHaveLength(2);
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
@@ -52,24 +52,24 @@ describe('SIGTERM to the host', () => {
   });
 
   it('deletes the Job of a host that shuts down by itself, and does not kill it in the middle of that', async () => {
-    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true });
-    await running(told);
+    const { child, output, ended } = host({ options: { scenario: 'hang' }, listen: true });
+    await running(output);
     child.kill('SIGTERM');
     await eventually(async () => (await leftovers(cluster)).length === 0);
-    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
-    expect(told.heard).toBe(true);
+    expect(await ended, output.errors).toEqual({ code: 7, signal: null });
+    expect(output.heard).toBe(true);
   });
 
   it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
-    const { child, told, ended } = host({
+    const { child, output, ended } = host({
       options: { scenario: 'hang' },
       listen: true,
       before: copyOfPackage(),
     });
-    await running(told);
+    await running(output);
     child.kill('SIGTERM');
     await eventually(async () => (await leftovers(cluster)).length === 0);
-    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(await ended, output.errors).toEqual({ code: 7, signal: null });
   });
 
   it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
@@ -80,8 +80,8 @@ describe('SIGTERM to the host', () => {
       config: { hostShutdown: 'leave' },
       agent,
     };
-    const { child, told, ended } = host({ options });
-    await running(told);
+    const { child, output, ended } = host({ options });
+    await running(output);
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     expect(await leftovers(cluster)).toHaveLength(1);
@@ -91,26 +91,26 @@ describe('SIGTERM to the host', () => {
 
 describe('SIGTERM to a host with 50 runs', () => {
   const runs = 50;
-  const count = (told, text) => told.runs.filter(({ stdout }) => stdout.includes(text)).length;
+  const count = (output, text) => output.runs.filter(({ stdout }) => stdout.includes(text)).length;
 
   it.each([
     ['that are all under way', '"subtype":"init"', runs],
     ['some of which are just being created', 'Created K8s Job', 5],
   ])('%s leaves no Job, Secret or pod', { timeout: 120_000 }, async (_what, text, enough) => {
-    const { child, told, ended } = host({
+    const { child, output, ended } = host({
       runs,
       options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(100_000) } },
     });
-    await eventually(() => count(told, text) >= enough, { within: 90_000 });
+    await eventually(() => count(output, text) >= enough, { within: 90_000 });
     if (enough === runs) {
       expect(await leftovers(cluster)).toHaveLength(2 * runs);
       expect(await podsOf(cluster)).toHaveLength(runs);
     }
     child.kill('SIGTERM');
-    expect(await ended, told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+    expect(await ended, output.errors).toEqual({ code: null, signal: 'SIGTERM' });
     expect(await leftovers(cluster)).toEqual([]);
     await eventually(async () => (await podsOf(cluster)).length === 0);
-    for (const run of told.runs) {
+    for (const run of output.runs) {
       const uuids = agentLines(run).map((line) => JSON.parse(line).uuid);
       expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
     }
@@ -128,13 +128,13 @@ describe('SIGTERM to a host with 50 runs', () => {
         config: { hostShutdown: 'leave' },
       };
       const first = host({ runs, options });
-      await eventually(() => count(first.told, 'tick 1 of') === runs, { within: 90_000 });
+      await eventually(() => count(first.output, 'tick 1 of') === runs, { within: 90_000 });
       first.child.kill('SIGTERM');
-      expect(await first.ended, first.told.errors).toEqual({ code: null, signal: 'SIGTERM' });
+      expect(await first.ended, first.output.errors).toEqual({ code: null, signal: 'SIGTERM' });
       expect(await leftovers(cluster)).toHaveLength(runs);
       const next = host({ runs, options });
-      expect(await next.ended, next.told.errors).toEqual({ code: 0, signal: null });
-      for (const run of next.told.runs) {
+      expect(await next.ended, next.output.errors).toEqual({ code: 0, signal: null });
+      for (const run of next.output.runs) {
         expect(run.result, run.error).toMatchObject({ exitCode: 0, errorMessage: null });
         expect(run.stdout).toContain('[paperclip] Reattaching to in-flight K8s Job');
         const ticks = agentLines(run).flatMap((line) =>
@@ -159,30 +159,30 @@ describe('a host that stops and, in the middle of that, aborts its runs as if it
       config: { hostShutdown: 'leave' },
       agent,
     };
-    const { child, told, ended } = host({ options, listen: true, abort: true });
-    await running(told);
+    const { child, output, ended } = host({ options, listen: true, abort: true });
+    await running(output);
     child.kill('SIGTERM');
-    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
-    expect(told.result).toBeUndefined();
+    expect(await ended, output.errors).toEqual({ code: 7, signal: null });
+    expect(output.result).toBeUndefined();
     await attach(agent);
   });
 
   it('deletes the Job without', async () => {
-    const { child, told, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
-    await running(told);
+    const { child, output, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
+    await running(output);
     child.kill('SIGTERM');
     await eventually(async () => (await leftovers(cluster)).length === 0);
-    expect(await ended, told.errors).toEqual({ code: 7, signal: null });
+    expect(await ended, output.errors).toEqual({ code: 7, signal: null });
   });
 });
 
 describe('a host that is killed', () => {
   it('leaves its run to the next one, which loses and doubles nothing', async () => {
     const agent = { id: `agent-${randomUUID()}` };
-    const { child, told, ended } = host({
+    const { child, output, ended } = host({
       options: { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, agent },
     });
-    await running(told);
+    await running(output);
     child.kill('SIGKILL');
     await ended;
     await attach(agent);
@@ -191,19 +191,19 @@ describe('a host that is killed', () => {
 
 /** A new run of the agent attaches to its live Job and sees it through. */
 async function attach(agent) {
-  const { ctx, told } = hostRun(cluster, { agent, runId: 'run-after' });
+  const { ctx, output } = hostRun(cluster, { agent, runId: 'run-after' });
   const result = await adapter.execute(ctx);
   expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-  expect(told.stdout).toMatch(
+  expect(output.stdout).toMatch(
     /\[paperclip\] Reattaching to in-flight K8s Job \S+ in namespace paperclip \(prior run \S+\)/,
   );
-  expect(told.stdout).toMatch(/\[paperclip\] Reattached to pod ac-agent/);
-  const ticks = agentLines(told).flatMap((line) =>
+  expect(output.stdout).toMatch(/\[paperclip\] Reattached to pod ac-agent/);
+  const ticks = agentLines(output).flatMap((line) =>
     [...line.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n)),
   );
   const unique = [...new Set(ticks)];
   expect(unique).toEqual(unique.map((_, index) => index + 1));
-  const uuids = agentLines(told).map((line) => JSON.parse(line).uuid);
+  const uuids = agentLines(output).map((line) => JSON.parse(line).uuid);
   expect(new Set(uuids).size, 'no line twice').toBe(uuids.length);
   expect(await leftovers(cluster)).toEqual([]);
 }
@@ -218,10 +218,10 @@ describe('the control plane', () => {
     await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
     process.env.PAPERCLIP_API_URL = `http://127.0.0.1:${server.address().port}`;
     try {
-      const { ctx, told } = hostRun(cluster, { scenario: 'hang', authToken: 'run-token' });
+      const { ctx, output } = hostRun(cluster, { scenario: 'hang', authToken: 'run-token' });
       const result = await adapter.execute(ctx);
       expect(result).toMatchObject({ errorCode: 'cancelled', errorMessage: 'Run cancelled', exitCode: null });
-      expect(told.stdout).toMatch(/\[paperclip\] Run cancelled externally — deleting Job ac-agent/);
+      expect(output.stdout).toMatch(/\[paperclip\] Run cancelled externally — deleting Job ac-agent/);
       expect(asked).toEqual([[`/api/heartbeat-runs/${ctx.runId}`, 'Bearer run-token']]);
       expect(await leftovers(cluster)).toEqual([]);
     } finally {
@@ -239,7 +239,7 @@ describe('the prompt bundle', () => {
     writeFileSync(path.join(skill, 'SKILL.md'), '# demo\n');
     const instructions = path.join(home, 'AGENTS.md');
     writeFileSync(instructions, 'Be brief.');
-    const { ctx, told } = hostRun(cluster, {
+    const { ctx, output } = hostRun(cluster, {
       scenario: 'echo-env',
       config: {
         instructionsFilePath: instructions,
@@ -249,7 +249,7 @@ describe('the prompt bundle', () => {
     });
     const result = await adapter.execute(ctx);
     expect(result.errorMessage).toBeNull();
-    expect(told.stdout).toContain('[paperclip] Skills bundled (1): demo');
+    expect(output.stdout).toContain('[paperclip] Skills bundled (1): demo');
     const { argv } = JSON.parse(result.summary);
     const bundle = argv[argv.indexOf('--add-dir') + 1];
     expect(bundle).toMatch(/\/instances\/default\/companies\/company-1\/claude-prompt-cache\/[0-9a-f]{64}$/);
@@ -260,16 +260,16 @@ describe('the prompt bundle', () => {
     expect(text.startsWith('Be brief.\n')).toBe(true);
     expect(text).toContain(`${home}/`);
     expect(text.split('\n')).toHaveLength(2);
-    expect(told.meta[0].commandNotes).toContain('Skills (1): demo');
+    expect(output.meta[0].commandNotes).toContain('Skills (1): demo');
   });
 
   it('without readable instructions is a warning and the raw path', async () => {
-    const { ctx, told } = hostRun(cluster, {
+    const { ctx, output } = hostRun(cluster, {
       scenario: 'echo-env',
       config: { instructionsFilePath: '/no/such/AGENTS.md' },
     });
     const result = await adapter.execute(ctx);
-    expect(told.stderr).toContain(
+    expect(output.stderr).toContain(
       '[paperclip] Warning: could not read agent instructions file "/no/such/AGENTS.md": ENOENT: no such file or directory',
     );
     expect(JSON.parse(result.summary).argv).toContain('/no/such/AGENTS.md');

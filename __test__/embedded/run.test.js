@@ -20,9 +20,9 @@ afterAll(async () => {
 
 /** Runs a scenario to its result. */
 async function play(options) {
-  const { ctx, told } = hostRun(cluster, options);
+  const { ctx, output } = hostRun(cluster, options);
   const result = await adapter.execute(ctx);
-  return { ctx, told, result };
+  return { ctx, output, result };
 }
 
 /** The one Job of an agent, once it is there. */
@@ -50,7 +50,7 @@ async function account(name, rules) {
 
 describe('a successful run', () => {
   it('resolves with every field of the contract and tells every line once', async () => {
-    const { told, result } = await play();
+    const { output, result } = await play();
     const recorded = fixture('success');
     expect(result).toMatchObject({
       exitCode: 0,
@@ -70,17 +70,17 @@ describe('a successful run', () => {
     expect(result.sessionParams).toEqual({ sessionId: result.sessionId });
     expect(result.sessionDisplayId).toBe(result.sessionId);
     const types = (lines) => lines.map((line) => JSON.parse(line).type);
-    expect(types(agentLines(told))).toEqual(types(recorded));
-    expect(told.stdout).toContain('naïve café ✓');
+    expect(types(agentLines(output))).toEqual(types(recorded));
+    expect(output.stdout).toContain('naïve café ✓');
     for (const line of [
       /^\[paperclip\] Skills bundled \(0\): none$/m,
       /^\[paperclip\] Created K8s Job: ac-agent-\S+ in namespace paperclip \(deadline: none\)$/m,
       /^\[paperclip\] Waiting for pod to be scheduled \(job: ac-agent-\S+\)\.\.\.$/m,
       /^\[paperclip\] Pod running: ac-agent-\S+$/m,
     ]) {
-      expect(told.stdout).toMatch(line);
+      expect(output.stdout).toMatch(line);
     }
-    expect(told.chunks.every(({ chunk }) => chunk.endsWith('\n'))).toBe(true);
+    expect(output.chunks.every(({ chunk }) => chunk.endsWith('\n'))).toBe(true);
   });
 
   it('gives the container its prompt, environment, arguments and folder unchanged', async () => {
@@ -118,9 +118,9 @@ describe('a successful run', () => {
 
   it('delivers a prompt of 400 KB through a Secret that goes with the run', async () => {
     const prompt = 'päng! '.repeat(60_000);
-    const { told, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
+    const { output, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
-    expect(told.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
+    expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
     expect(JSON.parse(result.summary).prompt).toBe(prompt);
   });
 
@@ -134,17 +134,17 @@ describe('a successful run', () => {
     'that takes a minute of real time, with output all along, is a success',
     { timeout: 120_000 },
     async () => {
-      const { told, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
+      const { output, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
       expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-      const ticks = [...told.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
+      const ticks = [...output.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
       const unique = [...new Set(ticks)];
       expect(unique).toEqual(unique.map((_, index) => index + 1));
       expect(unique.length).toBeGreaterThan(100);
-      expect(told.stdout).not.toContain('reconnecting');
-      const first = told.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
-      const last = told.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
-      expect(last.at - first.at, 'told as it happened, not at the end').toBeGreaterThan(50_000);
-      expect(told.stdout).toMatch(
+      expect(output.stdout).not.toContain('reconnecting');
+      const first = output.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
+      const last = output.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
+      expect(last.at - first.at, 'output as it happened, not at the end').toBeGreaterThan(50_000);
+      expect(output.stdout).toMatch(
         /\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/,
       );
     },
@@ -181,9 +181,9 @@ describe('a successful run', () => {
   it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])(
     'plays %s',
     async (scenario) => {
-      const { told, result } = await play({ scenario, env: { CLAUDE_STAND_IN_SECONDS: '1' } });
+      const { output, result } = await play({ scenario, env: { CLAUDE_STAND_IN_SECONDS: '1' } });
       expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-      expect(agentLines(told).length).toBeGreaterThan(3);
+      expect(agentLines(output).length).toBeGreaterThan(3);
     },
   );
 });
@@ -202,12 +202,12 @@ describe('a run that fails', () => {
   });
 
   it('with an unknown session clears it', async () => {
-    const { told, result } = await play({
+    const { output, result } = await play({
       scenario: 'unknown-session',
       runtime: { sessionId: '11111111-2222-4333-8444-555555555555' },
     });
     expect(result).toMatchObject({ errorCode: 'session_unavailable', clearSession: true });
-    expect(told.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
+    expect(output.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
   });
 
   it('by a crash or a kill names exit code and reason', async () => {
@@ -234,10 +234,10 @@ describe('a run that fails', () => {
   });
 
   it('because its Job was deleted is explained', async () => {
-    const { ctx, told } = hostRun(cluster, { scenario: 'hang' });
+    const { ctx, output } = hostRun(cluster, { scenario: 'hang' });
     const running = adapter.execute(ctx);
     const job = await jobOf(ctx.agent.id);
-    await eventually(() => told.stdout.includes('"subtype":"init"'));
+    await eventually(() => output.stdout.includes('"subtype":"init"'));
     await cluster.request(
       'DELETE',
       job.metadata.selfLink ?? `/apis/batch/v1/namespaces/paperclip/jobs/${job.metadata.name}`,
@@ -253,10 +253,10 @@ describe('a run that fails', () => {
   });
 
   it('because its image cannot be pulled says so', async () => {
-    const { told, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
+    const { output, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
-    expect(told.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage}`);
   });
 
   it('because no node fits says so', async () => {
@@ -298,7 +298,7 @@ describe('the prompt bundle', () => {
   });
 
   it('that misses a skill is told in its place, and the run goes on', async () => {
-    const { told, result } = await play({
+    const { output, result } = await play({
       config: {
         paperclipRuntimeSkills: [
           { key: 'org/demo', runtimeName: 'no/such/folder', source: import.meta.filename },
@@ -307,9 +307,9 @@ describe('the prompt bundle', () => {
       },
     });
     expect(result.errorMessage).toBeNull();
-    const at = (text) => told.chunks.findIndex(({ chunk }) => chunk.includes(text));
+    const at = (text) => output.chunks.findIndex(({ chunk }) => chunk.includes(text));
     const failed = at('[paperclip] Failed to materialize Claude skill "org/demo" into /');
-    expect(told.chunks[failed]?.stream).toBe('stderr');
+    expect(output.chunks[failed]?.stream).toBe('stderr');
     expect(at('[paperclip] Skills bundled (1): no/such/folder')).toBeLessThan(failed);
     expect(failed).toBeLessThan(at('[paperclip] Created K8s Job:'));
   });
@@ -319,7 +319,7 @@ describe('the host', () => {
   it('cancels: the Job goes, the pod is gone, and that is acknowledged', async () => {
     const abort = new AbortController();
     let ready = false;
-    const { ctx, told } = hostRun(cluster, {
+    const { ctx, output } = hostRun(cluster, {
       scenario: 'hang',
       signal: abort.signal,
       onCancellationReady: async () => {
@@ -327,7 +327,7 @@ describe('the host', () => {
       },
     });
     const running = adapter.execute(ctx);
-    await eventually(() => told.stdout.includes('"subtype":"init"'));
+    await eventually(() => output.stdout.includes('"subtype":"init"'));
     expect(ready).toBe(true);
     abort.abort();
     const result = await running;
@@ -350,9 +350,9 @@ describe('the host', () => {
   });
 
   it('may not start a second run of an agent while one is alive', async () => {
-    const { ctx, told } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '6' } });
+    const { ctx, output } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '6' } });
     const first = adapter.execute(ctx);
-    await eventually(() => told.stdout.includes('Created K8s Job'));
+    await eventually(() => output.stdout.includes('Created K8s Job'));
     const second = await adapter.execute({
       ...hostRun(cluster, { context: { taskId: 'other' } }).ctx,
       agent: ctx.agent,
@@ -392,10 +392,10 @@ describe('the host', () => {
     const kubeconfig = await account(name, [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }]);
     const user = `system:serviceaccount:paperclip:${name}`;
     await cluster.post('/simulator/faults', { match: { verb: 'watch', user }, times, action });
-    const { told, result } = await play({ config: { kubeconfig } });
+    const { output, result } = await play({ config: { kubeconfig } });
     await cluster.delete('/simulator/faults');
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(agentLines(told).length).toBe(fixture('success').length);
+    expect(agentLines(output).length).toBe(fixture('success').length);
   });
 
   it('whose service account may not watch is told so once, and runs all the same', async () => {
@@ -411,11 +411,11 @@ describe('the host', () => {
       '(grant the watch verb to react at once)\n';
     const first = await play({ config: { kubeconfig } });
     expect(first.result.errorMessage).toBeNull();
-    expect(agentLines(first.told).length).toBe(fixture('success').length);
-    expect(first.told.stdout).toContain(line);
-    const { told, result } = await play({ config: { kubeconfig }, scenario: 'truncated' });
+    expect(agentLines(first.output).length).toBe(fixture('success').length);
+    expect(first.output.stdout).toContain(line);
+    const { output, result } = await play({ config: { kubeconfig }, scenario: 'truncated' });
     expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
-    expect(told.stdout).not.toContain(line);
+    expect(output.stdout).not.toContain(line);
     const { checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
     const level = (wanted) => checks.find(({ code }) => code === wanted).level;
     expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual([
@@ -474,9 +474,9 @@ describe('the host', () => {
   });
 
   it('reloads the adapter in mid-run and loses nothing', async () => {
-    const { ctx, told } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '4' } });
+    const { ctx, output } = hostRun(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '4' } });
     const running = adapter.execute(ctx);
-    await eventually(() => told.stdout.includes('tick 1 of'));
+    await eventually(() => output.stdout.includes('tick 1 of'));
     const entry = new URL(`../../index.js?t=${Date.now()}`, import.meta.url).href;
     const reloaded = (await import(/* @vite-ignore */ entry)).createServerAdapter();
     const blocked = await reloaded.execute({ ...hostRun(cluster).ctx, runId: ctx.runId, agent: ctx.agent });

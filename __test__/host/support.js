@@ -103,11 +103,11 @@ export async function wakeFor(issue, agent) {
   const reason = `spec:${randomUUID()}`;
   const answer = await askToWake(agent, { reason, payload: { issueId: issue.id, taskId: issue.id } });
   if (answer.id) return answer;
-  const told = `the answer to a wake of ${agent.name} for ${issue.identifier} was ${JSON.stringify(answer)}`;
-  if (!KEPT.has(answer.reason)) throw new Error(told);
+  const answered = `the answer to a wake of ${agent.name} for ${issue.identifier} was ${JSON.stringify(answer)}`;
+  if (!KEPT.has(answer.reason)) throw new Error(answered);
   return eventually(
     async () => (await runsOf(agent)).find(({ contextSnapshot }) => contextSnapshot?.wakeReason === reason),
-    `the run of a wake that is kept; ${told}`,
+    `the run of a wake that is kept; ${answered}`,
   );
 }
 
@@ -178,8 +178,8 @@ export async function logOf({ id }) {
 export const eventsOf = async (run) =>
   (await logOf(run)).filter(({ line }) => line.startsWith('{')).map(({ line }) => JSON.parse(line));
 
-/** What the adapter told. */
-export const toldOf = async (run) =>
+/** The lines of the adapter itself. */
+export const adapterLinesOf = async (run) =>
   (await logOf(run)).filter(({ line }) => line.startsWith('[paperclip]')).map(({ line }) => line);
 
 /** All text of the assistant, in order. */

@@ -91,13 +91,13 @@ describe.concurrent('the real claude CLI', () => {
     ]);
     expect(run.otherLines).toEqual([]);
     // Of the adapter's own; the CLI complains of nothing.
-    expect(run.told.stderr).toBe(
+    expect(run.output.stderr).toBe(
       '[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n',
     );
     for (const line of [/^\[paperclip\] Created K8s Job: ac-\S+/m, /^\[paperclip\] Pod running: ac-\S+$/m]) {
-      expect(run.told.stdout).toMatch(line);
+      expect(run.output.stdout).toMatch(line);
     }
-    const [{ commandArgs }] = run.told.meta;
+    const [{ commandArgs }] = run.output.meta;
     expect(commandArgs.slice(0, 6)).toEqual([
       '--print',
       '-',
@@ -192,7 +192,7 @@ describe.concurrent('the real claude CLI', () => {
       expect(result.sessionParams).toEqual(first.result.sessionParams);
       expect(asked).toHaveLength(1);
       expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
-      const [{ commandArgs }] = next.told.meta;
+      const [{ commandArgs }] = next.output.meta;
       expect(commandArgs[commandArgs.indexOf('--resume') + 1]).toBe(first.result.sessionId);
       const heard = listIn(result.summary, 'Heard');
       expect(heard).toHaveLength(prompts.length);
@@ -205,7 +205,7 @@ describe.concurrent('the real claude CLI', () => {
     const {
       result,
       entries,
-      told: log,
+      output: log,
     } = await play(cluster, {
       name: 'unknown-session',
       runtime: { sessionParams: { sessionId: '11111111-2222-4333-8444-555555555555' } },
@@ -223,7 +223,7 @@ describe.concurrent('the real claude CLI', () => {
       result,
       asked,
       events,
-      told: log,
+      output: log,
     } = await play(cluster, {
       name: 'overload-passes',
       api: { ERROR: 'overloaded_error', ERRORS: 2 },
@@ -326,7 +326,7 @@ describe.concurrent('the real claude CLI', () => {
       result,
       events,
       asked,
-      told: log,
+      output: log,
     } = await play(cluster, {
       name: 'arguments',
       config: {
@@ -359,7 +359,7 @@ describe.concurrent('the real claude CLI', () => {
       api: { SECONDS: 120 },
     });
     const session = await eventually(
-      () => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.told.stdout)?.[1],
+      () => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.output.stdout)?.[1],
       { within: 90_000 },
     );
     // Asked for its answer, and half of it there.

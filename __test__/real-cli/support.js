@@ -48,7 +48,7 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
   const folder = workspace ?? `real-cli/${id}`;
   sharedFolder(cluster, folder);
   const record = `real-cli/${id}.record.jsonl`;
-  const { ctx, told } = hostRun(cluster, {
+  const { ctx, output } = hostRun(cluster, {
     config: {
       promptTemplate: prompt,
       ...cluster.config,
@@ -76,7 +76,7 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
     appendFileSync(path.join(logs, `${stream}.log`), chunk);
     await onLog(stream, chunk);
   };
-  const run = { folder, logs, ctx, told, agentId: ctx.agent.id };
+  const run = { folder, logs, ctx, output, agentId: ctx.agent.id };
   run.done = finish(cluster, run, path.join(cluster.volume, record));
   // A spec that fails first leaves the promise to nobody.
   run.done.catch(() => {});
@@ -99,7 +99,7 @@ async function finish(cluster, run, record) {
     );
   }
   await nothingLeft(cluster, run);
-  const lines = agentLines(run.told);
+  const lines = agentLines(run.output);
   const events = lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
   const ids = events.map(({ uuid }) => uuid).filter(Boolean);
   expect(ids.length - new Set(ids).size, 'events that came twice').toBe(0);
@@ -122,8 +122,8 @@ async function finish(cluster, run, record) {
   };
 }
 
-async function nothingLeft(cluster, { agentId, told }) {
-  const [, job] = /Created K8s Job: (\S+)/.exec(told.stdout) ?? [];
+async function nothingLeft(cluster, { agentId, output }) {
+  const [, job] = /Created K8s Job: (\S+)/.exec(output.stdout) ?? [];
   const selector = encodeURIComponent(`paperclip.io/agent-id=${agentId}`);
   const ns = cluster.namespace;
   let left;

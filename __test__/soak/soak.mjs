@@ -136,7 +136,7 @@ async function play(state, run) {
   let struck = false;
   let over = false;
   let late = 0;
-  const { ctx, told } = hostRun(cluster, {
+  const { ctx, output } = hostRun(cluster, {
     scenario: run.scenario,
     env: run.env,
     agent: { id: run.name },
@@ -153,13 +153,14 @@ async function play(state, run) {
     if (!chunk.endsWith('\n'))
       problems.push(`${run.name} (${run.kind}): a chunk ends in the middle of a line`);
     await listen(stream, chunk);
-    while (strikes.length > 0 && told.stdout.includes(strikes[0].after)) under.push(strike(strikes.shift()));
+    while (strikes.length > 0 && output.stdout.includes(strikes[0].after))
+      under.push(strike(strikes.shift()));
     if (run.onLog === 'slow') await sleep(20);
     if (run.onLog === 'rejects') return Promise.reject(new Error('disk full'));
     if (run.onLog === 'throws') throw new Error('disk full');
     return undefined;
   };
-  const named = (what) => new RegExp(`\\[paperclip\\] ${what}: (ac-\\S+)`).exec(told.stdout)?.[1];
+  const named = (what) => new RegExp(`\\[paperclip\\] ${what}: (ac-\\S+)`).exec(output.stdout)?.[1];
   const strike = async ({ pod, body, job, host }) => {
     if (host) {
       struck = true;
@@ -197,10 +198,10 @@ async function play(state, run) {
   // A strike can come when the run is as good as over; its pod may be gone then.
   else if (!(run.strikes && whole))
     wrong.push(`has the result ${JSON.stringify({ ...result, resultJson: undefined })}`);
-  wrong.push(...linesWrong(run, told, whole));
-  if (late > 0) wrong.push(`told ${late} chunks after its result`);
+  wrong.push(...linesWrong(run, output, whole));
+  if (late > 0) wrong.push(`logged ${late} chunks after its result`);
   const context = () =>
-    `\n    ${`${told.stdout}${told.stderr}`
+    `\n    ${`${output.stdout}${output.stderr}`
       .split('\n')
       .filter((line) => line.startsWith('[paperclip]'))
       .join('\n    ')}`;
@@ -241,9 +242,9 @@ const recorded = Object.fromEntries(
 );
 
 /** What is wrong with the lines that a run told. */
-function linesWrong(run, told, whole) {
+function linesWrong(run, output, whole) {
   const wrong = [];
-  const lines = agentLines(told);
+  const lines = agentLines(output);
   const events = [];
   for (const line of lines) {
     try {
@@ -274,7 +275,7 @@ function linesWrong(run, told, whole) {
   } else if (whole && events.at(-1)?.type !== 'result') {
     wrong.push('tells no result');
   }
-  if (told.stdout.includes('Log gap')) wrong.push('tells a gap');
+  if (output.stdout.includes('Log gap')) wrong.push('tells a gap');
   return wrong;
 }
 

@@ -45,15 +45,15 @@ describe('200 runs at the same moment', () => {
       const hosts = Array.from({ length: 200 }, () => hostRun(cluster));
       const results = await Promise.all(hosts.map(({ ctx }) => adapter.execute(ctx)));
       expect(new Set(results.map(({ errorMessage }) => errorMessage))).toEqual(new Set([null]));
-      const told = new Set();
+      const uuids = new Set();
       for (const host of hosts) {
-        const lines = agentLines(host.told);
+        const lines = agentLines(host.output);
         expect(types(lines)).toEqual(types(recorded.trim().split('\n')));
         for (const line of lines) {
           const { uuid } = JSON.parse(line);
           if (!uuid) continue;
-          expect(told, 'no line twice, and none of another run').not.toContain(uuid);
-          told.add(uuid);
+          expect(uuids, 'no line twice, and none of another run').not.toContain(uuid);
+          uuids.add(uuid);
         }
       }
       const { requests } = await cluster.get('/simulator/requests');

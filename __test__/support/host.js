@@ -26,7 +26,7 @@ export function hostRun(
   cluster,
   { scenario = 'success', env, config, context, agent, runtime, ...rest } = {},
 ) {
-  const told = { stdout: '', stderr: '', chunks: [], meta: [] };
+  const output = { stdout: '', stderr: '', chunks: [], meta: [] };
   const ctx = {
     runId: randomUUID(),
     agent: { id: `agent-${randomUUID()}`, companyId: 'company-1', name: 'Ada', ...agent },
@@ -38,20 +38,20 @@ export function hostRun(
     },
     context: { taskId: 'task-1', ...context },
     onLog: async (stream, chunk) => {
-      told[stream] += chunk;
-      told.chunks.push({ stream, chunk, at: Date.now() });
+      output[stream] += chunk;
+      output.chunks.push({ stream, chunk, at: Date.now() });
     },
     onMeta: async (meta) => {
-      told.meta.push(meta);
+      output.meta.push(meta);
     },
     ...rest,
   };
-  return { ctx, told };
+  return { ctx, output };
 }
 
 /** What the agent printed: the lines that are not the adapter's own. */
-export function agentLines(told) {
-  return told.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
+export function agentLines(output) {
+  return output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
 }
 
 /** Selects the Jobs of runs, and neither claims nor barriers. */

@@ -21,11 +21,11 @@ if (isMainThread) {
   assert.equal(await answer(first), 'fail');
   for (let round = 0; round < 3; round += 1) {
     const worker = new Worker(new URL(import.meta.url));
-    const [told, code] = await Promise.all([
+    const [output, code] = await Promise.all([
       new Promise((resolve) => worker.once('message', resolve)),
       new Promise((resolve) => worker.once('exit', resolve)),
     ]);
-    assert.deepEqual([told, code], ['fail', 0]);
+    assert.deepEqual([output, code], ['fail', 0]);
   }
   // A worker that is ended while a call is under way.
   const doomed = new Worker(new URL(import.meta.url));

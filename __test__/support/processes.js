@@ -16,7 +16,7 @@ export function startHost({ kubeconfig, namespace }, { env, ...what }) {
   const child = spawn(process.execPath, [script, order], { env: { ...process.env, ...env } });
   children.add(child);
   const runs = Array.from({ length: what.runs ?? 1 }, () => ({ stdout: '', stderr: '' }));
-  const told = {
+  const output = {
     stdout: '',
     stderr: '',
     heard: false,
@@ -32,16 +32,16 @@ export function startHost({ kubeconfig, namespace }, { env, ...what }) {
     for (const line of lines) {
       const { run, stream, chunk, heard, result, error } = JSON.parse(line);
       if (stream) {
-        told[stream] += chunk;
+        output[stream] += chunk;
         runs[run][stream] += chunk;
       }
-      if (heard) told.heard = true;
-      if (result) told.result = runs[run].result = result;
-      if (error) told.error = runs[run].error = error;
+      if (heard) output.heard = true;
+      if (result) output.result = runs[run].result = result;
+      if (error) output.error = runs[run].error = error;
     }
   });
   child.stderr.setEncoding('utf8').on('data', (text) => {
-    told.errors += text;
+    output.errors += text;
   });
   const ended = new Promise((resolve) => {
     child.once('close', (code, signal) => {
@@ -49,7 +49,7 @@ export function startHost({ kubeconfig, namespace }, { env, ...what }) {
       resolve({ code, signal });
     });
   });
-  return { child, told, ended };
+  return { child, output, ended };
 }
 
 /** Ends every host process that is still there. */

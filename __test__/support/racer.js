@@ -14,7 +14,7 @@ process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
     start.map(async (agent) => {
       const cancel = new AbortController();
       under.set(agent, cancel);
-      const { ctx, told } = hostRun(
+      const { ctx, output } = hostRun(
         { kubeconfig },
         {
           agent: { id: agent },
@@ -36,7 +36,7 @@ process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
         agent,
         errorCode: result.errorCode ?? null,
         errorMessage: result.errorMessage,
-        waited: told.stdout.includes('Waiting for another host'),
+        waited: output.stdout.includes('Waiting for another host'),
       });
     }),
   );

@@ -11,7 +11,9 @@ const read = (file) => readFileSync(path.join(root, file), 'utf8');
 /** The codes by the name of their variant, from the one place that lists them. */
 const codes = (() => {
   const [, list] = /^error_codes! \{\n([\s\S]+?)^\}/m.exec(read('src/outcome/code.rs'));
-  return new Map([...list.matchAll(/^\s*(\w+) = "([a-z0-9_]+)" => \w+,$/gm)].map(([, name, code]) => [name, code]));
+  return new Map(
+    [...list.matchAll(/^\s*(\w+) = "([a-z0-9_]+)" => \w+,$/gm)].map(([, name, code]) => [name, code]),
+  );
 })();
 
 /** The lines of all tests of whole runs: on the embedded cluster and in memory. */

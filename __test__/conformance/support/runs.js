@@ -32,19 +32,19 @@ export function runsOn(cluster) {
   }
 
   /** What all runs of this process told, by the kubeconfig they had. */
-  const everTold = { existing: [], recommended: [] };
+  const outputs = { existing: [], recommended: [] };
 
   /** Starts a run; `done` resolves to its result. */
   function start(options) {
-    const { ctx, told } = prepare(options);
-    everTold[options?.as ?? 'recommended'].push(told);
-    const run = { ctx, told, agentId: ctx.agent.id, done: adapter.execute(ctx) };
+    const { ctx, output } = prepare(options);
+    outputs[options?.as ?? 'recommended'].push(output);
+    const run = { ctx, output, agentId: ctx.agent.id, done: adapter.execute(ctx) };
     // A spec that fails first leaves the promise to nobody.
     run.done.catch((error) => error).then((result) => write(run, options?.scenario, result));
     return run;
   }
 
-  function write({ ctx, told }, scenario = 'success', result) {
+  function write({ ctx, output }, scenario = 'success', result) {
     const dir = path.join(transcripts, cluster.name);
     mkdirSync(dir, { recursive: true });
     const head = {
@@ -54,7 +54,7 @@ export function runsOn(cluster) {
       result: result instanceof Error ? String(result) : result,
     };
     // Long lines say nothing about a failure.
-    const text = [JSON.stringify(head), told.stderr, told.stdout]
+    const text = [JSON.stringify(head), output.stderr, output.stdout]
       .join('\n')
       .replace(/^(.{2000}).+$/gm, '$1…');
     writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
@@ -80,7 +80,7 @@ export function runsOn(cluster) {
     eventually(async () => (await jobs(agentId))[0], { within: 60_000, every: 100 });
   /** The one pod of a run, once it runs and has said something. */
   const podOf = (run) =>
-    eventually(async () => running(run.told) && (await pods(run.agentId))[0], {
+    eventually(async () => running(run.output) && (await pods(run.agentId))[0], {
       within: 120_000,
       every: 100,
     });
@@ -94,8 +94,8 @@ export function runsOn(cluster) {
    * No Job, pod or Secret of the run stays. Pods take their time to end, and go in the background: after 30 s, and up to
    * a minute later where a kubelet of 1.20 forgot the container.
    */
-  async function nothingLeft({ agentId, told }) {
-    const [, jobName] = /Created K8s Job: (\S+)/.exec(told.stdout) ?? [];
+  async function nothingLeft({ agentId, output }) {
+    const [, jobName] = /Created K8s Job: (\S+)/.exec(output.stdout) ?? [];
     let left;
     await eventually(
       async () => {
@@ -111,39 +111,39 @@ export function runsOn(cluster) {
     ).catch(() => expect(left, 'left behind').toEqual([]));
   }
 
-  return { prepare, start, play, everTold, jobs, pods, jobOf, podOf, prompts, nothingLeft };
+  return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, prompts, nothingLeft };
 }
 
 /** Whether the agent has said something. */
-export const running = (told) => told.stdout.includes('"subtype":"init"');
+export const running = (output) => output.stdout.includes('"subtype":"init"');
 
 /** The events that the agent printed; a shell may say in its own words how the agent ended. */
-const events = (told) =>
-  agentLines(told)
+const events = (output) =>
+  agentLines(output)
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line));
 
 /** Every event of a recorded run came once: none is missing, doubled or damaged. */
-export function expectRecording(told, name) {
+export function expectRecording(output, name) {
   const file = new URL(`../../../tools/simulator/fixtures/claude-cli-2.1.197/${name}.jsonl`, import.meta.url);
   const recorded = readFileSync(file, 'utf8')
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));
-  expect(events(told).map(({ type }) => type)).toEqual(recorded.map(({ type }) => type));
-  expectOnce(told);
+  expect(events(output).map(({ type }) => type)).toEqual(recorded.map(({ type }) => type));
+  expectOnce(output);
 }
 
 /** No event came twice, and each is whole. */
-export function expectOnce(told) {
-  const ids = events(told).map((event) => event.uuid ?? JSON.stringify(event));
+export function expectOnce(output) {
+  const ids = events(output).map((event) => event.uuid ?? JSON.stringify(event));
   expect(ids.length - new Set(ids).size, 'events that came twice').toBe(0);
 }
 
 /** The numbers of a `long` run, from 1 without a hole; returns how many. */
-export function expectTicks(told) {
-  expectOnce(told);
-  const numbers = [...told.stdout.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n));
+export function expectTicks(output) {
+  expectOnce(output);
+  const numbers = [...output.stdout.matchAll(/tick (\d+) of/g)].map(([, n]) => Number(n));
   const unique = [...new Set(numbers)];
   expect(unique).toEqual(unique.map((_, index) => index + 1));
   return unique.length;

@@ -19,7 +19,7 @@ import {
   runOn,
   runsOf,
   textsOf,
-  toldOf,
+  adapterLinesOf,
   wakeFor,
 } from '../support.js';
 
@@ -90,11 +90,11 @@ describe('a successful run', () => {
   });
 
   it('has the adapter’s own story in the log, none of it on stderr', async () => {
-    const told = await toldOf(run);
-    expect(told).toContainEqual(
+    const lines = await adapterLinesOf(run);
+    expect(lines).toContainEqual(
       expect.stringMatching(/^\[paperclip\] Created K8s Job: \S+ in namespace \S+ \(deadline: none\)$/),
     );
-    expect(told).toContainEqual(expect.stringMatching(/^\[paperclip\] Pod running: /));
+    expect(lines).toContainEqual(expect.stringMatching(/^\[paperclip\] Pod running: /));
     expect((await logOf(run)).filter(({ stream }) => stream === 'stderr')).toEqual([]);
   });
 

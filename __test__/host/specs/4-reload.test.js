@@ -15,7 +15,7 @@ import {
   oneRun,
   seen,
   textsOf,
-  toldOf,
+  adapterLinesOf,
   wake,
 } from '../support.js';
 
@@ -41,7 +41,7 @@ describe('a reload of the adapter during a run', () => {
     );
     expect(ticks).toEqual(Array.from({ length: 12 }, (_, index) => String(index + 1)));
     expect(textsOf(await eventsOf(run))).toContain('tick 1 of 12');
-    expect((await toldOf(run)).filter((line) => line.includes('Created K8s Job'))).toHaveLength(1);
+    expect((await adapterLinesOf(run)).filter((line) => line.includes('Created K8s Job'))).toHaveLength(1);
     await gone(agent);
   });
 

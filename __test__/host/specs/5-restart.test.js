@@ -22,7 +22,7 @@ import {
   seen,
   started,
   textsOf,
-  toldOf,
+  adapterLinesOf,
 } from '../support.js';
 
 let company;
@@ -154,8 +154,8 @@ describe('a host that is told to stop', () => {
       sessionIdAfter: expect.stringMatching(/^[0-9a-f-]{36}$/),
     });
     expect(await ticksOf(again, 180)).toEqual(upTo(180));
-    expect((await toldOf(again)).some((line) => line.includes('Created K8s Job'))).toBe(false);
-    expect((await toldOf(again)).join('\n')).toContain(`(prior run ${left.run.id})`);
+    expect((await adapterLinesOf(again)).some((line) => line.includes('Created K8s Job'))).toBe(false);
+    expect((await adapterLinesOf(again)).join('\n')).toContain(`(prior run ${left.run.id})`);
     // Its own, whatever the host makes the agent do next.
     await gone(left.agent, jobs[0].metadata.name);
   });
