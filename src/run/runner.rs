@@ -13,7 +13,7 @@ use super::context::{LiveJob, RunContext, Stop};
 use super::job_view::Observed;
 use super::log::follow::Readers;
 use super::start::claim::Claims;
-use super::start::queue::{AgentLocks, Turn};
+use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
 use super::{Host, HostError, Log, finish, timing};
 use crate::cluster::watch::{Health, Watches};
@@ -55,7 +55,7 @@ pub struct Vitals {
 /// Everything that the runs of one process share.
 pub struct Runner<K: Clusters> {
     pub(super) clusters: K,
-    pub(super) locks: AgentLocks,
+    pub(super) queues: AgentQueues,
     pub(super) active: ActiveJobs<K::Cluster>,
     pub(super) self_pods: SelfPods,
     pub(super) watches: Watches<K::Cluster>,
@@ -68,7 +68,7 @@ impl<K: Clusters> Runner<K> {
     pub fn new(clusters: K) -> Self {
         Self {
             clusters,
-            locks: AgentLocks::default(),
+            queues: AgentQueues::default(),
             active: ActiveJobs::default(),
             self_pods: SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
@@ -87,7 +87,7 @@ impl<K: Clusters> Runner<K> {
 
     /// Queues a run of this agent: its runs start one after the other, in the order of these calls.
     pub fn queue(&self, agent_id: &str) -> Turn {
-        self.locks.queue(agent_id)
+        self.queues.queue(agent_id)
     }
 
     /// The Jobs of all runs that are under way.
@@ -98,7 +98,7 @@ impl<K: Clusters> Runner<K> {
     /// How much of everything is alive.
     pub fn vitals(&self) -> Vitals {
         let (watches, subscriptions) = self.watches.count();
-        Vitals { jobs: self.active.list().len(), queues: self.locks.count(), watches, subscriptions }
+        Vitals { jobs: self.active.list().len(), queues: self.queues.count(), watches, subscriptions }
     }
 
     /// One run, from the request to the result.
@@ -168,8 +168,8 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         turn: Option<Turn>,
     ) -> Result<Settled, Stop> {
-        let mut turn = turn.unwrap_or_else(|| self.locks.queue(&run.request.agent.id));
-        turn.come().await;
+        let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
+        turn.wait().await;
         let job = self.start(run, turn).await?;
         let observed = self.observe(run, job).await;
         finish::see_through(run, observed).await

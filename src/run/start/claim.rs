@@ -1,19 +1,19 @@
 //! At most one of several hosts starts a container for an agent.
 //!
-//! Two hosts run side by side during every rolling deploy, and nothing tells them of each other but the cluster. What
-//! Kubernetes decides atomically for everybody who may create Jobs is whose object gets a name, and that is all this
-//! is built on:
+//! Two hosts run side by side during every rolling deploy, and they know of each other only through the cluster. For
+//! everyone who may create Jobs, Kubernetes decides atomically whose object gets a name. The claim is built on this alone:
 //!
-//! 1. Whoever is about to start a run creates the agent's **claim**, an inert Job of a fixed name that names the Job to
-//!    come. Only its holder goes on: lists the agent's Jobs (a consistent read), creates its own, deletes the claim.
-//! 2. Who finds the claim taken waits. When it stays the same for [`timing::CLAIM_HOLDER_LIMIT`], its holder is taken for
-//!    dead, and **barred** before the claim is removed: an inert Job takes the name of the Job that the claim names.
-//!    A holder that was only slow finds its name taken and gives up; one that had created its Job is found by the list.
+//! 1. A run that is about to start creates the agent's **claim**, an inert Job of a fixed name that says which Job is to
+//!    come. Only the holder of the claim continues: it lists the agent's Jobs (a consistent read), creates its own Job,
+//!    and deletes the claim.
+//! 2. A run that finds the claim taken waits. When the claim stays the same for [`timing::CLAIM_HOLDER_LIMIT`], its
+//!    holder counts as dead, and is **barred** before the claim is removed: an inert Job takes the name of the Job that
+//!    the claim announced. A holder that was only slow finds that name taken and gives up; one that had created its Job
+//!    is found by the list.
 //!
-//! So every Job that starts was created by a holder that was not barred, and whoever held the claim after it listed
-//! after it: safety rests on names alone, clocks decide only how long a run waits. A Lease would need verbs that
-//! existing installations do not grant and fences nothing by itself; a suspended Job of the run needs `patch` to start,
-//! which they do not grant either; an ordering of creations lets the loser's container start before it is deleted.
+//! So every Job that starts was created by a holder that was not barred, and whoever held the claim next listed after
+//! that: safety rests on names alone, clocks only decide how long a run waits. Why not a Lease, a suspended Job or an
+//! order of creations: `docs/decisions/0004-claim-of-inert-jobs.md`.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -32,32 +32,44 @@ use crate::run::context::{Placement, RunContext};
 use crate::run::{Host, timing};
 use k8s_openapi::api::batch::v1::Job;
 
-/// What became of the wish to start a run.
-pub(super) enum Claimed<C: Cluster> {
-    /// This run holds the agent's claim.
-    Held(Claim<C>),
-    /// The cluster takes no claims from us: quota, admission or permissions. The guard alone stands.
+/// Why a run has no claim.
+pub(super) enum NoClaim {
+    /// The cluster does not accept claims: quota, admission or permissions. The run starts, and only the guard protects it.
     Refused(ApiError),
     /// This run may not start.
     Ended(Outcome),
 }
 
-/// The claim, held. Given back by [`Claim::release`]; a claim that is dropped is given back in the background.
+impl From<ApiError> for NoClaim {
+    fn from(error: ApiError) -> Self {
+        match error.kind {
+            // The cluster has answered, and will give the same answer again.
+            ApiErrorKind::Forbidden
+            | ApiErrorKind::Invalid
+            | ApiErrorKind::BadRequest
+            | ApiErrorKind::NotFound
+            | ApiErrorKind::Other => NoClaim::Refused(error),
+            _ => NoClaim::Ended(Outcome::guard_unreachable(&error.to_string())),
+        }
+    }
+}
+
+/// A claim that this run holds. [`Claim::release`] deletes it; a claim that is dropped is deleted in the background.
 pub(super) struct Claim<C: Cluster> {
     id: u64,
     created: Option<Time>,
-    claims: Arc<Mutex<HashMap<u64, Held<C>>>>,
+    held: Arc<Mutex<HashMap<u64, ClaimJob<C>>>>,
 }
 
-/// A claim to be given back.
-struct Held<C> {
+/// The claim as an object of the cluster.
+struct ClaimJob<C> {
     cluster: Arc<C>,
     namespace: String,
     name: String,
     uid: Option<String>,
 }
 
-impl<C: Cluster> Held<C> {
+impl<C: Cluster> ClaimJob<C> {
     async fn delete(self) -> Result<(), (String, ApiError)> {
         let deleted = delete(self.cluster.as_ref(), &self.namespace, &self.name, self.uid.as_deref()).await;
         deleted.map_err(|error| (self.name, error))
@@ -66,42 +78,42 @@ impl<C: Cluster> Held<C> {
 
 /// The claims that this process holds.
 pub(crate) struct Claims<C> {
-    held: Arc<Mutex<HashMap<u64, Held<C>>>>,
-    /// Kubeconfigs and namespaces that were told of as taking no claims.
-    told: Mutex<HashSet<[String; 2]>>,
+    held: Arc<Mutex<HashMap<u64, ClaimJob<C>>>>,
+    /// Kubeconfigs and namespaces that are known to refuse claims.
+    refusing: Mutex<HashSet<[String; 2]>>,
 }
 
 impl<C> Default for Claims<C> {
     fn default() -> Self {
-        Self { held: Arc::default(), told: Mutex::default() }
+        Self { held: Arc::default(), refusing: Mutex::default() }
     }
 }
 
 impl<C: Cluster> Claims<C> {
-    /// True for the first call with this kubeconfig and namespace: a refusal is told once.
-    pub(super) fn tell_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
+    /// Whether this is the first refusal for this kubeconfig and namespace: only that one is logged.
+    pub(super) fn is_first_refusal(&self, kubeconfig: Option<&str>, namespace: &str) -> bool {
         let key = [kubeconfig.unwrap_or_default().to_owned(), namespace.to_owned()];
-        lock(&self.told).insert(key)
+        lock(&self.refusing).insert(key)
     }
 
-    /// Gives back all claims, because the host shuts down and nothing is created any more.
+    /// Deletes all claims, because the host shuts down and nothing is created any more.
     pub(crate) async fn release_all(&self) {
-        let held: Vec<Held<C>> = lock(&self.held).drain().map(|(_, held)| held).collect();
-        // Failures are for the next host to overrule.
-        futures::future::join_all(held.into_iter().map(Held::delete)).await;
+        let claims: Vec<ClaimJob<C>> = lock(&self.held).drain().map(|(_, claim)| claim).collect();
+        // The next host overrules a claim that could not be deleted.
+        futures::future::join_all(claims.into_iter().map(ClaimJob::delete)).await;
     }
 
     fn hold(&self, cluster: &Arc<C>, namespace: &str, job: Job) -> Claim<C> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let held = Held {
+        let claim = ClaimJob {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
             name: job.metadata.name.unwrap_or_default(),
             uid: job.metadata.uid,
         };
-        lock(&self.held).insert(id, held);
-        Claim { id, created: job.metadata.creation_timestamp, claims: self.held.clone() }
+        lock(&self.held).insert(id, claim);
+        Claim { id, created: job.metadata.creation_timestamp, held: self.held.clone() }
     }
 }
 
@@ -115,68 +127,84 @@ pub(super) async fn take<C: Cluster, H: Host>(
     active: &ActiveJobs<C>,
     run: &RunContext<C, H>,
     place: &Placement<C>,
-) -> Claimed<C> {
-    let RunContext { agent_label, log, cancel, .. } = run;
+) -> Result<Claim<C>, NoClaim> {
     let Placement { cluster, namespace, job_name, .. } = place;
     let facts = ClaimFacts { job_name: job_name.clone(), holder: unique() };
-    let object = manifest::claim(agent_label, &facts, image(run, place));
-    let name = manifest::claim_name(agent_label);
-    let held = |job: Job| Claimed::Held(claims.hold(cluster, namespace, job));
-    let mut seen: Option<(Option<String>, Instant)> = None;
+    let object = manifest::claim(&run.agent_label, &facts, image(run, place));
+    let mut rival: Option<Rival> = None;
     let mut pause = timing::claim_backoff();
     loop {
-        // Held until the claim is on the list of those that a shutdown gives back.
+        // Held until the claim is on the list of those that a shutdown deletes.
         let Some(creating) = active.may_create().await else {
-            return Claimed::Ended(Outcome::cancelled(true));
+            return Err(NoClaim::Ended(Outcome::cancelled(true)));
         };
-        let created =
-            retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &object)).await;
-        match created {
-            Ok(job) => return held(job),
-            Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
-            Err(error) if refused(&error) => return Claimed::Refused(error),
-            Err(error) => return Claimed::Ended(Outcome::guard_unreachable(&error.to_string())),
-        }
-        let present =
-            match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, &name)).await {
-                Ok(present) => present,
-                Err(error) if error.is_not_found() => continue,
-                Err(error) if refused(&error) => return Claimed::Refused(error),
-                Err(error) => return Claimed::Ended(Outcome::guard_unreachable(&error.to_string())),
-            };
+        let present = match create(cluster.as_ref(), namespace, &object).await? {
+            Creation::Created(job) => return Ok(claims.hold(cluster, namespace, job)),
+            Creation::Released => continue,
+            Creation::Taken(present) => present,
+        };
         let theirs = manifest::claim_facts(&present);
         if theirs.as_ref().is_some_and(|theirs| theirs.holder == facts.holder) {
             // The answer to an earlier attempt was lost.
-            return held(present);
+            return Ok(claims.hold(cluster, namespace, present));
         }
         drop(creating);
-        match &seen {
-            Some((uid, since)) if *uid == present.metadata.uid => {
-                if since.elapsed() >= timing::CLAIM_HOLDER_LIMIT {
-                    match overrule(run, place, &present, theirs.as_ref()).await {
-                        Ok(()) => continue,
-                        Err(error) if refused(&error) => return Claimed::Refused(error),
-                        Err(error) => {
-                            return Claimed::Ended(Outcome::guard_unreachable(&error.to_string()));
-                        }
-                    }
-                }
+        match rival.as_ref().filter(|rival| rival.uid == present.metadata.uid) {
+            Some(rival) if rival.since.elapsed() >= timing::CLAIM_HOLDER_LIMIT => {
+                overrule(run, place, &present, theirs.as_ref()).await?;
+                continue;
             }
-            _ => {
-                log.out(format!(
-                    "[paperclip] Waiting for another host that is starting a run of this agent (claim {name}, {})",
-                    theirs.as_ref().map_or("of unknown origin".to_owned(), |theirs| format!("Job {}", theirs.job_name)),
-                ))
-                .await;
-                seen = Some((present.metadata.uid, Instant::now()));
+            Some(_) => {}
+            None => {
+                log_wait(run, theirs.as_ref()).await;
+                rival = Some(Rival { uid: present.metadata.uid, since: Instant::now() });
                 pause.reset();
             }
         }
         tokio::select! {
             () = tokio::time::sleep(pause.pause(None)) => {}
-            () = cancel.cancelled() => return Claimed::Ended(Outcome::cancelled(true)),
+            () = run.cancel.cancelled() => return Err(NoClaim::Ended(Outcome::cancelled(true))),
         }
     }
+}
+
+/// A claim of another host, and since when it has been there.
+struct Rival {
+    uid: Option<String>,
+    since: Instant,
+}
+
+/// What came of one attempt to create the claim.
+enum Creation {
+    Created(Job),
+    /// There is one already.
+    Taken(Job),
+    /// There was one, and it is gone by now.
+    Released,
+}
+
+async fn create<C: Cluster>(cluster: &C, namespace: &str, object: &Job) -> Result<Creation, ApiError> {
+    let budget = timing::SETUP_READ_BUDGET;
+    match retry::with_budget(budget, || cluster.create_job(namespace, object)).await {
+        Ok(job) => return Ok(Creation::Created(job)),
+        Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    match retry::with_budget(budget, || cluster.get_job(namespace, name)).await {
+        Ok(present) => Ok(Creation::Taken(present)),
+        Err(error) if error.is_not_found() => Ok(Creation::Released),
+        Err(error) => Err(error),
+    }
+}
+
+async fn log_wait<C, H>(run: &RunContext<C, H>, theirs: Option<&ClaimFacts>) {
+    let name = manifest::claim_name(&run.agent_label);
+    let origin = theirs.map_or("of unknown origin".to_owned(), |theirs| format!("Job {}", theirs.job_name));
+    run.log.out(format!(
+        "[paperclip] Waiting for another host that is starting a run of this agent (claim {name}, {origin})"
+    ))
+    .await;
 }
 
 /// Any image will do: the claim has no pod.
@@ -193,13 +221,13 @@ async fn overrule<C: Cluster, H: Host>(
 ) -> Result<(), ApiError> {
     let Placement { namespace, job_name, .. } = place;
     let cluster = place.cluster.as_ref();
-    // A run that two hosts start has one Job name, which only one of them gets: nothing is to be barred.
+    // A run that two hosts start has the same Job name on both, which only one of them gets: there is nothing to bar.
     if let Some(theirs) = theirs.filter(|theirs| theirs.job_name != *job_name) {
         let barrier = manifest::barrier(&theirs.job_name, job_name, &run.agent_label, image(run, place));
         match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &barrier)).await
         {
             Ok(_) => {}
-            // It got there first, or is barred already; the list will tell.
+            // The holder was faster, or is barred already; the guard's list shows which.
             Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -213,7 +241,7 @@ async fn overrule<C: Cluster, H: Host>(
     delete(cluster, namespace, name, claim.metadata.uid.as_deref()).await
 }
 
-/// Deletes exactly this claim; one that is gone or another's by now is no failure.
+/// Deletes exactly this claim; one that is gone, or belongs to another holder by now, is not a failure.
 async fn delete<C: Cluster>(
     cluster: &C,
     namespace: &str,
@@ -226,45 +254,33 @@ async fn delete<C: Cluster>(
     }
 }
 
-/// The cluster has answered, and will give the same answer again.
-fn refused(error: &ApiError) -> bool {
-    matches!(
-        error.kind,
-        ApiErrorKind::Forbidden
-            | ApiErrorKind::Invalid
-            | ApiErrorKind::BadRequest
-            | ApiErrorKind::NotFound
-            | ApiErrorKind::Other
-    )
-}
-
 impl<C: Cluster> Claim<C> {
-    /// Gives the claim back. Returns the warning to tell when that failed.
+    /// Deletes the claim. Returns the warning to log when that failed.
     pub(super) async fn release(self) -> Option<String> {
-        let held = lock(&self.claims).remove(&self.id)?;
-        let (name, error) = held.delete().await.err()?;
+        let claim = lock(&self.held).remove(&self.id)?;
+        let (name, error) = claim.delete().await.err()?;
         Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
     }
 
-    /// Whether an object was created no longer than `age` before this claim. Both stamps are the cluster's own, so that
-    /// no clock of ours matters; without them it was not.
+    /// Whether an object was created at most `age` before this claim; `false` where a stamp is missing. Both stamps are
+    /// the cluster's, so that the host's clock does not matter.
     pub(super) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {
         let (Some(now), Some(created)) = (&self.created, created) else { return false };
         now.0.duration_since(created.0).unsigned_abs() <= age
     }
 
-    /// The claim stays: a request to create the run's Job may still be under way, and only a barrier can stop it. The
-    /// agent's next run puts that up.
+    /// Leaves the claim in the cluster: a request to create the run's Job may still be under way, and only a barrier can
+    /// stop it. The agent's next run creates the barrier.
     pub(super) fn leave(&self) {
-        lock(&self.claims).remove(&self.id);
+        lock(&self.held).remove(&self.id);
     }
 }
 
 impl<C: Cluster> Drop for Claim<C> {
     fn drop(&mut self) {
-        let Some(held) = lock(&self.claims).remove(&self.id) else { return };
+        let Some(claim) = lock(&self.held).remove(&self.id) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(held.delete());
+            runtime.spawn(claim.delete());
         }
     }
 }

@@ -1,4 +1,5 @@
-//! No other run of the agent may be alive (contract section 3.5). The guard fails closed and changes nothing.
+//! No other run of the agent may be alive (`docs/contract.md`, "Concurrency guard"). The guard fails closed and changes
+//! nothing in the cluster.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,20 +8,11 @@ use crate::cluster::{Cluster, retry};
 use crate::forensics::{self, Expected};
 use crate::manifest::{LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
-use crate::run::context::{Placement, RunContext};
+use crate::request::Request;
+use crate::run::context::{Placement, RunContext, Stop};
 use crate::run::{Host, timing};
 
-/// What the guard found.
-pub(super) enum Verdict {
-    /// Nothing of this agent is alive.
-    Clear,
-    /// A live Job of the same agent, task and session, left by a host that went away.
-    Reattach(Orphan),
-    /// This run may not start.
-    Blocked(Outcome),
-}
-
-/// A live Job of another run of the agent, to attach to.
+/// A live Job of the same agent, task and session that another run left behind: the one to reattach to.
 #[derive(Debug, Clone)]
 pub(super) struct Orphan {
     pub(super) name: String,
@@ -31,17 +23,27 @@ pub(super) struct Orphan {
     pub(super) created: Option<Time>,
 }
 
-/// Looks at all Jobs of the agent.
-pub(super) async fn check<C: Cluster, H: Host>(run: &RunContext<C, H>, place: &Placement<C>) -> Verdict {
-    let RunContext { request, agent_label, .. } = run;
+/// Checks all live Jobs of the agent. `None`: there are none.
+pub(super) async fn check<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    place: &Placement<C>,
+) -> Result<Option<Orphan>, Stop> {
     let Placement { cluster, namespace, .. } = place;
-    let selector = agent_selector(agent_label);
-    let jobs = match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector))
-        .await
-    {
-        Ok(jobs) => jobs,
-        Err(error) => return Verdict::Blocked(Outcome::guard_unreachable(&error.to_string())),
+    let selector = agent_selector(&run.agent_label);
+    let jobs =
+        retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await;
+    let verdict = match jobs {
+        Ok(jobs) => judge(&run.request, namespace, jobs),
+        Err(error) => Err(Outcome::guard_unreachable(&error.to_string())),
     };
+    match verdict {
+        Ok(orphan) => Ok(orphan),
+        Err(outcome) => Err(run.stop(outcome).await),
+    }
+}
+
+/// The Job to reattach to, if any; an outcome when the run may not start.
+fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Orphan>, Outcome> {
     let run_label = request.run_label();
     // Both sides in the one form a label can have: a raw run id never equals its own label.
     let (same_run, mut orphans): (Vec<Job>, Vec<Job>) = jobs
@@ -49,10 +51,10 @@ pub(super) async fn check<C: Cluster, H: Host>(run: &RunContext<C, H>, place: &P
         .filter(forensics::is_live)
         .partition(|job| run_label.is_some() && label(job, LABEL_RUN_ID) == run_label.as_deref());
 
-    let mut target = None;
+    let mut newest = None;
     if !orphans.is_empty() {
         if !request.config.reattach_orphaned_jobs {
-            return Verdict::Blocked(Outcome::reattach_disabled(&names(&orphans)));
+            return Err(Outcome::reattach_disabled(&names(&orphans)));
         }
         orphans.sort_by_key(|job| {
             std::cmp::Reverse(
@@ -64,19 +66,19 @@ pub(super) async fn check<C: Cluster, H: Host>(run: &RunContext<C, H>, place: &P
         for orphan in &orphans {
             let verdict = forensics::classify_orphan(orphan, &expected);
             if let Some(outcome) = Outcome::orphan_blocked(verdict, orphan.metadata.name.as_deref()) {
-                return Verdict::Blocked(outcome);
+                return Err(outcome);
             }
-            target.get_or_insert_with(|| Orphan::of(orphan, namespace));
+            newest.get_or_insert_with(|| Orphan::of(orphan, namespace));
         }
     }
     if !same_run.is_empty() {
-        return Verdict::Blocked(Outcome::same_run_blocked(&names(&same_run)));
+        return Err(Outcome::same_run_blocked(&names(&same_run)));
     }
-    target.map_or(Verdict::Clear, Verdict::Reattach)
+    Ok(newest)
 }
 
 impl Orphan {
-    /// The run that created it, as far as its label says.
+    /// The run it belongs to, as its label says.
     pub(super) fn prior_run(&self) -> &str {
         if self.prior_run.is_empty() { "unknown" } else { &self.prior_run }
     }

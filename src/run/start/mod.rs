@@ -9,7 +9,7 @@ pub(super) mod queue;
 mod reattach;
 pub(super) mod self_pod;
 
-use claim::{Claim, Claimed};
+use claim::{Claim, NoClaim};
 use queue::Turn;
 
 use super::context::{LiveJob, Placement, RunContext, Stop};
@@ -64,13 +64,13 @@ impl<K: Clusters> Runner<K> {
         place: &Placement<K::Cluster>,
     ) -> Result<Option<Claim<K::Cluster>>, Stop> {
         match claim::take(&self.claims, &self.active, run, place).await {
-            Claimed::Held(claim) => Ok(Some(claim)),
-            Claimed::Ended(outcome) => Err(run.stop(outcome).await),
-            Claimed::Refused(error) => {
+            Ok(claim) => Ok(Some(claim)),
+            Err(NoClaim::Ended(outcome)) => Err(run.stop(outcome).await),
+            Err(NoClaim::Refused(error)) => {
                 let namespace = &place.namespace;
                 let kubeconfig = run.request.config.kubeconfig.as_deref();
                 // Without the namespace there is no Job either, and creating it says so.
-                if !error.is_not_found() && self.claims.tell_refusal(kubeconfig, namespace) {
+                if !error.is_not_found() && self.claims.is_first_refusal(kubeconfig, namespace) {
                     run.log
                         .err(format!(
                             "[paperclip] Warning: cannot claim the start of this agent's runs in namespace {namespace} \
@@ -90,11 +90,7 @@ impl<K: Clusters> Runner<K> {
         place: &Placement<K::Cluster>,
         claim: &mut Option<Claim<K::Cluster>>,
     ) -> Result<LiveJob<K::Cluster>, Stop> {
-        let orphan = match guard::check(run, place).await {
-            guard::Verdict::Clear => None,
-            guard::Verdict::Reattach(orphan) => Some(orphan),
-            guard::Verdict::Blocked(outcome) => return Err(run.stop(outcome).await),
-        };
+        let orphan = guard::check(run, place).await?;
         let prepared = run.host.prepare().await?;
         let bundle = meta::prepare_bundle(run, &prepared).await?;
         let Some(_creating) = self.active.may_create().await else {
