@@ -55,6 +55,8 @@ All keys are optional.
 
 - \`timeoutSec\` (number): time limit of a run in seconds; 0 means no timeout.
 - \`graceSec\` (number): extra seconds to wait after the Job's deadline.
+- \`secretRef\` (string): name of the Secret with API keys that the environment test looks for in the Jobs'
+  namespace; default \`paperclip-secrets\`. No run reads it: a Job has the variables of the Deployment.
 
 ## What a Job inherits without configuration
 

@@ -1,18 +1,20 @@
+//! Why a request is refused.
+
 use serde_json::Value;
 
 /// Characters of a refused value that an error message shows.
 const SHOWN: usize = 80;
 
-/// Why a request can not be carried out.
+/// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The host's text is no JSON.
+    /// The host's text is not JSON.
     #[error("The run request is not valid JSON: {0}")]
     Json(#[source] serde_json::Error),
-    /// The host's JSON is something else than an object.
+    /// The host's JSON is not an object.
     #[error("The run request is not a JSON object")]
     NotAnObject,
-    /// A setting has the right type and a value that can not work.
+    /// A setting has the right type and a value that cannot work.
     #[error("Invalid adapter config: {key} = {value}: {why}")]
     Config {
         /// The setting, with its path for a nested one (`tolerations[0].effect`).

@@ -1,11 +1,13 @@
-/// The longest label value Kubernetes takes, in characters (all of them ASCII).
-pub const MAX_LABEL_LEN: usize = 63;
+//! Label values.
 
-/// Makes a Kubernetes label value of any text.
+/// The longest label value Kubernetes takes, in characters (all of them ASCII).
+pub(crate) const MAX_LABEL_LEN: usize = 63;
+
+/// Makes a Kubernetes label value out of any text.
 ///
 /// Characters outside `[a-zA-Z0-9._-]` are removed, the rest is cut to `max_len` characters, and then both
-/// ends lose what is no letter or digit. Case is kept. `None` when nothing is left.
-pub fn sanitize_label_value(value: &str, max_len: usize) -> Option<String> {
+/// ends lose what is not a letter or digit. Case is kept. `None` when nothing is left.
+pub(crate) fn sanitize_label_value(value: &str, max_len: usize) -> Option<String> {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let cut: String = value.chars().filter(allowed).take(max_len).collect();
     let label = cut.trim_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -20,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors() {
+    fn label_keeps_allowed_characters_and_is_cut_before_trimming() {
         let uuid = "0c5d5a1e-6b1f-4c7e-9d7e-2f9a8b7c6d5e";
         let long = "a".repeat(80);
         let cut_before_strip = format!("{}-b", "a".repeat(62));

@@ -1,14 +1,17 @@
 //! What the host asks for: one run, its agent, its configuration.
 //!
 //! Configuration has two stages. The host's JSON is raw: every field may be missing or of the wrong type. It
-//! is resolved exactly once, by [`Request::parse`]; behind that point every value is of its type, inside its
-//! bounds and acceptable to Kubernetes, so no later room checks a setting again.
+//! is resolved exactly once, by [`Request::parse`]: after that every value has its type, is within its bounds and
+//! acceptable to Kubernetes, so no later module checks a setting again.
 
 mod config;
 mod context;
 mod error;
 mod label;
+mod raw;
+mod resources;
 mod syntax;
+mod tolerations;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +20,10 @@ use serde_json::{Map, Value};
 
 use crate::js_semantics;
 
-pub use config::{Config, HostShutdown, Resources};
-pub use context::Context;
+pub(crate) use config::{Config, HostShutdown};
+pub(crate) use context::Context;
 pub use error::RequestError;
-pub use label::{MAX_LABEL_LEN, sanitize_label_value};
+pub(crate) use label::{MAX_LABEL_LEN, sanitize_label_value};
 
 /// One run as the host asked for it, resolved.
 ///
@@ -30,44 +33,44 @@ pub use label::{MAX_LABEL_LEN, sanitize_label_value};
 #[derive(Clone)]
 pub struct Request {
     /// The host's id of this run, raw.
-    pub run_id: String,
+    pub(crate) run_id: String,
     /// The agent that runs.
-    pub agent: Agent,
+    pub(crate) agent: Agent,
     /// The Claude session to resume; empty when this run starts a new one.
-    pub session_id: String,
+    pub(crate) session_id: String,
     /// The adapter's settings.
-    pub config: Config,
+    pub(crate) config: Config,
     /// What woke the agent and where it works.
-    pub context: Context,
+    pub(crate) context: Context,
     /// The agent's token for the host's API, when the host issued one. Never empty.
-    pub auth_token: Option<String>,
-    /// The environment of the host's own process.
-    pub host_env: HostEnv,
+    pub(crate) auth_token: Option<String>,
+    /// The environment of the host's process.
+    pub(crate) host_env: HostEnv,
 }
 
 /// The agent a run belongs to. All three are the host's raw values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// Unique id, normally a UUID.
-    pub id: String,
+    pub(crate) id: String,
     /// Id of the company that owns the agent.
-    pub company_id: String,
-    /// The name people read.
-    pub name: String,
+    pub(crate) company_id: String,
+    /// The name, for people.
+    pub(crate) name: String,
 }
 
-/// The environment of the host's own process, needed to tell which configured variables are copies of it.
+/// The environment of the host's process, needed to see which configured variables are copies of it.
 #[derive(Clone, Default)]
-pub struct HostEnv {
+pub(crate) struct HostEnv {
     /// Every variable of the host's process.
-    pub vars: BTreeMap<String, String>,
+    pub(crate) vars: BTreeMap<String, String>,
     /// The host's directory for temporary files; empty when unknown.
-    pub tmp_dir: String,
+    pub(crate) tmp_dir: String,
 }
 
 impl HostEnv {
-    /// The host's own value of a variable.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    /// The host's value of a variable.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str)
     }
 }
@@ -77,8 +80,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When the text is not a JSON object, or when a setting has the right type but a value that can not
-    /// work. A setting of the wrong type falls back to its default, which [`Config::notes`] then mentions.
+    /// When the text is not a JSON object, or when a setting has the right type but a value that cannot work. A setting
+    /// of the wrong type falls back to its default, and `Config::notes` says so.
     pub fn parse(json: &str) -> Result<Self, RequestError> {
         let Value::Object(raw) = js_semantics::parse_json(json).map_err(RequestError::Json)? else {
             return Err(RequestError::NotAnObject);
@@ -113,27 +116,27 @@ impl Request {
     }
 
     /// The task's id as a label value; `None` without a task or when nothing usable is left of its id.
-    pub fn task_label(&self) -> Option<String> {
+    pub(crate) fn task_label(&self) -> Option<String> {
         sanitize_label_value(self.context.task_id()?, MAX_LABEL_LEN)
     }
 
     /// The resumed session's id as a label value; `None` for a new session.
-    pub fn session_label(&self) -> Option<String> {
+    pub(crate) fn session_label(&self) -> Option<String> {
         sanitize_label_value(&self.session_id, MAX_LABEL_LEN)
     }
 
-    /// The run's id as a label value. Jobs are told apart by this form, never by the raw id.
-    pub fn run_label(&self) -> Option<String> {
+    /// The run's id as a label value. Jobs are distinguished by this form, never by the raw id.
+    pub(crate) fn run_label(&self) -> Option<String> {
         sanitize_label_value(&self.run_id, MAX_LABEL_LEN)
     }
 
-    /// The agent's id as a label value; without one no Job can be found again, so no run may start.
-    pub fn agent_label(&self) -> Option<String> {
+    /// The agent's id as a label value. Without one its Jobs could not be found again, so no run may start.
+    pub(crate) fn agent_label(&self) -> Option<String> {
         sanitize_label_value(&self.agent.id, MAX_LABEL_LEN)
     }
 }
 
-// Tokens and configured variables are secrets: they have no place in a panic message or a log.
+// Tokens and configured variables are secrets: no panic message or log may contain them.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")

@@ -1,5 +1,5 @@
-//! What Kubernetes accepts as names, labels and quantities. Told apart before anything is sent, so that the
-//! error can name the setting instead of a field of a manifest the user never sees.
+//! What Kubernetes accepts as names, labels and quantities. Checked before anything is sent, so that the error can
+//! name the setting instead of a field of a manifest that the user never sees.
 
 /// A label's value: empty, or up to 63 of `[A-Za-z0-9._-]` with a letter or digit at both ends.
 pub(crate) fn is_label_value(text: &str) -> bool {
@@ -45,7 +45,7 @@ pub(crate) fn is_env_name(text: &str) -> bool {
 }
 
 /// The amount a Kubernetes quantity stands for (cores, bytes), exact enough to compare two; `None` when the
-/// text is no quantity.
+/// text is not a quantity.
 pub(crate) fn quantity(text: &str) -> Option<f64> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_are_accepted_as_kubernetes_accepts_them() {
         let (fits, long) = ("a".repeat(63), "a".repeat(64));
         check(
             "label value",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn quantities() {
+    fn quantities_are_read_as_kubernetes_reads_them() {
         for (text, want) in [
             ("1", 1.0),
             ("0", 0.0),

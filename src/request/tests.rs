@@ -3,7 +3,46 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::config::CONFIG_KEYS;
+use super::resources::Resources;
 use super::*;
+
+/// The defaults, written out a second time: a changed one fails a test.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timeout_sec: 0.0,
+            grace_sec: 60.0,
+            retain_jobs: false,
+            reattach_orphaned_jobs: true,
+            host_shutdown: HostShutdown::Delete,
+            unschedulable_grace: Duration::ZERO,
+            image_pull_grace: Duration::from_secs(60),
+            kubeconfig: None,
+            namespace: None,
+            secret_ref: "paperclip-secrets".to_owned(),
+            instructions_file_path: None,
+            model: String::new(),
+            effort: String::new(),
+            max_turns_per_run: None,
+            dangerously_skip_permissions: true,
+            extra_args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            image: None,
+            image_pull_policy: "IfNotPresent".to_owned(),
+            service_account_name: None,
+            ttl_seconds_after_finished: 300,
+            resources: Resources::default(),
+            node_selector: Vec::new(),
+            tolerations: Vec::new(),
+            labels: Vec::new(),
+            enable_rtk: false,
+            rtk_max_output_bytes: 50_000,
+            notes: Vec::new(),
+        }
+    }
+}
 
 fn parse(request: Value) -> Request {
     Request::parse(&request.to_string()).unwrap()
@@ -27,7 +66,7 @@ fn pairs(want: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn an_empty_request_has_every_default() {
+fn empty_request_has_every_default() {
     let request = parse(json!({}));
     assert_eq!((request.run_id.as_str(), request.session_id.as_str()), ("", ""));
     assert_eq!(request.agent, Agent::default());
@@ -38,7 +77,7 @@ fn an_empty_request_has_every_default() {
 }
 
 #[test]
-fn the_whole_request() {
+fn whole_request_is_read_and_prints_no_token() {
     let request = parse(json!({
         "runId": "run 1", "agent": {"id": "a@1", "companyId": "c", "name": "Ann"},
         "runtime": {"sessionId": "s1", "sessionParams": null}, "config": null, "context": [],
@@ -54,7 +93,7 @@ fn the_whole_request() {
 }
 
 #[test]
-fn session_ids() {
+fn session_params_win_over_the_session_id() {
     for (runtime, want) in [
         (json!({"sessionId": "old", "sessionParams": {"sessionId": "new"}}), "new"),
         (json!({"sessionId": "old", "sessionParams": {"sessionId": ""}}), "old"),
@@ -67,9 +106,9 @@ fn session_ids() {
     }
 }
 
-// B9: one task id for label and environment.
+// docs/contract.md, "Deliberate differences": one task id for label and environment.
 #[test]
-fn task_ids() {
+fn task_id_falls_back_to_the_issue_id() {
     for (context, want) in [
         (json!({"taskId": "t", "issueId": "i"}), Some("t")),
         (json!({"taskId": "", "issueId": "i"}), Some("i")),
@@ -83,7 +122,7 @@ fn task_ids() {
 }
 
 #[test]
-fn context_fields() {
+fn context_fields_are_trimmed_and_blank_ones_absent() {
     let context = parse(json!({"context": {
         "a": " x ", "blank": " ", "n": 1, "nothing": null,
         "paperclipWorkspace": {"cwd": " /w ", "source": " s "}}}))
@@ -98,20 +137,20 @@ fn context_fields() {
 }
 
 #[test]
-fn no_request_at_all() {
+fn text_that_is_not_a_json_object_is_refused() {
     assert_eq!(Request::parse("[]").unwrap_err().to_string(), "The run request is not a JSON object");
     let error = Request::parse("{").unwrap_err().to_string();
     assert!(error.starts_with("The run request is not valid JSON: "), "{error}");
 }
 
 #[test]
-fn a_cut_emoji_in_the_context_is_no_error() {
+fn half_a_surrogate_pair_in_the_context_is_accepted() {
     let request = Request::parse(r#"{"context":{"wakeReason":"cut \ud83d"}}"#).unwrap();
     assert_eq!(request.context.text("wakeReason"), Some("cut \u{fffd}"));
 }
 
 #[test]
-fn settings_of_the_right_type() {
+fn settings_of_the_right_type_are_taken() {
     let got = config(json!({
         "timeoutSec": 90, "graceSec": 0.5, "retainJobs": true, "reattachOrphanedJobs": false,
         "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "kubeconfig": "/k", "namespace": "agents-1",
@@ -159,7 +198,7 @@ fn empty_texts_and_nulls_are_unset() {
 }
 
 #[test]
-fn wrong_types_fall_back_and_are_mentioned() {
+fn settings_of_a_wrong_type_fall_back_and_are_noted() {
     let got = config(json!({
         "timeoutSec": "90", "retainJobs": "true", "namespace": 5, "model": ["m"], "extraArgs": "--a",
         "tolerations": {"key": "k"}, "labels": [1], "nodeSelector": {"disk": true, "zone": "a"}, "env": "A=1",
@@ -180,16 +219,17 @@ fn wrong_types_fall_back_and_are_mentioned() {
     assert_eq!(got.notes.len(), 12);
 }
 
-// Defect 14: the host's form says thinkingEffort, and 0 for a number nobody typed.
+// docs/contract.md, "Deliberate differences": the host's form sends thinkingEffort, and 0 for a number field that was
+// not filled in.
 #[test]
-fn defect_14_effort_has_two_names() {
+fn effort_has_two_names_and_effort_wins() {
     assert_eq!(config(json!({"thinkingEffort": "low"})).effort, "low");
     assert_eq!(config(json!({"effort": "", "thinkingEffort": "low"})).effort, "low");
     assert_eq!(config(json!({"effort": "high", "thinkingEffort": "low"})).effort, "high");
 }
 
 #[test]
-fn defect_14_zero_of_an_untouched_form_is_unset() {
+fn zero_of_an_unfilled_form_field_is_unset() {
     let got = config(json!({
         "ttlSecondsAfterFinished": 0, "maxTurnsPerRun": 0, "rtkMaxOutputBytes": 0, "timeoutSec": 0,
         "unschedulableGraceSec": 0}));
@@ -203,7 +243,7 @@ fn defect_14_zero_of_an_untouched_form_is_unset() {
 }
 
 #[test]
-fn defect_14_tolerations_come_as_array_or_text() {
+fn tolerations_are_an_array_or_its_json_text() {
     let array = json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
                        {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5, "value": null}]);
     let text = config(json!({"tolerations": array.to_string()})).tolerations;
@@ -217,9 +257,9 @@ fn defect_14_tolerations_come_as_array_or_text() {
     assert!(config(json!({"tolerations": "[]"})).tolerations.is_empty());
 }
 
-// B8: the form writes dotted keys, people write nested objects.
+// docs/contract.md, "Deliberate differences": the form stores dotted keys, people write nested objects.
 #[test]
-fn b8_resources_come_flat_or_nested() {
+fn resources_are_flat_or_nested_and_flat_wins() {
     let got = config(json!({
         "resources.requests.cpu": "250m",
         "resources": {"requests": {"cpu": "9", "memory": "512Mi"}, "limits": {"memory": "1Gi", "cpu": 2}}}));
@@ -234,7 +274,7 @@ fn b8_resources_come_flat_or_nested() {
 }
 
 #[test]
-fn defaults_of_resources_give_way() {
+fn default_resources_give_way_to_a_configured_value() {
     let got = config(json!({"resources.requests.cpu": "6", "resources.limits.memory": "1Gi"}));
     let want = Resources {
         requests_cpu: "6".into(),
@@ -255,9 +295,9 @@ fn defaults_of_resources_give_way() {
 }
 
 #[test]
-fn keys_and_values_come_as_object_json_or_lines() {
+fn key_values_are_an_object_its_json_or_lines() {
     let want = pairs(&[("disk", "ssd"), ("zone", "a=b"), ("empty", "")]);
-    // `a=b` is no label value, so the shape is tested with labels that are not sent to Kubernetes.
+    // `a=b` is not a label value, so the shape is tested with labels that are not sent to Kubernetes.
     let reserved = |entries: &[(String, String)]| -> Vec<(String, String)> {
         entries.iter().map(|(key, value)| (format!("paperclip.io/{key}"), value.clone())).collect()
     };
@@ -284,7 +324,7 @@ fn env_keeps_order_and_empty_strings() {
 }
 
 #[test]
-fn settings_that_can_not_work() {
+fn settings_that_cannot_work_are_refused_by_name() {
     let seconds = "must be between 0 and 2147483647 seconds";
     let subdomain = "a name is at most 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part \
                      between dots";
@@ -401,8 +441,24 @@ fn settings_that_can_not_work() {
     }
 }
 
+// The debug assertion in `Raw::get` holds the other direction: no key is read that is not in the list.
 #[test]
-fn long_values_are_shortened() {
+fn every_config_key_is_read() {
+    for key in CONFIG_KEYS {
+        let (key, value) = match *key {
+            "resources" => ("resources.limits.cpu", json!({"resources": {"limits": {"cpu": [[]]}}})),
+            key => (key, json!({key: [[]]})),
+        };
+        let mentioned = match Request::parse(&json!({"config": value}).to_string()) {
+            Ok(request) => request.config.notes.join(" "),
+            Err(error) => error.to_string(),
+        };
+        assert!(mentioned.contains(key), "{key}: {mentioned:?}");
+    }
+}
+
+#[test]
+fn long_refused_values_are_shortened() {
     let error = Request::parse(&json!({"config": {"namespace": "é".repeat(500)}}).to_string()).unwrap_err();
     assert!(
         error.to_string().contains(&format!("namespace = \"{}…: a namespace", "é".repeat(79))),
@@ -411,13 +467,18 @@ fn long_values_are_shortened() {
 }
 
 #[test]
-fn fractions_of_a_deadline_are_mentioned() {
+fn fractions_of_a_deadline_are_noted() {
     let got = config(json!({"timeoutSec": 1.5}));
     assert_eq!(got.timeout_sec, 1.5);
     assert_eq!(got.notes, ["timeoutSec 1.5: Kubernetes counts whole seconds, the Job's deadline is 2"]);
 }
 
-/// Any JSON, with a taste for what settings look like.
+/// Every setting that is read here, and some that are not.
+fn keys() -> Vec<&'static str> {
+    [CONFIG_KEYS, &["paperclipRuntimeSkills", "promptTemplate", "unknown"]].concat()
+}
+
+/// Any JSON, with a bias towards what settings look like.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -457,7 +518,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_config_is_resolved_or_refused(
-        settings in prop::collection::vec((prop::sample::select(KEYS.to_vec()), any_json()), 0..8),
+        settings in prop::collection::vec((prop::sample::select(keys()), any_json()), 0..8),
     ) {
         let config: Map<String, Value> = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         match Config::resolve(&config) {
@@ -472,7 +533,7 @@ proptest! {
                 }
             }
             Err(RequestError::Config { key, .. }) => {
-                prop_assert!(KEYS.iter().any(|known| key.starts_with(known)), "{}", key);
+                prop_assert!(keys().iter().any(|known| key.starts_with(known)), "{}", key);
             }
             Err(other) => prop_assert!(false, "{}", other),
         }
@@ -485,43 +546,3 @@ proptest! {
         let _ = Request::parse(&json!({"runtime": json, "agent": json, "hostEnv": json, "context": json}).to_string());
     }
 }
-
-/// Every setting.
-const KEYS: [&str; 36] = [
-    "timeoutSec",
-    "graceSec",
-    "retainJobs",
-    "reattachOrphanedJobs",
-    "hostShutdown",
-    "unschedulableGraceSec",
-    "imagePullGraceSec",
-    "kubeconfig",
-    "namespace",
-    "secretRef",
-    "instructionsFilePath",
-    "model",
-    "effort",
-    "thinkingEffort",
-    "maxTurnsPerRun",
-    "dangerouslySkipPermissions",
-    "extraArgs",
-    "env",
-    "cwd",
-    "image",
-    "imagePullPolicy",
-    "serviceAccountName",
-    "ttlSecondsAfterFinished",
-    "resources",
-    "resources.requests.cpu",
-    "resources.requests.memory",
-    "resources.limits.cpu",
-    "resources.limits.memory",
-    "nodeSelector",
-    "tolerations",
-    "labels",
-    "enableRtk",
-    "rtkMaxOutputBytes",
-    "paperclipRuntimeSkills",
-    "promptTemplate",
-    "unknown",
-];

@@ -1,0 +1,159 @@
+// What is said in several places is the same in all of them: configuration keys, error codes and permissions. A
+// difference that is meant stands here with its reason.
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { describe, expect, it } from 'vitest';
+
+import { getConfigSchema } from '../../js/config-schema.js';
+import { agentConfigurationDoc } from '../../js/doc.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** @param {string} file */
+const read = (file) => readFileSync(path.join(root, file), 'utf8');
+
+/**
+ * The part of a text from a pattern to the next one, which must both be there.
+ *
+ * @param {string} text
+ * @param {RegExp} from
+ * @param {RegExp} to
+ */
+function part(text, from, to) {
+  const start = text.search(from);
+  expect(start, String(from)).toBeGreaterThanOrEqual(0);
+  const rest = text.slice(start + 1);
+  const end = rest.search(to);
+  expect(end, String(to)).toBeGreaterThan(0);
+  return rest.slice(0, end);
+}
+
+/** @param {string} text */
+const backticked = (text) => [...text.matchAll(/`([^`]+)`/g)].map(([, word]) => word);
+
+const readme = read('README.md');
+
+/**
+ * The backticked words in the first column of the table under a heading of README.
+ *
+ * @param {string} heading
+ */
+function firstColumn(heading) {
+  const section = part(readme, new RegExp(`^## ${heading}$`, 'm'), /^## /m);
+  const cells = [...section.matchAll(/^\| ([^|]+) \|/gm)].map(([, cell]) => cell);
+  return cells.flatMap((cell) => {
+    /** @type {string[]} */
+    const words = [];
+    // `.memory` after `resources.requests.cpu` is `resources.requests.memory`.
+    for (const word of backticked(cell)) {
+      words.push(word.startsWith('.') ? (words.at(-1) ?? '').replace(/\.[^.]*$/, word) : word);
+    }
+    return words;
+  });
+}
+
+/**
+ * Asserts that two lists differ in what is listed here and in nothing else.
+ *
+ * @param {string[]} left
+ * @param {string[]} right
+ * @param {{ onlyLeft?: Record<string, string>; onlyRight?: Record<string, string> }} reasons by name
+ */
+function expectSame(left, right, { onlyLeft = {}, onlyRight = {} } = {}) {
+  expect(left.length).toBeGreaterThan(10);
+  expect(left.filter((name) => !right.includes(name)).toSorted()).toEqual(Object.keys(onlyLeft).toSorted());
+  expect(right.filter((name) => !left.includes(name)).toSorted()).toEqual(Object.keys(onlyRight).toSorted());
+}
+
+describe('configuration keys', () => {
+  const declared = part(read('src/request/config.rs'), /^pub.* const CONFIG_KEYS/m, /^\];$/m);
+  const rust = [...declared.matchAll(/"([\w.]+)"/g)].map(([, key]) => key);
+  const inJavaScript = {
+    promptTemplate: 'rendered by the host, js/prepare.js',
+    bootstrapPromptTemplate: 'rendered by the host, js/prepare.js',
+  };
+
+  it('are the same in config.rs and in README', () => {
+    expectSame(rust, firstColumn('Configuration'), {
+      onlyLeft: { resources: 'in the row of the flat keys' },
+      onlyRight: inJavaScript,
+    });
+  });
+
+  it('are the same in config.rs and in the documentation that agents read', () => {
+    const documented = [...agentConfigurationDoc.matchAll(/^- ((?:`[\w.]+`(?:, )?)+) \(\w+(?:\[\])?\):/gm)];
+    const names = documented.flatMap(([, keys]) => backticked(keys));
+    expectSame(rust, names, {
+      onlyLeft: {
+        thinkingEffort: 'in the line of effort',
+        'resources.requests.cpu': 'in the line of resources',
+        'resources.requests.memory': 'in the line of resources',
+        'resources.limits.cpu': 'in the line of resources',
+        'resources.limits.memory': 'in the line of resources',
+      },
+      onlyRight: inJavaScript,
+    });
+    expect(agentConfigurationDoc).toContain('`thinkingEffort`');
+    expect(agentConfigurationDoc).toContain('`resources.limits.cpu`');
+  });
+
+  it('are the same in config.rs and in the form', () => {
+    const form = getConfigSchema().fields.map(({ key }) => key);
+    expectSame(rust, form, {
+      onlyLeft: {
+        model: "a field of the host's own form",
+        effort: "a field of the host's own form",
+        thinkingEffort: "a field of the host's own form",
+        instructionsFilePath: "a field of the host's own form",
+        dangerouslySkipPermissions: "a field of the host's own form",
+        extraArgs: "a field of the host's own form",
+        env: "a field of the host's own form",
+        cwd: "a field of the host's own form",
+        timeoutSec: "a field of the host's own form",
+        graceSec: "a field of the host's own form",
+        resources: 'the form has the flat keys',
+        secretRef: 'of the environment test only, and not in the form of 0.1.49',
+      },
+    });
+  });
+});
+
+describe('error codes', () => {
+  const table = part(read('src/outcome/code.rs'), /^error_codes! \{$/m, /^\}$/m);
+  const codes = [...table.matchAll(/ = "([a-z0-9_]+)" => /g)].map(([, code]) => code);
+
+  it('are the same in code.rs and in README', () => {
+    expectSame(codes, firstColumn('Results'));
+  });
+
+  it('are all in the contract', () => {
+    const contract = backticked(read('docs/contract.md'));
+    expect(codes.filter((code) => !contract.includes(code))).toEqual([]);
+  });
+});
+
+describe('permissions', () => {
+  it('are the same in the environment test and in the Role of README', () => {
+    const rows = read('src/run/preflight.rs').matchAll(
+      /permission\(\s*"k8s_rbac_\w+",\s*"(\w*)",\s*"([\w/]+)",\s*"(\w+)",\s*"[^"]+"/g,
+    );
+    const tested = [...rows].map(([, group, resource, verb]) => `${group}/${resource} ${verb}`);
+    const role = part(readme, /^kind: Role$/m, /^```$/m).matchAll(
+      /apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g,
+    );
+    /** @param {string} list */
+    const items = (list) => list.split(',').map((item) => item.trim().replaceAll('"', ''));
+    const granted = [...role].flatMap(([, groups, resources, verbs]) =>
+      items(groups).flatMap((group) =>
+        items(resources).flatMap((resource) => items(verbs).map((verb) => `${group}/${resource} ${verb}`)),
+      ),
+    );
+    expectSame(tested, granted, {
+      onlyRight: {
+        '/pods get': 'the test reads the own pod first; without it the row is k8s_api_unreachable',
+      },
+    });
+  });
+});
