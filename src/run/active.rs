@@ -1,7 +1,7 @@
-//! The Jobs that runs of this process have under way: what a host that shuts down must think of.
+//! The Jobs that this process's runs have under way: what a host that shuts down has to delete.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
@@ -30,12 +30,25 @@ struct Entry<C> {
     job: ActiveJob,
 }
 
-/// All Jobs under way, by an id of their owner.
+impl<C: Cluster> Entry<C> {
+    async fn delete(self) -> ActiveJob {
+        let Entry { cluster, uid, job } = self;
+        let ActiveJob { namespace, job_name, .. } = &job;
+        let budget = timing::SHUTDOWN_BUDGET;
+        let _ = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref())).await;
+        if let Some(secret) = &job.prompt_secret {
+            let _ = retry::with_budget(budget, || cluster.delete_secret(namespace, secret)).await;
+        }
+        job
+    }
+}
+
+/// All Jobs under way, by the id of the [`OwnedObjects`] they belong to.
 pub(crate) struct ActiveJobs<C> {
     entries: Mutex<HashMap<u64, Entry<C>>>,
-    /// Held for reading while something is being created that is not on the list yet.
+    /// Held for reading while a Job or claim is being created that is not on a list yet.
     creating: RwLock<()>,
-    /// Nothing is created until then, because the host shuts down.
+    /// Nothing may be created until then, because the host shuts down.
     closed_until: Mutex<Option<Instant>>,
 }
 
@@ -46,6 +59,7 @@ impl<C> Default for ActiveJobs<C> {
 }
 
 impl<C: Cluster> ActiveJobs<C> {
+    /// Puts the run's Job on the list, if it has one.
     pub(super) fn add(&self, owned: &OwnedObjects<C>, request: &Request) {
         let Some(job) = owned.job() else { return };
         let config = &request.config;
@@ -62,7 +76,7 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().insert(owned.id(), entry);
     }
 
-    /// Leave to create a Job, to be held until it is on the list; none when the host shuts down.
+    /// A permit to create a Job, to be held until the Job is on the list; `None` when the host shuts down.
     pub(super) async fn may_create(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let creating = self.creating.read().await;
         let closed = *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,38 +91,22 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().values().map(|entry| entry.job.clone()).collect()
     }
 
-    /// Deletes every entry's Job, then its Secret, again where that fails for a moment; other errors are ignored, the
-    /// Job's TTL and the Secret's owner reference are the net below. What is being created is waited for, and nothing
-    /// new is created for a while.
+    /// Deletes the Job and then the Secret of every entry that says so, and returns these entries. Waits for what is being
+    /// created, and lets nothing be created for a while. Transient errors are retried, others ignored: the Job's TTL and
+    /// the Secret's owner reference are the net below.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
         *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Instant::now() + timing::SHUTDOWN_CLOSED);
         let _ = tokio::time::timeout(timing::SHUTDOWN_BUDGET, self.creating.write()).await;
-        let doomed: Vec<Entry<C>> = {
-            let mut entries = self.lock();
-            let ids: Vec<u64> = entries
-                .iter()
-                .filter(|(_, entry)| entry.job.deleted_on_shutdown)
-                .map(|(id, _)| *id)
-                .collect();
-            ids.into_iter().filter_map(|id| entries.remove(&id)).collect()
-        };
-        futures::future::join_all(doomed.into_iter().map(|entry| async move {
-            let Entry { cluster, uid, job } = entry;
-            let budget = timing::SHUTDOWN_BUDGET;
-            let _ = retry::with_budget(budget, || {
-                cluster.delete_job(&job.namespace, &job.job_name, uid.as_deref())
-            })
-            .await;
-            if let Some(secret) = &job.prompt_secret {
-                let _ = retry::with_budget(budget, || cluster.delete_secret(&job.namespace, secret)).await;
-            }
-            job
-        }))
-        .await
+        let entries = self.take_deletable();
+        futures::future::join_all(entries.into_iter().map(Entry::delete)).await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry<C>>> {
+    fn take_deletable(&self) -> Vec<Entry<C>> {
+        self.lock().extract_if(|_, entry| entry.job.deleted_on_shutdown).map(|(_, entry)| entry).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry<C>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,24 +1,24 @@
-//! Whoever creates a Job owns its cleanup from that moment, whatever happens next.
+//! A run owns the cleanup of what it creates from before the request is sent, whatever happens next.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
 
-use super::{Log, timing};
+use super::context::RunContext;
+use super::timing;
 use crate::cluster::{ApiErrorKind, Cluster, retry};
-use crate::request::Config;
 
-/// What a run has in the cluster. Shared with the stages, which put things on it as they come to be.
+/// Cluster objects this run must delete. Stages register them as they are created.
 pub(super) struct OwnedObjects<C> {
     id: u64,
-    things: Mutex<Things<C>>,
+    state: Mutex<State<C>>,
 }
 
-struct Things<C> {
+struct State<C> {
     job: Option<OwnedJob<C>>,
-    secret: Option<(Arc<C>, String, String)>,
-    keep: Option<RetainReason>,
+    secret: Option<OwnedSecret<C>>,
+    retain: Option<RetainReason>,
     unfinished: Option<JoinHandle<()>>,
 }
 
@@ -26,7 +26,15 @@ pub(super) struct OwnedJob<C> {
     pub(super) cluster: Arc<C>,
     pub(super) namespace: String,
     pub(super) name: String,
+    /// Only this very Job is deleted; any of that name where the creation's answer was lost.
     pub(super) uid: Option<String>,
+}
+
+/// The Secret of a large prompt.
+struct OwnedSecret<C> {
+    cluster: Arc<C>,
+    namespace: String,
+    name: String,
 }
 
 impl<C> Clone for OwnedJob<C> {
@@ -40,10 +48,10 @@ impl<C> Clone for OwnedJob<C> {
     }
 }
 
-/// Why a Job stays although its run has ended.
+/// Why the cleanup does not delete a Job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetainReason {
-    /// Its state could not be found out; somebody must look.
+    /// How it ended is not known; an operator must look at it.
     StateMismatch,
     /// It is gone already: the run deleted it itself, or saw it vanish.
     AlreadyGone,
@@ -54,12 +62,13 @@ impl<C> Default for OwnedObjects<C> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            things: Mutex::new(Things { job: None, secret: None, keep: None, unfinished: None }),
+            state: Mutex::new(State { job: None, secret: None, retain: None, unfinished: None }),
         }
     }
 }
 
 impl<C> OwnedObjects<C> {
+    /// Distinguishes the runs of a process.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -69,16 +78,16 @@ impl<C> OwnedObjects<C> {
     }
 
     pub(super) fn own_secret(&self, cluster: Arc<C>, namespace: String, name: String) {
-        self.lock().secret = Some((cluster, namespace, name));
+        self.lock().secret = Some(OwnedSecret { cluster, namespace, name });
     }
 
-    /// Work of the run's start that goes on beside the run; it is over before the run is.
+    /// Work of the run's start that continues beside the run: the cleanup waits for it.
     pub(super) fn await_at_the_end(&self, work: JoinHandle<()>) {
         self.lock().unfinished = Some(work);
     }
 
-    pub(super) fn keep(&self, why: RetainReason) {
-        self.lock().keep = Some(why);
+    pub(super) fn retain_job(&self, reason: RetainReason) {
+        self.lock().retain = Some(reason);
     }
 
     pub(super) fn job(&self) -> Option<OwnedJob<C>> {
@@ -86,43 +95,57 @@ impl<C> OwnedObjects<C> {
     }
 
     pub(super) fn secret_name(&self) -> Option<String> {
-        self.lock().secret.as_ref().map(|(_, _, name)| name.clone())
+        self.lock().secret.as_ref().map(|secret| secret.name.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Things<C>> {
-        self.things.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Deletes what the run owns (contract section 3.14). A Job that is already gone is a success.
-pub(super) async fn clean_up<C: Cluster>(owned: &OwnedObjects<C>, config: &Config, log: &Log) {
-    let (job, secret, keep, unfinished) = {
-        let mut things = owned.lock();
-        (things.job.take(), things.secret.take(), things.keep, things.unfinished.take())
+/// Deletes what the run owns (`docs/contract.md`, "Cleanup").
+pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
+    let (job, secret, retain, unfinished) = {
+        let mut state = run.owned.lock();
+        (state.job.take(), state.secret.take(), state.retain, state.unfinished.take())
     };
     if let Some(job) = job {
-        let name = &job.name;
-        if keep == Some(RetainReason::StateMismatch) {
-            log.out(format!("[paperclip] Retaining job {name} (state mismatch — UI is waiting on it)")).await;
-        } else if config.retain_jobs {
-            log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
-        } else if keep != Some(RetainReason::AlreadyGone) {
-            let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
-                job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
-            })
-            .await;
-            // A conflict is the UID precondition: the name belongs to another Job by now.
-            if let Err(error) = deleted
-                && !matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict)
-            {
-                log.err(format!("[paperclip] Warning: failed to cleanup job {name}: {error}")).await;
-            }
-        }
+        clean_up_job(run, &job, retain).await;
     }
-    if let Some((cluster, namespace, name)) = secret {
+    if let Some(OwnedSecret { cluster, namespace, name }) = secret {
+        // A failure is ignored: the Secret goes with the Job that owns it.
         let _ = retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
     }
     if let Some(work) = unfinished {
         let _ = work.await;
+    }
+}
+
+async fn clean_up_job<C: Cluster, H>(
+    run: &RunContext<C, H>,
+    job: &OwnedJob<C>,
+    retain: Option<RetainReason>,
+) {
+    let name = &job.name;
+    if retain == Some(RetainReason::StateMismatch) {
+        run.log.out(format!("[paperclip] Retaining job {name} (state mismatch — UI is waiting on it)")).await;
+        return;
+    }
+    if run.request.config.retain_jobs {
+        run.log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
+        return;
+    }
+    if retain == Some(RetainReason::AlreadyGone) {
+        return;
+    }
+    let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
+        job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
+    })
+    .await;
+    // A conflict is the UID precondition: the name belongs to another Job by now.
+    if let Err(error) = deleted
+        && !matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict)
+    {
+        run.log.err(format!("[paperclip] Warning: failed to cleanup job {name}: {error}")).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What the existing package exports from inside a run and needs a cluster for.
+//! Functions that 0.1.49 exports from inside a run and that need a cluster.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use crate::manifest::{CLAUDE_CONTAINER, SelfPod};
 use crate::request::Request;
 use crate::stream::{LineSplitter, split_stamp};
 
-/// Which log to read (contract section 4.7).
+/// Which log to read (`docs/contract.md`, "Exported helpers").
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LogOrder {
@@ -26,7 +26,7 @@ pub struct LogOrder {
 }
 
 impl<K: Clusters> Runner<K> {
-    /// What is known of the host's own pod.
+    /// The host's own pod, as far as Jobs inherit from it.
     ///
     /// # Errors
     /// Outside a pod, or when it cannot be read.

@@ -1,4 +1,4 @@
-//! What a run asks of the control plane that hosts it.
+//! The host as a run sees it.
 
 use serde_json::Value;
 
@@ -6,15 +6,15 @@ use super::bundle::{BundleOrder, Bundled};
 use super::{Channel, Delivery};
 use crate::manifest::Prepared;
 
-/// What a run asks of the control plane.
+/// What a run asks of its host and of the control plane.
 ///
-/// Methods resolve when the host's own promise has; an error is the text of its rejection.
+/// A method resolves when the host's own promise has settled; an error is the text of its rejection.
 pub trait Host: Send + Sync + 'static {
-    /// `onLog(stream, chunk)`, after all that were handed over before have settled; the chunk is whole lines. `taken`
-    /// is dropped once the host's promise has settled, and told when it rejected; that keeps no other from being
-    /// told.
+    /// `onLog(stream, chunk)`, called in the order of these calls and after all earlier ones have settled. The chunk is
+    /// whole lines. `delivery` is dropped once the host's promise has settled; where the promise rejected,
+    /// [`Delivery::rejected`] is called. A rejection keeps no later chunk from being delivered.
     fn log(&self, channel: Channel, chunk: String, delivery: Delivery);
-    /// `onMeta(meta)`; a host without `onMeta` answers at once.
+    /// `onMeta(meta)`; a host without `onMeta` resolves at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
@@ -24,7 +24,7 @@ pub trait Host: Send + Sync + 'static {
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
 }
 
-/// A question for the status of a run: `GET {api_url}/api/heartbeat-runs/{run_id}`.
+/// Which run's status to ask for: `GET {api_url}/api/heartbeat-runs/{run_id}`.
 #[derive(Debug, Clone, Copy)]
 pub struct StatusQuery<'a> {
     /// `PAPERCLIP_API_URL`.

@@ -1,16 +1,16 @@
-//! Futures side by side in one task that do not pay for each other.
+//! Futures side by side in one task that are not polled for each other's wake-ups.
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
 /// The same future, but polled only after it was woken itself.
 ///
-/// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen things
-/// while its log arrives line by line: looking at all of them for each line costs more than reading the line.
+/// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen futures
+/// while its log arrives line by line: polling all of them for each line costs more than reading the line.
 pub async fn isolate<F: Future>(future: F) -> F::Output {
-    let mut alone = FuturesUnordered::new();
-    alone.push(future);
-    match alone.next().await {
+    let mut only = FuturesUnordered::new();
+    only.push(future);
+    match only.next().await {
         Some(output) => output,
         // There is one, so its output comes first.
         None => std::future::pending().await,
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_future_that_nobody_woke_is_not_polled() {
+    async fn isolated_future_is_polled_only_when_woken() {
         let polled = AtomicU32::new(0);
         let (send, receive) = tokio::sync::oneshot::channel::<u8>();
         let mut receive = pin!(receive);

@@ -1,4 +1,4 @@
-//! The environment test: what an operator sees before the first run (contract sections 8.7 and 8.8).
+//! The environment test: what an operator sees before the first run (`docs/contract.md`, "Environment test").
 
 use serde::Serialize;
 
@@ -6,11 +6,11 @@ use super::{RunError, Runner};
 use crate::cluster::{AccessQuestion, Cluster, Clusters};
 use crate::request::Request;
 
-/// How grave a check is.
+/// How serious a check's result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// Nothing is wrong.
     Info,
     /// Runs may work.
     Warn,
@@ -21,9 +21,9 @@ pub enum Level {
 /// One line of the test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// Stable name.
+    /// Stable name of the check.
     pub code: &'static str,
-    /// How grave.
+    /// How serious.
     pub level: Level,
     /// What was found.
     pub message: String,
@@ -58,7 +58,7 @@ struct Permission {
     resource: &'static str,
     verb: &'static str,
     label: &'static str,
-    /// What the lack of it means: without the first ones no run works, the others make runs worse.
+    /// How serious it is to lack it: an error where no run works without it, a warning where runs only work worse.
     lack: Level,
 }
 
@@ -72,7 +72,7 @@ const fn permission(
     Permission { code, group, resource, verb, label, lack: Level::Error }
 }
 
-/// The contract's ten rows in its order, then the verbs it used without naming them.
+/// The ten permissions that 0.1.49 checked, in its order, then the verbs that it used without checking them.
 const PERMISSIONS: &[Permission] = &[
     permission("k8s_rbac_job_create", "batch", "jobs", "create", "create Jobs"),
     permission("k8s_rbac_job_delete", "batch", "jobs", "delete", "delete Jobs"),
@@ -100,8 +100,8 @@ const PERMISSIONS: &[Permission] = &[
 ];
 
 impl<K: Clusters> Runner<K> {
-    /// All checks, in a stable order: API, namespace, permissions, Secret, PVC. Everything after the API check
-    /// is asked at once. Never fails: what goes wrong is a check.
+    /// All checks, in a stable order: API, namespace, permissions, Secret, PVC. Those after the API's run concurrently.
+    /// Never fails: every error is a check.
     pub async fn test_environment(&self, request_json: &str) -> Vec<Check> {
         let unreachable = |error: &dyn std::fmt::Display| {
             vec![

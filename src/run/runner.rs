@@ -18,7 +18,7 @@ use super::start::self_pod::SelfPods;
 use super::{Host, HostError, Log, finish, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
-use crate::manifest;
+use crate::manifest::{self, SelfPodError};
 use crate::outcome::{self, Outcome, Settled};
 use crate::request::Request;
 
@@ -26,13 +26,13 @@ use crate::request::Request;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The cluster cannot be set up, or the host's own pod cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Cluster(#[from] ApiError),
     /// The host's own pod cannot serve as the model of a Job.
-    #[error("{0}")]
-    SelfPod(String),
+    #[error(transparent)]
+    SelfPod(#[from] SelfPodError),
     /// A helper or callback of the host failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Host(#[from] HostError),
     /// A bug: a stage panicked. What the run created is cleaned up all the same.
     #[error("claude_k8s: internal error: {0}")]
@@ -152,7 +152,7 @@ impl<K: Clusters> Runner<K> {
             return Ok(Outcome::cancelled(true));
         }
         let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
-        cleanup::clean_up(&run.owned, &run.request.config, &run.log).await;
+        cleanup::clean_up(&run).await;
         self.active.remove(&run.owned);
         match ended {
             // Chosen after the cleanup: the contract has the log lines in this order.

@@ -116,11 +116,11 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     };
 
     if let End::Cancelled { acknowledged } = end {
-        run.owned.keep(RetainReason::AlreadyGone);
+        run.owned.retain_job(RetainReason::AlreadyGone);
         return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
     }
     if let End::Unreachable(_) = &end {
-        run.owned.keep(RetainReason::StateMismatch);
+        run.owned.retain_job(RetainReason::StateMismatch);
     }
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
@@ -132,7 +132,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
                 observed.job_name
             ))
             .await;
-        run.owned.keep(RetainReason::AlreadyGone);
+        run.owned.retain_job(RetainReason::AlreadyGone);
         seen.gone_at.get_or_insert_with(Instant::now);
     }
     let last = final_state(&observed, &pod.name, follower.last_read.take(), &life).await;
@@ -407,7 +407,7 @@ async fn delete<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
 async fn acknowledge<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
     let deleted = delete(observed).await.is_ok();
     if deleted {
-        run.owned.keep(RetainReason::AlreadyGone);
+        run.owned.retain_job(RetainReason::AlreadyGone);
     }
     deleted && pod_is_gone(observed).await
 }

@@ -1,4 +1,5 @@
-//! The prompt bundle: instructions and skills laid out once per content on the shared volume (contract section 7).
+//! The prompt bundle: instructions and skills laid out once per content on the shared volume
+//! (`docs/contract.md`, "Prompt bundle").
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -32,7 +33,7 @@ pub struct BundleOrder {
 pub struct Bundled {
     /// The bundle.
     pub bundle: PromptBundle,
-    /// What there was to tell on the way: whole lines.
+    /// Log lines about it: whole lines.
     #[serde(default)]
     pub told: Vec<(Channel, String)>,
 }
@@ -61,13 +62,13 @@ pub struct BundleInput {
     pub instructions: Option<String>,
 }
 
-/// Why a bundle could not be made. The messages are the contract's (section 7.1).
+/// Why a bundle could not be made. The messages are the contract's.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The input is no JSON of a [`BundleInput`].
+    /// The input is not the JSON of a [`BundleInput`].
     #[error("the bundle's input cannot be read: {0}")]
-    Input(serde_json::Error),
-    /// A path segment that would leave its folder or name none.
+    Input(#[source] serde_json::Error),
+    /// A path segment that is empty or would leave its folder.
     #[error("Invalid {field}: {why}")]
     Segment {
         /// `companyId` or `instanceId`.
@@ -186,7 +187,7 @@ fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> 
     Err(BundleError::Segment { field, why })
 }
 
-/// A damaged or older file is replaced (defects B23); a rename makes it appear whole.
+/// A damaged or older file is replaced; a rename makes the new one appear whole.
 fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
     if std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
         return Ok(());
@@ -203,8 +204,8 @@ fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
     written.map_err(io_error("write", file))
 }
 
-/// SHA-256 over instructions and skill contents (recipe: contract section 7.2, byte order instead of collation
-/// as decided in A10), lower-case hex.
+/// SHA-256 over instructions and skill contents in lower-case hex, files in byte order. 0.1.49 sorted by the host's
+/// collation, which differs between machines.
 fn bundle_key(skills: &[Skill], instructions: Option<&str>) -> Result<String, BundleError> {
     let mut hash = Sha256::new();
     hash.update("paperclip-claude-prompt-bundle:v1\n");
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contracts_vectors() {
+    fn bundle_key_matches_the_vectors_of_0_1_49() {
         let key = |skills: &[Skill], text: Option<&str>| bundle_key(skills, text).expect("hash");
         assert_eq!(key(&[], None), "08bef4f10ef56ac0d71c5532f0ff338dabc4e7e078ed011e240b9e8a1df1b5fe");
         assert_eq!(key(&[], Some("")), key(&[], None));
@@ -319,7 +320,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn every_kind_of_file_enters_the_hash_in_byte_order() {
+    fn bundle_key_covers_every_kind_of_file_in_byte_order() {
         let dir = temp("kinds");
         std::fs::create_dir(dir.join("scripts")).expect("dir");
         for (name, text) in [("SKILL.md", "# demo\n"), ("Readme.txt", "r"), ("scripts/a.sh", "echo a\n")] {
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_skill_that_cannot_be_linked_is_a_warning_and_the_others_are_linked() {
+    async fn unlinkable_skill_is_a_warning_and_others_are_linked() {
         struct OneFails(std::sync::Mutex<Vec<String>>);
         impl Links for OneFails {
             async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_would_leave_its_folder_is_refused() {
+    fn segment_that_would_leave_its_folder_is_refused() {
         for (value, why) in [
             ("", "must not be empty"),
             ("   ", "must not be empty"),

@@ -34,16 +34,16 @@ pub(super) async fn check<C: Cluster, H: Host>(
         retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await;
     let verdict = match jobs {
         Ok(jobs) => judge(&run.request, namespace, jobs),
-        Err(error) => Err(Outcome::guard_unreachable(&error.to_string())),
+        Err(error) => Err(Box::new(Outcome::guard_unreachable(&error.to_string()))),
     };
     match verdict {
         Ok(orphan) => Ok(orphan),
-        Err(outcome) => Err(run.stop(outcome).await),
+        Err(outcome) => Err(run.stop(*outcome).await),
     }
 }
 
 /// The Job to reattach to, if any; an outcome when the run may not start.
-fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Orphan>, Outcome> {
+fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Orphan>, Box<Outcome>> {
     let run_label = request.run_label();
     // Both sides in the one form a label can have: a raw run id never equals its own label.
     let (same_run, mut orphans): (Vec<Job>, Vec<Job>) = jobs
@@ -54,7 +54,7 @@ fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Or
     let mut newest = None;
     if !orphans.is_empty() {
         if !request.config.reattach_orphaned_jobs {
-            return Err(Outcome::reattach_disabled(&names(&orphans)));
+            return Err(Box::new(Outcome::reattach_disabled(&names(&orphans))));
         }
         orphans.sort_by_key(|job| {
             std::cmp::Reverse(
@@ -66,13 +66,13 @@ fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Or
         for orphan in &orphans {
             let verdict = forensics::classify_orphan(orphan, &expected);
             if let Some(outcome) = Outcome::orphan_blocked(verdict, orphan.metadata.name.as_deref()) {
-                return Err(outcome);
+                return Err(Box::new(outcome));
             }
             newest.get_or_insert_with(|| Orphan::of(orphan, namespace));
         }
     }
     if !same_run.is_empty() {
-        return Err(Outcome::same_run_blocked(&names(&same_run)));
+        return Err(Box::new(Outcome::same_run_blocked(&names(&same_run))));
     }
     Ok(newest)
 }

@@ -1,4 +1,4 @@
-//! What a run tells about itself before its Job starts: the prompt bundle's log lines and `onMeta`.
+//! What a run reports before its Job is created: the prompt bundle and `onMeta`.
 
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn skill_summary(prepared: &Prepared) -> String {
     format!("({}): {listed}", names.len())
 }
 
-/// The wording Node has for the commonest failure; operators search for it.
+/// Node's wording for the most common failures; operators search for it.
 fn node_read_error(error: &std::io::Error, path: &str) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
@@ -90,7 +90,7 @@ fn meta_of(
     meta
 }
 
-/// The timeout as the contract prints it: `60s`.
+/// A timeout in log lines and notes: `60s`.
 pub(super) fn seconds(value: f64) -> String {
     format!("{}s", crate::js_semantics::number(value))
 }

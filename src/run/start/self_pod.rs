@@ -1,4 +1,4 @@
-//! The host's own pod, the model of every Job: read once per cluster and pod, again after ten minutes.
+//! Reads the host's own pod, the model of every Job: once per cluster and pod, and again after ten minutes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, retry};
-use crate::manifest::SelfPod;
+use crate::manifest::{SelfPod, SelfPodError};
 use crate::request::{HostEnv, Request};
 use crate::run::{RunError, timing};
 
-/// Where a pod learns its namespace.
+/// Where the kubelet writes the pod's namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Known self pods, by kubeconfig, namespace and pod name: another pod is another key.
+/// The own pods that were read, by kubeconfig, namespace and pod name.
 #[derive(Default)]
 pub(crate) struct SelfPods {
     known: Mutex<HashMap<[String; 3], Arc<Known>>>,
 }
 
-/// What is known of one pod. Who reads it holds the lock, so that runs that start together read it once.
+/// What is known of one pod. The run that reads it holds the lock, so that runs that start together read it once.
 #[derive(Default)]
 struct Known {
     pod: tokio::sync::Mutex<Option<(Instant, SelfPod)>>,
@@ -28,17 +28,13 @@ struct Known {
 }
 
 impl SelfPods {
-    /// The self pod of a request.
+    /// The own pod, for this request's environment and kubeconfig.
     ///
     /// # Errors
     /// Outside a pod, when the pod cannot be read, or when it cannot serve as a model.
     pub(crate) async fn read<C: Cluster>(&self, cluster: &C, request: &Request) -> Result<SelfPod, RunError> {
         let env = &request.host_env;
-        let hostname = env.get("HOSTNAME").filter(|name| !name.is_empty()).ok_or_else(|| {
-            RunError::SelfPod(
-                "claude_k8s: HOSTNAME env var not set — cannot introspect running pod".to_owned(),
-            )
-        })?;
+        let hostname = env.get("HOSTNAME").filter(|name| !name.is_empty()).ok_or(SelfPodError::NoHostname)?;
         let namespace = namespace_of(env).await;
         let key =
             [request.config.kubeconfig.clone().unwrap_or_default(), namespace.clone(), hostname.to_owned()];
@@ -50,19 +46,20 @@ impl SelfPods {
         {
             return Ok(pod.clone());
         }
-        // After somebody's failure each tries for itself, not one after the other.
+        // When a read failed while this run waited for the lock, it reads without the lock: the waiting runs would each
+        // take the whole budget, one after the other.
         let held = if known.failed_reads.load(Ordering::Relaxed) == failed_reads {
             Some(&mut last)
         } else {
             drop(last);
             None
         };
-        let read = async {
+        let read: Result<SelfPod, RunError> = async {
             let pod = retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname))
                 .await?;
-            SelfPod::read(&pod, hostname, &namespace).map_err(|error| RunError::SelfPod(error.to_string()))
-        };
-        let read = read.await;
+            Ok(SelfPod::read(&pod, hostname, &namespace)?)
+        }
+        .await;
         match (&read, held) {
             (Ok(pod), Some(last)) => **last = Some((Instant::now(), pod.clone())),
             (Ok(_), None) => {}
@@ -74,11 +71,11 @@ impl SelfPods {
     }
 }
 
-/// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else what the service account says, else `default`.
+/// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else the service account's namespace, else `default`.
 async fn namespace_of(env: &HostEnv) -> String {
-    let told = env.get("PAPERCLIP_NAMESPACE").or_else(|| env.get("POD_NAMESPACE")).map(str::trim);
-    if let Some(told) = told.filter(|name| !name.is_empty()) {
-        return told.to_owned();
+    let configured = env.get("PAPERCLIP_NAMESPACE").or_else(|| env.get("POD_NAMESPACE")).map(str::trim);
+    if let Some(name) = configured.filter(|name| !name.is_empty()) {
+        return name.to_owned();
     }
     match tokio::fs::read_to_string(NAMESPACE_FILE).await {
         Ok(text) => text.trim().to_owned(),
