@@ -65,6 +65,7 @@ async function create(...args) {
 
 const podsOf = async (name) =>
   (await cluster.api.get(`${pods}?labelSelector=${encodeURIComponent(`job-name=${name}`)}`)).items;
+/** @param {(pod: any) => unknown} [ready] */
 const podOf = (name, ready = () => true) =>
   eventually(async () => {
     const [pod] = await podsOf(name);
@@ -91,6 +92,7 @@ const ended = (path) =>
 const state = (pod) => pod.status.containerStatuses[0].state;
 
 describe.concurrent('a refusal', () => {
+  /** @type {[string, () => [string, string, object?], number, string, string][]} */
   const cases = [
     [
       'of a Job that is not there',
@@ -115,7 +117,7 @@ describe.concurrent('a refusal', () => {
       'jobs.batch "nope" not found',
     ],
     [
-      'of a resource that nobody serves',
+      'of a resource that is not served',
       () => ['GET', `/api/v1/namespaces/${cluster.namespace}/widgets`],
       404,
       'NotFound',

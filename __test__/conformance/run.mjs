@@ -11,35 +11,31 @@ const USAGE = `npm run test:cluster -- [options] [-- options of vitest]
 The real cluster is the one of npm run cluster:up. If it is not up, it is raised here and stays up.`;
 const CLUSTERS = ['embedded', 'real'];
 
-await program(
-  { usage: USAGE, options: { only: { type: 'string' } }, allowPositionals: true },
-  async (parsed) => {
-    const { only } = parsed.values;
-    const names = only === undefined ? CLUSTERS : [only];
-    if (!names.every((name) => CLUSTERS.includes(name)))
-      throw new Problem(`--only ${only}: embedded or real.`);
-    await prepare();
-    if (names.includes('real')) await raise();
-    step(`Conformance specs on: ${names.join(', ')}`);
-    const folder = path.join(root, 'target', 'conformance');
-    rmSync(folder, { recursive: true, force: true });
-    const good = await Promise.all(
-      names.map((name) =>
-        specs(`conformance, ${name} cluster`, {
-          projects: ['conformance', 'conformance-disruptions'],
-          folder: path.join(folder, name),
-          args: parsed.positionals,
-          env: { CONFORMANCE_CLUSTER: name },
-          together: names.length > 1,
-        }),
-      ),
-    );
-    if (good.every(Boolean)) return 0;
-    if (names.includes('real')) await openCluster().leaveLogs(path.join(folder, 'real', 'components'));
-    console.log(`Output of the runs and logs of the clusters: ${folder}`);
-    return 1;
-  },
-);
+await program(USAGE, { options: { only: { type: 'string' } }, allowPositionals: true }, async (parsed) => {
+  const { only } = parsed.values;
+  const names = only === undefined ? CLUSTERS : [only];
+  if (!names.every((name) => CLUSTERS.includes(name))) throw new Problem(`--only ${only}: embedded or real.`);
+  await prepare();
+  if (names.includes('real')) await raise();
+  step(`Conformance specs on: ${names.join(', ')}`);
+  const folder = path.join(root, 'target', 'conformance');
+  rmSync(folder, { recursive: true, force: true });
+  const good = await Promise.all(
+    names.map((name) =>
+      specs(`conformance, ${name} cluster`, {
+        projects: ['conformance', 'conformance-disruptions'],
+        folder: path.join(folder, name),
+        args: parsed.positionals,
+        env: { CONFORMANCE_CLUSTER: name },
+        together: names.length > 1,
+      }),
+    ),
+  );
+  if (good.every(Boolean)) return 0;
+  if (names.includes('real')) await openCluster().leaveLogs(path.join(folder, 'real', 'components'));
+  console.log(`Output of the runs and logs of the clusters: ${folder}`);
+  return 1;
+});
 
 /** Raises the real cluster. One that is up already is kept, kind's or KUBECONFIG's; its images and objects are renewed. */
 async function raise() {

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { agentLines, eventually } from '../support/host.js';
+import { agentLines, environmentOf, eventually } from '../support/host.js';
 import { conformanceCluster } from './support/clusters.js';
 import {
   adapter,
@@ -100,21 +100,23 @@ describe.concurrent('a run', () => {
     const { output, result } = await runs.play({ scenario: 'big-line' });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     const long = agentLines(output).filter((line) => line.includes('line of '));
-    expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)[1]))).toEqual(
+    expect(long.map((line) => Number(/line of (\d+) bytes/.exec(line)?.[1]))).toEqual(
       long.map((line) => Buffer.byteLength(line)),
     );
     expect(long.map((line) => Buffer.byteLength(line))).toEqual([16_383, 16_384, 16_385, 1 << 20, 5 << 20]);
     expectOnce(output);
   });
 
-  it.each([
+  /** @type {[string, {exitCode: number, errorCode?: string, message?: RegExp}][]} */
+  const endings = [
     ['auth', { exitCode: 1, message: /Invalid API key/ }],
     ['overload', { exitCode: 1, message: /529 Overloaded/ }],
     ['max-turns', { exitCode: 1, message: /error_max_turns/ }],
     ['empty-llm', { exitCode: 1, errorCode: 'llm_api_error' }],
     ['crash', { exitCode: 139 }],
     ['truncated', { exitCode: 137, errorCode: 'claude_truncated', message: /SIGKILL/ }],
-  ])('that ends as %s says so', async (scenario, { exitCode, errorCode, message }) => {
+  ];
+  it.each(endings)('that ends as %s says so', async (scenario, { exitCode, errorCode, message }) => {
     const { result, output } = await runs.play({ scenario });
     expect(result).toMatchObject({ exitCode, timedOut: false, ...(errorCode ? { errorCode } : {}) });
     if (message) expect(result.errorMessage).toMatch(message);
@@ -341,7 +343,7 @@ describe.concurrent('with the Role of existing installations', () => {
 
   it('the environment test warns of what is missing', async () => {
     const kubeconfig = cluster.kubeconfigs.existing;
-    const found = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const found = await adapter.testEnvironment(environmentOf(kubeconfig));
     const missing = found.checks
       .filter(({ level }) => level !== 'info')
       .map(({ code, level }) => `${level} ${code}`);
@@ -360,10 +362,7 @@ describe.concurrent('with the Role of existing installations', () => {
 describe.concurrent('with the recommended Role', () => {
   it('the environment test finds everything', async () => {
     const kubeconfig = cluster.kubeconfigs.recommended;
-    const { status, checks } = await adapter.testEnvironment({
-      adapterType: 'claude_k8s',
-      config: { kubeconfig },
-    });
+    const { status, checks } = await adapter.testEnvironment(environmentOf(kubeconfig));
     expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
     expect(status).toBe('pass');
   });
@@ -378,10 +377,7 @@ describe.concurrent('with a wrong token', () => {
 
   it('the environment test says so', async () => {
     const kubeconfig = cluster.kubeconfigs.wrong;
-    const { status, checks } = await adapter.testEnvironment({
-      adapterType: 'claude_k8s',
-      config: { kubeconfig },
-    });
+    const { status, checks } = await adapter.testEnvironment(environmentOf(kubeconfig));
     expect(status).toBe('fail');
     expect(JSON.stringify(checks)).toMatch(/401|Unauthorized/);
   });
@@ -452,7 +448,7 @@ function host(options) {
   let unfinished = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (unfinished + text).split('\n');
-    unfinished = lines.pop();
+    unfinished = lines.pop() ?? '';
     for (const line of lines) {
       const { stream, chunk, result } = JSON.parse(line);
       if (stream) output[stream] += chunk;
@@ -472,7 +468,7 @@ function host(options) {
 }
 
 /** A new run of the agent attaches to its live Job and sees it through, from the first line on. */
-async function attach({ agentId }, { as } = {}) {
+async function attach({ agentId }, { as } = /** @type {{as?: string}} */ ({})) {
   await eventually(async () => (await runs.jobs(agentId)).length === 1);
   const { output, result } = await runs.play({ as, agent: { id: agentId } });
   expect(result).toMatchObject({ exitCode: 0, errorMessage: null });

@@ -54,7 +54,7 @@ describe('@kubernetes/client-node', () => {
     await batch.createNamespacedJob({ namespace, body: job('by-client-node') });
     const pod = await eventually(async () => {
       const { items } = await core.listNamespacedPod({ namespace, labelSelector: 'job-name=by-client-node' });
-      return items.find((item) => item.status.phase !== 'Pending');
+      return items.find((item) => item.status?.phase !== 'Pending');
     });
     let log = '';
     const sink = new Writable({
@@ -63,7 +63,7 @@ describe('@kubernetes/client-node', () => {
         done();
       },
     });
-    await new k8s.Log(config).log(namespace, pod.metadata.name, 'main', sink, { follow: true });
+    await new k8s.Log(config).log(namespace, pod.metadata?.name ?? '', 'main', sink, { follow: true });
     await eventually(() => log === 'one\ntwo\n');
     await eventually(() => seen.some(([type, succeeded]) => type === 'MODIFIED' && succeeded === 1));
     await batch.deleteNamespacedJob({

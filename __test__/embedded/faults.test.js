@@ -24,6 +24,7 @@ import {
   podsOf,
 } from '../support/host.js';
 import { killHosts, startHost } from '../support/processes.js';
+import { listenOnLoopback } from '../support/server.js';
 
 const adapter = createServerAdapter();
 const RUNNER = 'system:serviceaccount:paperclip:runner';
@@ -32,7 +33,14 @@ const deleted = { errorCode: 'k8s_job_deleted_externally', timedOut: false };
 const ended = (exitCode) => ({ errorCode: 'claude_truncated', timedOut: false, exitCode });
 const unscheduled = { errorCode: 'k8s_pod_schedule_failed' };
 
-/** A fault for requests of the run; `rest` says which, how often and when. */
+/**
+ * A fault for requests of the run.
+ *
+ * @param {string | undefined} verb of any kind if it is undefined
+ * @param {object} action
+ * @param {{resource?: string, subresource?: string, times?: number, skip?: number,
+ *   forMs?: number}} [which] and how often and when
+ */
 function fault(verb, action, { resource, subresource, ...rest } = {}) {
   const match = {
     user: RUNNER,
@@ -61,7 +69,7 @@ function everywhere(answer, times) {
   ];
 }
 
-/** When the log has told this much. */
+/** Once the log contains this text. */
 const after = (text, act) => ({ when: ({ output }) => output.stdout.includes(text), act });
 const tick3 = (act) => after('tick 3 of', act);
 const toPod =
@@ -667,18 +675,20 @@ const table = {
         at: [after('tick 1 of', ({ clock }) => clock.set(0))],
       },
     ],
-    ...[3_600, -3_600].map((jump) => [
-      `of the host jumps by ${jump} s`,
-      {
-        hostClock: 0,
-        at: [tick3(inTurn(({ hostClock }) => hostClock.set(jump), reset)), after('tick 5 of', reset)],
-      },
-    ]),
+    .../** @type {[string, object][]} */ (
+      [3_600, -3_600].map((jump) => [
+        `of the host jumps by ${jump} s`,
+        {
+          hostClock: 0,
+          at: [tick3(inTurn(({ hostClock }) => hostClock.set(jump), reset)), after('tick 5 of', reset)],
+        },
+      ])
+    ),
     [
       'of the host jumps past the end of its token',
       {
         hostClock: 0,
-        // The plugin tells the time with the host's clock, as the addon does.
+        // The plugin reads the host's clock, as the addon does.
         kubeconfig: ({ config, cluster, token }) =>
           config({ exec: plugin(cluster, token, { seconds: 1_800 }) }),
         at: [tick3(inTurn(({ hostClock }) => hostClock.set(7_200), reset)), after('tick 5 of', reset)],
@@ -762,7 +772,7 @@ const table = {
   ],
 };
 
-/** When the cluster has told such an event. */
+/** When the cluster has an event with this reason. */
 function event(reason) {
   return async ({ cluster, namespace }) => {
     const { items } = await cluster.get(`/api/v1/namespaces/${namespace}/events`);
@@ -770,7 +780,13 @@ function event(reason) {
   };
 }
 
-/** An exec plugin that gives this token, for so many seconds. It counts how often it was called. */
+/**
+ * An exec plugin that gives this token. It counts how often it was called.
+ *
+ * @param {{kubeconfig: string}} cluster
+ * @param {string} token
+ * @param {{seconds?: number}} [validity] forever if it is left out
+ */
 function plugin(cluster, token, { seconds } = {}) {
   const script = `${cluster.kubeconfig}-plugin.cjs`;
   const expires = seconds && `expirationTimestamp: new Date(Date.now() + ${seconds * 1000}).toISOString(),`;
@@ -796,6 +812,8 @@ const pluginCalls = (cluster) => readFileSync(`${cluster.kubeconfig}-plugin.cjs.
 async function startProxy() {
   const open = new Set();
   const proxy = {
+    url: '',
+    close: () => server.close(),
     hold: false,
     tunnels: 0,
     cut() {
@@ -806,7 +824,7 @@ async function startProxy() {
     open.add(client);
     client.once('close', () => open.delete(client)).on('error', () => {});
     client.once('data', (head) => {
-      const [, host, port] = /^CONNECT ([^:]+):(\d+) /.exec(head.toString());
+      const [, host, port] = /^CONNECT ([^:]+):(\d+) /.exec(head.toString()) ?? [];
       const upstream = connect(Number(port), host === 'localhost' ? '127.0.0.1' : host, () => {
         proxy.tunnels += 1;
         client.write('HTTP/1.1 200 Connection established\r\n\r\n');
@@ -824,9 +842,7 @@ async function startProxy() {
       client.once('close', () => upstream.destroy());
     });
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  proxy.url = `http://127.0.0.1:${server.address().port}`;
-  proxy.close = () => server.close();
+  proxy.url = `http://127.0.0.1:${await listenOnLoopback(server)}`;
   return proxy;
 }
 
@@ -945,7 +961,7 @@ const ticksIn = (output) => [
   ),
 ];
 
-/** How many ticks were told: all up to the last, in order, and every line once. */
+/** How many ticks were logged: all up to the last, in order, and every line once. */
 function ticksOf(output) {
   const events = agentLines(output).map((line) => JSON.parse(line));
   const uuids = events.map(({ uuid }) => uuid).filter(Boolean);

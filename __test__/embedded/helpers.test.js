@@ -55,12 +55,13 @@ describe('pure helpers', () => {
   });
 
   it('make a manifest of exactly the eight members', () => {
-    const ctx = {
+    const ctx = /** @type {any} */ ({
       runId: 'run-1',
       agent: { id: 'agent-1', companyId: 'c', name: 'Ada' },
       config: {},
       context: {},
-    };
+    });
+    /** @type {any} */
     const manifest = binding.buildJobManifest(
       requestOf(ctx),
       JSON.stringify({ namespace: 'paperclip', image: 'host:1' }),

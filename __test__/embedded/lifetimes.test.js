@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createServerAdapter } from '../../index.js';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
 import { killHosts, startHost } from '../support/processes.js';
+import { listenOnLoopback } from '../support/server.js';
 import { temporaryFolder } from '../support/temporary.js';
 
 const adapter = createServerAdapter();
@@ -215,8 +216,7 @@ describe('the control plane', () => {
       asked.push([request.url, request.headers.authorization]);
       response.setHeader('content-type', 'application/json').end(JSON.stringify({ status: 'cancelled' }));
     });
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    process.env.PAPERCLIP_API_URL = `http://127.0.0.1:${server.address().port}`;
+    process.env.PAPERCLIP_API_URL = `http://127.0.0.1:${await listenOnLoopback(server)}`;
     try {
       const { ctx, output } = hostRun(cluster, { scenario: 'hang', authToken: 'run-token' });
       const result = await adapter.execute(ctx);
@@ -250,7 +250,7 @@ describe('the prompt bundle', () => {
     const result = await adapter.execute(ctx);
     expect(result.errorMessage).toBeNull();
     expect(output.stdout).toContain('[paperclip] Skills bundled (1): demo');
-    const { argv } = JSON.parse(result.summary);
+    const { argv } = JSON.parse(result.summary ?? '');
     const bundle = argv[argv.indexOf('--add-dir') + 1];
     expect(bundle).toMatch(/\/instances\/default\/companies\/company-1\/claude-prompt-cache\/[0-9a-f]{64}$/);
     expect(readlinkSync(path.join(bundle, '.claude', 'skills', 'demo'))).toBe(skill);
@@ -260,7 +260,7 @@ describe('the prompt bundle', () => {
     expect(text.startsWith('Be brief.\n')).toBe(true);
     expect(text).toContain(`${home}/`);
     expect(text.split('\n')).toHaveLength(2);
-    expect(output.meta[0].commandNotes).toContain('Skills (1): demo');
+    expect(output.meta[0]?.commandNotes).toContain('Skills (1): demo');
   });
 
   it('without readable instructions is a warning and the raw path', async () => {
@@ -272,7 +272,7 @@ describe('the prompt bundle', () => {
     expect(output.stderr).toContain(
       '[paperclip] Warning: could not read agent instructions file "/no/such/AGENTS.md": ENOENT: no such file or directory',
     );
-    expect(JSON.parse(result.summary).argv).toContain('/no/such/AGENTS.md');
+    expect(JSON.parse(result.summary ?? '').argv).toContain('/no/such/AGENTS.md');
   });
 
   it('of a company whose id is no folder name is refused', async () => {

@@ -4,7 +4,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers } from '../support/host.js';
+import {
+  agentLines,
+  clusterForHost,
+  environmentOf,
+  eventually,
+  hostRun,
+  leftovers,
+} from '../support/host.js';
 
 const adapter = createServerAdapter();
 let cluster;
@@ -66,7 +73,7 @@ describe('a successful run', () => {
       clearSession: false,
     });
     expect(result).not.toHaveProperty('errorCode');
-    expect(result.sessionId).toBe(result.resultJson.session_id);
+    expect(result.sessionId).toBe(result.resultJson?.session_id);
     expect(result.sessionParams).toEqual({ sessionId: result.sessionId });
     expect(result.sessionDisplayId).toBe(result.sessionId);
     const types = (lines) => lines.map((line) => JSON.parse(line).type);
@@ -96,7 +103,7 @@ describe('a successful run', () => {
       authToken: 'run-token',
     });
     expect(result.errorMessage).toBeNull();
-    const seen = JSON.parse(result.summary);
+    const seen = JSON.parse(result.summary ?? '');
     expect(seen.prompt).toBe(prompt.replace('{{agent.name}}', 'Ada'));
     expect(seen.env).toMatchObject({
       GREETING: "it's 'quoted' $HOME",
@@ -121,7 +128,7 @@ describe('a successful run', () => {
     const { output, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
     expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
-    expect(JSON.parse(result.summary).prompt).toBe(prompt);
+    expect(JSON.parse(result.summary ?? '').prompt).toBe(prompt);
   });
 
   it('resumes the session it is given', async () => {
@@ -143,7 +150,9 @@ describe('a successful run', () => {
       expect(output.stdout).not.toContain('reconnecting');
       const first = output.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
       const last = output.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
-      expect(last.at - first.at, 'output as it happened, not at the end').toBeGreaterThan(50_000);
+      expect((last?.at ?? 0) - (first?.at ?? 0), 'output as it happened, not at the end').toBeGreaterThan(
+        50_000,
+      );
       expect(output.stdout).toMatch(
         /\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/,
       );
@@ -214,7 +223,7 @@ describe('a run that fails', () => {
     const killed = await play({ scenario: 'truncated' });
     expect(killed.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     expect(killed.result.errorMessage).toContain('SIGKILL (commonly OOMKilled)');
-    expect(killed.result.resultJson.stdout).toContain('"type":"assistant"');
+    expect(killed.result.resultJson?.stdout).toContain('"type":"assistant"');
     const crashed = await play({ scenario: 'crash' });
     expect(crashed.result.exitCode).toBe(139);
   });
@@ -416,8 +425,8 @@ describe('the host', () => {
     const { output, result } = await play({ config: { kubeconfig }, scenario: 'truncated' });
     expect(result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
     expect(output.stdout).not.toContain(line);
-    const { checks } = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
-    const level = (wanted) => checks.find(({ code }) => code === wanted).level;
+    const { checks } = await adapter.testEnvironment(environmentOf(kubeconfig));
+    const level = (wanted) => checks.find(({ code }) => code === wanted)?.level;
     expect(['k8s_rbac_job_list', 'k8s_rbac_job_watch', 'k8s_rbac_pod_watch'].map(level)).toEqual([
       'info',
       'warn',
@@ -435,7 +444,7 @@ describe('the host', () => {
       'Concurrency guard unreachable: HTTP-Code: 403 Message: jobs.batch is forbidden: User ' +
         '"system:serviceaccount:paperclip:limited" cannot list resource "jobs" in API group "batch" in the namespace "paperclip"',
     );
-    const environment = await adapter.testEnvironment({ adapterType: 'claude_k8s', config: { kubeconfig } });
+    const environment = await adapter.testEnvironment(environmentOf(kubeconfig));
     expect(environment.status).toBe('fail');
     expect(environment.checks.find(({ code }) => code === 'k8s_rbac_job_create')).toMatchObject({
       level: 'error',
@@ -444,10 +453,9 @@ describe('the host', () => {
   });
 
   it('learns from the environment test what a run will find', async () => {
-    const { status, checks, adapterType, testedAt } = await adapter.testEnvironment({
-      adapterType: 'claude_k8s',
-      config: { kubeconfig: cluster.kubeconfig },
-    });
+    const { status, checks, adapterType, testedAt } = await adapter.testEnvironment(
+      environmentOf(cluster.kubeconfig),
+    );
     expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
     expect([status, adapterType]).toEqual(['pass', 'claude_k8s']);
     expect(new Date(testedAt).toISOString()).toBe(testedAt);

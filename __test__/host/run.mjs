@@ -26,7 +26,8 @@ const OPTIONS = /** @type {const} */ ({
 });
 
 await program(
-  { usage: USAGE, options: OPTIONS, allowPositionals: true },
+  USAGE,
+  { options: OPTIONS, allowPositionals: true },
   async ({ values: options, positionals }) => {
     checkPrerequisites();
     await installDependencies();

@@ -3,9 +3,11 @@
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 
+import { listenOnLoopback } from '../support/server.js';
 import { selfSigned } from './certificate.js';
 import { state } from './state.js';
 
@@ -51,20 +53,21 @@ export async function openCall(k8s, kubeconfigPath) {
       ],
     }),
   );
+  /** @type {NodeJS.ProcessEnv} */
   const env = { ...process.env, HOSTNAME, PAPERCLIP_NAMESPACE: NAMESPACE, NO_PROXY: '127.0.0.1' };
   if (apiUrl) env.PAPERCLIP_API_URL = `http://127.0.0.1:${apiPort}/${id}`;
   return { kubeconfig, env };
 }
 
 async function start() {
-  const dir = mkdtempSync(path.join(process.env.EXISTING_BRIDGE_DIR, 'worker-'));
+  const dir = mkdtempSync(path.join(process.env.EXISTING_BRIDGE_DIR ?? tmpdir(), 'worker-'));
   const { key, cert } = selfSigned();
-  const listening = (server) =>
-    new Promise((resolve) => {
-      server.unref().listen(0, '127.0.0.1', () => resolve(server.address().port));
-    });
-  const port = await listening(https.createServer({ key, cert }, (...pair) => answer(kubernetes, ...pair)));
-  const apiPort = await listening(http.createServer((...pair) => answer(controlPlane, ...pair)));
+  const port = await listenOnLoopback(
+    https.createServer({ key, cert }, (...pair) => answer(kubernetes, ...pair)).unref(),
+  );
+  const apiPort = await listenOnLoopback(
+    http.createServer((...pair) => answer(controlPlane, ...pair)).unref(),
+  );
   return { port, apiPort, cert, dir };
 }
 
@@ -101,6 +104,7 @@ const httpError = (statusCode, message) => Object.assign(new Error(message), { s
 const CLAIM = /^ac-.*-claim-[0-9a-f]{12}$/;
 
 /** The requests of contract section 3.2, and only these: method, path below the namespace, client method. */
+/** @type {[string, RegExp, (call: any, asked: any) => unknown][]} */
 const ROUTES = [
   ['GET', /^pods\/([^/]+)$/, selfPod],
   [

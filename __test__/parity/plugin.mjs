@@ -39,7 +39,7 @@ export function existingPackage({ checkout, root, adapterUtils }) {
       if (source === HOST || source.startsWith(`${HOST}/`)) {
         return path.join(adapterUtils, 'dist', `${source.slice(HOST.length + 1) || 'index'}.js`);
       }
-      if (!isTheirs(importer)) return null;
+      if (importer === undefined || !isTheirs(importer)) return null;
       if (!source.startsWith('.')) {
         return source.startsWith('node:') ? null : this.resolve(source, path.join(root, 'package.json'));
       }

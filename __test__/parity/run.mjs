@@ -30,7 +30,7 @@ const OPTIONS = /** @type {const} */ ({
   pattern: { type: 'string', short: 't' },
 });
 
-await program({ usage: USAGE, options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
+await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
   const checkout = checkoutOf(positionals);
   const { pattern, 'adapter-utils': version } = values;
   checkPrerequisites();

@@ -56,7 +56,7 @@ async function embedded(claude) {
       // A pod has a /tmp of its own; this one's is the machine's.
       CLAUDE_CODE_TMPDIR: temporary,
       // Pods run as this user here, and the CLI does not skip permissions for root outside a sandbox.
-      ...(process.getuid() === 0 ? { IS_SANDBOX: '1' } : {}),
+      ...(process.getuid?.() === 0 ? { IS_SANDBOX: '1' } : {}),
     },
     marker: ours,
     get: cluster.get,

@@ -13,7 +13,7 @@ const CLUSTERS = { embedded: ['embedded'], real: ['real'], both: ['embedded', 'r
 const LOGS = path.join(root, 'target', 'real-cli');
 
 const OPTIONS = /** @type {const} */ ({ cluster: { type: 'string', default: 'both' } });
-await program({ usage: USAGE, options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
+await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
   const clusters = CLUSTERS[values.cluster];
   if (!clusters) throw new Problem(`--cluster ${values.cluster}: embedded, real or both.`);
   await prepare();

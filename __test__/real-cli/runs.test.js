@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/host.js';
 import { sharedFolder } from './clusters.js';
 import { version } from './install.mjs';
-import { adapter, listIn, openForHost, play, processesLeft, start, tokensOf } from './support.js';
+import { LOGS, adapter, listIn, openForHost, play, processesLeft, start, tokensOf } from './support.js';
 
 /** US dollars for a million tokens of the CLI's own list, of models that are there to stay. */
 const PRICES = { 'claude-sonnet-4-5': { input: 3, output: 15, cacheRead: 0.3, cacheWrite: 3.75 } };
@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(async () => {
   if (!cluster) return;
   const problems = cluster.problems();
-  if (problems) writeFileSync(path.join(process.env.REAL_CLI_LOGS, 'cluster.log'), problems);
+  if (problems) writeFileSync(path.join(LOGS, 'cluster.log'), problems);
   try {
     // A pod is gone a moment before its last process is.
     await eventually(() => processesLeft(cluster).length === 0, { within: 10_000, every: 250 }).catch(() => {

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'vitest';
 
@@ -21,6 +22,8 @@ import { cliCluster, sharedFolder } from './clusters.js';
 const { parseStdoutLine } = createRequire(import.meta.url)('../../js/ui-parser.cjs');
 
 export const adapter = createServerAdapter();
+/** The folder that `run.mjs` names for logs. */
+export const LOGS = process.env.REAL_CLI_LOGS ?? tmpdir();
 
 /** The cluster, with this process as the host in its pod. */
 export async function openForHost() {
@@ -39,9 +42,9 @@ export async function openForHost() {
  * Starts a run in a workspace of its own; `done` resolves to everything about it.
  *
  * @param {import('./clusters.js').CliCluster} cluster
- * @param {{name: string, prompt?: string, api?: Record<string, string>, env?: Record<string, string>, config?: object,
- *   workspace?: string, runtime?: object, signal?: AbortSignal, agent?: object}} options `api` are the stand-in's
- *   settings, without their prefix
+ * @param {{name: string, prompt?: string, api?: Record<string, string | number>, env?: Record<string, string>, config?: object,
+ *   workspace?: string, runtime?: object, signal?: AbortSignal, agent?: object}} options `api` are the settings of the
+ *   fake API, without their prefix
  */
 export function start(cluster, { name, prompt = 'Say hello', api = {}, env, config, workspace, ...rest }) {
   const id = `${name}-${randomUUID().slice(0, 8)}`;
@@ -68,7 +71,7 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
     context: { paperclipWorkspace: { cwd: `/paperclip/${folder}` } },
     ...rest,
   });
-  const logs = path.join(process.env.REAL_CLI_LOGS, id);
+  const logs = path.join(LOGS, id);
   mkdirSync(logs, { recursive: true });
   const { onLog } = ctx;
   ctx.onLog = async (stream, chunk) => {

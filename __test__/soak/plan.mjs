@@ -14,6 +14,26 @@ export function generator(seed) {
 const whole = (random, from, to) => from + Math.floor(random() * (to - from + 1));
 const one = (random, list) => list[whole(random, 0, list.length - 1)];
 
+/**
+ * @typedef {object} Run
+ * @property {string} kind
+ * @property {string} name of its agent
+ * @property {string} scenario of the fake CLI
+ * @property {object[]} admits results that are right
+ * @property {Record<string, string>} [env]
+ * @property {object} [config]
+ * @property {'runner' | 'unwatching'} [account]
+ * @property {number} [prompt] characters
+ * @property {number} [ticks] that the scenario `long` prints
+ * @property {any[]} [faults]
+ * @property {any[]} [strikes]
+ * @property {any} [storm]
+ * @property {number} [noImageForMs]
+ * @property {boolean} [lines] false if its lines are not those of a recording
+ * @property {boolean} [noise] whether some of its lines are not events
+ * @property {string} [onLog] how the host's `onLog` behaves
+ */
+
 /** The result of a run that nothing prevented. */
 export const success = { exitCode: 0, errorMessage: null };
 /** The result of a run whose container ended without one. */
@@ -40,7 +60,7 @@ const fails = (scenario, admits, more) => () => ({ scenario, admits: [admits], .
  * What can happen to a run, with how often of 100 or so. A run whose `strikes` come too late (it was over before) must
  * be a success; all others must have one of the results in `admits`, success where there is none.
  *
- * @type {Record<string, [number, (random: () => number) => object]>}
+ * @type {Record<string, [number, (random: () => number) => Partial<Run>]>}
  */
 const kinds = {
   nothing: [14, () => ({ scenario: 'success' })],
@@ -212,6 +232,7 @@ const storms = [
  *
  * @param {number} seed
  * @param {number} runs
+ * @returns {Run[]}
  */
 export function planOf(seed, runs) {
   const random = generator(seed);
@@ -220,8 +241,14 @@ export function planOf(seed, runs) {
   return Array.from({ length: runs }, (_, index) => {
     let at = random() * total;
     const [kind, [, make]] = all.find(([, [weight]]) => (at -= weight) < 0) ?? all[0];
-    const run = { kind, name: `soak-${String(index).padStart(6, '0')}`, ...make(random) };
-    run.admits ??= [success];
+    /** @type {Run} */
+    const run = {
+      scenario: 'success',
+      admits: [success],
+      kind,
+      name: `soak-${String(index).padStart(6, '0')}`,
+      ...make(random),
+    };
     if (random() < 0.03) run.storm = one(random, storms)(random);
     return run;
   });

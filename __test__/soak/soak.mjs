@@ -29,7 +29,7 @@ const UNWATCHING = [
  * @param {{runs: number, seed: number, concurrency?: number, measureAfter?: number[], log?: (line: string) => void}} options
  *   `measureAfter`: numbers of runs after which the process is left to become idle and is measured
  * @returns {Promise<{problems: string[], digest: string, seconds: number, kinds: Record<string, object>,
- *   marks: object[], requests: number}>}
+ *   marks: Mark[], requests: number}>}
  */
 export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs], log = () => {} }) {
   const plan = planOf(seed, runs);
@@ -37,6 +37,7 @@ export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs]
   log(`${runs} runs, ${concurrency} at once, seed ${seed} (plan ${digest})`);
   const cluster = await clusterForHost();
   const began = performance.now();
+  /** @type {{cluster: any, problems: string[], kinds: Record<string, any>, marks: Mark[], storm: number, log: (line: string) => void, accounts?: any}} */
   const state = { cluster, problems: [], kinds: {}, marks: [], storm: -Infinity, log };
   try {
     await cluster.post('/simulator/settings', { imagePullBackoffMs: 200 });
@@ -222,9 +223,11 @@ async function blow(cluster, { restart, reset, compact, faults = [] }) {
   if (restart) await asked(cluster, 'POST', '/simulator/restart', { downMs: restart });
 }
 
-function fits(result, { message, ...wanted }) {
+/** Whether a result has these keys, and a message with this text. */
+function fits(result, wanted) {
+  const { message, ...exact } = wanted;
   if (message && !(result.errorMessage ?? '').includes(message)) return false;
-  return Object.entries(wanted).every(([key, value]) => result[key] === value);
+  return Object.entries(exact).every(([key, value]) => result[key] === value);
 }
 
 const recorded = Object.fromEntries(
@@ -278,6 +281,12 @@ function linesWrong(run, output, whole) {
   if (output.stdout.includes('Log gap')) wrong.push('tells a gap');
   return wrong;
 }
+
+/**
+ * @typedef {{runs: number, rss: number, heap: number, external: number, jobs: number, queues: number,
+ *   subscriptions: number, watches: number, tasks: number, files: number | undefined,
+ *   resources: Record<string, number>}} Mark a measurement of the idle process; memory in MiB
+ */
 
 /** Waits until nothing is under way any more, and measures what is left. */
 async function comeToRest(state, runs) {

@@ -1,4 +1,4 @@
-// A host in a process of its own: makes runs of the built addon and prints what they tell as JSON lines.
+// A host in a process of its own: makes runs of the built addon and prints their output as JSON lines.
 // argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
 // listen for SIGTERM, abort: and abort the runs while shutting down, before: a folder with another copy of the
 // package, which runs a run of its own first}

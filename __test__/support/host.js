@@ -16,20 +16,34 @@ export async function clusterForHost(options) {
 }
 
 /**
- * A context as the host passes it, and what the run told.
+ * @typedef {import('@paperclipai/adapter-utils').AdapterExecutionContext} Context
+ * @typedef {{stdout: string, stderr: string, chunks: {stream: 'stdout' | 'stderr', chunk: string, at: number}[],
+ *   meta: import('@paperclipai/adapter-utils').AdapterInvocationMeta[]}} Output everything that a run passed to its host
+ */
+
+/**
+ * A context as the host passes it, and the run's output so far.
  *
- * @param {Awaited<ReturnType<typeof startCluster>>} cluster
+ * @param {{kubeconfig: string}} cluster
  * @param {{scenario?: string, env?: Record<string, string>, config?: object, context?: object, agent?: object,
  *   runtime?: object, runId?: string, [key: string]: unknown}} [options]
+ * @returns {{ctx: Context, output: Output}}
  */
 export function hostRun(
   cluster,
   { scenario = 'success', env, config, context, agent, runtime, ...rest } = {},
 ) {
+  /** @type {Output} */
   const output = { stdout: '', stderr: '', chunks: [], meta: [] };
   const ctx = {
     runId: randomUUID(),
-    agent: { id: `agent-${randomUUID()}`, companyId: 'company-1', name: 'Ada', ...agent },
+    // A host passes more of an agent than the adapter reads.
+    agent: /** @type {Context['agent']} */ ({
+      id: `agent-${randomUUID()}`,
+      companyId: 'company-1',
+      name: 'Ada',
+      ...agent,
+    }),
     runtime: { sessionId: null, sessionParams: null, sessionDisplayId: null, taskKey: null, ...runtime },
     config: {
       kubeconfig: cluster.kubeconfig,
@@ -37,7 +51,7 @@ export function hostRun(
       ...config,
     },
     context: { taskId: 'task-1', ...context },
-    onLog: async (stream, chunk) => {
+    onLog: async (/** @type {'stdout' | 'stderr'} */ stream, /** @type {string} */ chunk) => {
       output[stream] += chunk;
       output.chunks.push({ stream, chunk, at: Date.now() });
     },
@@ -47,6 +61,15 @@ export function hostRun(
     ...rest,
   };
   return { ctx, output };
+}
+
+/**
+ * What the host passes to the environment test.
+ *
+ * @param {string} kubeconfig
+ */
+export function environmentOf(kubeconfig) {
+  return { companyId: 'company-1', adapterType: 'claude_k8s', config: { kubeconfig } };
 }
 
 /** What the agent printed: the lines that are not the adapter's own. */
@@ -76,13 +99,20 @@ export async function podsOf(cluster) {
   return items.map(({ metadata }) => metadata.name);
 }
 
-/** Waits until `look` gives something truthy and returns it. */
-export async function eventually(look, { within = 15_000, every = 25 } = {}) {
+/**
+ * Polls until `check` gives something truthy and resolves to it.
+ *
+ * @template T
+ * @param {() => T | Promise<T>} check
+ * @param {{within?: number, every?: number}} [times] in milliseconds
+ * @returns {Promise<NonNullable<T>>}
+ */
+export async function eventually(check, { within = 15_000, every = 25 } = {}) {
   const deadline = Date.now() + within;
   for (;;) {
-    const seen = await look();
-    if (seen) return seen;
-    if (Date.now() > deadline) throw new Error(`not seen within ${within} ms: ${look}`);
+    const found = await check();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`not seen within ${within} ms: ${check}`);
     await new Promise((resolve) => setTimeout(resolve, every));
   }
 }

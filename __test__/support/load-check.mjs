@@ -35,7 +35,7 @@ if (isMainThread) {
 } else {
   // Between threads, not windows: there is no origin.
   // oxlint-disable-next-line unicorn/require-post-message-target-origin
-  parentPort.postMessage(await answer(first));
+  parentPort?.postMessage(await answer(first));
 }
 
 /** The environment test cannot reach a cluster that does not exist; that it says so is all that is asked. */

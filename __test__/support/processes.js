@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 const children = new Set();
 
 /**
- * Starts a host process. `told` holds what its runs told, by run and together; `ended` resolves to code and signal.
+ * Starts a host process. `output` is what its runs passed to it, together and by run; `ended` resolves to code and signal.
  *
  * @param {{kubeconfig: string, namespace: string}} cluster
  * @param {{options: object, runs?: number, listen?: boolean, env?: Record<string, string>}} what
@@ -15,20 +15,15 @@ export function startHost({ kubeconfig, namespace }, { env, ...what }) {
   const order = JSON.stringify({ cluster: { kubeconfig, namespace }, ...what });
   const child = spawn(process.execPath, [script, order], { env: { ...process.env, ...env } });
   children.add(child);
+  /** @typedef {{stdout: string, stderr: string, result?: any, error?: string}} RunOutput */
+  /** @type {RunOutput[]} */
   const runs = Array.from({ length: what.runs ?? 1 }, () => ({ stdout: '', stderr: '' }));
-  const output = {
-    stdout: '',
-    stderr: '',
-    heard: false,
-    result: undefined,
-    error: undefined,
-    errors: '',
-    runs,
-  };
+  /** @type {RunOutput & {heard: boolean, errors: string, runs: RunOutput[]}} */
+  const output = { stdout: '', stderr: '', heard: false, errors: '', runs };
   let rest = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (rest + text).split('\n');
-    rest = lines.pop();
+    rest = lines.pop() ?? '';
     for (const line of lines) {
       const { run, stream, chunk, heard, result, error } = JSON.parse(line);
       if (stream) {

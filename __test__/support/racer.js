@@ -1,19 +1,21 @@
-// A host in a process of its own, for races with another one: it starts a run of each agent it is told, all at once,
-// and tells how each of them ended or that its Job was created.
+// A host in a process of its own, for races with another one: on a message it starts a run of each agent in it, all at
+// once, and answers when a Job was created and how each run ended.
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
 const adapter = createServerAdapter();
-/** What cancels each run under way, by agent. */
-const under = new Map();
+/** What cancels each run under way, by agent. @type {Map<string, AbortController>} */
+const underWay = new Map();
+const answer = (/** @type {object} */ message) => process.send?.(message);
 
-process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
-  for (const agent of stop ?? []) under.get(agent)?.abort();
+/** @typedef {{start?: string[], stop?: string[], kubeconfig: string, task?: string, config?: object}} Order by agents */
+process.on('message', async (/** @type {Order} */ { start, stop, kubeconfig, task, config }) => {
+  for (const agent of stop ?? []) underWay.get(agent)?.abort();
   if (!start) return;
   await Promise.all(
     start.map(async (agent) => {
       const cancel = new AbortController();
-      under.set(agent, cancel);
+      underWay.set(agent, cancel);
       const { ctx, output } = hostRun(
         { kubeconfig },
         {
@@ -26,13 +28,13 @@ process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
       const listen = ctx.onLog;
       ctx.onLog = async (stream, chunk) => {
         await listen(stream, chunk);
-        if (chunk.includes('Created K8s Job')) process.send({ agent, created: true });
+        if (chunk.includes('Created K8s Job')) answer({ agent, created: true });
       };
       const result = await adapter
         .execute(ctx)
-        .catch((error) => ({ errorMessage: `rejected: ${error.message}` }));
-      under.delete(agent);
-      process.send({
+        .catch((error) => ({ errorCode: null, errorMessage: `rejected: ${error.message}` }));
+      underWay.delete(agent);
+      answer({
         agent,
         errorCode: result.errorCode ?? null,
         errorMessage: result.errorMessage,
@@ -41,4 +43,4 @@ process.on('message', async ({ start, stop, kubeconfig, task, config }) => {
     }),
   );
 });
-process.send({ ready: true });
+answer({ ready: true });

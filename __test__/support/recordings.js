@@ -4,8 +4,7 @@ const directory = new URL('../../tools/simulator/fixtures/', import.meta.url);
 
 /** The names of the recorded runs of the real CLI, each with its version. */
 export const recordings = readdirSync(directory, { recursive: true })
-  .map((file) => /^claude-cli-(.+)\.jsonl$/.exec(file)?.[1])
-  .filter(Boolean)
+  .flatMap((file) => /^claude-cli-(.+)\.jsonl$/.exec(String(file))?.[1] ?? [])
   .toSorted();
 
 /**

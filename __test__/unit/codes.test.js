@@ -10,9 +10,9 @@ const read = (file) => readFileSync(path.join(root, file), 'utf8');
 
 /** The codes by the name of their variant, from the one place that lists them. */
 const codes = (() => {
-  const [, list] = /^error_codes! \{\n([\s\S]+?)^\}/m.exec(read('src/outcome/code.rs'));
+  const [, list] = /^error_codes! \{\n([\s\S]+?)^\}/m.exec(read('src/outcome/code.rs')) ?? [];
   return new Map(
-    [...list.matchAll(/^\s*(\w+) = "([a-z0-9_]+)" => \w+,$/gm)].map(([, name, code]) => [name, code]),
+    [...(list ?? '').matchAll(/^\s*(\w+) = "([a-z0-9_]+)" => \w+,$/gm)].map(([, name, code]) => [name, code]),
   );
 })();
 
@@ -28,7 +28,7 @@ it('finds the codes', () => {
 });
 
 it.each([...codes.values()])('%s is asserted', (code) => {
-  // The code in quotes, on a line that is no comment.
+  // The code in quotes, on a line that is not a comment.
   const quoted = new RegExp(`^(?!\\s*//).*['"]${code}['"]`);
   expect(lines.some((line) => quoted.test(line))).toBe(true);
 });

@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 function filesBelow(dir, ending) {
   return readdirSync(path.join(root, dir), { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith(ending))
-    .map((entry) => path.join(entry.parentPath ?? entry.path, entry.name));
+    .map((entry) => path.join(entry.parentPath, entry.name));
 }
 
 /** Rust sources in two halves: what runs, and the tests beside it. Whole files of tests count as tests. */
@@ -41,7 +41,7 @@ const lines = [...code.matchAll(/"(\[paperclip\] (?:[^"\\]|\\[\s\S])*)"/g)]
       .replace(/\\n$/, ''),
   )
   .map((literal) => ({ literal, piece: longestPiece(literal) }))
-  // A line that is all placeholder is told from elsewhere: notes and outcomes have tests of their own.
+  // A line that is only a placeholder comes from elsewhere: notes and outcomes have tests of their own.
   .filter(({ piece }) => piece.length >= 6);
 
 /** The longest stretch of a literal without a placeholder, at most 40 characters of it. */

@@ -11,7 +11,7 @@ import { recordedLines, recordings } from '../support/recordings.js';
 
 // Colours as on a terminal, whatever these tests run in.
 vi.mock('picocolors', async (original) => {
-  const { default: pc } = await original();
+  const { default: pc } = /** @type {{default: any}} */ (await original());
   return { default: pc.createColors(true) };
 });
 
@@ -41,6 +41,7 @@ const user = (...content) => ({ type: 'user', message: { content } });
 const tokens = (text = 'in=0 out=0 cached=0 cost=$0.000000') => `tokens: ${text}`;
 
 /** One row per kind of line: the line, and each console line with its colour. */
+/** @type {[string, any, string[][]][]} what it is, the line, and its printed parts: a tone and a text */
 const table = [
   ['text that is no JSON', '  Claude said hello\r\n', [['plain', 'Claude said hello']]],
   ['broken JSON', '{"type":', [['plain', '{"type":']]],

@@ -18,8 +18,8 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 /** The two shell commands, and the program that the first one leaves behind. */
 function setup(limit) {
   const commands = binding.buildRtkSetupCommands(limit).split(' && ');
-  const [, payload] = /Buffer\.from\('([A-Za-z0-9+/=]+)','base64'\)/.exec(commands[0]);
-  return { commands, filter: Buffer.from(payload, 'base64').toString() };
+  const [, payload] = /Buffer\.from\('([A-Za-z0-9+/=]+)','base64'\)/.exec(commands[0]) ?? [];
+  return { commands, filter: Buffer.from(payload ?? '', 'base64').toString() };
 }
 
 /** What the filter answers to this on stdin. */
@@ -31,7 +31,7 @@ function filtered(limit, stdin) {
   return stdout;
 }
 
-const event = (limit, object) => JSON.parse(filtered(limit, JSON.stringify(object)));
+const event = (limit, object) => JSON.parse(filtered(limit, JSON.stringify(object)).toString());
 
 describe('the filter', () => {
   const cut = (bytes) => `\n[...${bytes} bytes truncated by paperclip-rtk]`;

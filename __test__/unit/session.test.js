@@ -38,14 +38,14 @@ describe.each([
     expect(codec({ sessionId: 's', other: 1, cwd: null })).toStrictEqual({ sessionId: 's' });
     const full = Object.fromEntries(FIELDS.map((field) => [field, `value of ${field}`]));
     expect(codec({ ...full, extra: true })).toStrictEqual(full);
-    expect(Object.keys(codec(full))).toEqual(FIELDS);
+    expect(Object.keys(codec(full) ?? {})).toEqual(FIELDS);
   });
 
-  it.each(
-    Object.entries(SPELLINGS).flatMap(([field, names]) =>
-      names.map((name, rank) => [field, name, rank, names]),
-    ),
-  )('accepts %s as %s', (field, name, rank, names) => {
+  /** @type {[string, string, number, readonly string[]][]} */
+  const spellings = Object.entries(SPELLINGS).flatMap(([field, names]) =>
+    names.map((name, rank) => /** @type {[string, string, number, string[]]} */ ([field, name, rank, names])),
+  );
+  it.each(spellings)('accepts %s as %s', (field, name, rank, names) => {
     const base = field === 'sessionId' ? {} : { sessionId: 's' };
     expect(codec({ ...base, [name]: ' v ' })).toStrictEqual({ ...base, [field]: 'v' });
     // It hides the spellings after it, and a blank one hides nothing.
@@ -93,7 +93,7 @@ describe('any value', () => {
     fc.assert(
       fc.property(fc.oneof(fc.jsonValue(), spelled), (value) => {
         const params = deserialize(value);
-        expect(serialize(value)).toEqual(params);
+        expect(serialize(/** @type {any} */ (value))).toEqual(params);
         if (params === null) return;
         expect(params.sessionId).toBeTypeOf('string');
         for (const [key, text] of Object.entries(params)) {

@@ -16,7 +16,11 @@ const { listK8sSkills, syncK8sSkills } = await import('../../js/skills.js');
 
 const ctx = { agentId: 'a', companyId: 'c', adapterType: 'claude_k8s', config: { some: 'config' } };
 
-/** Lets the host report this world. */
+/**
+ * Lets the host report these skills.
+ *
+ * @param {{available?: object[], desired?: string[], installed?: object}} [skills]
+ */
 function given({ available = [], desired = [], installed = {} } = {}) {
   host.readPaperclipRuntimeSkillEntries.mockResolvedValue(available);
   host.resolvePaperclipDesiredSkillNames.mockReturnValue(desired);

@@ -105,7 +105,7 @@ async function toItsEnd(run) {
   finished += 1;
 }
 
-/** Why a run did not succeed, if it did not. */
+/** Why a run did not succeed, if it did not. @param {any} run */
 function failure({ result }) {
   if (!result) return 'not finished in time';
   return result.exitCode === 0 && !result.errorMessage
@@ -134,7 +134,7 @@ function rss() {
 
 function peakRss() {
   try {
-    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'latin1'))[1]) * 1024;
+    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]) * 1024;
   } catch {
     return process.resourceUsage().maxRSS * 1024;
   }

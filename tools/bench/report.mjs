@@ -111,7 +111,11 @@ export function asText(results) {
 export function asMarkdown(results) {
   const names = results.packages.map(({ name }) => name);
   const line = (cells) => `| ${cells.join(' | ')} |`;
-  const table = ([head, ...rows]) => [line(head), line(head.map(() => '---')), ...rows.map(line)];
+  const table = (/** @type {string[][]} */ [head = [], ...rows]) => [
+    line(head),
+    line(head.map(() => '---')),
+    ...rows.map(line),
+  ];
   const out = [summary(results)];
   for (const [row, packages] of Object.entries(results.rows)) {
     out.push(

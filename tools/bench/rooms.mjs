@@ -51,7 +51,7 @@ function read(text) {
       .map((cell) => cell.trim());
     const named = /^(?<branch>[│ ]*)[├╰]─ (?<name>\S+)(?<rest>.*)/.exec(line);
     if (named) {
-      const { branch, name, rest } = named.groups;
+      const { branch, name, rest } = /** @type {Record<string, string>} */ (named.groups);
       path.splice(branch.length / 3, Infinity, name);
       const time = rest.split('│')[2]?.trim();
       if (time) benches.push({ name: path.join(' '), median: time, rates: [] });

@@ -47,7 +47,7 @@ const OPTIONS = /** @type {const} */ ({
   'no-build': { type: 'boolean' },
 });
 
-await program({ usage: USAGE, options: OPTIONS }, async ({ values }) => {
+await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   const options = chosen(values);
   const results = options.from ? JSON.parse(readFileSync(options.from, 'utf8')) : await measureAll(options);
   if (!options.from) keep(results);
@@ -76,9 +76,8 @@ function chosen(values) {
 
 async function measureAll({ against, rows, repetitions, quick, 'no-build': built }) {
   checkPrerequisites();
-  const packages = [{ name: 'this package', dir: root }];
-  if (against) packages.push({ name: 'existing', dir: path.resolve(against) });
-  for (const each of packages) Object.assign(each, entryOf(each.dir));
+  const folders = { 'this package': root, ...(against && { existing: path.resolve(against) }) };
+  const packages = Object.entries(folders).map(([name, dir]) => Object.assign(entryOf(dir), { name, dir }));
   packages.slice(1).forEach(checkBuilt);
   if (!built) {
     await installDependencies();
@@ -91,7 +90,8 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
     repetitions,
     machine: machine(),
     packages: packages.map(({ name, version }) => ({ name, version })),
-    rows: {},
+    rows: /** @type {Record<string, any[][]>} */ ({}),
+    rooms: /** @type {any} */ (undefined),
   };
   for (const row of rows.filter((name) => name in ROWS)) {
     results.rows[row] = packages.map(() => []);
@@ -234,10 +234,10 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   };
 }
 
-/** Processor time that a process has used so far; 0 where nobody tells. */
+/** Processor time that a process has used so far; 0 where that is not known. */
 function processorSeconds(pid) {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1).split(' ');
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)?.split(' ') ?? [];
     return (Number(fields[11]) + Number(fields[12])) / 100;
   } catch {
     return 0;

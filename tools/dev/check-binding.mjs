@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 
 import { Problem, buildAddon, program, root } from './lib.mjs';
 
-await program({ usage: 'node tools/dev/check-binding.mjs' }, async () => {
+await program('node tools/dev/check-binding.mjs', {}, async () => {
   await buildAddon();
   const files = ['js/generated/binding.d.ts', 'js/generated/binding.cjs'];
   const git = (args) =>

@@ -84,7 +84,7 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
   });
 }
 
-await program({ usage: USAGE, allowPositionals: true }, async ({ positionals }) => {
+await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
   const suites = choose(positionals);
   rmSync(OUT, { recursive: true, force: true });
   /** @type {(Suite & Result)[]} */
@@ -172,7 +172,7 @@ async function runToEnd(suite, folder, log) {
     if (killing) return;
     problems.push(reason);
     signalGroup(child, 'SIGTERM');
-    killing = setTimeout(signalGroup, GRACE_MS, child, 'SIGKILL');
+    killing = setTimeout(() => signalGroup(child, 'SIGKILL'), GRACE_MS);
   };
   current = { suite, end };
   const timer = setTimeout(end, suite.minutes * 60_000, `not finished after ${suite.minutes} min`);
@@ -240,8 +240,14 @@ async function untilEmpty(find, ms) {
   }
 }
 
-/** Signals a process group; returns false if there was no process in it. */
+/**
+ * Signals a process group; returns false if there was no process in it.
+ *
+ * @param {{pid?: number}} child its first process
+ * @param {NodeJS.Signals | 0} signal
+ */
 function signalGroup({ pid }, signal) {
+  if (pid === undefined) return false;
   try {
     process.kill(-pid, signal);
     return true;

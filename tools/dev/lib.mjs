@@ -12,19 +12,28 @@ export const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/
 export class Problem extends Error {}
 
 /**
+ * @typedef {{type: 'string' | 'boolean', short?: string, default?: string}} Option one option of the command line
+ */
+/**
+ * @template {Record<string, Option>} Options
+ * @typedef {{[Name in keyof Options]: Options[Name]['type'] extends 'boolean' ? boolean | undefined
+ *   : Options[Name] extends {default: string} ? string : string | undefined}} Values
+ */
+
+/**
  * Runs a program to its exit code. A Problem becomes its one line; `--help` prints the usage, and so does an option
  * that does not exist.
  *
- * @template {NonNullable<import('node:util').ParseArgsConfig['options']>} [Options={}]
- * @param {{usage: string, options?: Options, allowPositionals?: boolean, strict?: boolean}} command `strict: false`
- *   lets options through that are another program's
- * @param {(parsed: ReturnType<typeof parseArgs<{options: Options, allowPositionals: true}>>) =>
- *   Promise<number | void>} body resolves to the exit code, 0 if it is left out
+ * @template {Record<string, Option>} [const Options={}]
+ * @param {string} usage
+ * @param {{options?: Options, allowPositionals?: boolean, strict?: boolean}} config as `parseArgs` takes it
+ * @param {(parsed: {values: Values<Options>, positionals: string[]}) => Promise<number | void>} body resolves to the
+ *   exit code, 0 if it is left out
  */
-export async function program({ usage, options, allowPositionals = false, strict = true }, body) {
+export async function program(usage, config, body) {
   try {
-    const help = { type: /** @type {const} */ ('boolean'), short: 'h' };
-    const parsed = parse(usage, { options: { ...options, help }, allowPositionals, strict });
+    const options = { ...config.options, help: { type: 'boolean', short: 'h' } };
+    const parsed = /** @type {any} */ (parse(usage, { ...config, options }));
     if (parsed.values.help) console.log(usage);
     else process.exitCode = (await body(parsed)) ?? 0;
   } catch (error) {

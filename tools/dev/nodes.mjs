@@ -7,7 +7,7 @@ import { Problem, program, root, run, step } from './lib.mjs';
 
 const MAJORS = [20, 22, 24, 26];
 
-await program({ usage: 'npm run test:nodes' }, async () => {
+await program('npm run test:nodes', {}, async () => {
   const home = path.join(root, 'target', 'nodes');
   const failed = [];
   for (const major of MAJORS) {

@@ -15,7 +15,7 @@ const OPTIONS = /** @type {const} */ ({
   concurrency: { type: 'string', default: '32' },
 });
 
-await program({ usage: USAGE, options: OPTIONS }, async ({ values }) => {
+await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   const runs = wholeNumber('--runs', values.runs, { least: 10 });
   const seed = wholeNumber('--seed', values.seed ?? String(Math.floor(Math.random() * 2 ** 32)));
   const concurrency = wholeNumber('--concurrency', values.concurrency, { least: 1 });
@@ -28,7 +28,7 @@ await program({ usage: USAGE, options: OPTIONS }, async ({ values }) => {
     log: console.log,
   });
   const [, first] = marks;
-  const last = marks.at(-1);
+  const last = marks[marks.length - 1];
   for (const [what, most] of Object.entries(GROWTH)) {
     const grown = last[what] - first[what];
     console.log(`${what}: ${marks.map((mark) => mark[what]).join(' → ')} MiB`);

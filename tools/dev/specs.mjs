@@ -44,7 +44,7 @@ export async function specs(
     rmSync(log, { force: true });
     // As it comes: who is interrupted prints nothing.
     for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk) => appendFileSync(log, chunk));
+      stream?.on('data', (chunk) => appendFileSync(log, chunk));
   }
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject);

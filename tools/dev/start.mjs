@@ -32,7 +32,7 @@ const OPTIONS = /** @type {const} */ ({
   raw: { type: 'boolean' },
 });
 
-await program({ usage: USAGE, options: OPTIONS }, async ({ values: options }) => {
+await program(USAGE, { options: OPTIONS }, async ({ values: options }) => {
   const port = wholeNumber('--port', options.port, { most: 65_535 });
   checkPrerequisites();
   const claude = options.claude ? realClaude() : undefined;

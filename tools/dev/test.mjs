@@ -13,7 +13,7 @@ import {
 const USAGE = `npm test -- [files and options of vitest]`;
 const PROJECTS = ['unit', 'embedded', 'soak'];
 
-await program({ usage: USAGE, allowPositionals: true, strict: false }, async () => {
+await program(USAGE, { allowPositionals: true, strict: false }, async () => {
   checkPrerequisites();
   await installDependencies();
   step('Rust tests of the core, without the addon');

@@ -2,6 +2,6 @@
 import { program } from '../dev/lib.mjs';
 import { down } from './index.mjs';
 
-await program({ usage: 'npm run cluster:down' }, async () => {
+await program('npm run cluster:down', {}, async () => {
   console.log((await down()) ? 'The cluster is down.' : 'No cluster was up.');
 });

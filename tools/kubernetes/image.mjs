@@ -74,7 +74,11 @@ function tar(file, dir, ...members) {
   return output('tar', [...options, '-C', dir, '-cf', file, ...members]);
 }
 
-function place(tree, { to, from, content, link, directory, mode = 0o755 }) {
+/**
+ * @param {string} tree
+ * @param {ImageFile} file
+ */
+function place(tree, { to, from = '', content, link, directory, mode = 0o755 }) {
   const target = path.join(tree, to);
   mkdirSync(path.dirname(target), { recursive: true });
   if (directory) {

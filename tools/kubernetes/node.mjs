@@ -63,7 +63,7 @@ const COMPONENTS = [
 /** Throws a Problem unless such a cluster can run here. */
 export function checkMachine() {
   checkRelease();
-  if (process.getuid() !== 0) {
+  if (process.getuid?.() !== 0) {
     throw new Problem('a cluster without a container engine needs root: for mounts, namespaces and cgroups.');
   }
 }
@@ -336,6 +336,14 @@ export function nodeControl(state, save) {
   };
 }
 
+/**
+ * Starts a component and writes it down.
+ *
+ * @param {any} state
+ * @param {() => void} save
+ * @param {string} name
+ * @param {{command: string[], env?: Record<string, string>, inNode?: boolean}} options
+ */
 async function launch(state, save, name, { command, env, inNode: inside = false }) {
   const { dir, node } = state;
   const [program, ...args] = inside ? [...enter(state), ...command] : command;

@@ -8,7 +8,7 @@ import { until } from './wait.mjs';
 /**
  * @typedef {object} Recorded
  * @property {number} pid
- * @property {string} started in clock ticks since the boot
+ * @property {string | undefined} started in clock ticks since the boot
  * @property {string} boot
  */
 

@@ -7,7 +7,7 @@ const USAGE = `npm run cluster:up -- [options]
 With a container engine and kind, kind makes the cluster. Else it is built from Debian's packages, which needs root and
 takes a few minutes the first time.`;
 
-await program({ usage: USAGE, options: { existing: { type: 'boolean' } } }, async ({ values }) => {
+await program(USAGE, { options: { existing: { type: 'boolean' } } }, async ({ values }) => {
   const cluster = await up(values);
   console.log(`
 The cluster is up (${{ node: 'single node', kind: 'kind', existing: 'KUBECONFIG' }[cluster.type]}).

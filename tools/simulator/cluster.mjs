@@ -63,10 +63,11 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
           answer += chunk;
         });
         response.once('end', () => {
-          if (response.statusCode >= 200 && response.statusCode < 300) {
+          const { statusCode = 0 } = response;
+          if (statusCode >= 200 && statusCode < 300) {
             resolve(answer ? parsed(answer) : undefined);
           } else {
-            reject(new Error(`${method} ${where}: ${response.statusCode} ${answer}`));
+            reject(new Error(`${method} ${where}: ${statusCode} ${answer}`));
           }
         });
         response.once('error', reject);

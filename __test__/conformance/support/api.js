@@ -18,6 +18,7 @@ export class ApiFailure extends Error {
 export async function apiOf(file) {
   const config = new k8s.KubeConfig();
   config.loadFromString(readFileSync(file, 'utf8'));
+  /** @type {https.RequestOptions} */
   const options = {};
   await config.applyToHTTPSOptions(options);
   const agent = new https.Agent({
@@ -27,18 +28,23 @@ export async function apiOf(file) {
     keepAlive: true,
     maxSockets: 8,
   });
-  const server = config.getCurrentCluster().server;
-  const user = config.getCurrentUser();
+  const server = config.getCurrentCluster()?.server;
+  const token = config.getCurrentUser()?.token;
+  if (!server) throw new Error(`${file} names no cluster`);
 
-  /** Resolves to the parsed answer, or to its text where it is no JSON. */
-  function request(method, where, body, { type = 'application/json', token = user.token } = {}) {
+  /**
+   * Resolves to the parsed answer, or to its text if it is not JSON.
+   *
+   * @returns {Promise<any>}
+   */
+  function request(method, where, body, { type = 'application/json', bearer = token } = {}) {
     const text = body === undefined ? '' : JSON.stringify(body);
     return new Promise((resolve, reject) => {
       const call = https.request(new URL(where, server), {
         method,
         agent,
         headers: {
-          ...(token ? { authorization: `Bearer ${token}` } : {}),
+          ...(bearer ? { authorization: `Bearer ${bearer}` } : {}),
           'content-type': type,
           'content-length': Buffer.byteLength(text),
         },
@@ -52,8 +58,9 @@ export async function apiOf(file) {
         response.once('error', reject);
         response.once('end', () => {
           const parsed = parse(answer);
-          if (response.statusCode >= 200 && response.statusCode < 300) resolve(parsed);
-          else reject(new ApiFailure(`${method} ${where}`, response.statusCode, parsed));
+          const { statusCode = 0 } = response;
+          if (statusCode >= 200 && statusCode < 300) resolve(parsed);
+          else reject(new ApiFailure(`${method} ${where}`, statusCode, parsed));
         });
       });
       call.end(text);
@@ -67,7 +74,7 @@ export async function apiOf(file) {
     post: (where, body, override) => request('POST', where, body, override),
     delete: (where, body) => request('DELETE', where, body),
     /** The Status that a request is refused with. */
-    refusal: async (...args) => {
+    refusal: async (/** @type {Parameters<typeof request>} */ ...args) => {
       const answer = await request(...args).catch((error) => error);
       if (!(answer instanceof ApiFailure))
         throw answer instanceof Error ? answer : new Error(`${args.join(' ')} was not refused`);

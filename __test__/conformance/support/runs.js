@@ -23,10 +23,14 @@ const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '1'
 export function runsOn(cluster) {
   const ns = cluster.namespace;
 
-  /** A context as the host passes it; `as` is the kubeconfig. */
+  /**
+   * A context as the host passes it; `as` is the kubeconfig.
+   *
+   * @param {{as?: string} & Parameters<typeof hostRun>[1]} [options]
+   */
   function prepare({ as = 'recommended', config, ...options } = {}) {
     return hostRun(
-      { kubeconfig: cluster.kubeconfigs[as], namespace: ns },
+      { kubeconfig: cluster.kubeconfigs[as] },
       { ...options, config: { resources: RESOURCES, ...config } },
     );
   }
@@ -153,12 +157,13 @@ export function expectTicks(output) {
 export function floodCounter() {
   let rest = '';
   let next = 1;
+  /** @type {string[]} */
   const wrong = [];
   return {
     take: async (stream, chunk) => {
       if (stream !== 'stdout') return;
       const lines = (rest + chunk).split('\n');
-      rest = lines.pop();
+      rest = lines.pop() ?? '';
       for (const line of lines) {
         const number = /\\"seq\\":(\d+)/.exec(line)?.[1];
         if (number === undefined) continue;

@@ -53,7 +53,7 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
       PAPERCLIP_HOME: home,
       HOST: '127.0.0.1',
       PORT: String(port),
-      // Nothing is to leave this machine, and nobody sits in front of a browser.
+      // Nothing is to leave this machine, and no browser is to open.
       DO_NOT_TRACK: '1',
       PAPERCLIP_UPDATE_CHECK: '0',
       PAPERCLIP_ANNOUNCEMENTS_ENABLED: 'false',
@@ -95,10 +95,10 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
   }
 
   /** Sends a signal and waits for the process to end; resolves to its exit code or signal. */
-  async function end(signal = 'SIGTERM') {
+  async function end(/** @type {NodeJS.Signals} */ signal = 'SIGTERM') {
     if (!child) return undefined;
-    const { pid } = child;
-    process.kill(pid, signal);
+    const running = child;
+    running.kill(signal);
     let timer;
     const late = new Promise((resolve) => {
       timer = setTimeout(resolve, END, 'late');
@@ -106,7 +106,7 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
     const how = await Promise.race([ended, late]);
     clearTimeout(timer);
     if (how === 'late') {
-      process.kill(pid, 'SIGKILL');
+      running.kill('SIGKILL');
       await ended;
       throw new Error(`the host did not end within ${END / 1000} s of ${signal}`);
     }
@@ -160,7 +160,12 @@ function configure(instance, { home, data, port, databasePort, user }) {
   for (const made of [file, instance, path.dirname(instance)]) chownSync(made, user.uid, user.gid);
 }
 
-/** Runs what follows where `at` is the folder `from`, as the user: a mount that nobody else sees, same process id. */
+/**
+ * Runs what follows where `at` is the folder `from`, as the user: a mount that no other process sees, same process id.
+ *
+ * @param {{from: string, at: string}} mount
+ * @param {{uid?: number, gid?: number}} user
+ */
 function seeing({ from, at }, { uid, gid }) {
   const script =
     'mount --bind "$0" "$1" && exec setpriv --reuid "$2" --regid "$3" --clear-groups -- "${@:4}"';
@@ -192,7 +197,8 @@ function serves(pid, folder) {
 async function healthy(url) {
   try {
     const response = await fetch(`${url}/api/health`, { signal: AbortSignal.timeout(2_000) });
-    return response.ok && (await response.json()).status === 'ok';
+    const health = /** @type {{status?: string}} */ (await response.json());
+    return response.ok && health.status === 'ok';
   } catch {
     return false;
   }

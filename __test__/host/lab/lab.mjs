@@ -21,7 +21,8 @@ export async function raiseLab({ kind, logs, endings }) {
   const raise = clusterOf(kind);
   const user = hostUser();
   const give = (file) => {
-    if (user.uid !== undefined) chownSync(file, user.uid, user.gid);
+    const { uid, gid } = user;
+    if (uid !== undefined && gid !== undefined) chownSync(file, uid, gid);
   };
   const installed = await installHost();
   const folder = mkdtempSync(path.join(tmpdir(), 'paperclip-host-'));
@@ -51,8 +52,9 @@ export async function raiseLab({ kind, logs, endings }) {
     npm_config_cache: npmCache,
     npm_config_update_notifier: 'false',
   };
-  // By this `.ci/run` finds what a suite left running, and the host starts a database.
+  // This mark is how `.ci/run` finds what a suite left running, and the host starts a database.
   const { CI_SUITE } = process.env;
+  /** @type {Record<string, string>} */
   const mark = CI_SUITE ? { CI_SUITE } : {};
   const host = await makeHost({
     installed,
@@ -75,7 +77,7 @@ export async function raiseLab({ kind, logs, endings }) {
     'host/end': ({ signal }) => host.end(signal),
     'cluster/get': ({ path: where }) => cluster.get(where),
     'registry/asked': () => registry.asked,
-    // The package in a folder of its own with its dependencies beside it, as somebody who works on it has it.
+    // The package in a folder of its own with its dependencies beside it, as a developer of it has it.
     'local/make': async ({ name }) => {
       const local = path.join(folder, name);
       mkdirSync(local);

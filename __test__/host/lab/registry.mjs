@@ -1,11 +1,12 @@
 // An npm registry on loopback that knows this package as `npm pack` makes it, and sends npm elsewhere for all others.
-// So the host installs the adapter by its name, as its users do, from tarballs that nobody has published.
+// So the host installs the adapter by its name, as its users do, from tarballs that are not published.
 import { createHash } from 'node:crypto';
 import { mkdirSync, existsSync, readFileSync, readdirSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 
 import { root } from '../../../tools/dev/lib.mjs';
+import { closeServer, listenOnLoopback } from '../../support/server.js';
 import { finished } from './system.mjs';
 
 /**
@@ -22,6 +23,7 @@ export async function pack(folder) {
         .map((name) => path.join(platforms, name))
         .filter((dir) => holdsAddon(dir))
     : [];
+  /** @type {{manifest: any, file: string}[]} */
   const packed = [];
   for (const dir of [root, ...built]) {
     const report = JSON.parse(
@@ -58,10 +60,10 @@ export async function startRegistry(packed) {
     .trim()
     .replace(/\/$/, '');
   const tarballs = new Map(packed.map((one) => [path.basename(one.file), readFileSync(one.file)]));
-  /** Names that npm asked this registry for, in order. */
+  /** Names that npm asked this registry for, in order. @type {string[]} */
   const asked = [];
   const server = http.createServer((request, response) => {
-    const where = decodeURIComponent(new URL(request.url, 'http://registry').pathname).slice(1);
+    const where = decodeURIComponent(new URL(request.url ?? '', 'http://registry').pathname).slice(1);
     asked.push(where);
     const ours = packed.find((one) => one.manifest.name === where);
     if (ours) {
@@ -74,23 +76,11 @@ export async function startRegistry(packed) {
       response.writeHead(307, { location: `${upstream}${request.url}` }).end();
     }
   });
-  await new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  return {
-    url: `http://127.0.0.1:${server.address().port}`,
-    asked,
-    async stop() {
-      server.closeAllConnections();
-      await new Promise((resolve) => {
-        server.close(resolve);
-      });
-    },
-  };
+  const port = await listenOnLoopback(server);
+  return { url: `http://127.0.0.1:${port}`, asked, stop: () => closeServer(server) };
 }
 
-/** What a registry tells about a package with one version. */
+/** What a registry answers about a package with one version. */
 function packument({ manifest, file }, tarballs, base) {
   const name = path.basename(file);
   const integrity = `sha512-${createHash('sha512').update(tarballs.get(name)).digest('base64')}`;

@@ -6,15 +6,18 @@ import { homedir } from 'node:os';
 import path from 'node:path';
 
 import { Problem, step } from '../../../tools/dev/lib.mjs';
+import { listenOnLoopback } from '../../support/server.js';
 
-export const isRoot = process.getuid() === 0;
+export const isRoot = process.getuid?.() === 0;
 
 /** The user that root starts the host as: PostgreSQL refuses to run as root. */
 const USER = 'paperclip-test';
 
 /**
- * Who runs the host: `{uid, gid}` for `spawn`, empty where this process is not root and the host runs as its user.
- * As root the user is made when missing, by Debian's `useradd`, without home, password or shell.
+ * The user that runs the host: `{uid, gid}` for `spawn`, or empty if this process is not root and the host runs as its
+ * user. As root the user is made if missing, by Debian's `useradd`, without home, password or shell.
+ *
+ * @returns {{uid?: number, gid?: number}}
  */
 export function hostUser() {
   if (!isRoot) return {};
@@ -89,15 +92,13 @@ function onPath(name) {
 }
 
 /** A port of 127.0.0.1 that was free a moment ago. */
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = net.createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
+export async function freePort() {
+  const server = net.createServer();
+  const port = await listenOnLoopback(server);
+  await new Promise((resolve) => {
+    server.close(resolve);
   });
+  return port;
 }
 
 /** Where installed hosts are kept between runs: outside of every checkout, readable by the host's user. */

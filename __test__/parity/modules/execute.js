@@ -25,9 +25,9 @@ export const describePodTerminatedError = (podName, phase, containerStatuses) =>
 
 export const describeTruncationCause = (podState) => binding.describeTruncationCause(json(podState));
 
-export const isK8s404 = (error) =>
+export const isK8s404 = (/** @type {any} */ error) =>
   error instanceof Error &&
-  ([error.response?.statusCode, error.response?.status, error.statusCode].includes(404) ||
+  ([error['response']?.statusCode, error['response']?.status, error['statusCode']].includes(404) ||
     binding.isNotFoundMessage(error.message));
 
 export const execute = (ctx) =>
