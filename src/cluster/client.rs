@@ -244,6 +244,21 @@ impl KubeCluster {
 
     /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
     async fn send(&self, attempt: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let started = std::time::Instant::now();
+        let result = self.send_unlogged(attempt, request).await;
+        let ms = started.elapsed().as_millis();
+        match &result {
+            Ok(response) => {
+                tracing::debug!(request = attempt, status = response.status().as_u16(), ms, "answered");
+            }
+            Err(error) => {
+                tracing::debug!(request = attempt, status = error.code, ms, error = error.message, "failed");
+            }
+        }
+        result
+    }
+
+    async fn send_unlogged(&self, attempt: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         let response = tokio::time::timeout(ANSWER_LIMIT, self.client.send(request))
             .await
             .map_err(|_| {

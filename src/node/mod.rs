@@ -9,13 +9,14 @@
 mod desk;
 mod helpers;
 mod host;
+mod logging;
 mod status;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
-use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
+use napi::bindgen_prelude::{FnArgs, Object, Promise, PromiseRaw};
 use napi::threadsafe_function::ThreadsafeFunction;
 use napi::{Env, Error, Status};
 use napi_derive::napi;
@@ -56,6 +57,12 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 fn runner() -> &'static Runner<KubeClusters> {
     static RUNNER: OnceLock<Runner<KubeClusters>> = OnceLock::new();
     RUNNER.get_or_init(|| Runner::new(KubeClusters::default()))
+}
+
+/// Runs when a JavaScript environment loads the addon.
+#[napi(module_exports)]
+pub fn init(_exports: Object<'_>) {
+    logging::init();
 }
 
 /// The host's hold on one run.

@@ -202,6 +202,8 @@ impl<C: Cluster> Area<C> {
             T::store(&mut state).fresh = false;
             state.set_health::<T>(Health::Live);
         }
+        let version = query.resource_version.as_deref();
+        tracing::debug!(kind = T::KIND.resource(), namespace = self.namespace, version, "watch opened");
         let mut fruitful = false;
         let mut rest = Vec::new();
         loop {
