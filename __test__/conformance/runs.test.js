@@ -1,10 +1,9 @@
 // What runs do, on the embedded cluster and on a real one. Nothing here disturbs the run of another spec.
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { agentLines, environmentOf, eventually } from '../support/host.js';
+import { killHosts, startHost } from '../support/processes.js';
 import { conformanceCluster } from './support/clusters.js';
 import {
   adapter,
@@ -16,7 +15,6 @@ import {
   runsOn,
 } from './support/runs.js';
 
-const children = new Set();
 let cluster;
 let runs;
 
@@ -26,7 +24,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL');
+  killHosts();
   await cluster?.close();
 });
 
@@ -431,39 +429,16 @@ describe.concurrent('a host in a process of its own', () => {
   });
 });
 
-/** Starts a host process with one run, which can be asked for like one of ours. */
+/** Starts a host process with one run. */
 function host(options) {
-  const script = fileURLToPath(new URL('../support/host-process.mjs', import.meta.url));
   const agentId = `agent-${randomUUID()}`;
   const { as = 'recommended', config, ...rest } = options;
   const { ctx } = runs.prepare({ as, config });
   const { env: _env, kubeconfig, ...resolved } = ctx.config;
-  const argument = {
-    cluster: { kubeconfig, namespace: cluster.namespace },
-    options: { ...rest, config: resolved, agent: { id: agentId } },
-  };
-  const child = spawn(process.execPath, [script, JSON.stringify(argument)]);
-  children.add(child);
-  const output = { stdout: '', stderr: '', result: undefined };
-  let unfinished = '';
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    const lines = (unfinished + text).split('\n');
-    unfinished = lines.pop() ?? '';
-    for (const line of lines) {
-      const { stream, chunk, result } = JSON.parse(line);
-      if (stream) output[stream] += chunk;
-      if (result) output.result = result;
-    }
-  });
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    output.stderr += text;
-  });
-  const ended = new Promise((resolve) => {
-    child.once('exit', (code, signal) => {
-      children.delete(child);
-      resolve({ code, signal });
-    });
-  });
+  const { child, output, ended } = startHost(
+    { kubeconfig: String(kubeconfig), namespace: cluster.namespace },
+    { options: { ...rest, config: resolved, agent: { id: agentId } } },
+  );
   return { child, ended, run: { output, agentId } };
 }
 

@@ -1,4 +1,4 @@
-// Specs that are not npm test's: projects of vitest.config.js, told in one line at the end.
+// Runs projects of vitest.config.js that are not part of `npm test`, with a summary line at the end.
 import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -8,11 +8,10 @@ import { root } from './lib.mjs';
 /**
  * Runs vitest and prints `NAME: 3 passed, 0 failed, 0 skipped in 12 s`.
  *
- * @param {string} name what the line calls them
+ * @param {string} name of the suite in that line
  * @param {{projects: string[], folder: string, args?: string[], env?: Record<string, string>, together?: boolean,
- *   detached?: boolean, started?: (child: import('node:child_process').ChildProcess) => void}} options `folder` takes
- *   `report.json`, and `output.log` where they run `together` with others, whose output is printed at the end and not
- *   mixed
+ *   detached?: boolean, started?: (child: import('node:child_process').ChildProcess) => void}} options `folder` gets
+ *   `report.json`; `together` with other suites the output goes to `output.log` and is printed at the end, unmixed
  * @returns {Promise<boolean>} whether all passed
  */
 export async function specs(
@@ -42,7 +41,7 @@ export async function specs(
   started?.(child);
   if (together) {
     rmSync(log, { force: true });
-    // As it comes: who is interrupted prints nothing.
+    // Written as it arrives: an interrupted suite never gets to print it.
     for (const stream of [child.stdout, child.stderr])
       stream?.on('data', (chunk) => appendFileSync(log, chunk));
   }
@@ -62,7 +61,7 @@ function counts(report) {
     const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(report, 'utf8'));
     return { passed: numPassedTests, failed: numFailedTests, skipped: numPendingTests };
   } catch {
-    // It did not come so far.
+    // vitest ended before it wrote the report.
     return { passed: 0, failed: 0, skipped: 0 };
   }
 }

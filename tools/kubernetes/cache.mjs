@@ -1,9 +1,9 @@
-// Where what takes long to get or build is kept, outside the checkout, and how a step is done once.
+// The cache, outside the checkout, of what takes long to download or build; each step is done once.
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 
-/** Changes whenever what is built or how it is built changes; each version has a folder of its own. */
+/** Changes with what is built and with how it is built; each version has its own folder. */
 const VERSION = 'debian12-kubernetes1.20.2-1';
 
 /** `$XDG_CACHE_HOME/paperclip-adapter-claude-k8s`; holds builds (`VERSION/`) and the clusters that run (`run/`). */
@@ -12,12 +12,12 @@ export const home = path.join(
   'paperclip-adapter-claude-k8s',
 );
 
-/** What is built, for as long as the version stands. */
+/** The builds of this version. */
 export const cache = path.join(home, VERSION);
 
 /**
- * Makes `name` below the cache unless it is there. `make` fills a folder that takes its name only when it is whole,
- * so that an interrupted step is done again and never half used.
+ * Makes `name` below the cache unless it exists. `make` fills a temporary folder, which is renamed once it is complete:
+ * an interrupted step is done again, and its half is never used.
  *
  * @param {string} name
  * @param {(dir: string) => Promise<void>} make
@@ -30,7 +30,7 @@ export async function once(name, make) {
   mkdirSync(path.dirname(final), { recursive: true });
   for (const other of readdirSync(path.dirname(final))) {
     const [, pid] = other.startsWith(`${path.basename(final)}.part-`) ? other.split('.part-') : [];
-    // Left by one that was interrupted.
+    // Left by an interrupted step.
     if (pid && (Number(pid) === process.pid || !existsSync(`/proc/${pid}`))) {
       rmSync(path.join(path.dirname(final), other), { recursive: true, force: true });
     }
@@ -41,7 +41,7 @@ export async function once(name, make) {
     renameSync(work, final);
   } catch (error) {
     rmSync(work, { recursive: true, force: true });
-    // Another process was faster: what it made is as good.
+    // Another process was faster; its result is as good.
     if (!existsSync(final)) throw error;
   }
   return final;

@@ -1,20 +1,20 @@
-// An authority of the cluster's own and what it signs. Everything is EC P-256; nothing outlives `cluster:down`.
+// The cluster's certificate authority and what it signs. Everything is EC P-256; nothing outlives `cluster:down`.
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { output } from './command.mjs';
 
-/** Who gets a certificate: a subject, and whether it also serves on loopback. */
+/** The subject of each certificate. */
 const SUBJECTS = {
   etcd: '/CN=etcd',
   apiserver: '/CN=kube-apiserver',
-  // What the API server shows to etcd and to the kubelet.
+  // The API server's client certificate, for etcd and the kubelet.
   'apiserver-client': '/O=system:masters/CN=kube-apiserver-client',
   kubelet: '/CN=kubelet',
 };
 
-/** Writes `NAME.crt` and `NAME.key` for all, `ca.crt` and the key pair that signs service account tokens. */
+/** Writes `NAME.crt` and `NAME.key` for each, `ca.crt`, and the key pair that signs service account tokens. */
 export async function makeCertificates(dir) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const file = (name) => path.join(dir, name);

@@ -1,4 +1,4 @@
-// Commands that end by themselves.
+// Commands that run to their end.
 import { spawn } from 'node:child_process';
 
 /**

@@ -1,5 +1,5 @@
-// Packages and sources from the Debian archive that this machine is set up with. They are unpacked into the cache and
-// not installed: no service starts, nothing of the system changes, and another project's versions stay as they are.
+// Packages and sources from the Debian archive that this machine is configured for. They are unpacked into the cache
+// and not installed: no service starts, the system does not change, and other versions of the same packages stay.
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -7,10 +7,10 @@ import { Problem } from '../dev/lib.mjs';
 import { cache, once } from './cache.mjs';
 import { output } from './command.mjs';
 
-/** The release whose packages fit each other; what the cluster is made of is found in no other. */
+/** The only release that has all the packages, in versions that fit each other. */
 const CODENAME = 'bookworm';
 
-/** What is unpacked side by side as one tree. */
+/** The packages that are unpacked into one tree. */
 const PACKAGES = [
   'busybox-static',
   'containerd',
@@ -19,10 +19,10 @@ const PACKAGES = [
   'kubernetes-client',
   'runc',
 ];
-/** What builds Kubernetes. */
+/** The packages that build Kubernetes. */
 const TOOLCHAIN = ['golang-1.19-go', 'golang-1.19-src'];
 
-/** Whether this is the Debian whose packages are used. */
+/** Whether this machine runs that release. */
 export function isRelease() {
   const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
   return new RegExp(`^VERSION_CODENAME=${CODENAME}$`, 'm').test(release);
@@ -70,7 +70,7 @@ async function unpack(names, dir) {
   }
 }
 
-/** Package lists of our own, from this machine's own sources of the release; returns the options that choose them. */
+/** Makes package lists apart from the system's, from this machine's sources of the release; returns apt's options for them. */
 async function lists() {
   const dir = path.join(cache, 'apt');
   const options = [
@@ -92,7 +92,7 @@ async function lists() {
   return options;
 }
 
-/** The release's stanzas among the machine's own sources, in deb822 format, for packages and sources alike. */
+/** The release's stanzas among the machine's sources, in deb822 format, for packages and sources alike. */
 function releaseSources() {
   const ofRelease = (suite) => suite === CODENAME || suite.startsWith(`${CODENAME}-`);
   const found = [];

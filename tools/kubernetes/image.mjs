@@ -68,7 +68,7 @@ export async function makeImage({ name, files, env = [], command = ['/bin/sh'], 
   }
 }
 
-/** The same bytes for the same tree, so that an import of what is there already changes nothing. */
+/** Gives the same bytes for the same tree, so that importing an image again changes nothing. */
 function tar(file, dir, ...members) {
   const options = ['--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner', '--format=gnu'];
   return output('tar', [...options, '-C', dir, '-cf', file, ...members]);
@@ -120,7 +120,7 @@ export function busyboxFiles(busybox) {
   ];
 }
 
-/** A program and the shared libraries that it is linked to, each where the program looks for it. */
+/** A program and the shared libraries that it is linked to, each at the path where the program loads it from. */
 export function programFiles(to, from) {
   const { stdout, status } = spawnSync('ldd', [from], { encoding: 'utf8' });
   const libraries =

@@ -1,5 +1,5 @@
-// A real Kubernetes cluster for tests: raised by `npm run cluster:up`, ended by `npm run cluster:down`, and found by
-// tests and scripts through `openCluster`. What runs is written down in a file, so that each of them knows it.
+// A real Kubernetes cluster for tests: started by `npm run cluster:up`, ended by `npm run cluster:down`, opened by tests
+// and scripts with `openCluster`. A state file records what runs.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -34,11 +34,11 @@ import { isAlive, recorded } from './processes.mjs';
 import { until } from './wait.mjs';
 
 /**
- * @typedef {object} State what is written down
+ * @typedef {object} State the state file
  * @property {string} name
  * @property {'node' | 'kind' | 'existing'} type
  * @property {string} dir
- * @property {string} volume the folder that the shared claim stands for
+ * @property {string} volume the folder behind the shared claim
  * @property {string} [admin] kubeconfig of an administrator
  * @property {Record<string, string>} [accounts] service account → kubeconfig
  * @property {boolean} [ready]
@@ -46,12 +46,12 @@ import { until } from './wait.mjs';
 
 const NAME = process.env.PAPERCLIP_TEST_CLUSTER ?? 'default';
 const dirOf = (name) => path.join(home, 'run', name);
-/** Where a cluster's components log; they stay there when it has ended. */
+/** The folder of a cluster's component logs; it stays after the cluster has ended. */
 export const logsOf = (name) => path.join(dirOf(name), 'logs');
 const stateFile = (name) => path.join(dirOf(name), 'state.json');
 
 /**
- * Raises the cluster unless it is there, and brings its images and objects up to date.
+ * Starts the cluster unless it runs, and brings its images and objects up to date.
  *
  * @param {{existing?: boolean}} [options] `existing`: use the cluster that KUBECONFIG names
  */
@@ -73,7 +73,7 @@ export async function up({ existing = false } = {}) {
       }
       await furnish(state);
     } catch (error) {
-      // Half a cluster is of no use to anybody; its logs are.
+      // Half a cluster is useless; its logs are not.
       if (!state.ready) await stopCluster(state).catch((problem) => console.error(problem.message));
       error.message += `\nLogs: ${logsOf(state.name)}`;
       throw error;
@@ -86,7 +86,7 @@ export async function up({ existing = false } = {}) {
   }
 }
 
-/** Ends what `up` started; false when there was nothing. */
+/** Ends what `up` started; returns false if nothing was running. */
 export async function down() {
   const release = await lock(NAME);
   try {
@@ -99,9 +99,7 @@ export async function down() {
   }
 }
 
-/**
- * The cluster that is up, as scripts and tests use it.
- */
+/** The running cluster, as scripts and tests use it. */
 export function openCluster() {
   const state = read(NAME);
   if (!state?.ready) throw new Problem('no cluster is up: npm run cluster:up');
@@ -111,17 +109,17 @@ export function openCluster() {
     hostPod: HOST_POD,
     agentImage: AGENT_IMAGE,
     logs: logsOf(state.name),
-    /** Runs kubectl as administrator; resolves to what it printed. */
+    /** Runs kubectl as administrator; resolves to its output. */
     kubectl: (...args) => kubectl(state)(args),
-    /** Stops and starts components. A cluster that is not ours is left alone. */
+    /** Stops and starts components; undefined for a cluster that `up` did not make. */
     control: {
       node: () => nodeControl(state, () => save(state)),
       kind: () => kindControl(state),
       existing: () => undefined,
     }[state.type](),
-    /** Copies the components' logs into a folder, with what the API server has to tell beside them. */
+    /** Copies the components' logs into a folder, with the Jobs, pods and events that the API server has. */
     leaveLogs: (folder) => leaveLogs(state, folder),
-    /** Makes an image from files of this machine and makes it known to the node; see `makeImage`. */
+    /** Makes an image from files of this machine and imports it into the node; see `makeImage`. */
     addImage: (image) => addImage(state, image),
   };
 }
@@ -147,14 +145,14 @@ async function begin(existing) {
   if (state.type === 'node') checkMachine();
   rmSync(logsOf(NAME), { recursive: true, force: true });
   mkdirSync(logsOf(NAME), { recursive: true });
-  // Whoever a container or the host runs as writes here.
+  // Containers and the host write here as different users.
   mkdirSync(state.volume, { recursive: true });
   await output('chmod', ['0777', state.volume]);
   save(state);
   return state;
 }
 
-/** Images and objects: all of it may be there already. */
+/** Adds images and objects; any of them may exist already. */
 async function furnish(state) {
   const run = kubectl(state);
   const programs = await buildSimulator();
@@ -199,7 +197,7 @@ async function busyboxProgram() {
   return found;
 }
 
-/** kubectl as administrator. The cluster's own in a cluster of Debian's packages. */
+/** kubectl as administrator; with Debian's packages, the kubectl of the same release. */
 function kubectl(state) {
   return async (args, input) => {
     const program = state.type === 'node' ? path.join(await packages(), 'usr/bin/kubectl') : 'kubectl';
@@ -213,7 +211,7 @@ async function startExisting() {
   return path.resolve(file);
 }
 
-/** Whether what is written down runs and answers. */
+/** Whether the recorded cluster runs and answers. */
 async function answers(state) {
   if (!state.admin || (state.type === 'node' && !isNodeAlive(state))) return false;
   return kubectl(state)(['get', '--raw', '/readyz', '--request-timeout=10s']).then(
@@ -227,7 +225,7 @@ async function stopCluster(state) {
   if (state.type === 'kind' && state.kind) await stopKind(state);
   if (state.type === 'node') await stopNode(state);
   for (const name of readdirSync(state.dir)) {
-    // The logs stay, for whoever asks what happened, until the next cluster writes its own.
+    // The logs stay until the next cluster of this name.
     if (name !== 'logs' && name !== 'state.json') removeTree(path.join(state.dir, name));
   }
   rmSync(stateFile(state.name), { force: true });
@@ -247,7 +245,7 @@ function save(state) {
   renameSync(part, stateFile(state.name));
 }
 
-/** One `up` or `down` at a time; returns what ends the claim. */
+/** Lets one `up` or `down` run at a time; resolves to the function that releases the lock. */
 async function lock(name) {
   const file = path.join(home, 'run', `${name}.lock`);
   mkdirSync(path.dirname(file), { recursive: true });

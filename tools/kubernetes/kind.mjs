@@ -1,4 +1,4 @@
-// A cluster by kind, where a container engine runs.
+// A cluster made by kind, for machines with a container engine.
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -6,7 +6,7 @@ import path from 'node:path';
 import { step } from '../dev/lib.mjs';
 import { output } from './command.mjs';
 
-/** The engine that kind would use and that answers, if there is one and kind is there. */
+/** The container engine that kind would use, if kind is installed and the engine answers. */
 export function containerEngine() {
   const answers = (command, ...args) =>
     spawnSync(command, args, { stdio: 'ignore', timeout: 10_000 }).status === 0;
@@ -20,7 +20,7 @@ export async function startKind(state, save) {
   state.kind = `paperclip-${state.name}`;
   save();
   const config = path.join(dir, 'kind.yaml');
-  // The folder has the same path on this machine and on the node: the host is a process here, and its Jobs are there.
+  // The folder has the same path here and on the node: the host is a process here, its Jobs run there.
   const node = {
     role: 'control-plane',
     extraMounts: [{ hostPath: state.volume, containerPath: state.volume }],
@@ -40,12 +40,12 @@ export async function stopKind(state) {
   await kind(state, 'delete', 'cluster', '--kubeconfig', path.join(state.dir, 'admin.kubeconfig'));
 }
 
-/** Makes an archive's image known to the cluster's node. */
+/** Loads an archive's image into the node. */
 export async function loadImage(state, archive) {
   await kind(state, 'load', 'image-archive', archive);
 }
 
-/** What tests do to a component; as in `nodeControl`. */
+/** Stops and starts components for tests, like `nodeControl`. */
 export function kindControl(state) {
   const run = (...command) => output(state.engine, ['exec', `${state.kind}-control-plane`, ...command]);
   const kill = (name, signal) => run('pkill', `-${signal}`, '-x', name.slice(0, 15));
@@ -54,7 +54,7 @@ export function kindControl(state) {
   return {
     pause: (name) => kill(name, 'STOP'),
     resume: (name) => kill(name, 'CONT'),
-    // The kubelet runs the control plane from files: one that is not there is not run.
+    // The kubelet runs the control plane from manifest files: without its file a component is stopped.
     stop: (name) =>
       isStatic(name)
         ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`)

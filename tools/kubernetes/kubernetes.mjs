@@ -1,4 +1,4 @@
-// Kubernetes from Debian's source package, which holds all of it; Debian's binary packages have only the client.
+// Kubernetes from Debian's source package, which has all of it; Debian's binary packages have only the client.
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
@@ -9,7 +9,7 @@ import { goToolchain, source } from './debian.mjs';
 
 const PROGRAMS = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet'];
 const ROOT = 'src/k8s.io/kubernetes';
-/** What the API server tells as its version; without it, it would be v0.0.0. */
+/** The version that the API server reports; without it, that would be v0.0.0. */
 const VERSION = { gitVersion: 'v1.20.2', gitMajor: '1', gitMinor: '20' };
 const LDFLAGS = [
   '-s -w',
@@ -20,7 +20,7 @@ const LDFLAGS = [
   ),
 ].join(' ');
 
-/** Builds what is not there yet; returns the folder of the programs. */
+/** Builds the programs that are missing; returns their folder. */
 export async function kubernetes() {
   const bin = path.join(cache, 'kubernetes');
   if (PROGRAMS.every((program) => existsSync(path.join(bin, program)))) return bin;
@@ -37,7 +37,7 @@ export async function kubernetes() {
       );
     });
   }
-  // More than a gigabyte that nobody needs any more.
+  // The source is no longer needed, and takes more than a gigabyte.
   for (const folder of ['kubernetes-source', 'toolchain', 'go-build'])
     rmSync(path.join(cache, folder), { recursive: true, force: true });
   return bin;
@@ -71,8 +71,8 @@ async function goCommand() {
 }
 
 /**
- * The one generated file that the package leaves out: the API's OpenAPI definitions, from every package that asks for
- * them with a tag.
+ * Generates the one file that the source package lacks: the API's OpenAPI definitions, from every Go package that has
+ * the tag for them.
  */
 async function generateOpenApi(go, tree, goroot) {
   const tagged = taggedPackages(tree).toSorted();

@@ -1,9 +1,9 @@
 // A single-node cluster of plain processes: etcd, the control plane, containerd and a kubelet, from Debian's packages.
 //
-// containerd and the kubelet live in a mount namespace of their own, in which the paths that they have fixed
-// (/var/lib/kubelet, /var/log/pods, /run/containerd …) are folders of the cluster. So they disturb no other node on
-// this machine, and whatever they mount is gone with the last process in it. Pods are connected to each other by a
-// bridge without an address on this machine: they reach nothing outside, and no address translation is set up.
+// containerd and the kubelet have their own mount namespace, in which their fixed paths (/var/lib/kubelet, /var/log/pods,
+// /run/containerd …) are folders of the cluster. So they disturb no other node on this machine, and their mounts end
+// with the last process of the namespace. A bridge without an address on this machine connects the pods with each
+// other: they cannot connect to anything outside, and there is no address translation.
 import { randomBytes } from 'node:crypto';
 import { once as event } from 'node:events';
 import {
@@ -29,9 +29,9 @@ import { PAUSE_IMAGE } from './objects.mjs';
 import { isAlive, recorded, signal, start, stop } from './processes.mjs';
 import { until } from './wait.mjs';
 
-/** The API server finds the kubelet by this name, and so on loopback; a node's address may not be a loopback one. */
+/** The API server connects to the kubelet by this name, hence on loopback: a node's address must not be a loopback one. */
 const NODE = 'localhost';
-/** Folders that the node's programs have fixed, and under which name each is kept in the cluster's folder. */
+/** The fixed paths of the node's programs, and the name of each in the cluster's folder. */
 const PRIVATE = {
   '/run/containerd': 'run-containerd',
   '/var/lib/cni': 'cni-state',
@@ -39,7 +39,7 @@ const PRIVATE = {
   '/var/log/containers': 'container-links',
   '/var/log/pods': 'pod-logs',
 };
-/** What a kubelet sets in the kernel. Here it finds these values as they should be, and changes nothing. */
+/** Kernel settings that a kubelet makes. It is shown these values as already set, so that it changes nothing. */
 const KERNEL = {
   'vm/overcommit_memory': '1',
   'vm/panic_on_oom': '0',
@@ -49,7 +49,7 @@ const KERNEL = {
   'kernel/keys/root_maxbytes': '25000000',
 };
 const SOCKET = '/run/containerd/containerd.sock';
-/** In the order in which they are stopped. */
+/** The components, in the order in which they are stopped. */
 const COMPONENTS = [
   'kubelet',
   'kube-scheduler',
@@ -60,7 +60,7 @@ const COMPONENTS = [
   'holder',
 ];
 
-/** Throws a Problem unless such a cluster can run here. */
+/** Throws a Problem if such a cluster cannot run here. */
 export function checkMachine() {
   checkRelease();
   if (process.getuid?.() !== 0) {
@@ -69,7 +69,7 @@ export function checkMachine() {
 }
 
 /**
- * Starts a cluster. `save` is called whenever something was added to `state` that `stopNode` must know.
+ * Starts a cluster. It calls `save` after each addition to `state` that `stopNode` needs.
  *
  * @param {{dir: string, node?: object}} state
  * @param {() => void} save
@@ -94,9 +94,9 @@ export async function startNode(state, save) {
     api: `https://127.0.0.1:${ports.api}`,
     bridge: `pc-${id}`,
     cgroup: `paperclip-${id}`,
-    /** Folders of this machine that were not there before. */
+    /** Folders of this machine that this cluster made. */
     made: Object.keys(PRIVATE).flatMap(makeFolder),
-    /** How each component is started, and the process that it is. */
+    /** The command and the process of each component. */
     components: {},
   };
   state.node = node;
@@ -118,7 +118,7 @@ export async function startNode(state, save) {
   });
   writeFileSync(file('etc', 'tokens.csv'), tokens.join(''), { mode: 0o600 });
 
-  // Whoever is in the namespace sees what this process mounts; it waits for nothing else.
+  // The processes in the namespace see what this one mounts; it then only waits.
   const script = [
     ...Object.entries(PRIVATE).map(([at, name]) => `mount --bind "$DIR/${name}" ${at}`),
     ...Object.entries(KERNEL).map(([key, value]) => {
@@ -186,11 +186,11 @@ export async function startNode(state, save) {
   });
   await until(
     async () => {
-      // It gives up where etcd is slow to start.
+      // It gives up if etcd is slow to start.
       if (!isAlive(node.components['kube-apiserver'].process))
         await launch(state, save, 'kube-apiserver', node.components['kube-apiserver']);
-      // Asked as the controller manager, which gives up where this is refused for 10 s: the roles that allow it are made
-      // some time after the API server answers.
+      // Polled as the controller manager, which gives up if this is refused for 10 s: the API server creates the roles
+      // that allow it some time after it answers.
       const as = ['--kubeconfig', file('etc', 'kube-controller-manager.kubeconfig')];
       await output(path.join(tree, 'usr/bin/kubectl'), [
         ...as,
@@ -252,18 +252,18 @@ export async function startNode(state, save) {
 }
 
 /**
- * Ends everything that `startNode` started, and whatever those started. Empty folders of this machine that were made stay
- * while another cluster is up.
+ * Ends everything that `startNode` started, and the processes that those started. Empty folders that it made on this
+ * machine stay while another cluster is up.
  */
 export async function stopNode({ node, dir }) {
   if (!node) return;
   const processOf = (name) => node.components[name]?.process;
-  // The kubelet first: it would start again what is ended next.
+  // The kubelet first: it would restart what is ended next.
   await stop(processOf('kubelet'));
   await Promise.all(['kube-scheduler', 'kube-controller-manager'].map((name) => stop(processOf(name))));
   await stop(processOf('kube-apiserver'));
   await stop(processOf('etcd'));
-  // Containers, then what holds them: a process in the node's mount namespace that is none of ours is a shim.
+  // Containers, then their shims: the processes in the node's mount namespace that are not components.
   await until(() => killAll(cgroupProcesses(node.cgroup)) === 0, {
     within: 20_000,
     every: 50,
@@ -283,7 +283,7 @@ export async function stopNode({ node, dir }) {
   if (existsSync(`/sys/class/net/${node.bridge}`)) {
     await output(path.join(await packages(), 'bin/busybox'), ['ip', 'link', 'delete', node.bridge]);
   }
-  // Removing a folder takes away what others have mounted on it in namespaces of their own.
+  // Removing a folder also removes what other clusters have mounted on it in their namespaces.
   const others = readdirSync(path.dirname(dir)).filter((name) =>
     existsSync(path.join(dir, '..', name, 'state.json')),
   );
@@ -301,7 +301,7 @@ export function isNodeAlive({ node }) {
   return COMPONENTS.every((name) => isAlive(node?.components[name]?.process));
 }
 
-/** Makes an archive's image known to the node's containerd. */
+/** Imports an archive's image into the node's containerd. */
 export async function importImage(state, archive) {
   const ctr = path.join(await packages(), 'usr/bin/ctr');
   await inNode(state, [
@@ -316,7 +316,7 @@ export async function importImage(state, archive) {
   ]);
 }
 
-/** What tests do to a component. Each resolves when it is done, not when the cluster has noticed. */
+/** Stops and starts components for tests. Each call resolves when it is done, not when the cluster has noticed. */
 export function nodeControl(state, save) {
   const find = (name) => {
     const component = state.node.components[name];
@@ -324,12 +324,12 @@ export function nodeControl(state, save) {
     return component;
   };
   return {
-    /** SIGSTOP: it keeps its connections and answers nothing. */
+    /** Sends SIGSTOP: the component keeps its connections and does not answer. */
     pause: async (name) => void signal(find(name).process, 'SIGSTOP'),
     resume: async (name) => void signal(find(name).process, 'SIGCONT'),
     stop: (name) => stop(find(name).process),
     kill: (name) => stop(find(name).process, 0),
-    /** Starts it as it was started first, on the same port. */
+    /** Starts it as before, on the same port. */
     start: async (name) => {
       if (!isAlive(find(name).process)) await launch(state, save, name, find(name));
     },
@@ -337,7 +337,7 @@ export function nodeControl(state, save) {
 }
 
 /**
- * Starts a component and writes it down.
+ * Starts a component and records it in the state.
  *
  * @param {any} state
  * @param {() => void} save
@@ -386,7 +386,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 `;
 }
 
-/** An overlay cannot lie on an overlay, as the root of a container is one. */
+/** An overlay cannot be mounted on an overlay, which the root of a container is. */
 function snapshotter(dir) {
   const OVERLAYFS = 0x794c7630;
   return statfsSync(dir).type === OVERLAYFS ? 'native' : 'overlayfs';
@@ -436,7 +436,7 @@ function kubeletConfig(file, port, node) {
     clusterDNS: ['10.96.0.10'],
     clusterDomain: 'cluster.local',
     resolvConf: file('etc', 'resolv.conf'),
-    // What else is on this machine must not decide whether its pods and images stay.
+    // How full this machine's disk is must not decide whether pods and images stay.
     evictionHard: {
       'memory.available': '50Mi',
       'nodefs.available': '0%',
@@ -446,7 +446,7 @@ function kubeletConfig(file, port, node) {
     imageGCHighThresholdPercent: 100,
     // Kubelets before 1.27 leave out lines of a log that is followed through its rotation, or send them twice.
     containerLogMaxSize: '500Mi',
-    // So that the node is ready soon after its start.
+    // The node is to be ready soon after its start.
     nodeStatusUpdateFrequency: '2s',
     serializeImagePulls: false,
     eventRecordQPS: 0,
@@ -455,7 +455,7 @@ function kubeletConfig(file, port, node) {
   };
 }
 
-/** Makes a folder of this machine and says which parts of its path were not there. */
+/** Makes a folder on this machine; returns the parts of its path that did not exist. */
 function makeFolder(folder) {
   const missing = [];
   for (let at = folder; !existsSync(at); at = path.dirname(at)) missing.unshift(at);
@@ -463,7 +463,7 @@ function makeFolder(folder) {
   return missing;
 }
 
-/** One free port of loopback for each name, all held until all are known. */
+/** Finds a free port of loopback for each name, holding all of them until the last is found. */
 async function freePorts(names) {
   const servers = await Promise.all(
     names.map(async () => {
@@ -489,7 +489,7 @@ function cgroupHierarchies() {
 function makeCgroup(name) {
   for (const at of cgroupHierarchies()) {
     mkdirSync(path.join(at, name), { recursive: true });
-    // A new cpuset is empty where it is not told to be as its parent, and nothing can run in it.
+    // Without this a new cpuset is empty, and nothing can run in it.
     for (const key of ['cpuset.cpus', 'cpuset.mems']) {
       if (existsSync(path.join(at, key)) && existsSync(path.join(at, name, key))) {
         writeFileSync(path.join(at, name, key), readFileSync(path.join(at, key)));
@@ -532,7 +532,7 @@ async function removeCgroup(name) {
   }
 }
 
-/** Kills them all; how many there were. */
+/** Kills all of them; returns their number. */
 function killAll(pids) {
   for (const pid of pids) signal(recorded(pid), 'SIGKILL');
   return pids.length;

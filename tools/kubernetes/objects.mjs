@@ -1,4 +1,4 @@
-// What a cluster comes with: a namespace as a Paperclip installation has it.
+// The objects that every cluster starts with: a namespace like that of a Paperclip installation.
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -7,15 +7,15 @@ import { kubeconfig } from './kubeconfig.mjs';
 import { until } from './wait.mjs';
 
 export const NAMESPACE = 'paperclip';
-/** What HOSTNAME is in the host's own pod. */
+/** HOSTNAME in the host's pod. */
 export const HOST_POD = 'paperclip-0';
 /** The image of a Job's init container. */
 export const BUSYBOX_IMAGE = 'docker.io/library/busybox:1.36';
-/** What holds a pod's namespaces on a node that we set up. */
+/** The image that holds a pod's namespaces, on the node of Debian's packages. */
 export const PAUSE_IMAGE = 'docker.io/paperclip/pause:test';
 export const AGENT_IMAGE = 'docker.io/paperclip/agent:test';
 
-/** The Role that installations of versions up to 0.1.49 were told to have: no watch, no patch, no Secrets of its own. */
+/** The Role that the docs of versions up to 0.1.49 give: no watch, no patch, no right to make Secrets. */
 const EXISTING_ROLE = [
   { apiGroups: ['batch'], resources: ['jobs'], verbs: ['create', 'get', 'list', 'delete'] },
   { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
@@ -29,7 +29,7 @@ export function accounts() {
   return { 'paperclip-existing': EXISTING_ROLE, 'paperclip-recommended': recommendedRole() };
 }
 
-/** The rules of the Role in our README, as they stand there. */
+/** The rules of the Role in README.md, read from there. */
 export function recommendedRole() {
   const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
   const [, yaml] = /```yaml\n(apiVersion: rbac[\s\S]*?)```/.exec(readme) ?? [];
@@ -47,7 +47,7 @@ export function recommendedRole() {
   return rules;
 }
 
-/** The manifests. `volume` is the folder of the node that the shared claim stands for. */
+/** The manifests. `volume` is the folder of the node behind the shared claim. */
 export function manifests({ volume }) {
   const named = (kind, name, rest = {}, apiVersion = 'v1') => ({
     apiVersion,
@@ -106,7 +106,7 @@ export function manifests({ volume }) {
     }),
     ...Object.entries(accounts()).flatMap(([name, rules]) => [
       named('ServiceAccount', name),
-      // Newer clusters make no token by themselves; this makes one in every version.
+      // Newer clusters do not make tokens by themselves; this makes one in every version.
       named('Secret', `${name}-token`, {
         metadata: { annotations: { 'kubernetes.io/service-account.name': name } },
         type: 'kubernetes.io/service-account-token',
@@ -126,7 +126,7 @@ export function manifests({ volume }) {
 }
 
 /**
- * Makes everything that is not there, waits until it can be used, and writes a kubeconfig per account.
+ * Makes every object that is missing, waits until all are usable, and writes a kubeconfig per account.
  *
  * @param {(args: string[], input?: string) => Promise<string>} kubectl as administrator
  * @param {{volume: string, into: string}} options `into` is the folder for the kubeconfigs
@@ -138,7 +138,7 @@ export async function makeObjects(kubectl, { volume, into }) {
     kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
   const isPod = ({ kind }) => kind === 'Pod';
   await apply(items.filter((item) => !isPod(item)));
-  // A pod is refused until its namespace's default account is there, and put off for a while if its claim is not bound.
+  // A pod is refused until its namespace has the default account, and delayed for a while if its claim is not bound.
   await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), {
     what: 'the default service account',
   });

@@ -1,5 +1,5 @@
-// Processes that outlive the script that started them. One is known by its id, its start time and the boot, so that
-// an id that the system has given to another process since is never taken for ours.
+// Processes that outlive the script that started them. Each is identified by its id, its start time and the boot: an id
+// that the system has since given to another process is not mistaken for it.
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 
@@ -13,7 +13,7 @@ import { until } from './wait.mjs';
  */
 
 /**
- * Starts a program in a session of its own, with its output appended to a file.
+ * Starts a program in a new session, with its output appended to a file.
  *
  * @param {string} command
  * @param {string[]} args
@@ -24,7 +24,7 @@ export async function start(command, args, { log, env }) {
   const file = openSync(log, 'a');
   const child = spawn(command, args, {
     detached: true,
-    // It is to stay when a suite of `.ci/run` is over, which looks for its mark in what was left running.
+    // It outlives the suite of `.ci/run` that started it, which reports processes with its mark as left behind.
     env: { ...process.env, CI_SUITE: undefined, ...env },
     stdio: ['ignore', file, file],
   });
@@ -37,7 +37,7 @@ export async function start(command, args, { log, env }) {
   return recorded(child.pid);
 }
 
-/** What tells a running process from any other. */
+/** Identifies a running process. */
 export function recorded(pid) {
   return { pid, started: startTime(pid), boot: bootId() };
 }
@@ -59,11 +59,11 @@ export function signal(process, name) {
   }
 }
 
-/** Ends a recorded process: by SIGTERM, and by SIGKILL when that took longer than `grace` ms. */
+/** Ends a recorded process: with SIGTERM, and with SIGKILL after `grace` ms. */
 export async function stop(process, grace = 5_000) {
   const gone = () => !isAlive(process);
   if (grace > 0 && signal(process, 'SIGTERM')) {
-    // A stopped process hears of it only when it goes on.
+    // A process that SIGSTOP has stopped gets the signal only after SIGCONT.
     signal(process, 'SIGCONT');
     if (
       await until(gone, { within: grace, every: 20 }).then(

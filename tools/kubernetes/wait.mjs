@@ -1,17 +1,17 @@
 /**
- * Waits until `look` gives something truthy and resolves to it. What it throws counts as "not yet".
+ * Polls until `check` gives something truthy and resolves to it. An error of `check` counts as "not yet".
  *
  * @template T
- * @param {() => T | Promise<T>} look
+ * @param {() => T | Promise<T>} check
  * @param {{within?: number, every?: number, what?: string}} [options] times in ms
  * @returns {Promise<T>}
  */
-export async function until(look, { within = 60_000, every = 100, what = String(look) } = {}) {
+export async function until(check, { within = 60_000, every = 100, what = String(check) } = {}) {
   const deadline = Date.now() + within;
   for (;;) {
     let problem;
     try {
-      const seen = await look();
+      const seen = await check();
       if (seen) return seen;
     } catch (error) {
       problem = error;
