@@ -21,7 +21,7 @@ afterAll(async () => {
   await cluster?.close();
 });
 
-// A kubelet of 1.20 that failed to start a container, or forgot one, looks at the pod again a minute later, and only then
+// A kubelet of 1.20 that failed to start a container, or forgot one, syncs the pod again a minute later, and only then
 // removes it.
 const soon = { within: 150_000, every: 100 };
 const background = { propagationPolicy: 'Background' };
@@ -136,8 +136,8 @@ describe.concurrent('a refusal', () => {
     });
   });
 
-  it('of a token that nobody was given', async () => {
-    const status = await cluster.api.refusal('GET', jobs, undefined, { token: 'nobody-was-given-this' });
+  it('of an unknown token', async () => {
+    const status = await cluster.api.refusal('GET', jobs, undefined, { bearer: 'unknown-token' });
     expect(status).toMatchObject({
       kind: 'Status',
       code: 401,
@@ -236,7 +236,7 @@ describe.concurrent('a Job', () => {
     await Promise.all([gone(path), gone(`${pods}/${pod.metadata.name}`)]);
   });
 
-  it('whose container fails has used up its tries', async () => {
+  it('whose container fails reaches its backoff limit', async () => {
     const { name, path } = await create('exit 3');
     const done = await ended(path);
     expect(done.status.conditions.find(({ type }) => type === 'Failed')).toMatchObject({
@@ -250,11 +250,11 @@ describe.concurrent('a Job', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('whose pod is deleted has used up its tries, or in old versions makes another', async () => {
+  it('whose pod is deleted reaches its backoff limit, or in old versions makes another', async () => {
     const { name, path } = await create('sleep 600');
     const pod = await podOf(name, isRunning);
     await cluster.api.delete(`${pods}/${pod.metadata.name}`);
-    // Pods that are gone count as failed only since Jobs hold them with a finalizer.
+    // A deleted pod counts as failed only since Jobs hold their pods with a finalizer.
     if (cluster.minor < 25) {
       await eventually(
         async () => (await podsOf(name)).some(({ metadata }) => metadata.uid !== pod.metadata.uid),
@@ -270,7 +270,7 @@ describe.concurrent('a Job', () => {
     await eventually(async () => (await podsOf(name)).length === 0, soon);
   });
 
-  it('is over at its deadline, and its pod goes', async () => {
+  it('fails at its deadline, and its pod is deleted', async () => {
     const { name, path } = await create('sleep 600', { spec: { activeDeadlineSeconds: 20 } });
     await podOf(name, isRunning);
     expect((await ended(path)).status.conditions.find(({ type }) => type === 'Failed')).toMatchObject({
@@ -281,7 +281,7 @@ describe.concurrent('a Job', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('goes with its pod when its time to live is over', async () => {
+  it('is deleted with its pod after its time to live', async () => {
     const { name, path } = await create('true', { spec: { ttlSecondsAfterFinished: 2 } });
     await gone(path);
     await eventually(async () => (await podsOf(name)).length === 0, soon);
@@ -310,7 +310,7 @@ describe.concurrent('a Job', () => {
     expect(await podsOf(name)).toEqual([]);
   });
 
-  it('takes a Secret with it that it owns', async () => {
+  it('is deleted with the Secret that it owns', async () => {
     const { path, metadata, name } = await create('sleep 600');
     const secrets = `/api/v1/namespaces/${cluster.namespace}/secrets`;
     await cluster.api.post(secrets, {
@@ -325,7 +325,7 @@ describe.concurrent('a Job', () => {
 });
 
 describe.concurrent('a pod', () => {
-  it('that is being deleted says when, and hears a SIGTERM that it handles', async () => {
+  it('that is being deleted has a deletion time, and gets a SIGTERM that it can handle', async () => {
     const { name, path } = await create(
       "trap 'echo term; exit 7' TERM; echo ready; while :; do sleep 0.1; done",
       {
@@ -350,7 +350,7 @@ describe.concurrent('a pod', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('whose first process hears no SIGTERM is killed after its grace period', async () => {
+  it('whose first process ignores SIGTERM is killed after its grace period', async () => {
     const { name, path } = await create('sleep 600 | cat', { pod: { terminationGracePeriodSeconds: 3 } });
     const pod = await podOf(name, isRunning);
     const watching = await watch(`${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
@@ -363,7 +363,7 @@ describe.concurrent('a pod', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('whose image cannot be pulled waits and says so', async () => {
+  it('whose image cannot be pulled is waiting for that reason', async () => {
     const { name, path } = await create('true', { container: { image: cluster.unpullable } });
     const pod = await podOf(name, ({ status }) =>
       /ErrImagePull|ImagePullBackOff/.test(status.containerStatuses?.[0].state.waiting?.reason),
@@ -394,7 +394,7 @@ describe.concurrent('a pod', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('whose container is not there yet has no log', async () => {
+  it('whose container has not started has no log', async () => {
     const { name, path } = await create('true', {
       pod: { initContainers: [{ name: 'first', image: 'busybox:1.36', command: ['sleep', '600'] }] },
     });
@@ -412,7 +412,7 @@ describe.concurrent('a pod', () => {
     await cluster.api.delete(path, background);
   });
 
-  it('whose volume needs a Secret that is not there does not start', async () => {
+  it('that needs a Secret that does not exist does not start', async () => {
     const { name, path } = await create('true', {
       container: { env: [{ name: 'A', valueFrom: { secretKeyRef: { name: 'nope', key: 'a' } } }] },
     });
@@ -444,7 +444,7 @@ describe.concurrent('a log', () => {
       .filter(Boolean)
       .map((line) => [line.slice(0, 31), line.slice(31)]);
 
-  it('ends as the container ended it', async () => {
+  it('ends with the last byte that the container wrote', async () => {
     expect(await cluster.api.get(log)).toBe('one\ntwo\nthree');
     expect(await cluster.api.get(`${log}?follow=true`)).toBe('one\ntwo\nthree');
   });
@@ -478,7 +478,7 @@ describe.concurrent('a log', () => {
 });
 
 describe.concurrent('a watch', () => {
-  it('tells what happens to what its selector chooses, and the last of it', async () => {
+  it('reports every change of the objects that its selector matches, the deletion included', async () => {
     const mark = randomBytes(4).toString('hex');
     const { metadata } = await cluster.api.get(jobs);
     const watching = await watch(
@@ -504,7 +504,7 @@ describe.concurrent('a watch', () => {
   });
 });
 
-/** A watch as the client library makes it: its events, and a promise for one of a kind. */
+/** A watch by the client library: its events so far, and a promise for one that fits. */
 async function watch(where) {
   const config = new k8s.KubeConfig();
   config.loadFromFile(cluster.kubeconfigs.admin);
@@ -516,7 +516,7 @@ async function watch(where) {
     Object.fromEntries(new URLSearchParams(query)),
     (type, object) => {
       events.push({ type, object });
-      for (const look of waiting) look();
+      for (const check of waiting) check();
     },
     () => {},
   );
@@ -528,15 +528,15 @@ async function watch(where) {
           () => reject(new Error(`no such event among ${events.map(({ type }) => type)}`)),
           60_000,
         );
-        const look = () => {
+        const check = () => {
           const found = events.find(wanted);
           if (!found) return;
           clearTimeout(limit);
-          waiting.delete(look);
+          waiting.delete(check);
           resolve(found);
         };
-        waiting.add(look);
-        look();
+        waiting.add(check);
+        check();
       }),
     stop: () => request.abort(),
   };

@@ -1,4 +1,4 @@
-// Runs while the cluster itself fails: nothing else may run meanwhile.
+// Runs while the cluster itself fails. No other spec may run meanwhile.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { conformanceCluster } from './support/clusters.js';
@@ -26,7 +26,7 @@ async function underWay(...started) {
   return started;
 }
 
-/** The run went on to its end as if nothing had happened. */
+/** Asserts that the run ended as if nothing had happened. */
 async function expectWhole(run, atLeast) {
   expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
   expect(expectTicks(run.output)).toBeGreaterThanOrEqual(atLeast);
@@ -34,7 +34,7 @@ async function expectWhole(run, atLeast) {
 }
 
 describe('a restart of the API server', () => {
-  it('costs a run nothing, whether it watches or polls, or ends meanwhile', async () => {
+  it('does no harm to a run that watches, polls or ends meanwhile', async () => {
     const [watching, polling, short] = await underWay(long(30), long(30, { as: 'existing' }), long(6));
     await cluster.apiServer.restart();
     const next = runs.start();
@@ -48,7 +48,7 @@ describe('a restart of the API server', () => {
 });
 
 describe('a kubelet', () => {
-  it('that stands still for 20 s delays what it tells, and loses nothing', async () => {
+  it('that is paused for 20 s delays its reports and loses nothing', async () => {
     const abort = new AbortController();
     const [going, polling, ending, cancelled] = await underWay(
       long(30),
@@ -58,14 +58,14 @@ describe('a kubelet', () => {
     );
     await cluster.kubelet.pause();
     abort.abort();
-    // Created while nobody can start it.
+    // Created while there is no kubelet to start it.
     const next = runs.start();
     await sleep(20);
     await cluster.kubelet.resume();
     await Promise.all([expectWhole(going, 59), expectWhole(polling, 59), expectWhole(ending, 11)]);
     expect(await next.done).toMatchObject({ exitCode: 0, errorMessage: null });
     await runs.nothingLeft(next);
-    // Its pod was still there when the acknowledgement was due, or just gone: either is told as it is.
+    // Its pod still existed when the acknowledgement was due, or was just deleted: either is reported as it is.
     const { errorCode, resultJson } = await cancelled.done;
     expect(errorCode).toBe('cancelled');
     if (resultJson?.executionCancellation) expect(await runs.pods(cancelled.agentId)).toEqual([]);

@@ -1,4 +1,4 @@
-// What runs do, on the embedded cluster and on a real one. Nothing here disturbs the run of another spec.
+// Runs on the embedded cluster and on a real one. No spec here disturbs the run of another.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -33,7 +33,7 @@ const check = ({ checks }, code) => checks.find((one) => one.code === code)?.lev
 
 // The longest first: the others fit into its time.
 describe.concurrent('a run', () => {
-  it('of 90 s is a success, told as it happens', async () => {
+  it('of 90 s succeeds and is logged as it happens', async () => {
     const { output, result } = await runs.play({ scenario: 'long', env: seconds(90) });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     expect(expectTicks(output)).toBeGreaterThan(170);
@@ -42,7 +42,7 @@ describe.concurrent('a run', () => {
     expect(output.stdout).not.toContain('reconnecting');
   });
 
-  it('with 200,000 lines loses, doubles and damages none', async () => {
+  it('with 200,000 lines has each of them once and whole', async () => {
     const counter = floodCounter();
     const { result } = await runs.play({
       scenario: 'flood',
@@ -57,7 +57,7 @@ describe.concurrent('a run', () => {
     counter.expectAll(200_000);
   });
 
-  it('that goes well resolves with every field and tells every line once', async () => {
+  it('that succeeds resolves with every field and logs every line once', async () => {
     const { output, result } = await runs.play();
     expect(result).toMatchObject({
       exitCode: 0,
@@ -94,7 +94,7 @@ describe.concurrent('a run', () => {
     expect(agentLines(output).length).toBeGreaterThan(3);
   });
 
-  it('with lines longer than what the node stores at a time gets them whole', async () => {
+  it('gets lines whole that are longer than the node stores at a time', async () => {
     const { output, result } = await runs.play({ scenario: 'big-line' });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     const long = agentLines(output).filter((line) => line.includes('line of '));
@@ -114,7 +114,7 @@ describe.concurrent('a run', () => {
     ['crash', { exitCode: 139 }],
     ['truncated', { exitCode: 137, errorCode: 'claude_truncated', message: /SIGKILL/ }],
   ];
-  it.each(endings)('that ends as %s says so', async (scenario, { exitCode, errorCode, message }) => {
+  it.each(endings)('that ends as %s reports that', async (scenario, { exitCode, errorCode, message }) => {
     const { result, output } = await runs.play({ scenario });
     expect(result).toMatchObject({ exitCode, timedOut: false, ...(errorCode ? { errorCode } : {}) });
     if (message) expect(result.errorMessage).toMatch(message);
@@ -130,7 +130,7 @@ describe.concurrent('a run', () => {
     expectRecording(output, 'success');
   });
 
-  it('that uses more memory than it may was killed for that, and says so', async () => {
+  it('that exceeds its memory limit is killed and reports that', async () => {
     const { env, now } = cluster.outOfMemory;
     const run = runs.start({ scenario: 'oom', env, config: { resources: { limits: { memory: '64Mi' } } } });
     await now(() => runs.podOf(run));
@@ -141,14 +141,14 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('whose image cannot be pulled says so', async () => {
+  it('whose image cannot be pulled reports that', async () => {
     const { output, result } = await runs.play({ config: { image: cluster.unpullable } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
     expect(output.stderr).toContain(`[paperclip] ${result.errorMessage}`);
   });
 
-  it('that fits no node says so', async () => {
+  it('that fits no node reports that', async () => {
     const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes' } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(
@@ -156,7 +156,7 @@ describe.concurrent('a run', () => {
     );
   });
 
-  it('that fits no node waits as long as it is told to', async () => {
+  it('that fits no node waits for the configured time', async () => {
     const began = Date.now();
     const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes', unschedulableGraceSec: 8 } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
@@ -169,7 +169,7 @@ describe.concurrent('a run', () => {
     const job = await runs.jobOf(run);
     await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
     const result = await run.done;
-    // A shell as first process hears no SIGTERM: the pod lives on for its grace period, and nobody waits for that.
+    // A shell as first process ignores SIGTERM: the pod lives for its grace period, and the run does not wait for it.
     expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: null });
     expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
     expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=${cluster.namespace}`);
@@ -177,7 +177,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('whose pod is deleted says who ended it', async () => {
+  it('whose pod is deleted reports who deleted it', async () => {
     const run = runs.start({ scenario: 'hang' });
     const pod = await runs.podOf(run);
     await cluster.kubectl('-n', cluster.namespace, 'delete', 'pod', '--wait=false', pod.metadata.name);
@@ -188,7 +188,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('whose pod is evicted through the API is told as ended from outside', async () => {
+  it('whose pod is evicted through the API reports the eviction', async () => {
     const run = runs.start({ scenario: 'hang' });
     const { metadata } = await runs.podOf(run);
     await cluster.api.post(`/api/v1/namespaces/${cluster.namespace}/pods/${metadata.name}/eviction`, {
@@ -221,7 +221,7 @@ describe.concurrent('a run', () => {
     expectOnce(output);
   });
 
-  it('that is kept goes when its time to live is over', async () => {
+  it('that is retained is deleted after its time to live', async () => {
     const run = runs.start({ config: { retainJobs: true, ttlSecondsAfterFinished: 5 } });
     expect((await run.done).errorMessage).toBeNull();
     const job = await runs.jobOf(run);
@@ -230,7 +230,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('that is cancelled is gone with its pod when that is acknowledged', async () => {
+  it('that is cancelled is acknowledged once its pod is gone', async () => {
     const abort = new AbortController();
     const run = runs.start({ scenario: 'hang', signal: abort.signal });
     await runs.podOf(run);
@@ -246,7 +246,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('that is cancelled although its CLI hears no SIGTERM is acknowledged after the kill', async () => {
+  it('that is cancelled while its CLI ignores SIGTERM is acknowledged after the kill', async () => {
     const abort = new AbortController();
     const run = runs.start({ scenario: 'stubborn', signal: abort.signal });
     await runs.podOf(run);
@@ -275,14 +275,14 @@ describe.concurrent('a run', () => {
 describe.concurrent('a large prompt', () => {
   const prompt = 'päng! '.repeat(60_000);
 
-  it('travels in a Secret that goes with the run', async () => {
+  it('is passed in a Secret that is deleted with the run', async () => {
     const { output, result } = await runs.play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
     expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
     expect(JSON.parse(result.summary).prompt).toBe(prompt);
   });
 
-  it('is collected with the Job that it belongs to, whoever deletes that', async () => {
+  it('is garbage-collected with its Job if that is deleted from outside', async () => {
     const run = runs.start({ scenario: 'hang', config: { promptTemplate: prompt } });
     await runs.podOf(run);
     const job = await runs.jobOf(run);
@@ -293,7 +293,7 @@ describe.concurrent('a large prompt', () => {
     await runs.nothingLeft(run);
   });
 
-  it('of a kept run is collected when the Job goes', async () => {
+  it('of a retained run is garbage-collected with the Job', async () => {
     const run = runs.start({
       scenario: 'echo-env',
       config: { promptTemplate: prompt, retainJobs: true, ttlSecondsAfterFinished: 5 },
@@ -306,13 +306,13 @@ describe.concurrent('a large prompt', () => {
 describe.concurrent('with the Role of existing installations', () => {
   const as = 'existing';
 
-  it('runs, and says once that it may not watch', async () => {
+  it('a run succeeds, and one of them logs that watching is not permitted', async () => {
     const { output, result } = await runs.play({ as });
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     expectRecording(output, 'success');
     const other = await runs.play({ as, scenario: 'truncated' });
     expect(other.result).toMatchObject({ errorCode: 'claude_truncated', exitCode: 137 });
-    // Whichever run of this Role was the first.
+    // Logged by the first run of this Role.
     const lines = runs.outputs[as].flatMap(
       ({ stdout }) => stdout.match(/Watching Jobs and Pods is not permitted/g) ?? [],
     );
@@ -328,7 +328,7 @@ describe.concurrent('with the Role of existing installations', () => {
     );
   });
 
-  it('a Job that is deleted in mid-run is explained', async () => {
+  it('a Job that is deleted during the run is explained', async () => {
     const run = runs.start({ as, scenario: 'hang' });
     await runs.podOf(run);
     const job = await runs.jobOf(run);
@@ -367,13 +367,13 @@ describe.concurrent('with the recommended Role', () => {
 });
 
 describe.concurrent('with a wrong token', () => {
-  it('no run starts, and it is said why', async () => {
+  it('no run starts, and the error has the reason', async () => {
     const { ctx } = runs.prepare({ as: 'wrong' });
     await expect(adapter.execute(ctx)).rejects.toThrow('HTTP-Code: 401 Message: Unauthorized');
     expect(await runs.jobs(ctx.agent.id)).toEqual([]);
   });
 
-  it('the environment test says so', async () => {
+  it('the environment test reports it', async () => {
     const kubeconfig = cluster.kubeconfigs.wrong;
     const { status, checks } = await adapter.testEnvironment(environmentOf(kubeconfig));
     expect(status).toBe('fail');
@@ -381,7 +381,7 @@ describe.concurrent('with a wrong token', () => {
   });
 });
 
-describe.concurrent('a host in a process of its own', () => {
+describe.concurrent('a host process', () => {
   it('deletes Job and prompt Secret at SIGTERM', async () => {
     const { child, run, ended } = host({ scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } });
     await runs.podOf(run);
@@ -391,7 +391,7 @@ describe.concurrent('a host in a process of its own', () => {
     await runs.nothingLeft(run);
   });
 
-  it('leaves the Job at SIGTERM where it is told to, and the next host attaches to it', async () => {
+  it('leaves the Job at SIGTERM if so configured, and the next host attaches to it', async () => {
     const { child, run, ended } = host({
       scenario: 'long',
       env: seconds(20),
@@ -414,7 +414,7 @@ describe.concurrent('a host in a process of its own', () => {
     },
   );
 
-  it('that is killed after its run ended leaves a Job that blocks nobody', async () => {
+  it('that is killed before its run ends leaves a Job that blocks no later run', async () => {
     const { child, run, ended } = host({
       scenario: 'long',
       env: seconds(8),
@@ -442,7 +442,7 @@ function host(options) {
   return { child, ended, run: { output, agentId } };
 }
 
-/** A new run of the agent attaches to its live Job and sees it through, from the first line on. */
+/** A new run of the agent attaches to its live Job and follows it to the end, from the first line on. */
 async function attach({ agentId }, { as } = /** @type {{as?: string}} */ ({})) {
   await eventually(async () => (await runs.jobs(agentId)).length === 1);
   const { output, result } = await runs.play({ as, agent: { id: agentId } });

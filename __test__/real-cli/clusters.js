@@ -1,5 +1,5 @@
-// The two clusters that the real CLI runs in, each with what makes `claude` the real program under the stand-in for
-// the API. What the adapter puts into the pod calls `claude` and knows nothing of it.
+// The two clusters that the real CLI runs in, each with a `claude` that is the real program behind the fake
+// API. The commands that the adapter puts into the pod just call `claude`.
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -16,12 +16,12 @@ import { installClaude, version } from './install.mjs';
  * @property {string} hostPod
  * @property {string} kubeconfig of an account with the recommended Role
  * @property {string} volume the folder on this machine that is /paperclip in a pod
- * @property {string} hostKey the API key that the host's own pod has
- * @property {object} config what every run's configuration gets
- * @property {Record<string, string>} env what every run's environment gets
- * @property {string} marker stands in the command line of every process of ours in a pod
+ * @property {string} hostKey the API key in the host's pod
+ * @property {object} config added to every run's configuration
+ * @property {Record<string, string>} env added to every run's environment
+ * @property {string} marker part of the command line of every process of these pods
  * @property {(path: string) => Promise<object>} get asks the API server as administrator
- * @property {() => string} problems what the cluster itself complained of
+ * @property {() => string} problems the cluster's error output
  * @property {() => Promise<void>} close
  */
 
@@ -36,7 +36,7 @@ const wrapper = (api, claude) => `#!/bin/sh\nexec ${api} -- ${claude} "$@"\n`;
 
 async function embedded(claude) {
   const bin = mkdtempSync(path.join(tmpdir(), 'real-cli-'));
-  // By this name its processes are told from those of another test of the same CLI.
+  // This name distinguishes its processes from those of another test of the same CLI.
   const ours = path.join(bin, 'the-real-claude');
   symlinkSync(claude, ours);
   writeFileSync(path.join(bin, 'claude'), wrapper(path.join(programs, 'anthropic-api'), ours), {
@@ -53,7 +53,7 @@ async function embedded(claude) {
     hostKey: 'sk-ant-embedded',
     config: {},
     env: {
-      // A pod has a /tmp of its own; this one's is the machine's.
+      // A real pod has its own /tmp; here it is the machine's.
       CLAUDE_CODE_TMPDIR: temporary,
       // Pods run as this user here, and the CLI does not skip permissions for root outside a sandbox.
       ...(process.getuid?.() === 0 ? { IS_SANDBOX: '1' } : {}),
@@ -76,12 +76,12 @@ async function real(claude) {
     name: image,
     files: [
       ...busyboxFiles(path.join(await packages(), 'bin/busybox')),
-      // The CLI's own shell; what it runs there is found in busybox.
+      // The shell that the CLI starts; the programs it runs come from busybox.
       ...programFiles('/bin/bash', '/bin/bash'),
       ...programFiles('/opt/claude/claude', claude),
       ...programFiles('/opt/claude/anthropic-api', path.join(programs, 'anthropic-api')),
       { to: '/usr/local/bin/claude', content: wrapper('/opt/claude/anthropic-api', '/opt/claude/claude') },
-      // Paths that the host writes into the arguments are its own, and the volume is elsewhere in its file system.
+      // Arguments contain paths of the host, and its file system has the volume elsewhere.
       { to: cluster.volume, link: '/paperclip' },
     ],
   });
@@ -98,7 +98,7 @@ async function real(claude) {
     env: {},
     marker: '/opt/claude/claude',
     get: async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where)),
-    // Its components have logs of their own.
+    // Its components have their own logs.
     problems: () => '',
     close: async () => {
       for (const name of readdirSync(cluster.volume)) {
@@ -108,7 +108,7 @@ async function real(claude) {
   };
 }
 
-/** A folder on the volume that whoever a container runs as may write to. */
+/** A folder on the volume that containers of any user may write to. */
 export function sharedFolder(cluster, name) {
   const dir = path.join(cluster.volume, name);
   mkdirSync(dir, { recursive: true });

@@ -1,4 +1,4 @@
-// The real claude CLI, as npm has it: the version that package-lock.json here names, kept in the cache.
+// The real claude CLI from npm, in the version of package-lock.json here, kept in the cache.
 import { copyFileSync, existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -19,7 +19,7 @@ export async function installClaude() {
   const dir = await once(`claude-code-${version}`, async (into) => {
     for (const file of ['package.json', 'package-lock.json'])
       copyFileSync(path.join(here, file), path.join(into, file));
-    // Its install script only makes a shorter way to the program.
+    // Its install script only makes a shorter path to the program.
     await output(
       'npm',
       ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],

@@ -1,4 +1,4 @@
-// The adapter with the real CLI: what the CLI makes of the adapter's command line, and the adapter of what it prints.
+// The adapter with the real CLI: how the CLI understands the adapter's command line, and the adapter the CLI's output.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -8,7 +8,7 @@ import { sharedFolder } from './clusters.js';
 import { version } from './install.mjs';
 import { LOGS, adapter, listIn, openForHost, play, processesLeft, start, tokensOf } from './support.js';
 
-/** US dollars for a million tokens of the CLI's own list, of models that are there to stay. */
+/** US dollars for a million tokens in the CLI's price list, of models that it will keep. */
 const PRICES = { 'claude-sonnet-4-5': { input: 3, output: 15, cacheRead: 0.3, cacheWrite: 3.75 } };
 
 let cluster;
@@ -22,7 +22,7 @@ afterAll(async () => {
   const problems = cluster.problems();
   if (problems) writeFileSync(path.join(LOGS, 'cluster.log'), problems);
   try {
-    // A pod is gone a moment before its last process is.
+    // A pod is deleted a moment before its last process ends.
     await eventually(() => processesLeft(cluster).length === 0, { within: 10_000, every: 250 }).catch(() => {
       expect(processesLeft(cluster), 'processes left behind').toEqual([]);
     });
@@ -45,12 +45,12 @@ const listPrice = (model, asked) => {
 const sonnet = { model: 'claude-sonnet-4-5' };
 
 describe.concurrent('the real claude CLI', () => {
-  it('says a text: every field of the result, every line of the log, every entry of the transcript', async () => {
+  it('answers: every field of the result, every line of the log, every entry of the transcript', async () => {
     const run = await play(cluster, {
       name: 'text',
       prompt: 'Say "hi" to {{agent.name}}; it\'s $HOME `pwd` – naïve ✓',
       config: sonnet,
-      // The host pod's own key, through its Secret.
+      // The host pod's key, through its Secret.
       api: { KEY: cluster.hostKey },
     });
     const { result, events, asked } = run;
@@ -90,7 +90,7 @@ describe.concurrent('the real claude CLI', () => {
       { kind: 'result', text: result.summary, isError: false, costUsd: result.costUsd, errors: [] },
     ]);
     expect(run.otherLines).toEqual([]);
-    // Of the adapter's own; the CLI complains of nothing.
+    // The adapter's lines; the CLI prints no complaint.
     expect(run.output.stderr).toBe(
       '[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n',
     );
@@ -108,7 +108,7 @@ describe.concurrent('the real claude CLI', () => {
     ]);
   });
 
-  it('calls tools, two of them at once, and tells calls and results', async () => {
+  it('calls tools, two of them at once, and logs calls and results', async () => {
     const { result, entries, asked } = await play(cluster, {
       name: 'tools',
       config: sonnet,
@@ -144,7 +144,7 @@ describe.concurrent('the real claude CLI', () => {
       isError: false,
     });
     expect(failure).toMatchObject({ content: expect.stringMatching(/oops/), isError: true });
-    // What the API was told is what the transcript shows, and perhaps a reminder of the CLI's after it.
+    // The API got what the transcript shows, perhaps followed by a reminder of the CLI.
     const heard = listIn(result.summary, 'Tools said');
     expect(heard.map(({ error }) => error)).toEqual([false, false, true]);
     for (const { id, text } of heard) expect(text.startsWith(results[id].content), text).toBe(true);
@@ -157,7 +157,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(entries[1].text).toBe('Let me see – naïve café ✓.');
   });
 
-  it('resumes its session from the shared volume, run after run, each for its own price', async () => {
+  it('resumes its session from the shared volume, run after run, each with its own cost', async () => {
     const agent = { id: 'agent-that-resumes' };
     const first = await play(cluster, {
       name: 'resume',
@@ -171,7 +171,7 @@ describe.concurrent('the real claude CLI', () => {
     const prompts = ['The word is plum'];
     for (const prompt of ['Which word?', 'And again?']) {
       prompts.push(prompt);
-      // As the host keeps it in between.
+      // As the host stores it between runs.
       const { serialize, deserialize } = adapter.sessionCodec;
       const sessionParams = deserialize(JSON.parse(JSON.stringify(serialize(before.result.sessionParams))));
       const next = await play(cluster, {
@@ -201,7 +201,7 @@ describe.concurrent('the real claude CLI', () => {
     }
   });
 
-  it('does not know a session of another volume, which is cleared', async () => {
+  it('does not find a session of another volume, which is cleared', async () => {
     const {
       result,
       entries,
@@ -238,7 +238,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(log.stdout).toContain('"subtype":"api_retry"');
   });
 
-  it('goes on after an overload in the middle of an answer', async () => {
+  it('continues after an overload in the middle of an answer', async () => {
     const { result, asked } = await play(cluster, {
       name: 'overload-in-stream',
       api: { ERROR: 'overloaded_error', ERRORS: 1, ERROR_IN_STREAM: 1 },
@@ -248,7 +248,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(listIn(result.summary, 'Heard')).toHaveLength(1);
   });
 
-  it('gives up on an overload that stays, and keeps the session', async () => {
+  it('gives up on an overload that lasts, and keeps the session', async () => {
     const { result, asked, entries } = await play(cluster, {
       name: 'overload-stays',
       api: { ERROR: 'overloaded_error' },
@@ -266,7 +266,7 @@ describe.concurrent('the real claude CLI', () => {
     });
   });
 
-  it('tells that its key is refused', async () => {
+  it('reports that its key is refused', async () => {
     const { result, asked, entries } = await play(cluster, {
       name: 'key-refused',
       api: { KEY: 'another-key' },
@@ -275,12 +275,12 @@ describe.concurrent('the real claude CLI', () => {
     expect(result).toMatchObject({ exitCode: 1, costUsd: 0 });
     expect(result.errorMessage).toContain('Invalid API key');
     expect(result.resultJson).toMatchObject({ is_error: true, api_error_status: 401 });
-    // The contract has no code for it; what the host shows is the message.
+    // The contract has no code for it; the host shows the message.
     expect(result).not.toHaveProperty('errorCode');
     expect(entries.at(-1)).toMatchObject({ kind: 'result', isError: true });
   });
 
-  it('tells that it has no key', async () => {
+  it('reports that it has no key', async () => {
     const { result, asked } = await play(cluster, { name: 'no-key', env: { ANTHROPIC_API_KEY: '' } });
     expect(asked).toEqual([]);
     expect(result.exitCode).toBe(1);
@@ -302,7 +302,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(result.errorMessage).toContain('Reached maximum number of turns (1)');
   });
 
-  it('comes back by itself when a command in the background ends, and everything it used counts', async () => {
+  it('continues by itself when a command in the background ends, and all usage counts', async () => {
     const { result, events, asked } = await play(cluster, {
       name: 'background',
       config: sonnet,
@@ -314,7 +314,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(result.costUsd).toBeCloseTo(listPrice('claude-sonnet-4-5', asked), 9);
   });
 
-  it('takes model, effort, instructions, skills and other arguments as the adapter gives them', async () => {
+  it('uses model, effort, instructions, skills and other arguments as the adapter passes them', async () => {
     const skill = sharedFolder(cluster, 'real-cli/skills/plum-picking');
     writeFileSync(
       path.join(skill, 'SKILL.md'),
@@ -348,7 +348,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(JSON.stringify(asked[0].system)).toContain('Always mention the plums.');
   });
 
-  it('cancelled in the middle of an answer is gone, and its session resumes', async () => {
+  it('cancelled in the middle of an answer leaves nothing, and its session resumes', async () => {
     const agent = { id: 'agent-that-is-cancelled' };
     const abort = new AbortController();
     const run = start(cluster, {
@@ -362,7 +362,7 @@ describe.concurrent('the real claude CLI', () => {
       () => /"subtype":"init".*?"session_id":"([^"]+)"/.exec(run.output.stdout)?.[1],
       { within: 90_000 },
     );
-    // Asked for its answer, and half of it there.
+    // The API has been asked, and half of its answer has arrived.
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     abort.abort();
     const { result } = await run.done;

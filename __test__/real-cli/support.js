@@ -1,5 +1,5 @@
-// Runs of the adapter with the real CLI, and what is known of each: its result, its log, what the UI makes of it,
-// and what the API was asked.
+// Runs of the adapter with the real CLI, and everything about each: its result, its log, the UI's entries, and the
+// requests to the API.
 import {
   appendFileSync,
   copyFileSync,
@@ -22,7 +22,7 @@ import { cliCluster, sharedFolder } from './clusters.js';
 const { parseStdoutLine } = createRequire(import.meta.url)('../../js/ui-parser.cjs');
 
 export const adapter = createServerAdapter();
-/** The folder that `run.mjs` names for logs. */
+/** The folder for logs; `run.mjs` sets it. */
 export const LOGS = process.env.REAL_CLI_LOGS ?? tmpdir();
 
 /** The cluster, with this process as the host in its pod. */
@@ -39,7 +39,7 @@ export async function openForHost() {
 }
 
 /**
- * Starts a run in a workspace of its own; `done` resolves to everything about it.
+ * Starts a run in its own workspace; `done` resolves to everything about it.
  *
  * @param {import('./clusters.js').CliCluster} cluster
  * @param {{name: string, prompt?: string, api?: Record<string, string | number>, env?: Record<string, string>, config?: object,
@@ -57,7 +57,7 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
       ...cluster.config,
       ...config,
       env: {
-        // Nothing leaves the pod but what the stand-in answers.
+        // The CLI calls only the fake API.
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
         DISABLE_TELEMETRY: '1',
         ANTHROPIC_STAND_IN_RECORD: `/paperclip/${record}`,
@@ -75,18 +75,18 @@ export function start(cluster, { name, prompt = 'Say hello', api = {}, env, conf
   mkdirSync(logs, { recursive: true });
   const { onLog } = ctx;
   ctx.onLog = async (stream, chunk) => {
-    // As it happens, for a run that never comes to its end.
+    // As it happens, for a run that never ends.
     appendFileSync(path.join(logs, `${stream}.log`), chunk);
     await onLog(stream, chunk);
   };
   const run = { folder, logs, ctx, output, agentId: ctx.agent.id };
   run.done = finish(cluster, run, path.join(cluster.volume, record));
-  // A spec that fails first leaves the promise to nobody.
+  // If the spec fails first, nothing awaits the promise.
   run.done.catch(() => {});
   return run;
 }
 
-/** A run to its end. */
+/** Runs to the end. */
 export const play = (cluster, options) => start(cluster, options).done;
 
 async function finish(cluster, run, record) {
@@ -116,9 +116,9 @@ async function finish(cluster, run, record) {
     ...run,
     result,
     events,
-    /** What is neither an event nor the adapter's own. */
+    /** Lines that are neither events nor the adapter's. */
     otherLines: lines.filter((line) => !line.startsWith('{')),
-    /** What the UI shows, without what it does not know. */
+    /** The UI's entries, without those for lines it does not know. */
     entries: lines.flatMap((line) => parseStdoutLine(line, 'now')).filter(({ kind }) => kind !== 'stdout'),
     asked: asked.filter((request) => request.path === '/v1/messages'),
     everythingAsked: asked,
@@ -145,7 +145,7 @@ async function nothingLeft(cluster, { agentId, output }) {
   ).catch(() => expect(left, 'left behind').toEqual([]));
 }
 
-/** Processes of ours in pods. */
+/** Processes of the pods of this test. */
 export function processesLeft(cluster) {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -169,7 +169,7 @@ export function tokensOf(asked) {
   };
 }
 
-/** The list that the fake API answered with. */
+/** Reads the list that the fake API answered with. */
 export function listIn(text, prefix) {
   expect(text.startsWith(`${prefix}: `), text).toBe(true);
   return JSON.parse(text.slice(prefix.length + 2));

@@ -1,4 +1,4 @@
-// What happens to each run of a soak, drawn from a seed: data only, the same for the same seed.
+// The plan of a soak: what happens to each run, drawn from a seed. Data only, the same for the same seed.
 
 /** Numbers in 0..1 from a 32-bit seed (mulberry32). */
 export function generator(seed) {
@@ -34,7 +34,7 @@ const one = (random, list) => list[whole(random, 0, list.length - 1)];
  * @property {string} [onLog] how the host's `onLog` behaves
  */
 
-/** The result of a run that nothing prevented. */
+/** The result of a run that succeeds. */
 export const success = { exitCode: 0, errorMessage: null };
 /** The result of a run whose container ended without one. */
 export const truncated = (exitCode, message) => ({ errorCode: 'claude_truncated', exitCode, message });
@@ -48,7 +48,7 @@ function ended(action, exitCode, message, body) {
   return (random) => ({
     ...long(4),
     strikes: [{ after: `tick ${whole(random, 1, 3)} of`, pod: action, body }],
-    // One whose container has just ended well takes the rest of its log along.
+    // If its container has just exited with 0, the rest of its log is lost with the pod.
     admits: [truncated(exitCode, message), truncated(0, message)],
   });
 }
@@ -57,8 +57,8 @@ function ended(action, exitCode, message, body) {
 const fails = (scenario, admits, more) => () => ({ scenario, admits: [admits], ...more });
 
 /**
- * What can happen to a run, with how often of 100 or so. A run whose `strikes` come too late (it was over before) must
- * be a success; all others must have one of the results in `admits`, success where there is none.
+ * What can happen to a run, with its weight. A run whose `strikes` come too late (it had ended) must be a success; all
+ * others must have one of the results in `admits`, by default success.
  *
  * @type {Record<string, [number, (random: () => number) => Partial<Run>]>}
  */
@@ -137,7 +137,7 @@ const kinds = {
       strikes: [
         { after: one(random, ['Created K8s Job', 'Pod running', 'tick 1 of', 'tick 3 of']), job: 'delete' },
       ],
-      // One whose container has just ended takes the rest of its log along.
+      // If its container has just exited, the rest of its log is lost with the pod.
       admits: [
         { errorCode: 'k8s_job_deleted_externally' },
         { exitCode: 0, message: 'the Job was deleted before its log was read to the end' },
@@ -199,7 +199,7 @@ const kinds = {
   'no watch': [3, (random) => ({ ...long(whole(random, 1, 3)), account: 'unwatching' })],
 };
 
-/** What happens to all runs that are under way. */
+/** Faults that hit all runs that are under way. */
 const storms = [
   () => ({ restart: 150 }),
   () => ({ reset: true }),

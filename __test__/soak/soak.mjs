@@ -1,5 +1,5 @@
-// Many runs through the built addon in one process, with faults: every run has a result that its fault admits, every
-// line is told once, and nothing is left, neither in the cluster nor in this process.
+// Many runs through the built addon in one process, with faults: every run must have a result that its fault admits and
+// log every line once, and nothing may be left in the cluster or in this process.
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -45,7 +45,7 @@ export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs]
       runner: await account(cluster, 'runner', [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }]),
       unwatching: await account(cluster, 'unwatching', UNWATCHING),
     };
-    // What every client has for good: one run for each.
+    // One run per account makes what its client keeps forever.
     for (const name of Object.keys(state.accounts)) {
       await play(state, {
         kind: 'a first run',
@@ -55,7 +55,7 @@ export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs]
         account: name,
       });
     }
-    state.marks.push(await comeToRest(state, 0));
+    state.marks.push(await measureIdle(state, 0));
     let next = 0;
     for (const until of measureAfter) {
       await Promise.all(
@@ -68,7 +68,7 @@ export async function soak({ runs, seed, concurrency = 32, measureAfter = [runs]
           }
         }),
       );
-      state.marks.push(await comeToRest(state, until));
+      state.marks.push(await measureIdle(state, until));
     }
     judge(state);
     const { last } = await asked(cluster, 'GET', '/simulator/requests?since=999999999');
@@ -97,7 +97,7 @@ async function account(cluster, name, rules) {
   return file;
 }
 
-/** A request of ours, again while the cluster is restarted; undefined when what it is about is not there. */
+/** Sends a request, again while the cluster restarts; resolves to undefined if its object does not exist. */
 async function asked(cluster, method, where, body) {
   for (let left = 50; ; left -= 1) {
     try {
@@ -190,13 +190,13 @@ async function play(state, run) {
 
   if (struck) tally.struck += 1;
   const wrong = [];
-  // In a storm a pod can come to its end and be gone while nobody sees it.
+  // In a storm a pod can end and be deleted while no watch is open.
   const unseen = run.strikes && state.storm > began - 3_000;
   const admits = [...run.admits, ...(unseen ? [truncated(null, 'pod state unavailable')] : [])];
   const admitted = admits.some((wanted) => fits(result, wanted));
   const whole = fits(result, success) || fits(result, { exitCode: null, errorMessage: null });
   if (admitted) tally.asPlanned += 1;
-  // A strike can come when the run is as good as over; its pod may be gone then.
+  // A strike can come when the run is nearly over; its pod may have been deleted by then.
   else if (!(run.strikes && whole))
     wrong.push(`has the result ${JSON.stringify({ ...result, resultJson: undefined })}`);
   wrong.push(...linesWrong(run, output, whole));
@@ -212,13 +212,13 @@ async function play(state, run) {
     );
 }
 
-/** Lets a storm loose. */
+/** Starts a storm. */
 async function blow(cluster, { restart, reset, compact, faults = [] }) {
   for (const { match, ...fault } of faults) {
     await asked(cluster, 'POST', '/simulator/faults', { match: { ...match, user: RUNNER }, ...fault });
   }
   if (compact) await asked(cluster, 'POST', '/simulator/compact', {});
-  // Their own answers may be lost with the connections.
+  // The answers to these requests may be lost with the connections.
   if (reset) await cluster.post('/simulator/connections/reset').catch(() => {});
   if (restart) await asked(cluster, 'POST', '/simulator/restart', { downMs: restart });
 }
@@ -244,7 +244,7 @@ const recorded = Object.fromEntries(
   }),
 );
 
-/** What is wrong with the lines that a run told. */
+/** What is wrong with the lines that a run logged. */
 function linesWrong(run, output, whole) {
   const wrong = [];
   const lines = agentLines(output);
@@ -253,12 +253,12 @@ function linesWrong(run, output, whole) {
     try {
       events.push(JSON.parse(line));
     } catch {
-      if (!run.noise) wrong.push(`tells a line that is none: ${line.slice(0, 80)}`);
+      if (!run.noise) wrong.push(`has a line that is not an event: ${line.slice(0, 80)}`);
     }
   }
   const uuids = events.map(({ uuid }) => uuid).filter(Boolean);
   if (new Set(uuids).size !== uuids.length)
-    wrong.push(`tells ${uuids.length - new Set(uuids).size} lines twice`);
+    wrong.push(`has ${uuids.length - new Set(uuids).size} lines twice`);
   const numbers = (pattern) => {
     const all = lines.flatMap((line) => [...line.matchAll(pattern)].map(([, n]) => Number(n)));
     return [...new Set(all)];
@@ -266,19 +266,19 @@ function linesWrong(run, output, whole) {
   const inOrder = (list) => list.every((n, index) => n === index + 1);
   if (run.scenario === 'long') {
     const ticks = numbers(/tick (\d+) of/g);
-    if (!inOrder(ticks)) wrong.push(`tells the ticks ${ticks}`);
-    if (whole && ticks.length !== run.ticks) wrong.push(`tells ${ticks.length} of ${run.ticks} ticks`);
+    if (!inOrder(ticks)) wrong.push(`has the ticks ${ticks}`);
+    if (whole && ticks.length !== run.ticks) wrong.push(`has ${ticks.length} of ${run.ticks} ticks`);
   } else if (run.scenario === 'flood') {
     const seen = numbers(/\\"seq\\":(\d+)/g);
     if (!inOrder(seen) || seen.length !== Number(run.env.CLAUDE_STAND_IN_LINES))
-      wrong.push(`tells ${seen.length} of its lines`);
+      wrong.push(`has ${seen.length} of its lines`);
   } else if (run.lines !== false) {
     const types = events.map(({ type }) => type).join();
-    if (types !== recorded[run.scenario]) wrong.push(`tells the events ${types}`);
+    if (types !== recorded[run.scenario]) wrong.push(`has the events ${types}`);
   } else if (whole && events.at(-1)?.type !== 'result') {
-    wrong.push('tells no result');
+    wrong.push('has no result');
   }
-  if (output.stdout.includes('Log gap')) wrong.push('tells a gap');
+  if (output.stdout.includes('Log gap')) wrong.push('has a gap');
   return wrong;
 }
 
@@ -288,8 +288,8 @@ function linesWrong(run, output, whole) {
  *   resources: Record<string, number>}} Mark a measurement of the idle process; memory in MiB
  */
 
-/** Waits until nothing is under way any more, and measures what is left. */
-async function comeToRest(state, runs) {
+/** Waits until the process is idle, and measures it. */
+async function measureIdle(state, runs) {
   const { cluster, problems, log } = state;
   await asked(cluster, 'DELETE', '/simulator/faults');
   const left = async () => {
@@ -303,7 +303,7 @@ async function comeToRest(state, runs) {
       problems.push(`after ${runs} runs the cluster holds ${(await left()).join(', ')}`);
     },
   );
-  // Watches go on for a moment, connections for a minute: those the cluster ends.
+  // Watches stay open for a moment, connections for a minute unless the cluster ends them.
   await eventually(() => vitals().watches === 0, { within: 30_000 }).catch(() => {});
   await cluster.post('/simulator/connections/reset').catch(() => {});
   const tasks = state.marks[0]?.tasks ?? 0;
@@ -326,11 +326,11 @@ async function comeToRest(state, runs) {
     heap: mib(heapUsed),
     external: mib(external),
   };
-  log(`  at rest after ${runs} runs: ${JSON.stringify(mark)}`);
+  log(`  idle after ${runs} runs: ${JSON.stringify(mark)}`);
   return mark;
 }
 
-/** What must hold over all runs. */
+/** Checks what must hold over all runs. */
 function judge({ problems, marks, kinds }) {
   const first = marks[0];
   for (const mark of marks) {
@@ -347,7 +347,7 @@ function judge({ problems, marks, kinds }) {
         problems.push(`${count} × ${name} after ${mark.runs} runs, ${before} after ${first.runs}`);
     }
   }
-  // That strikes come too late is an exception.
+  // Few strikes may come too late.
   const struck = Object.values(kinds).filter((kind) => kind.struck > 0);
   const all = struck.reduce((sum, kind) => sum + kind.struck, 0);
   const met = struck.reduce((sum, kind) => sum + Math.min(kind.struck, kind.asPlanned), 0);

@@ -1,4 +1,4 @@
-// A small soak, so that the large one (npm run soak) cannot rot; and many runs at the same moment.
+// A small soak, which keeps the large one (npm run soak) working; and many runs at the same moment.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
@@ -20,7 +20,7 @@ describe('a soak', () => {
     expect(planOf(1, 2_000).filter(({ storm }) => storm).length).toBeGreaterThan(30);
   });
 
-  // Random seeds are for `npm run soak`, which says which one it took.
+  // Random seeds are for `npm run soak`, which prints the one it took.
   it.each([['a fixed seed', 4]])(
     'of 100 runs with %s (%d) has no problem and leaves nothing',
     { timeout: 180_000 },
@@ -33,7 +33,7 @@ describe('a soak', () => {
 });
 
 describe('200 runs at the same moment', () => {
-  it('all succeed, share two watches and ask for little', { timeout: 180_000 }, async () => {
+  it('all succeed, share two watches and send few requests', { timeout: 180_000 }, async () => {
     const cluster = await clusterForHost();
     try {
       const adapter = createServerAdapter();

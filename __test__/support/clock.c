@@ -1,5 +1,5 @@
 // A wall clock that can be set: preloaded into a process, it adds the seconds in the file that CLOCK_FILE names to
-// the time of day. The monotonic clock goes on as it is, as when somebody sets a machine's clock.
+// the time of day. The monotonic clock is not changed, as when the clock of a machine is set.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 import { temporaryFolder } from './temporary.js';
 
-/** Why clocks cannot be set here; undefined where they can. */
+/** Why clocks cannot be set here; undefined if they can. */
 export const noClocks =
   process.platform === 'linux' ? undefined : 'only Linux has LD_PRELOAD and the GNU C library';
 
@@ -23,11 +23,11 @@ function build() {
   return library;
 }
 
-/** A clock that is so many seconds ahead, and the environment of a process that goes by it. */
+/** A clock that is `seconds` ahead, and the environment of a process that uses it. */
 export function settableClock(seconds = 0) {
   const preload = build();
   const file = path.join(temporaryFolder('clock'), 'offset');
-  // In place once it is there: processes have it mapped.
+  // Written in place: processes have the file mapped.
   const set = (ahead, flag = 'r+') => {
     const offset = Buffer.alloc(8);
     offset.writeBigInt64LE(BigInt(ahead));

@@ -1,4 +1,4 @@
-// What tests leave in the system's folder for temporary files goes with the last of them.
+// Removes everything that tests left in the folder for temporary files after the last of them.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';

@@ -1,7 +1,7 @@
-// A host in a process of its own: makes runs of the built addon and prints their output as JSON lines.
+// A host process: makes runs of the built addon and prints their output as JSON lines.
 // argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
 // listen for SIGTERM, abort: and abort the runs while shutting down, before: a folder with another copy of the
-// package, which runs a run of its own first}
+// package, which makes a run first}
 import path from 'node:path';
 
 import { createServerAdapter } from '../../index.js';
@@ -15,7 +15,7 @@ if (listen) {
   process.once('SIGTERM', () => {
     say({ heard: 'SIGTERM' });
     if (abort) setTimeout(() => controller.abort(new Error('lease lost')), 200);
-    // A host that drains for a while before it leaves by itself.
+    // A host that drains for a while before it exits by itself.
     setTimeout(() => process.exit(7), 1_500);
   });
 }
@@ -25,7 +25,7 @@ if (before) {
 }
 await Promise.all(
   Array.from({ length: runs }, async (_, run) => {
-    // With several runs, each has an agent of its own.
+    // Each of several runs has its own agent.
     const agent = runs > 1 && options.agent ? { agent: { id: `${options.agent.id}-${run}` } } : {};
     const { ctx } = hostRun(cluster, {
       ...options,

@@ -1,10 +1,10 @@
-// What the host does for a run, for tests of the built addon on the embedded cluster.
+// The host's part in a run, for tests of the built addon on the embedded cluster.
 import { randomUUID } from 'node:crypto';
 
 import { startCluster } from '../../tools/simulator/cluster.mjs';
 import { temporaryFolder } from './temporary.js';
 
-/** Starts a cluster and makes this process look like the host's pod in it. */
+/** Starts a cluster and gives this process the environment of the host's pod in it. */
 export async function clusterForHost(options) {
   const cluster = await startCluster(options);
   Object.assign(process.env, {
@@ -72,15 +72,15 @@ export function environmentOf(kubeconfig) {
   return { companyId: 'company-1', adapterType: 'claude_k8s', config: { kubeconfig } };
 }
 
-/** What the agent printed: the lines that are not the adapter's own. */
+/** The lines that the agent printed, without the adapter's. */
 export function agentLines(output) {
   return output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
 }
 
-/** Selects the Jobs of runs, and neither claims nor barriers. */
+/** Selects the Jobs of runs, not claims or barriers. */
 export const RUN_JOBS = `labelSelector=${encodeURIComponent('paperclip.io/adapter-type=claude_k8s')}`;
 
-/** Names of what runs left in the cluster. */
+/** Names of the Jobs and Secrets that runs left in the cluster. */
 export async function leftovers(cluster) {
   const ns = cluster.namespace;
   const { items: jobs } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs`);

@@ -27,18 +27,18 @@ if (isMainThread) {
     ]);
     assert.deepEqual([output, code], ['fail', 0]);
   }
-  // A worker that is ended while a call is under way.
+  // A worker that is terminated during a call.
   const doomed = new Worker(new URL(import.meta.url));
   await new Promise((resolve) => doomed.once('online', resolve));
   await doomed.terminate();
-  assert.equal(await answer(first), 'fail', 'the main thread goes on');
+  assert.equal(await answer(first), 'fail', 'the main thread still works');
 } else {
   // Between threads, not windows: there is no origin.
   // oxlint-disable-next-line unicorn/require-post-message-target-origin
   parentPort?.postMessage(await answer(first));
 }
 
-/** The environment test cannot reach a cluster that does not exist; that it says so is all that is asked. */
+/** Runs the environment test against a cluster that does not exist; only its report of that is checked. */
 async function answer(adapterPackage) {
   const { status, checks } = await adapterPackage.createServerAdapter().testEnvironment({
     adapterType: 'claude_k8s',

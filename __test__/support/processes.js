@@ -1,4 +1,4 @@
-// Hosts in processes of their own.
+// Hosts as child processes.
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 

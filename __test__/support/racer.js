@@ -1,5 +1,5 @@
-// A host in a process of its own, for races with another one: on a message it starts a run of each agent in it, all at
-// once, and answers when a Job was created and how each run ended.
+// A host process for races with another one: on a message it starts a run for each of the agents named, all at once, and
+// reports each created Job and how each run ended.
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 

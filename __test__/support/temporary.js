@@ -1,4 +1,4 @@
-// Folders that go with the process that made them; in tests with the whole run (see global.js), whose processes are ended.
+// Folders that are removed when the process exits; in tests, whose processes are killed, after the whole run (global.js).
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -6,7 +6,7 @@ import path from 'node:path';
 /** @type {string[]} */
 const folders = [];
 
-/** A new folder below the system's own for such. */
+/** Makes a folder below the system's folder for temporary files. */
 export function temporaryFolder(name) {
   if (folders.length === 0) {
     process.once('exit', () => {

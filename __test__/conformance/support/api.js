@@ -1,9 +1,9 @@
-// Plain requests to an API server, with whatever credentials a kubeconfig holds.
+// Plain requests to an API server, with the credentials of a kubeconfig.
 import { readFileSync } from 'node:fs';
 import https from 'node:https';
 import * as k8s from '@kubernetes/client-node';
 
-/** A request that was answered with something else than 2xx. */
+/** A request whose answer was not 2xx. */
 export class ApiFailure extends Error {
   constructor(request, code, body) {
     super(`${request}: ${code} ${JSON.stringify(body)}`);

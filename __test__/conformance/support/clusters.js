@@ -1,5 +1,5 @@
-// The two clusters that every spec runs against, as one small interface. Where they differ by nature (a real node
-// enforces limits, the embedded one is told to) the difference is in here and in no spec.
+// The two clusters that every spec runs against, with one small interface. Where they differ by nature (a real node
+// enforces limits, the embedded one simulates it), the difference is here and not in the specs.
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ import { apiOf } from './api.js';
 
 const EXISTING = 'paperclip-existing';
 const RECOMMENDED = 'paperclip-recommended';
-/** Nothing listens there: the image cannot be pulled, and nobody outside this machine is asked. */
+/** Nothing listens there: the image cannot be pulled, and no request leaves this machine. */
 const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
 
 /**
@@ -29,11 +29,11 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  * @property {string} home PAPERCLIP_HOME, on the shared volume
  * @property {string} unpullable an image that cannot be pulled
  * @property {(...args: string[]) => Promise<string>} kubectl as administrator
- * @property {{env: Record<string, string>, now: (pod: () => Promise<object>) => Promise<void>}} outOfMemory what a run
- *   gets so that it uses more memory than it may, and what makes its pod meet its limit
+ * @property {{env: Record<string, string>, now: (pod: () => Promise<object>) => Promise<void>}} outOfMemory the
+ *   environment of a run that is to exceed its memory limit, and what makes its pod do so
  * @property {{pause: () => Promise<void>, resume: () => Promise<void>, kill: () => Promise<void>,
  *   start: () => Promise<void>}} kubelet paused, it keeps its connections and answers nothing
- * @property {{restart: () => Promise<void>}} apiServer is answering again when the promise resolves
+ * @property {{restart: () => Promise<void>}} apiServer answers again when the promise resolves
  * @property {() => Promise<void>} close
  */
 
@@ -181,7 +181,7 @@ async function embedded() {
   };
 }
 
-/** What the cluster was asked, beside what the runs told. */
+/** Writes the requests that the cluster got beside the output of the runs. */
 async function leaveRequests(cluster) {
   const dir = fileURLToPath(new URL('../../../target/conformance/embedded/', import.meta.url));
   mkdirSync(dir, { recursive: true });
@@ -189,10 +189,10 @@ async function leaveRequests(cluster) {
   writeFileSync(path.join(dir, `requests-${process.pid}.json`), `${JSON.stringify(requests, null, 1)}\n`);
 }
 
-/** A kubeconfig like another, with a token that nobody was given. */
+/** A copy of a kubeconfig with an unknown token. */
 function wrongToken(kubeconfig, dir) {
   const file = path.join(dir, 'wrong-token.kubeconfig');
-  const text = readFileSync(kubeconfig, 'utf8').replace(/("?token"?: *"?)[^"\s]+/, '$1nobody-was-given-this');
+  const text = readFileSync(kubeconfig, 'utf8').replace(/("?token"?: *"?)[^"\s]+/, '$1unknown-token');
   writeFileSync(file, text, { mode: 0o600 });
   return file;
 }

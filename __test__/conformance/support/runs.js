@@ -9,7 +9,7 @@ import { agentLines, eventually, hostRun } from '../../support/host.js';
 
 export const adapter = createServerAdapter();
 
-/** Where each run leaves what it told, for whoever asks why a spec failed. */
+/** The folder for the output of each run, to see why a spec failed. */
 const transcripts = fileURLToPath(new URL('../../../target/conformance/', import.meta.url));
 
 /** Small requests, so that many runs fit on a small node. */
@@ -35,7 +35,7 @@ export function runsOn(cluster) {
     );
   }
 
-  /** What all runs of this process told, by the kubeconfig they had. */
+  /** The output of all runs of this process, by kubeconfig. @type {Record<string, import('../../support/host.js').Output[]>} */
   const outputs = { existing: [], recommended: [] };
 
   /** Starts a run; `done` resolves to its result. */
@@ -43,7 +43,7 @@ export function runsOn(cluster) {
     const { ctx, output } = prepare(options);
     outputs[options?.as ?? 'recommended'].push(output);
     const run = { ctx, output, agentId: ctx.agent.id, done: adapter.execute(ctx) };
-    // A spec that fails first leaves the promise to nobody.
+    // If the spec fails first, nothing awaits the promise.
     run.done.catch((error) => error).then((result) => write(run, options?.scenario, result));
     return run;
   }
@@ -57,14 +57,14 @@ export function runsOn(cluster) {
       config: ctx.config,
       result: result instanceof Error ? String(result) : result,
     };
-    // Long lines say nothing about a failure.
+    // The start of a long line is enough to explain a failure.
     const text = [JSON.stringify(head), output.stderr, output.stdout]
       .join('\n')
       .replace(/^(.{2000}).+$/gm, '$1…');
     writeFileSync(path.join(dir, `${scenario}-${ctx.agent.id}.log`), text);
   }
 
-  /** Runs to the result, and asserts that nothing is left of it. */
+  /** Runs to the result, and asserts that the run left nothing. */
   async function play(options) {
     const run = start(options);
     const result = await run.done;
@@ -82,7 +82,7 @@ export function runsOn(cluster) {
   /** The one Job of a run, once it is there. */
   const jobOf = ({ agentId }) =>
     eventually(async () => (await jobs(agentId))[0], { within: 60_000, every: 100 });
-  /** The one pod of a run, once it runs and has said something. */
+  /** The one pod of a run, once the agent has printed something. */
   const podOf = (run) =>
     eventually(async () => running(run.output) && (await pods(run.agentId))[0], {
       within: 120_000,
@@ -95,8 +95,8 @@ export function runsOn(cluster) {
   }
 
   /**
-   * No Job, pod or Secret of the run stays. Pods take their time to end, and go in the background: after 30 s, and up to
-   * a minute later where a kubelet of 1.20 forgot the container.
+   * Asserts that no Job, pod or Secret of the run stays. Pods end in the background: after 30 s, and up to a minute
+   * later if a kubelet of 1.20 forgot the container.
    */
   async function nothingLeft({ agentId, output }) {
     const [, jobName] = /Created K8s Job: (\S+)/.exec(output.stdout) ?? [];
@@ -118,10 +118,10 @@ export function runsOn(cluster) {
   return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, prompts, nothingLeft };
 }
 
-/** Whether the agent has said something. */
+/** Whether the agent has printed something. */
 export const running = (output) => output.stdout.includes('"subtype":"init"');
 
-/** The events that the agent printed; a shell may say in its own words how the agent ended. */
+/** The events that the agent printed; a shell may add a line about how the agent ended. */
 const events = (output) =>
   agentLines(output)
     .filter((line) => line.startsWith('{'))
@@ -167,7 +167,7 @@ export function floodCounter() {
       for (const line of lines) {
         const number = /\\"seq\\":(\d+)/.exec(line)?.[1];
         if (number === undefined) continue;
-        // A line that was cut is no JSON.
+        // A line that was cut does not end with a brace.
         if (Number(number) !== next || !line.endsWith('}')) wrong.push(`${number} where ${next} was due`);
         next = Number(number) + 1;
       }
