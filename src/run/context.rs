@@ -23,7 +23,7 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) agent_label: String,
     /// Cluster objects this run must delete.
     pub(crate) owned: OwnedObjects<C>,
-    /// The logs that all runs of the process follow.
+    /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: Readers,
 }
 

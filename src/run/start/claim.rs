@@ -126,11 +126,11 @@ pub(super) async fn take<C: Cluster, H: Host>(
     claims: &Claims<C>,
     active: &ActiveJobs<C>,
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
 ) -> Result<Claim<C>, NoClaim> {
-    let Placement { cluster, namespace, job_name, .. } = place;
+    let Placement { cluster, namespace, job_name, .. } = placement;
     let facts = ClaimFacts { job_name: job_name.clone(), holder: unique() };
-    let object = manifest::claim(&run.agent_label, &facts, image(run, place));
+    let object = manifest::claim(&run.agent_label, &facts, image(run, placement));
     let mut rival: Option<Rival> = None;
     let mut pause = timing::claim_backoff();
     loop {
@@ -151,7 +151,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
         drop(creating);
         match rival.as_ref().filter(|rival| rival.uid == present.metadata.uid) {
             Some(rival) if rival.since.elapsed() >= timing::CLAIM_HOLDER_LIMIT => {
-                overrule(run, place, &present, theirs.as_ref()).await?;
+                overrule(run, placement, &present, theirs.as_ref()).await?;
                 continue;
             }
             Some(_) => {}
@@ -208,22 +208,22 @@ async fn log_wait<C, H>(run: &RunContext<C, H>, theirs: Option<&ClaimFacts>) {
 }
 
 /// Any image will do: the claim has no pod.
-fn image<'a, C, H>(run: &'a RunContext<C, H>, place: &'a Placement<C>) -> &'a str {
-    run.request.config.image.as_deref().unwrap_or(&place.self_pod.image)
+fn image<'a, C, H>(run: &'a RunContext<C, H>, placement: &'a Placement<C>) -> &'a str {
+    run.request.config.image.as_deref().unwrap_or(&placement.self_pod.image)
 }
 
 /// Bars the holder of a claim and removes the claim.
 async fn overrule<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     claim: &Job,
     theirs: Option<&ClaimFacts>,
 ) -> Result<(), ApiError> {
-    let Placement { namespace, job_name, .. } = place;
-    let cluster = place.cluster.as_ref();
+    let Placement { namespace, job_name, .. } = placement;
+    let cluster = placement.cluster.as_ref();
     // A run that two hosts start has the same Job name on both, which only one of them gets: there is nothing to bar.
     if let Some(theirs) = theirs.filter(|theirs| theirs.job_name != *job_name) {
-        let barrier = manifest::barrier(&theirs.job_name, job_name, &run.agent_label, image(run, place));
+        let barrier = manifest::barrier(&theirs.job_name, job_name, &run.agent_label, image(run, placement));
         match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.create_job(namespace, &barrier)).await
         {
             Ok(_) => {}

@@ -14,31 +14,31 @@ use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
 use crate::run::{Host, Log, timing};
 
-/// How often creating a Job is tried when the API gives no clear answer.
+/// How often the creation of a Job or Secret is attempted while the API's errors are transient.
 const CREATE_ATTEMPTS: u32 = 4;
 
 /// Creates the prompt Secret and the Job. Leaves `claim` empty when it had to be released for the Job's sake.
 pub(super) async fn create<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     prepared: &Prepared,
     bundle: &PromptBundle,
     claim: &mut Option<Claim<C>>,
 ) -> Result<LiveJob<C>, Stop> {
-    let manifest = match manifest::build(&run.request, &place.self_pod, prepared, Some(bundle)) {
+    let manifest = match manifest::build(&run.request, &placement.self_pod, prepared, Some(bundle)) {
         Ok(manifest) => manifest,
         Err(error) => return Err(run.stop(Outcome::config_invalid(&error.to_string())).await),
     };
     log_notes(&run.log, &manifest).await;
     run.host.meta(meta::of_created(&run.request, prepared, &manifest)).await?;
     if let Some(secret) = &manifest.prompt_secret {
-        create_secret(run, place, &manifest.job_name, secret).await?;
+        create_secret(run, placement, &manifest.job_name, secret).await?;
     }
-    let created = create_owned_job(run, place, &manifest, claim).await?;
+    let created = create_owned_job(run, placement, &manifest, claim).await?;
     let Manifest { job_name, namespace, .. } = manifest;
     let job_uid = created.metadata.uid;
     if let (Some(secret), Some(uid)) = (&manifest.prompt_secret, &job_uid) {
-        own_secret_by_job(run, place, secret, &job_name, uid).await;
+        own_secret_by_job(run, placement, secret, &job_name, uid).await;
     }
     let timeout = run.request.config.timeout_sec;
     let deadline = if timeout > 0.0 { meta::seconds(timeout) } else { "none".to_owned() };
@@ -47,7 +47,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
             "[paperclip] Created K8s Job: {job_name} in namespace {namespace} (deadline: {deadline})"
         ))
         .await;
-    Ok(LiveJob { cluster: place.cluster.clone(), namespace, job_name, job_uid, reattached: None })
+    Ok(LiveJob { cluster: placement.cluster.clone(), namespace, job_name, job_uid, reattached: None })
 }
 
 /// Logs what the manifest left out or decided.
@@ -68,11 +68,11 @@ async fn log_notes(log: &Log, manifest: &Manifest) {
 /// Creates the Job and registers it for the cleanup, also when no answer says whether it exists.
 async fn create_owned_job<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     manifest: &Manifest,
     claim: &mut Option<Claim<C>>,
 ) -> Result<Job, Stop> {
-    let cluster = place.cluster.as_ref();
+    let cluster = placement.cluster.as_ref();
     let Manifest { job, job_name, namespace, .. } = manifest;
     let mut creation = create_job(cluster, &run.request, namespace, job).await;
     if let Creation::Failed { error: ApiError { kind: ApiErrorKind::Forbidden, .. }, .. } = &creation
@@ -86,7 +86,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
     }
     let own = |uid| {
         run.owned.own_job(OwnedJob {
-            cluster: place.cluster.clone(),
+            cluster: placement.cluster.clone(),
             namespace: namespace.clone(),
             name: job_name.clone(),
             uid,
@@ -114,7 +114,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
 /// Lets the cluster delete the prompt Secret with its Job.
 async fn own_secret_by_job<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     secret: &PromptSecret,
     job_name: &str,
     job_uid: &str,
@@ -130,7 +130,7 @@ async fn own_secret_by_job<C: Cluster, H: Host>(
             "blockOwnerDeletion": false,
         }],
     }]);
-    if let Err(error) = place.cluster.patch_secret(&secret.namespace, &secret.name, &patch).await {
+    if let Err(error) = placement.cluster.patch_secret(&secret.namespace, &secret.name, &patch).await {
         run.log
             .err(format!("[paperclip] Warning: failed to set ownerReference on prompt Secret: {error}"))
             .await;
@@ -149,8 +149,8 @@ enum Creation {
     },
 }
 
-/// Creates the Job; safe to repeat, because its name follows from agent and run, and a Job that is there
-/// already is accepted only when it carries our own run id.
+/// Creates the Job. Safe to repeat, because its name follows from agent and run, and a Job that exists already is
+/// accepted only when it carries the run's own id.
 async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str, job: &Job) -> Creation {
     let mut backoff = timing::create_backoff();
     let mut unanswered = false;
@@ -165,13 +165,10 @@ async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str,
             let name = job.metadata.name.as_deref().unwrap_or_default();
             let present =
                 retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, name)).await;
-            let run =
-                |job: &Job| job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID)).cloned();
             return match present {
                 Ok(present) if manifest::barred_for(&present).is_some() => Creation::Barred,
-                Ok(present)
-                    if attempt > 1 && run(&present).is_some() && run(&present) == request.run_label() =>
-                {
+                // An earlier attempt created it, and its answer was lost.
+                Ok(present) if attempt > 1 && is_of_run(&present, request) => {
                     Creation::Done(Box::new(present))
                 }
                 Err(lost) if attempt > 1 => Creation::Failed { error: lost, unanswered },
@@ -186,17 +183,23 @@ async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str,
     }
 }
 
+/// Whether the Job carries this run's id.
+fn is_of_run(job: &Job, request: &Request) -> bool {
+    let label = job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID));
+    label.is_some() && label == request.run_label().as_ref()
+}
+
 /// Creates the Secret of a large prompt.
 async fn create_secret<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     job_name: &str,
     secret: &PromptSecret,
 ) -> Result<(), Stop> {
     let object = manifest::prompt_secret_object(secret, run.request.run_label().as_deref(), job_name);
     // Registered first: an answer that gets lost still leaves a Secret behind.
-    run.owned.own_secret(place.cluster.clone(), secret.namespace.clone(), secret.name.clone());
-    if let Err(error) = create_secret_with_retries(place.cluster.as_ref(), secret, &object).await {
+    run.owned.own_secret(placement.cluster.clone(), secret.namespace.clone(), secret.name.clone());
+    if let Err(error) = create_secret_with_retries(placement.cluster.as_ref(), secret, &object).await {
         return Err(run.stop(Outcome::prompt_secret_create_failed(&error.to_string())).await);
     }
     let bytes: usize = secret.data.values().map(String::len).sum();
@@ -216,7 +219,7 @@ async fn create_secret_with_retries<C: Cluster>(
         let Err(error) = cluster.create_secret(&secret.namespace, object).await else {
             return Ok(());
         };
-        // Its name follows from agent and run, too: what is there after a failure is what that attempt created.
+        // Its name follows from agent and run, too: a Secret that exists after a failure was created by that attempt.
         if error.kind == ApiErrorKind::AlreadyExists && attempt > 1 {
             return Ok(());
         }

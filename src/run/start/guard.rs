@@ -26,9 +26,9 @@ pub(super) struct Orphan {
 /// Checks all live Jobs of the agent. `None`: there are none.
 pub(super) async fn check<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
 ) -> Result<Option<Orphan>, Stop> {
-    let Placement { cluster, namespace, .. } = place;
+    let Placement { cluster, namespace, .. } = placement;
     let selector = agent_selector(&run.agent_label);
     let jobs =
         retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await;

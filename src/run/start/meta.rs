@@ -1,71 +1,12 @@
-//! What a run reports before its Job is created: the prompt bundle and `onMeta`.
+//! What `onMeta` gets: what an operator sees of a run before its Job is created.
 
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
-use super::bundle::{BundleOrder, Bundled};
 use super::guard::Orphan;
-use crate::manifest::{self, Manifest, Prepared, PromptBundle};
+use super::prepare::skill_summary;
+use crate::manifest::{self, Manifest, Prepared};
 use crate::request::Request;
-use crate::run::context::RunContext;
-use crate::run::{Host, RunError};
-
-/// `Skills bundled (n): …` and the agent's instructions, then the bundle (`docs/contract.md`, "Skills and instructions").
-pub(super) async fn prepare_bundle<C, H: Host>(
-    run: &RunContext<C, H>,
-    prepared: &Prepared,
-) -> Result<PromptBundle, RunError> {
-    let RunContext { request, host, log, .. } = run;
-    log.out(format!("[paperclip] Skills bundled {}", skill_summary(prepared))).await;
-    let mut instructions = None;
-    if let Some(path) = &request.config.instructions_file_path {
-        match tokio::fs::read(path).await {
-            Ok(bytes) => instructions = Some(with_directive(&String::from_utf8_lossy(&bytes), path)),
-            Err(error) => {
-                log.err(format!(
-                    "[paperclip] Warning: could not read agent instructions file \"{path}\": {}",
-                    node_read_error(&error, path)
-                ))
-                .await;
-            }
-        }
-    }
-    let order = BundleOrder {
-        company_id: request.agent.company_id.clone(),
-        skills: prepared.skills.clone(),
-        instructions_contents: instructions,
-    };
-    let Bundled { bundle, told } = host.bundle(order).await?;
-    for (channel, text) in told {
-        log.text(channel, text).await;
-    }
-    Ok(bundle)
-}
-
-/// `(2): a, b`, or `(0): none`.
-fn skill_summary(prepared: &Prepared) -> String {
-    let names: Vec<&str> = prepared.skills.iter().map(|skill| skill.runtime_name.as_str()).collect();
-    let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("({}): {listed}", names.len())
-}
-
-/// Node's wording for the most common failures; operators search for it.
-fn node_read_error(error: &std::io::Error, path: &str) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
-        std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
-        _ => error.to_string(),
-    }
-}
-
-fn with_directive(text: &str, path: &str) -> String {
-    let dir = path.rfind('/').map_or("./".to_owned(), |at| path[..=at].to_owned());
-    format!(
-        "{text}\nThe agent instructions above come from {path}. Resolve every relative file reference in them \
-         against {dir}. For sibling instruction files such as ./HEARTBEAT.md, ./SOUL.md and ./TOOLS.md that \
-         directory is authoritative: do not look for them in the parent agent directory."
-    )
-}
 
 /// The object `onMeta` is called with; the host's own context is added to it in JavaScript.
 fn meta_of(

@@ -5,6 +5,7 @@ pub(super) mod claim;
 mod create;
 mod guard;
 mod meta;
+mod prepare;
 pub(super) mod queue;
 mod reattach;
 pub(super) mod self_pod;
@@ -26,9 +27,9 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         turn: Turn,
     ) -> Result<LiveJob<K::Cluster>, Stop> {
-        let place = self.place(run).await?;
-        let mut claim = self.claim(run, &place).await?;
-        let started = self.start_claimed(run, &place, &mut claim).await;
+        let placement = self.placement(run).await?;
+        let mut claim = self.claim(run, &placement).await?;
+        let started = self.start_claimed(run, &placement, &mut claim).await;
         let Some(claim) = claim else { return started };
         let log = run.log.clone();
         let release = async move {
@@ -47,7 +48,10 @@ impl<K: Clusters> Runner<K> {
     }
 
     /// Finds the cluster, the own pod, and where the Job goes.
-    async fn place<H: Host>(&self, run: &RunContext<K::Cluster, H>) -> Result<Placement<K::Cluster>, Stop> {
+    async fn placement<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+    ) -> Result<Placement<K::Cluster>, Stop> {
         let request = &run.request;
         let config = &request.config;
         let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
@@ -61,13 +65,13 @@ impl<K: Clusters> Runner<K> {
     async fn claim<H: Host>(
         &self,
         run: &RunContext<K::Cluster, H>,
-        place: &Placement<K::Cluster>,
+        placement: &Placement<K::Cluster>,
     ) -> Result<Option<Claim<K::Cluster>>, Stop> {
-        match claim::take(&self.claims, &self.active, run, place).await {
+        match claim::take(&self.claims, &self.active, run, placement).await {
             Ok(claim) => Ok(Some(claim)),
             Err(NoClaim::Ended(outcome)) => Err(run.stop(outcome).await),
             Err(NoClaim::Refused(error)) => {
-                let namespace = &place.namespace;
+                let namespace = &placement.namespace;
                 let kubeconfig = run.request.config.kubeconfig.as_deref();
                 // Without the namespace there is no Job either, and creating it says so.
                 if !error.is_not_found() && self.claims.is_first_refusal(kubeconfig, namespace) {
@@ -87,18 +91,18 @@ impl<K: Clusters> Runner<K> {
     async fn start_claimed<H: Host>(
         &self,
         run: &RunContext<K::Cluster, H>,
-        place: &Placement<K::Cluster>,
+        placement: &Placement<K::Cluster>,
         claim: &mut Option<Claim<K::Cluster>>,
     ) -> Result<LiveJob<K::Cluster>, Stop> {
-        let orphan = guard::check(run, place).await?;
+        let orphan = guard::check(run, placement).await?;
         let prepared = run.host.prepare().await?;
-        let bundle = meta::prepare_bundle(run, &prepared).await?;
+        let bundle = prepare::prepare_bundle(run, &prepared).await?;
         let Some(_creating) = self.active.may_create().await else {
             return Err(Stop::Outcome(Outcome::cancelled(true)));
         };
         let started = match orphan {
-            Some(orphan) => reattach::reattach(run, place, orphan, claim.as_ref()).await,
-            None => create::create(run, place, &prepared, &bundle, claim).await,
+            Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref()).await,
+            None => create::create(run, placement, &prepared, &bundle, claim).await,
         };
         self.active.add(&run.owned, &run.request);
         started

@@ -2,25 +2,26 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::claim::Claim;
 use super::guard::Orphan;
 use super::meta;
 use crate::cluster::Cluster;
+use crate::manifest::{LABEL_RUN_ID, LABEL_SESSION_ID};
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
 use crate::run::{Host, timing};
 
-/// Attaches to a Job that another host left running: relabels it as this run's.
+/// Attaches to a Job that another run left behind: relabels it as this run's and registers it for the cleanup.
 pub(super) async fn reattach<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    place: &Placement<C>,
+    placement: &Placement<C>,
     orphan: Orphan,
     claim: Option<&Claim<C>>,
 ) -> Result<LiveJob<C>, Stop> {
     let RunContext { request, host, log, owned, .. } = run;
-    let cluster = place.cluster.clone();
+    let cluster = placement.cluster.clone();
     host.meta(meta::of_reattached(request, &orphan)).await?;
     let prior = orphan.prior_run().to_owned();
     let Orphan { name, namespace, uid, created, .. } = orphan;
@@ -28,15 +29,12 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
     ))
     .await;
-    // `add` on a member that exists replaces it; `replace` on one that does not would refuse the whole patch.
     let mut patch = Vec::new();
     if let Some(run) = request.run_label() {
-        patch.push(json!({"op": "add", "path": "/metadata/labels/paperclip.io~1run-id", "value": run}));
+        patch.push(set_label(LABEL_RUN_ID, &run));
     }
     if let Some(session) = request.session_label() {
-        patch.push(
-            json!({"op": "add", "path": "/metadata/labels/paperclip.io~1session-id", "value": session}),
-        );
+        patch.push(set_label(LABEL_SESSION_ID, &session));
     }
     if let Err(error) = cluster.patch_job(&namespace, &name, &json!(patch)).await {
         log.err(format!("[paperclip] Warning: failed to relabel reattached Job {name}: {error}")).await;
@@ -52,4 +50,10 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION_LIMIT));
     let pod_patience = if young { timing::POD_CREATION_LIMIT } else { Duration::ZERO };
     Ok(LiveJob { cluster, namespace, job_name: name, job_uid: uid, reattached: Some(pod_patience) })
+}
+
+/// An operation of a JSON patch. `add` replaces a member that exists; `replace` of one that does not would refuse the
+/// whole patch.
+fn set_label(label: &str, value: &str) -> Value {
+    json!({"op": "add", "path": format!("/metadata/labels/{}", label.replace('/', "~1")), "value": value})
 }

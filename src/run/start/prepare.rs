@@ -1,0 +1,70 @@
+//! What the Job's container finds on the shared volume: skills and instructions
+//! (`docs/contract.md`, "Skills and instructions").
+
+use super::bundle::{BundleOrder, Bundled};
+use crate::manifest::{Prepared, PromptBundle};
+use crate::run::context::RunContext;
+use crate::run::{Host, Log, RunError};
+
+/// Logs the skills, reads the instructions, and has the bundle made.
+pub(super) async fn prepare_bundle<C, H: Host>(
+    run: &RunContext<C, H>,
+    prepared: &Prepared,
+) -> Result<PromptBundle, RunError> {
+    let RunContext { request, host, log, .. } = run;
+    log.out(format!("[paperclip] Skills bundled {}", skill_summary(prepared))).await;
+    let instructions = match &request.config.instructions_file_path {
+        Some(path) => read_instructions(log, path).await,
+        None => None,
+    };
+    let order = BundleOrder {
+        company_id: request.agent.company_id.clone(),
+        skills: prepared.skills.clone(),
+        instructions_contents: instructions,
+    };
+    let Bundled { bundle, told } = host.bundle(order).await?;
+    for (channel, text) in told {
+        log.text(channel, text).await;
+    }
+    Ok(bundle)
+}
+
+/// `(2): a, b`, or `(0): none`.
+pub(super) fn skill_summary(prepared: &Prepared) -> String {
+    let names: Vec<&str> = prepared.skills.iter().map(|skill| skill.runtime_name.as_str()).collect();
+    let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("({}): {listed}", names.len())
+}
+
+/// The agent's instructions with their directive; `None` and a warning when the file cannot be read.
+async fn read_instructions(log: &Log, path: &str) -> Option<String> {
+    match tokio::fs::read(path).await {
+        Ok(bytes) => Some(with_directive(&String::from_utf8_lossy(&bytes), path)),
+        Err(error) => {
+            log.err(format!(
+                "[paperclip] Warning: could not read agent instructions file \"{path}\": {}",
+                node_read_error(&error, path)
+            ))
+            .await;
+            None
+        }
+    }
+}
+
+/// Node's wording for the most common failures; operators search for it.
+fn node_read_error(error: &std::io::Error, path: &str) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
+        std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
+        _ => error.to_string(),
+    }
+}
+
+fn with_directive(text: &str, path: &str) -> String {
+    let dir = path.rfind('/').map_or("./".to_owned(), |at| path[..=at].to_owned());
+    format!(
+        "{text}\nThe agent instructions above come from {path}. Resolve every relative file reference in them \
+         against {dir}. For sibling instruction files such as ./HEARTBEAT.md, ./SOUL.md and ./TOOLS.md that \
+         directory is authoritative: do not look for them in the parent agent directory."
+    )
+}
