@@ -1,0 +1,608 @@
+//! A cluster in memory whose pods follow a script. Each object is computed from the clock at the moment it is read, so
+//! that under a paused clock hours pass at once and nothing depends on the order of tasks.
+
+mod logs;
+mod objects;
+mod watches;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::logs::OpenLog;
+pub(crate) use self::logs::{CutEvery, LogFault};
+pub(crate) use self::objects::Script;
+use self::objects::{StoredJob, is_inert};
+pub(crate) use self::watches::WatchFault;
+use self::watches::{OpenWatch, snapshot};
+use crate::cluster::{
+    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
+    WatchQuery, log_of,
+};
+use crate::manifest::LABEL_AGENT_ID;
+
+/// When every fake cluster is created, in seconds since 1970: 2026-01-01T00:00:00Z.
+const EPOCH: i64 = 1_767_225_600;
+
+/// What happens to a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// It succeeds.
+    Pass,
+    /// It gets this status and message.
+    Answer(u16, &'static str),
+    /// It is carried out, and the answer is lost.
+    LostAnswer,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<String, StoredJob>,
+    secrets: BTreeMap<String, Secret>,
+    scripts: VecDeque<Script>,
+    faults: HashMap<&'static str, VecDeque<Fault>>,
+    log_faults: VecDeque<LogFault>,
+    cut_every: Option<CutEvery>,
+    /// How long every answer takes.
+    answer_delay: Duration,
+    /// From when to when the API server is unreachable.
+    unreachable: Option<(Instant, Instant)>,
+    watch_faults: HashMap<WatchKind, VecDeque<WatchFault>>,
+    watches_open: usize,
+    requests: Vec<String>,
+    logs_open: usize,
+    logs_open_most: usize,
+    /// The `sinceTime` of each log request.
+    logs_since: Vec<Option<String>>,
+    next_uid: u64,
+    request_delay: Option<RequestDelay>,
+    started_beside: Vec<String>,
+}
+
+/// How long the next request takes to arrive.
+pub(crate) type RequestDelay = Box<dyn FnMut() -> Duration + Send>;
+
+/// How long a client waits for an answer. A request given up still reaches the server.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// A cluster in memory; clones share it.
+#[derive(Clone)]
+pub(crate) struct FakeCluster {
+    origin: Instant,
+    may_watch: bool,
+    state: Arc<Mutex<State>>,
+    /// Counts changes that are in no script.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+impl FakeCluster {
+    pub(crate) fn new(may_watch: bool) -> Self {
+        let changes = Arc::new(watch::Sender::new(0));
+        Self { origin: Instant::now(), may_watch, state: Arc::default(), changes }
+    }
+
+    fn notify_change(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The next watches of this kind have these faults, one each.
+    pub(crate) fn fault_watch(&self, kind: WatchKind, faults: impl IntoIterator<Item = WatchFault>) -> &Self {
+        self.lock().watch_faults.entry(kind).or_default().extend(faults);
+        self
+    }
+
+    /// How many watches are open now.
+    pub(crate) fn watches_open(&self) -> usize {
+        self.lock().watches_open
+    }
+
+    /// The requests of the runs themselves: all but the shared watches and the lists they start from.
+    pub(crate) fn run_requests(&self) -> Vec<String> {
+        let shared = ["watch jobs", "watch pods", "list for jobs", "list for pods"];
+        let state = self.lock();
+        state.requests.iter().filter(|made| !shared.contains(&made.as_str())).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next created Job's pod follows this script.
+    pub(crate) fn script(&self, script: Script) -> &Self {
+        self.lock().scripts.push_back(script);
+        self
+    }
+
+    /// From now on every request for Jobs takes this time to arrive.
+    pub(crate) fn delay_requests(&self, delay: RequestDelay) -> &Self {
+        self.lock().request_delay = Some(delay);
+        self
+    }
+
+    /// Jobs that were created while another Job of their agent was alive, each with that other Job.
+    pub(crate) fn started_beside(&self) -> Vec<String> {
+        self.lock().started_beside.clone()
+    }
+
+    /// Sends a request: it arrives after the delay and is carried out even when the client gives it up.
+    async fn send<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let delay = self.lock().request_delay.as_mut().map(|delay| delay());
+        let Some(delay) = delay else { return request.await };
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            request.await
+        });
+        match tokio::time::timeout(ANSWER_LIMIT, task).await {
+            Ok(answer) => answer.expect("answered"),
+            Err(_) => Err(ApiError::local(ApiErrorKind::Timeout, "ask", "no answer within 60 s")),
+        }
+    }
+
+    /// The next requests of this kind have these faults, one each.
+    pub(crate) fn fault(&self, request: &'static str, faults: impl IntoIterator<Item = Fault>) -> &Self {
+        self.lock().faults.entry(request).or_default().extend(faults);
+        self
+    }
+
+    /// The next log bodies end after these numbers of bytes, be it in the middle of a line.
+    pub(crate) fn cut_logs(&self, after: impl IntoIterator<Item = usize>) -> &Self {
+        self.fault_logs(after.into_iter().map(LogFault::Cut))
+    }
+
+    /// The next log bodies have these faults, one each.
+    pub(crate) fn fault_logs(&self, faults: impl IntoIterator<Item = LogFault>) -> &Self {
+        self.lock().log_faults.extend(faults);
+        self
+    }
+
+    /// Every log body from now on ends early.
+    pub(crate) fn cut_every(&self, cut: CutEvery) -> &Self {
+        self.lock().cut_every = Some(cut);
+        self
+    }
+
+    /// Every answer takes this time from now on.
+    pub(crate) fn delay_answers(&self, delay: Duration) -> &Self {
+        self.lock().answer_delay = delay;
+        self
+    }
+
+    /// After `after` the API server is unreachable for `time`; open watches and logs break.
+    pub(crate) fn make_unreachable(&self, after: Duration, time: Duration) -> &Self {
+        let from = Instant::now() + after;
+        self.lock().unreachable = Some((from, from + time));
+        self
+    }
+
+    /// Adds a Job that exists before the run.
+    pub(crate) fn put_job(&self, name: &str, labels: &[(&str, &str)], script: Script) {
+        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+        let job = json!({
+            "metadata": {"name": name, "namespace": "paperclip", "labels": labels},
+            "spec": {"template": {"spec": {"containers": [{"name": "claude", "image": "agent:1"}]}}},
+        });
+        let job = serde_json::from_value(job).expect("a job");
+        self.insert(job, script);
+    }
+
+    fn insert(&self, mut job: Job, script: Script) -> Job {
+        let stamp = self.stamp(Instant::now());
+        let mut state = self.lock();
+        state.next_uid += 1;
+        job.metadata.uid = Some(format!("uid-{}", state.next_uid));
+        job.metadata.creation_timestamp = serde_json::from_value(json!(format!("{}Z", &stamp[..19]))).ok();
+        let name = job.metadata.name.clone().expect("named");
+        if !is_inert(&job) {
+            let agent = |job: &Job| {
+                job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_AGENT_ID)).cloned()
+            };
+            let beside = state.jobs.values().filter(|other| {
+                let alive = !other.is_gone() && Instant::now() < other.ended() && !is_inert(&other.job);
+                alive && agent(&other.job) == agent(&job) && agent(&job).is_some()
+            });
+            let beside: Vec<String> = beside.filter_map(|other| other.job.metadata.name.clone()).collect();
+            state.started_beside.extend(beside.into_iter().map(|other| format!("{name} beside {other}")));
+        }
+        assert!(script.lines.is_sorted_by_key(|(at, _)| *at), "a log is in the order of its stamps");
+        let stored = StoredJob {
+            job: job.clone(),
+            created: Instant::now(),
+            lines: script.lines.as_slice().into(),
+            script,
+            deleted: None,
+            delivered_lines: Arc::default(),
+        };
+        state.jobs.insert(name, stored);
+        drop(state);
+        self.notify_change();
+        job
+    }
+
+    /// Names of the Jobs and Secrets that exist now.
+    pub(crate) fn remaining(&self) -> Vec<String> {
+        let state = self.lock();
+        let jobs = state.jobs.iter().filter(|(_, stored)| !stored.is_gone()).map(|(name, _)| name.clone());
+        jobs.chain(state.secrets.keys().cloned()).collect()
+    }
+
+    /// How many requests of this kind were made.
+    pub(crate) fn count(&self, request: &str) -> usize {
+        self.lock().requests.iter().filter(|made| *made == request).count()
+    }
+
+    /// The `sinceTime` of each log request, `None` for the log's beginning.
+    pub(crate) fn logs_since(&self) -> Vec<Option<String>> {
+        self.lock().logs_since.clone()
+    }
+
+    /// The largest number of logs that were open at once.
+    pub(crate) fn logs_open_most(&self) -> usize {
+        self.lock().logs_open_most
+    }
+
+    /// The labels of a Job.
+    pub(crate) fn labels(&self, name: &str) -> BTreeMap<String, String> {
+        self.lock().jobs[name].job.metadata.labels.clone().unwrap_or_default()
+    }
+
+    /// Counts a request and applies its fault. `Ok(true)`: carry it out, and lose the answer.
+    async fn receive(&self, request: &'static str) -> Result<bool, ApiError> {
+        let (fault, delay) = {
+            let mut state = self.lock();
+            state.requests.push(request.to_owned());
+            if state.is_unreachable() {
+                return Err(connection_lost(request));
+            }
+            (state.faults.get_mut(request).and_then(VecDeque::pop_front), state.answer_delay)
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        match fault {
+            None | Some(Fault::Pass) => Ok(false),
+            Some(Fault::LostAnswer) => Ok(true),
+            Some(Fault::Answer(code, message)) => {
+                let body = json!({"kind": "Status", "message": message}).to_string();
+                Err(ApiError::from_answer(request, code, None, body.as_bytes()))
+            }
+        }
+    }
+
+    fn stamp(&self, at: Instant) -> String {
+        stamp(self.origin, at)
+    }
+}
+
+fn stamp(origin: Instant, at: Instant) -> String {
+    let since = at.saturating_duration_since(origin);
+    let seconds = EPOCH + i64::try_from(since.as_secs()).expect("time");
+    let at = jiff::Timestamp::new(seconds, i32::try_from(since.subsec_nanos()).expect("time"));
+    format!("{:.9}", at.expect("time"))
+}
+
+impl State {
+    fn is_unreachable(&self) -> bool {
+        let now = Instant::now();
+        self.unreachable.is_some_and(|(from, to)| from <= now && now < to)
+    }
+
+    /// When everything that is open now breaks.
+    fn breaks_at(&self) -> Option<Instant> {
+        self.unreachable.map(|(from, _)| from).filter(|from| *from > Instant::now())
+    }
+}
+
+fn not_found(request: &str) -> ApiError {
+    ApiError::from_answer(
+        request,
+        404,
+        None,
+        br#"{"kind":"Status","message":"not found","reason":"NotFound"}"#,
+    )
+}
+
+fn connection_lost(request: &str) -> ApiError {
+    ApiError::local(ApiErrorKind::Connection, request, "request to memory:0 failed, reason: connection reset")
+}
+
+impl FakeCluster {
+    /// Whether a name is that of a claim. Requests for claims are counted and get faults under names of their own.
+    fn is_claim(name: &str) -> bool {
+        name.contains("-claim-")
+    }
+
+    async fn create_now(&self, job: Job) -> Result<Job, ApiError> {
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let request = match (Self::is_claim(&name), is_inert(&job)) {
+            (true, _) => "create claim",
+            (false, true) => "create barrier",
+            (false, false) => "create job",
+        };
+        let answer_lost = self.receive(request).await?;
+        if self.lock().jobs.get(&name).is_some_and(|stored| !stored.is_gone()) {
+            let body = br#"{"kind":"Status","message":"already exists","reason":"AlreadyExists"}"#;
+            return Err(ApiError::from_answer(request, 409, None, body));
+        }
+        let script = if is_inert(&job) {
+            Script { pod_at: Duration::from_secs(1 << 40), condition_lag: None, ..Script::default() }
+        } else {
+            self.lock().scripts.pop_front().unwrap_or_default()
+        };
+        let created = self.insert(job, script);
+        if answer_lost { Err(connection_lost(request)) } else { Ok(created) }
+    }
+
+    async fn delete_now(&self, name: String, uid: Option<String>) -> Result<(), ApiError> {
+        let request = if Self::is_claim(&name) { "delete claim" } else { "delete job" };
+        self.receive(request).await?;
+        let mut state = self.lock();
+        let stored = state.jobs.get_mut(&name).filter(|stored| !stored.is_gone());
+        let stored = stored.ok_or_else(|| not_found(request))?;
+        if uid.is_some() && uid != stored.job.metadata.uid {
+            return Err(ApiError::from_answer(request, 409, None, b""));
+        }
+        stored.deleted = Some(Instant::now());
+        drop(state);
+        self.notify_change();
+        Ok(())
+    }
+
+    async fn list_now(&self, selector: String) -> Result<Vec<Job>, ApiError> {
+        self.receive("list jobs").await?;
+        let state = self.lock();
+        let there = state.jobs.values().filter(|stored| !stored.is_gone() && stored.matches(&selector));
+        Ok(there.map(StoredJob::job_now).collect())
+    }
+
+    async fn get_now(&self, name: String) -> Result<Job, ApiError> {
+        let request = if Self::is_claim(&name) { "get claim" } else { "get job" };
+        self.receive(request).await?;
+        let state = self.lock();
+        let stored = state.jobs.get(&name).filter(|stored| !stored.is_gone());
+        stored.map(StoredJob::job_now).ok_or_else(|| not_found(request))
+    }
+}
+
+impl Cluster for FakeCluster {
+    async fn list_jobs(&self, _: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
+        let (this, selector) = (self.clone(), selector.to_owned());
+        self.send(async move { this.list_now(selector).await }).await
+    }
+
+    async fn get_job(&self, _: &str, name: &str) -> Result<Job, ApiError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        self.send(async move { this.get_now(name).await }).await
+    }
+
+    async fn create_job(&self, _: &str, job: &Job) -> Result<Job, ApiError> {
+        let (this, job) = (self.clone(), job.clone());
+        self.send(async move { this.create_now(job).await }).await
+    }
+
+    async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
+        self.receive("patch job").await?;
+        let mut state = self.lock();
+        let stored = state.jobs.get_mut(name).ok_or_else(|| not_found("patch job"))?;
+        let labels = stored.job.metadata.labels.get_or_insert_default();
+        for step in patch.as_array().expect("a JSON Patch") {
+            let path = step["path"].as_str().expect("path");
+            let key = path.strip_prefix("/metadata/labels/").expect("a label").replace("~1", "/");
+            labels.insert(key, step["value"].as_str().expect("value").to_owned());
+        }
+        drop(state);
+        self.notify_change();
+        Ok(())
+    }
+
+    async fn delete_job(&self, _: &str, name: &str, uid: Option<&str>) -> Result<(), ApiError> {
+        let (this, name, uid) = (self.clone(), name.to_owned(), uid.map(str::to_owned));
+        self.send(async move { this.delete_now(name, uid).await }).await
+    }
+
+    async fn create_secret(&self, _: &str, secret: &Secret) -> Result<(), ApiError> {
+        let answer_lost = self.receive("create secret").await?;
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        if self.lock().secrets.contains_key(&name) {
+            let body = br#"{"kind":"Status","message":"already exists","reason":"AlreadyExists"}"#;
+            return Err(ApiError::from_answer("create secret", 409, None, body));
+        }
+        self.lock().secrets.insert(name, secret.clone());
+        if answer_lost { Err(connection_lost("create secret")) } else { Ok(()) }
+    }
+
+    async fn patch_secret(&self, _: &str, name: &str, _: &Value) -> Result<(), ApiError> {
+        self.receive("patch secret").await?;
+        self.lock().secrets.contains_key(name).then_some(()).ok_or_else(|| not_found("patch secret"))
+    }
+
+    async fn delete_secret(&self, _: &str, name: &str) -> Result<(), ApiError> {
+        self.receive("delete secret").await?;
+        self.lock().secrets.remove(name).map(drop).ok_or_else(|| not_found("delete secret"))
+    }
+
+    async fn get_pod(&self, namespace: &str, name: &str) -> Result<Pod, ApiError> {
+        self.receive("get pod").await?;
+        let pod = json!({
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"containers": [{"name": "paperclip", "image": "agent:1"}]},
+        });
+        Ok(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    async fn list_pods(&self, _: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
+        self.receive("list pods").await?;
+        let name = selector.strip_prefix("job-name=").expect("selects a Job's pods");
+        let state = self.lock();
+        let job = state.jobs.get(name);
+        let replacement = job.and_then(|job| job.replacement_at(Instant::now()));
+        Ok(replacement.into_iter().chain(job.and_then(StoredJob::pod_now)).collect())
+    }
+
+    async fn list_for_watch(&self, kind: WatchKind, _: &str, selector: &str) -> Result<Vec<u8>, ApiError> {
+        self.receive(if kind == WatchKind::Jobs { "list for jobs" } else { "list for pods" }).await?;
+        let objects = snapshot(&self.lock(), kind, selector, Instant::now());
+        let version = (self.origin.elapsed().as_nanos() + 1).to_string();
+        let items: Vec<Value> = objects.into_values().collect();
+        Ok(json!({"metadata": {"resourceVersion": version}, "items": items}).to_string().into_bytes())
+    }
+
+    async fn watch(&self, kind: WatchKind, _: &str, query: &WatchQuery) -> Result<WatchBody, ApiError> {
+        self.receive(if kind == WatchKind::Jobs { "watch jobs" } else { "watch pods" }).await?;
+        if !self.may_watch {
+            return Err(ApiError::from_answer("watch", 403, None, b"cannot watch"));
+        }
+        assert!(query.timeout < Duration::from_secs(200));
+        let now = Instant::now();
+        let mut state = self.lock();
+        // A change at the exact moment of the version is reported twice rather than never.
+        let reported = query.resource_version.as_ref().map_or_else(BTreeMap::new, |version| {
+            let nanos: u64 = version.parse().expect("a version of ours");
+            match nanos.checked_sub(2) {
+                Some(before) => {
+                    snapshot(&state, kind, &query.selector, self.origin + Duration::from_nanos(before))
+                }
+                None => BTreeMap::new(),
+            }
+        });
+        state.watches_open += 1;
+        let fault = state.watch_faults.get_mut(&kind).and_then(VecDeque::pop_front);
+        let breaks_at = state.breaks_at();
+        drop(state);
+        let watching = OpenWatch {
+            origin: self.origin,
+            state: self.state.clone(),
+            changes: self.changes.subscribe(),
+            kind,
+            selector: query.selector.clone(),
+            reported,
+            ends: now + query.timeout,
+            bookmark: now + Duration::from_secs(60),
+            fault,
+            breaks_at,
+            opened: now,
+        };
+        let body = futures::stream::unfold(watching, |mut watching| async move {
+            let chunk = watching.next().await?;
+            Some((chunk, watching))
+        });
+        Ok(body.boxed())
+    }
+
+    async fn open_log(
+        &self,
+        _: &str,
+        pod: &str,
+        container: &str,
+        query: &LogQuery,
+    ) -> Result<LogBody, ApiError> {
+        assert_eq!(container, "claude");
+        self.receive("open log").await?;
+        let job = pod.strip_suffix("-pod").expect("a pod of ours");
+        let mut state = self.lock();
+        let stored = state.jobs.get(job).filter(|stored| stored.pod_now().is_some());
+        let stored = stored.ok_or_else(|| not_found("open log"))?;
+        let now = Instant::now();
+        if now < stored.started() {
+            let text = b"is waiting to start: PodInitializing";
+            return Err(ApiError::from_answer("open log", 400, None, text));
+        }
+        let started = stored.started();
+        let ends = stored.deleted_at().map_or(stored.ended(), |at| at.min(stored.ended()));
+        let since = query.since_time.clone().unwrap_or_default();
+        assert!(since.is_empty() || since.len() == 20, "whole seconds: {since}");
+        let lines = stored.lines.clone();
+        let rotated = stored.script.rotated.iter().rfind(|(at, _)| now >= started + *at);
+        let asked = lines.partition_point(|(offset, _)| {
+            !since.is_empty() && self.stamp(started + *offset)[..19] < since[..19]
+        });
+        let until = if query.follow { ends } else { ends.min(now) };
+        let at = asked.max(rotated.map_or(0, |(_, lines)| *lines));
+        let end = lines.partition_point(|(offset, _)| started + *offset <= until);
+        let delivered_lines = stored.delivered_lines.clone();
+        let most = match state.cut_every {
+            Some(CutEvery::Lines(lines)) => at + lines,
+            Some(CutEvery::NewLines(lines)) => delivered_lines.load(Ordering::Relaxed).max(at) + lines,
+            None => usize::MAX,
+        };
+        let fault = state.log_faults.pop_front();
+        let breaks_at = state.breaks_at();
+        state.logs_since.push(query.since_time.clone());
+        state.logs_open += 1;
+        state.logs_open_most = state.logs_open_most.max(state.logs_open);
+        drop(state);
+        let body = OpenLog {
+            origin: self.origin,
+            started,
+            ends,
+            follow: query.follow,
+            lines,
+            at,
+            end: end.min(most),
+            cut: most < end,
+            delivered_lines,
+            bytes_left: match fault {
+                Some(LogFault::Cut(bytes) | LogFault::Short(bytes) | LogFault::HalfOpen(bytes)) => {
+                    Some(bytes)
+                }
+                _ => None,
+            },
+            fault,
+            breaks_at,
+            state: self.state.clone(),
+        };
+        let body = futures::stream::unfold(body, |mut body| async move {
+            let chunk = body.next().await?;
+            Some((chunk, body))
+        });
+        Ok(log_of(body))
+    }
+
+    async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {
+        self.receive("get namespace").await.map(drop)
+    }
+
+    async fn get_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {
+        self.receive("get secret").await.map(drop)
+    }
+
+    async fn claim_access_modes(&self, _: &str, _: &str) -> Result<Vec<String>, ApiError> {
+        self.receive("get claim").await?;
+        Ok(vec!["ReadWriteMany".to_owned()])
+    }
+
+    async fn can_i(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
+        self.receive("review access").await?;
+        Ok(question.verb != "patch")
+    }
+}
+
+/// The same cluster for every kubeconfig but `missing`.
+pub(crate) struct OneCluster(pub(crate) Arc<FakeCluster>);
+
+impl Clusters for OneCluster {
+    type Cluster = FakeCluster;
+
+    async fn cluster(
+        &self,
+        kubeconfig: Option<&str>,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Arc<FakeCluster>, ApiError> {
+        match kubeconfig {
+            Some("missing") => {
+                Err(ApiError::local(ApiErrorKind::Setup, "read the kubeconfig", "ENOENT: no such file"))
+            }
+            _ => Ok(self.0.clone()),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A host that keeps what it is given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::manifest::Prepared;
+use crate::run::bundle::{BundleOrder, Bundled};
+use crate::run::{Channel, Delivery, Host, HostError, StatusAnswer, StatusQuery};
+
+/// A host that keeps every log line and answers as a scenario says.
+#[derive(Default)]
+pub(super) struct FakeHost {
+    /// Every `onLog` call, with the time at which it settled.
+    pub(super) logged: Arc<Mutex<Vec<(Channel, String, Instant)>>>,
+    pub(super) meta: Mutex<Vec<Value>>,
+    /// How long each `onLog` call takes.
+    pub(super) log_delay: Duration,
+    /// When the last call settles.
+    pub(super) free_at: Mutex<Option<Instant>>,
+    /// Whether every `onLog` call rejects.
+    pub(super) rejects: bool,
+    /// The answers of the control plane in turn; the last one is repeated forever.
+    pub(super) statuses: Mutex<Vec<StatusAnswer>>,
+    /// A prompt that takes the place of a short one.
+    pub(super) prompt: Option<String>,
+}
+
+impl FakeHost {
+    pub(super) fn text(&self, channel: Channel) -> String {
+        let logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.iter().filter(|(on, ..)| *on == channel).map(|(_, text, _)| text.as_str()).collect()
+    }
+
+    pub(super) fn out(&self) -> String {
+        self.text(Channel::Stdout)
+    }
+
+    pub(super) fn err(&self) -> String {
+        self.text(Channel::Stderr)
+    }
+
+    /// What the agent printed: every line without the prefix of this package.
+    pub(super) fn agent_lines(&self) -> Vec<String> {
+        self.out().lines().filter(|line| !line.starts_with("[paperclip]")).map(str::to_owned).collect()
+    }
+
+    pub(super) fn log_calls(&self) -> usize {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Host for FakeHost {
+    fn log(&self, channel: Channel, text: String, delivery: Delivery) {
+        assert!(text.ends_with('\n'), "whole lines: {text:?}");
+        let rejects = self.rejects;
+        let logged = self.logged.clone();
+        let settle = move || {
+            logged.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+            if rejects {
+                delivery.rejected(&HostError("disk full".to_owned()));
+            }
+        };
+        if self.log_delay.is_zero() {
+            return settle();
+        }
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = free_at.map_or_else(Instant::now, |at| at.max(Instant::now())) + self.log_delay;
+        *free_at = Some(at);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            settle();
+        });
+    }
+
+    async fn meta(&self, meta: Value) -> Result<(), HostError> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner).push(meta);
+        Ok(())
+    }
+
+    async fn prepare(&self) -> Result<Prepared, HostError> {
+        let prompt = self.prompt.as_deref().unwrap_or("Work.");
+        serde_json::from_value(json!({
+            "baseEnv": {"PAPERCLIP_AGENT_ID": "agent-1"},
+            "bootstrapPrompt": "",
+            "heartbeatPrompt": prompt,
+            "skills": [],
+        }))
+        .map_err(|error| HostError(error.to_string()))
+    }
+
+    async fn bundle(&self, _: BundleOrder) -> Result<Bundled, HostError> {
+        Ok(Bundled::default())
+    }
+
+    async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
+        assert_eq!((query.api_url, query.token), ("http://paperclip", "token"));
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        if statuses.len() > 1 {
+            statuses.remove(0)
+        } else {
+            statuses.first().cloned().unwrap_or(StatusAnswer::Unreachable)
+        }
+    }
+}
