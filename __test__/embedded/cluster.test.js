@@ -1,4 +1,4 @@
-// The embedded cluster as ordinary clients see it: @kubernetes/client-node and kubectl.
+// The embedded cluster with ordinary clients: @kubernetes/client-node and kubectl.
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { Writable } from 'node:stream';
 import { promisify } from 'node:util';
@@ -83,7 +83,7 @@ describe('@kubernetes/client-node', () => {
   });
 });
 
-// kubectl is not on every machine; the API it speaks is covered by the cluster's own tests.
+// Not every machine has kubectl; the API that it uses is covered by the cluster's tests in Rust.
 const kubectlMissing = spawnSync('kubectl', ['version', '--client']).status !== 0;
 
 describe.skipIf(kubectlMissing)('kubectl', () => {

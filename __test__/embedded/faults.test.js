@@ -1,10 +1,10 @@
-// Faults, one a row: what goes wrong in the cluster or in the host, and what of the run must be right all the same.
-// Every row has an embedded cluster of its own, so that no row meets another's faults.
+// Faults, one per row: what goes wrong in the cluster or in the host, and what must be right about the run nonetheless.
+// Every row has its own embedded cluster, so that no row meets another's faults.
 //
 // Elsewhere: what takes minutes, in memory under a paused clock (src/run/scenarios/faults.rs): a log that is half-open
-// for 90 s or cut every 50 of 100,000 lines, an API that is away for more than a minute or takes 30 s for an answer, a
-// condition that lags by up to 60 s. What hosts go through, of which there are several or which end in mid-run:
-// lifetimes.test.js (killed, SIGTERM with 50 runs) and run.test.js (reload). Everything at random: soak/.
+// for 90 s or cut every 50 of 100,000 lines, an API that is down for more than a minute or answers after 30 s, a
+// condition that lags by up to 60 s. Several hosts, and hosts that end during a run: lifetimes.test.js (killed, SIGTERM
+// with 50 runs) and run.test.js (reload). Everything at random: soak/.
 import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, connect } from 'node:net';
@@ -105,7 +105,7 @@ const restart =
 /** @type {Record<string, [string, object][]>} */
 const table = {
   'the API server': [
-    ['is restarted in mid-run', { at: [tick3(restart(1_000))] }],
+    ['is restarted during the run', { at: [tick3(restart(1_000))] }],
     [
       'is restarted again and again',
       {
@@ -117,7 +117,7 @@ const table = {
         ],
       },
     ],
-    ['is restarted just when the run ends', { at: [after('tick 6 of', restart(1_500))] }],
+    ['is restarted as the run ends', { at: [after('tick 6 of', restart(1_500))] }],
     [
       'resets every connection',
       {
@@ -128,29 +128,29 @@ const table = {
     ],
     ['answers 500 to the first requests of every kind', { faults: everywhere(status(500), 2) }],
     ['answers 503 to the first requests of every kind', { faults: everywhere(status(503), 2) }],
-    ['answers 429 and asks for a second', { faults: everywhere(status(429, { retryAfter: 1 }), 1) }],
+    ['answers 429 with Retry-After: 1', { faults: everywhere(status(429, { retryAfter: 1 }), 1) }],
     [
-      'answers 401 once to every kind of request but creations',
+      'answers 401 once to every kind of request except creations',
       {
         faults: everywhere(status(401), 1).filter(({ match }) => match.verb !== 'create'),
       },
     ],
     ['resets the first connection of every kind of request', { faults: everywhere({ refuse: true }, 1) }],
     [
-      'answers nothing but 500 for two seconds',
+      'answers every request with 500 for two seconds',
       {
         at: [tick3(setFaults(fault(undefined, status(500), { forMs: 2_000 })))],
       },
     ],
     [
-      'refuses every connection when the run is to be cleaned up',
+      'refuses every connection during cleanup',
       {
         at: [after('tick 6 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_000 })))],
       },
     ],
     ['takes a second for every answer', { faults: [fault(undefined, { delayMs: 1_000 })] }],
     [
-      'answers a deletion never with more than 503',
+      'answers every deletion with 503',
       {
         seconds: 1,
         faults: [fault('delete', status(503))],
@@ -160,13 +160,13 @@ const table = {
       },
     ],
     [
-      'answers nothing but 401 for two seconds',
+      'answers every request with 401 for two seconds',
       {
         at: [tick3(inTurn(setFaults(fault(undefined, status(401), { forMs: 2_000 })), reset))],
       },
     ],
     [
-      'is away when the time limit passes',
+      'is down when the time limit passes',
       {
         scenario: 'hang',
         config: { timeoutSec: 2 },
@@ -179,14 +179,14 @@ const table = {
 
   'a claim': [
     [
-      'that is answered 503 twice is asked for again',
+      'whose creation is answered 503 twice is retried',
       {
         seconds: 1,
         faults: [fault('create', status(503), { resource: 'jobs', times: 2 })],
       },
     ],
     [
-      'that is forbidden is done without, and that is logged',
+      'that is forbidden is skipped with a log line',
       {
         seconds: 1,
         faults: [
@@ -200,27 +200,27 @@ const table = {
       },
     ],
     [
-      'that takes the last Job of a quota is given back for the run',
+      'that takes the last Job of a quota is deleted for the run',
       { seconds: 1, settings: { quota: { jobs: 1 } } },
     ],
   ],
 
   'a creation': [
     [
-      'that is refused once is repeated',
+      'whose connection is refused once is retried',
       { faults: [fault('create', { refuse: true }, { resource: 'jobs', times: 1, ...pastClaim })] },
     ],
     [
-      'of the prompt Secret that is answered 503 once is repeated',
+      'of the prompt Secret that is answered 503 once is retried',
       {
         faults: [fault('create', status(503), { resource: 'secrets', times: 1 })],
       },
     ],
     [
-      'whose answer is lost makes one Job',
+      'whose answer is lost creates one Job',
       {
         proxied: true,
-        // Late enough that its answer is held back.
+        // Late enough that its answer is delayed.
         faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
         at: [
           after('Created prompt Secret', ({ proxy }) => {
@@ -255,7 +255,7 @@ const table = {
     [
       'of the pod that the quota refuses for a while is waited for',
       {
-        // The host's own pod is all that may be there.
+        // The quota admits only the host's pod.
         settings: { quota: { pods: 1 } },
         at: [{ when: event('FailedCreate'), act: settings({ quota: {} }) }],
         also: ({ output }) =>
@@ -304,7 +304,7 @@ const table = {
       'in a namespace that is being deleted is reported',
       {
         namespace: 'agents',
-        // Its Secret stays for as long as somebody holds it, and so does the namespace.
+        // Its Secret has a finalizer and stays, and so does the namespace.
         before: async ({ cluster }) => {
           await cluster.post('/api/v1/namespaces/agents/secrets', {
             apiVersion: 'v1',
@@ -334,10 +334,7 @@ const table = {
         also: ({ output }) => expect(agentLines(output).join()).not.toContain('unable to retrieve'),
       },
     ],
-    [
-      'comes to a standstill, and the run ends',
-      { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] },
-    ],
+    ['stalls, and the run ends', { faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })] }],
     [
       'is refused for two seconds',
       {
@@ -374,11 +371,11 @@ const table = {
   ],
 
   'a watch': [
-    ['is cut all the time', { faults: [onWatch({ cut: { afterLines: 1, reset: true } }, { times: 12 })] }],
-    ['ends all the time', { faults: [onWatch({ cut: { afterLines: 1 } }, { times: 12 })] }],
+    ['is cut again and again', { faults: [onWatch({ cut: { afterLines: 1, reset: true } }, { times: 12 })] }],
+    ['ends again and again', { faults: [onWatch({ cut: { afterLines: 1 } }, { times: 12 })] }],
     ['has expired', { faults: [onWatch({ expireWatch: true }, { times: 6 })] }],
     [
-      'cannot go on where it was cut',
+      'cannot resume where it was cut',
       {
         settings: { expiredAsStatus: true },
         at: [
@@ -389,20 +386,20 @@ const table = {
         ],
       },
     ],
-    ['holds an object that nobody can read', { faults: [onWatch({ garbage: true }, { times: 6 })] }],
+    ['has an object that cannot be parsed', { faults: [onWatch({ garbage: true }, { times: 6 })] }],
     ['is forbidden', { faults: [onWatch(status(403))] }],
-    ['comes to a standstill', { faults: [onWatch({ stall: { afterLines: 0 } })] }],
+    ['stalls', { faults: [onWatch({ stall: { afterLines: 0 } })] }],
   ],
 
   'the Job': [
-    ['is done at once', { settings: { jobConditionLagMs: 0 } }],
-    ['is called done two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
-    ['is called done five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
+    ['has its final condition at once', { settings: { jobConditionLagMs: 0 } }],
+    ['has its final condition two seconds late', { settings: { jobConditionLagMs: 2_000 } }],
+    ['has its final condition five seconds late', { settings: { jobConditionLagMs: 5_000 } }],
     [
       'is deleted before it has a pod',
       {
         settings: { jobControllerPaused: true },
-        // From here on there is a watch that tells it.
+        // From here on there is a watch that reports it.
         at: [after('Waiting for Job controller to create pod', deleteJob)],
         result: deleted,
         message: /detected_via=watch-deleted/,
@@ -430,7 +427,7 @@ const table = {
       },
     ],
     [
-      'is deleted in mid-run',
+      'is deleted during the run',
       {
         at: [tick3(deleteJob)],
         result: { ...deleted, exitCode: 143 },
@@ -448,7 +445,7 @@ const table = {
       },
     ],
     [
-      'is replaced by another of its name',
+      'is replaced by another of the same name',
       {
         at: [
           tick3(async ({ cluster, job }) =>
@@ -462,7 +459,7 @@ const table = {
       },
     ],
     [
-      'is kept and goes by its time to live',
+      'is retained and deleted after its time to live',
       {
         config: { retainJobs: true, ttlSecondsAfterFinished: 1 },
         left: undefined,
@@ -470,7 +467,7 @@ const table = {
       },
     ],
     [
-      'goes by its time to live before anybody could look',
+      'is deleted after its time to live before its end was seen',
       {
         config: { ttlSecondsAfterFinished: 1 },
         faults: [onWatch(status(403))],
@@ -515,7 +512,7 @@ const table = {
       { at: [tick3(toPod('preempt'))], result: ended(143), message: /\[PreemptionByScheduler\]/, ticks: 3 },
     ],
     [
-      'is driven off its node',
+      'is evicted by a taint',
       { at: [tick3(toPod('taint'))], result: ended(143), message: /\[DeletionByTaintManager\]/, ticks: 3 },
     ],
     [
@@ -571,7 +568,7 @@ const table = {
       },
     ],
     [
-      'takes its time to be scheduled, pulled and started',
+      'is slow to be scheduled, pulled and started',
       {
         settings: { schedulingDelayMs: 1_500, imagePullDelayMs: 1_500, podStartDelayMs: 500 },
       },
@@ -610,11 +607,11 @@ const table = {
       },
     ],
     [
-      'that may not delete Jobs says so',
+      'that may not delete Jobs logs that',
       {
         faults: [fault('delete', status(403), { resource: 'jobs' })],
         warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 403/,
-        // Its claim, too.
+        // The claim as well.
         left: 2,
       },
     ],
@@ -663,7 +660,7 @@ const table = {
         at: [tick3(({ clock }) => clock.set(-3_600)), after('tick 4 of', reset), after('tick 5 of', reset)],
       },
     ],
-    // Its new lines are older than what the log is asked from, until it is read from its beginning.
+    // The new lines are older than the log request's sinceTime, until the log is read from its beginning.
     [
       'of the cluster jumps an hour back between two readings of the log',
       {
@@ -699,23 +696,23 @@ const table = {
 
   'a kubeconfig': [
     [
-      'that is not there',
+      'that does not exist',
       {
         kubeconfig: () => undefined,
         rejects: /^ENOENT: no such file or directory, open '\S+-row'$/,
       },
     ],
-    ['that is no YAML', { kubeconfig: () => '{"clusters": [', rejects: /kubeconfig|yaml|parse/i }],
+    ['that is not YAML', { kubeconfig: () => '{"clusters": [', rejects: /kubeconfig|yaml|parse/i }],
     ['without clusters', { kubeconfig: () => 'apiVersion: v1\nkind: Config\n', rejects: /./ }],
     [
-      'with a token that nobody knows',
+      'with an unknown token',
       {
-        kubeconfig: ({ config }) => config({ token: 'nobody' }),
+        kubeconfig: ({ config }) => config({ token: 'unknown' }),
         rejects: /^HTTP-Code: 401 Message: Unauthorized$/,
       },
     ],
     [
-      'with a token that expires in mid-run',
+      'with a token that expires during the run',
       {
         kubeconfig: ({ config, cluster, token }) => config({ exec: plugin(cluster, token, { seconds: 61 }) }),
         at: [
@@ -739,7 +736,7 @@ const table = {
       },
     ],
     [
-      'with an exec plugin that is not there',
+      'with an exec plugin that does not exist',
       {
         kubeconfig: ({ config, cluster }) =>
           config({ exec: { ...plugin(cluster, ''), command: '/no/such/plugin' } }),
@@ -808,7 +805,7 @@ function plugin(cluster, token, { seconds } = {}) {
 
 const pluginCalls = (cluster) => readFileSync(`${cluster.kubeconfig}-plugin.cjs.calls`, 'utf8').length;
 
-/** A proxy for CONNECT. While it holds, answers do not come through; `cut` resets what is open. */
+/** A proxy for CONNECT. While `hold` is set it passes no answers on; `cut` resets its connections. */
 async function startProxy() {
   const open = new Set();
   const proxy = {
@@ -846,7 +843,7 @@ async function startProxy() {
   return proxy;
 }
 
-/** A row's cluster and everything its steps may want. */
+/** A row's cluster and everything its steps may use. */
 async function scene(row) {
   const clock = 'clock' in row ? settableClock(row.clock) : undefined;
   const hostClock = 'hostClock' in row ? settableClock(row.hostClock) : undefined;
@@ -927,7 +924,7 @@ async function scene(row) {
     token,
     admit,
     output,
-    // In a process of its own where its clock is not this process's.
+    // In another process if its clock is not this process's.
     async run() {
       if (!hostClock) return adapter.execute(ctx);
       const host = elsewhere(hostClock.env);
@@ -939,7 +936,7 @@ async function scene(row) {
       if (host.output.error) throw new Error(host.output.error);
       return host.output.result;
     },
-    /** Another host makes a run of the agent and is killed in the middle of it. */
+    /** Another host starts a run of the agent and is killed during it. */
     async leaveOrphan() {
       const host = elsewhere();
       await eventually(() => host.output.stdout.includes('tick 1 of'));
@@ -1014,7 +1011,7 @@ async function play(row) {
       expect(hits, `${JSON.stringify(spec)} has happened`).toBeGreaterThan(0);
     }
     const here = { ...s.cluster, namespace: s.namespace };
-    // What a host that was killed left goes with its Job, a moment later.
+    // What a killed host left is deleted with its Job, a moment later.
     if (row.orphan) await eventually(async () => (await leftovers(here)).length === 0);
     if (!('left' in row) || row.left !== undefined) {
       expect(await leftovers(here)).toHaveLength(row.left ?? 0);
@@ -1030,7 +1027,7 @@ async function play(row) {
 let elsewhere;
 
 beforeAll(async () => {
-  // Makes this process look like the host's pod; the rows' clusters have one of the same name.
+  // Gives this process the environment of the host's pod; the rows' clusters have a pod of the same name.
   elsewhere = await clusterForHost();
   Object.assign(process.env, { HTTPS_PROXY: 'http://127.0.0.1:1', NO_PROXY: '127.0.0.1' });
 });
@@ -1046,8 +1043,8 @@ const rows = Object.entries(table).flatMap(([what, list]) =>
   list.map(([how, row]) => [`${what} ${how}`, row]),
 );
 
-describe.concurrent('a run is what it must be when', () => {
-  // Skipped where `noClocks` says why.
+describe.concurrent('a run has the right result when', () => {
+  // Skipped for the reason in `noClocks`.
   const clocks = (row) => 'clock' in row || 'hostClock' in row;
   it.each(rows.filter(([, row]) => !clocks(row)))('%s', { timeout: 90_000 }, (_title, row) => play(row));
   it.skipIf(noClocks).each(rows.filter(([, row]) => clocks(row)))('%s', { timeout: 90_000 }, (_title, row) =>

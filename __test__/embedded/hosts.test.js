@@ -1,11 +1,11 @@
-// Two hosts, each a process of its own, start the same agents at the same moment.
+// Two host processes start the same agents at the same moment.
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { RUN_JOBS, clusterForHost, eventually, leftovers } from '../support/host.js';
 
-/** A thousand races: so many agents, so often. */
+/** A thousand races: the agents of a round, and the rounds. */
 const AGENTS = 50;
 const ROUNDS = 20;
 
@@ -30,7 +30,7 @@ async function startHost(task) {
   await eventually(() => heard.some(({ ready }) => ready));
   return {
     heard,
-    tell: (message) => child.send({ kubeconfig: cluster.kubeconfig, task, ...message }),
+    send: (message) => child.send({ kubeconfig: cluster.kubeconfig, task, ...message }),
     end: () =>
       new Promise((resolve) => {
         child.once('exit', resolve);
@@ -39,7 +39,7 @@ async function startHost(task) {
   };
 }
 
-/** The Jobs of runs that are there now, with how many of their containers have started. */
+/** The agents whose runs have a Job now, and those whose container has started. */
 async function jobs() {
   const ns = cluster.namespace;
   const { items } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs?${RUN_JOBS}`);
@@ -60,12 +60,12 @@ describe('two hosts that start the same agent at the same moment', () => {
     const config = { env: { CLAUDE_STAND_IN_SCENARIO: 'hang' } };
     for (let round = 0; round < ROUNDS; round += 1) {
       const agents = Array.from({ length: AGENTS }, (_, n) => `agent-${round}-${n}`);
-      // The host that is told second starts from the other end, so that neither leads throughout.
-      hosts[0].tell({ start: agents, config });
-      hosts[1].tell({ start: agents.toReversed(), config });
+      // The second host starts from the other end, so that neither leads throughout.
+      hosts[0].send({ start: agents, config });
+      hosts[1].send({ start: agents.toReversed(), config });
       const ended = () =>
         hosts.map(({ heard }) => heard.filter(({ agent, created }) => agents.includes(agent) && !created));
-      // Every race is over for one of the two, and the other one's container runs.
+      // Every race has ended for one of the two, and the container of the other runs.
       await eventually(
         async () => {
           const counts = ended().map(({ length }) => length);
@@ -75,12 +75,12 @@ describe('two hosts that start the same agent at the same moment', () => {
       );
       await eventually(async () => (await jobs()).started.length >= AGENTS, { within: 60_000, every: 100 });
       const now = await jobs();
-      expect(now.jobs.toSorted(), 'one Job an agent').toEqual(agents.toSorted());
-      expect(now.started.toSorted(), 'one container an agent').toEqual(agents.toSorted());
+      expect(now.jobs.toSorted(), 'one Job per agent').toEqual(agents.toSorted());
+      expect(now.started.toSorted(), 'one container per agent').toEqual(agents.toSorted());
       for (const one of ended().flat())
         expect(one).toMatchObject({ errorCode: 'k8s_concurrent_run_blocked' });
 
-      for (const host of hosts) host.tell({ stop: agents });
+      for (const host of hosts) host.send({ stop: agents });
       await eventually(() => ended().flat().length === 2 * AGENTS, { within: 60_000, every: 100 });
       for (const [index, list] of ended().entries()) {
         lead[index] += list.filter(({ errorCode }) => errorCode === 'cancelled').length;

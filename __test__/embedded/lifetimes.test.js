@@ -1,4 +1,4 @@
-// Hosts that stop, are killed, and come back; and what the host's own folders and control plane add to a run.
+// Hosts that stop, are killed and start again; the control plane's part in a run; and the prompt bundle.
 import { randomUUID } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -26,7 +26,7 @@ afterAll(async () => {
 
 const host = (what) => startHost(cluster, what);
 
-/** The package in another folder: with an addon, and so with runs, of its own. */
+/** A copy of the package in another folder, with its own addon and so its own runs. */
 function copyOfPackage() {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const folder = temporaryFolder('adapter-copy');
@@ -41,7 +41,7 @@ const running = (output) =>
   eventually(() => output.stdout.includes('"subtype":"init"') || output.stdout.includes('tick 1 of'));
 
 describe('SIGTERM to the host', () => {
-  it('deletes Job and prompt Secret, and ends a host that listens for nothing itself', async () => {
+  it('deletes Job and prompt Secret, and ends a host that has no signal handler', async () => {
     const { child, output, ended } = host({
       options: { scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } },
     });
@@ -52,7 +52,7 @@ describe('SIGTERM to the host', () => {
     expect(await leftovers(cluster)).toEqual([]);
   });
 
-  it('deletes the Job of a host that shuts down by itself, and does not kill it in the middle of that', async () => {
+  it('deletes the Job of a host that shuts down by itself, and does not end the host during that', async () => {
     const { child, output, ended } = host({ options: { scenario: 'hang' }, listen: true });
     await running(output);
     child.kill('SIGTERM');
@@ -61,7 +61,7 @@ describe('SIGTERM to the host', () => {
     expect(output.heard).toBe(true);
   });
 
-  it('deletes the Jobs of every copy of the package that the host has loaded, not only of the first', async () => {
+  it('deletes the Jobs of every copy of the package in the host, not only of the first', async () => {
     const { child, output, ended } = host({
       options: { scenario: 'hang' },
       listen: true,
@@ -73,7 +73,7 @@ describe('SIGTERM to the host', () => {
     expect(await ended, output.errors).toEqual({ code: 7, signal: null });
   });
 
-  it('leaves the Job with hostShutdown: leave, and the next host attaches to it and tells its whole log', async () => {
+  it('leaves the Job with hostShutdown: leave, and the next host attaches to it and logs all its lines', async () => {
     const agent = { id: `agent-${randomUUID()}` };
     const options = {
       scenario: 'long',
@@ -118,7 +118,7 @@ describe('SIGTERM to a host with 50 runs', () => {
   });
 
   it(
-    'that are to stay leaves all of them to the next host, which loses and doubles nothing',
+    'that are to stay leaves all of them to the next host, which logs every line once',
     { timeout: 120_000 },
     async () => {
       const agent = { id: `agent-${randomUUID()}` };
@@ -151,7 +151,7 @@ describe('SIGTERM to a host with 50 runs', () => {
   );
 });
 
-describe('a host that stops and, in the middle of that, aborts its runs as if it had lost them', () => {
+describe('a host that aborts its runs while it stops, as if it had lost them', () => {
   it('leaves the Job with hostShutdown: leave', async () => {
     const agent = { id: `agent-${randomUUID()}` };
     const options = {
@@ -168,7 +168,7 @@ describe('a host that stops and, in the middle of that, aborts its runs as if it
     await attach(agent);
   });
 
-  it('deletes the Job without', async () => {
+  it('deletes the Job without hostShutdown', async () => {
     const { child, output, ended } = host({ options: { scenario: 'hang' }, listen: true, abort: true });
     await running(output);
     child.kill('SIGTERM');
@@ -178,7 +178,7 @@ describe('a host that stops and, in the middle of that, aborts its runs as if it
 });
 
 describe('a host that is killed', () => {
-  it('leaves its run to the next one, which loses and doubles nothing', async () => {
+  it('leaves its run to the next one, which logs every line once', async () => {
     const agent = { id: `agent-${randomUUID()}` };
     const { child, output, ended } = host({
       options: { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' }, agent },
@@ -190,7 +190,7 @@ describe('a host that is killed', () => {
   });
 });
 
-/** A new run of the agent attaches to its live Job and sees it through. */
+/** A new run of the agent attaches to its live Job and follows it to the end. */
 async function attach(agent) {
   const { ctx, output } = hostRun(cluster, { agent, runId: 'run-after' });
   const result = await adapter.execute(ctx);
@@ -210,7 +210,7 @@ async function attach(agent) {
 }
 
 describe('the control plane', () => {
-  it('cancels a run that it calls cancelled', { timeout: 60_000 }, async () => {
+  it('cancels a run by reporting it as cancelled', { timeout: 60_000 }, async () => {
     const asked = [];
     const server = createServer((request, response) => {
       asked.push([request.url, request.headers.authorization]);
@@ -232,7 +232,7 @@ describe('the control plane', () => {
 });
 
 describe('the prompt bundle', () => {
-  it('holds instructions and skills, and the CLI is pointed at it', async () => {
+  it('has instructions and skills, and the CLI gets its path', async () => {
     const home = temporaryFolder('bundle');
     const skill = path.join(home, 'skills', 'demo');
     mkdirSync(skill, { recursive: true });
@@ -263,7 +263,7 @@ describe('the prompt bundle', () => {
     expect(output.meta[0]?.commandNotes).toContain('Skills (1): demo');
   });
 
-  it('without readable instructions is a warning and the raw path', async () => {
+  it('logs a warning if the instructions cannot be read, and the CLI gets their path', async () => {
     const { ctx, output } = hostRun(cluster, {
       scenario: 'echo-env',
       config: { instructionsFilePath: '/no/such/AGENTS.md' },
@@ -275,7 +275,7 @@ describe('the prompt bundle', () => {
     expect(JSON.parse(result.summary ?? '').argv).toContain('/no/such/AGENTS.md');
   });
 
-  it('of a company whose id is no folder name is refused', async () => {
+  it('is refused for a company whose id is not a folder name', async () => {
     const { ctx } = hostRun(cluster, { agent: { companyId: '../else' } });
     await expect(adapter.execute(ctx)).rejects.toThrow('Invalid companyId: must not contain path separators');
   });

@@ -12,7 +12,7 @@ const log = path.join(lab.logs, 'browser.log');
 export const openBrowser = () =>
   chromium.launch({
     executablePath: lab.browser,
-    // Root has no sandbox, and nothing is to be looked up outside of this machine.
+    // Chromium has no sandbox as root, and is not to send requests outside this machine.
     args: [
       '--no-sandbox',
       '--disable-gpu',
@@ -25,7 +25,7 @@ export const openBrowser = () =>
   });
 
 /**
- * Opens a page of the host; what it says and asks in vain goes to `browser.log`.
+ * Opens a page of the host; its console output and failed requests go to `browser.log`.
  *
  * @param {import('playwright-core').Browser} browser
  * @param {string} where path below the host's address
@@ -54,10 +54,10 @@ export async function openPage(browser, where, { asPublished = false, width = 14
 }
 
 /**
- * Hosts up to 2026.916.1 take globals away from the worker that evaluates an adapter's parser by assigning to them,
- * in strict mode. Two of them have only a getter in today's browsers, so the worker dies before it has read the
- * parser, and the page shows the raw log, whatever the adapter (paperclipai/paperclip#12223). This gives the two a
- * setter; the host's own code is left as it is.
+ * Hosts up to 2026.916.1 remove globals of the worker that evaluates an adapter's parser by assigning to them, in strict
+ * mode. Two of these have only a getter in today's browsers, so the worker dies before it has read the parser, and the
+ * page shows the raw log for every adapter (paperclipai/paperclip#12223). This gives the two a setter and leaves the
+ * host's code unchanged.
  */
 function letParserStart() {
   const before = `"use strict";
@@ -72,6 +72,6 @@ function letParserStart() {
   };
 }
 
-/** Takes a picture for people to look at. */
+/** Takes a screenshot. */
 export const shoot = (page, name, options) =>
   page.screenshot({ path: path.join(lab.screenshots, `${name}.png`), ...options });

@@ -1,13 +1,13 @@
-// How the suites talk to the lab: the host's API, the cluster, ends and starts of the host.
+// What the suites do with the lab: requests to the host's API and the cluster, stops and starts of the host.
 import { randomUUID } from 'node:crypto';
 
-/** What `__test__/host/run.mjs` raised. */
+/** The lab that `__test__/host/run.mjs` started. */
 export const lab = JSON.parse(process.env.HOST_LAB ?? 'null');
 if (!lab) throw new Error('these suites need a host: npm run test:host -- [suite], not vitest alone');
 
 export const TYPE = 'claude_k8s';
 
-/** States that a run does not leave. */
+/** The final states of a run. */
 const OVER = new Set(['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted']);
 
 /** One request to the host's API; rejects for anything but 2xx, with the answer in the message. */
@@ -22,7 +22,7 @@ export async function api(method, where, body) {
   return parsed(text);
 }
 
-/** One order to the lab itself, see `startControl` in `lab/lab.mjs`. */
+/** Sends one request to the lab itself, see `startControl` in `lab/lab.mjs`. */
 export async function order(name, details = {}) {
   const response = await fetch(`${lab.control}/${name}`, { method: 'POST', body: JSON.stringify(details) });
   const { value, error } = /** @type {{value?: any, error?: string}} */ (await response.json());
@@ -33,7 +33,7 @@ export async function order(name, details = {}) {
 /** Installs the adapter by its name, as packed. */
 export const install = () => api('POST', '/adapters/install', { packageName: lab.packed[0].name });
 
-/** Installs the adapter unless some suite has. */
+/** Installs the adapter unless another suite has done so. */
 export async function installed() {
   const adapters = await api('GET', '/adapters');
   if (!adapters.some(({ type }) => type === TYPE)) await install();
@@ -42,7 +42,7 @@ export async function installed() {
 export const newCompany = (name) => api('POST', '/companies', { name });
 
 /**
- * An agent whose pods play a scenario of the stand-in CLI.
+ * An agent whose pods play a scenario of the fake CLI.
  *
  * @param {{id: string}} company
  * @param {string} name
@@ -65,7 +65,7 @@ export function newAgent(company, name, { scenario = 'success', env, config } = 
 const askToWake = (agent, details) =>
   api('POST', `/agents/${agent.id}/wakeup`, { source: 'on_demand', triggerDetail: 'manual', ...details });
 
-/** Wakes an agent for no task; resolves to the run that the host queued. */
+/** Wakes an agent without a task; resolves to the run that the host queued. */
 export async function wake(agent, payload) {
   const run = await askToWake(agent, payload ? { payload } : {});
   if (!run.id) throw new Error(`the host did not wake ${agent.name}: ${JSON.stringify(run)}`);
@@ -73,8 +73,8 @@ export async function wake(agent, payload) {
 }
 
 /**
- * Waits until the host is done with the runs of an agent. After a run is over the host still stores its session and
- * queues runs of its own, and calls the agent free only then: whoever looks at the agent first misses none of that.
+ * Waits until the host is done with the runs of an agent. After the end of a run the host still stores its session and
+ * queues further runs, and calls the agent free only then: so the agent is polled before its runs.
  */
 const idle = (agent) =>
   eventually(
@@ -87,15 +87,15 @@ const idle = (agent) =>
   );
 
 /**
- * The answers to a wake for a task that is being worked on: the host keeps the wake and queues its run once the task
- * is free. It gives the second where the run that works on the task has ended by the time it answers.
+ * The answers to a wake for a task with a run under way: the host keeps the wake and queues its run once the task is
+ * free. It gives the second answer if the run under way ends before the host answers.
  */
 const KEPT = new Set(['issue_execution_deferred', 'wakeup_skipped']);
 
 /**
- * Wakes an agent for a task it has worked on; resolves to the run. The host is asked once: each further wake that it
- * keeps would be one more run, behind which the next one waits. The reason names the wake. Without one the host puts a
- * wake off for minutes where the last two runs of the task have left no trace in it.
+ * Wakes an agent for a task it has worked on; resolves to the run. The host gets one request: each further wake that it
+ * keeps would be one more run, behind which the next one waits. The reason identifies the wake. Without a reason the
+ * host delays a wake by minutes if the last two runs of the task left no trace in it.
  */
 export async function wakeFor(issue, agent) {
   await idle(agent);
@@ -112,7 +112,7 @@ export async function wakeFor(issue, agent) {
 
 export const getRun = ({ id }) => api('GET', `/heartbeat-runs/${id}`);
 
-/** Waits for the end of a run; resolves to it as the host shows it. */
+/** Waits for the end of a run; resolves to the host's record of it. */
 export const ended = (run, options) =>
   eventually(
     async () => {
@@ -150,7 +150,7 @@ export const runOn = async (issue, agent) => ended(await started(issue, agent));
 export async function logOf({ id }) {
   let content = '';
   for (let offset = 0; ;) {
-    // There is no log before its first line.
+    // The log does not exist before its first line.
     const part = await api('GET', `/heartbeat-runs/${id}/log?offset=${offset}&limitBytes=200000`).catch(
       (error) => {
         if (error.message.includes('Run log not found')) return { content: '' };
@@ -173,7 +173,7 @@ export async function logOf({ id }) {
     );
 }
 
-/** What the agent itself printed, as events. */
+/** The events that the agent printed. */
 export const eventsOf = async (run) =>
   (await logOf(run)).filter(({ line }) => line.startsWith('{')).map(({ line }) => JSON.parse(line));
 
@@ -196,7 +196,7 @@ export const seen = (run, text) =>
     `"${text}" in the log of ${run.id}`,
   );
 
-/** The agent's Jobs, and their pods, that the cluster has now. */
+/** The agent's Jobs and their pods that exist now. */
 export async function objectsOf(agent) {
   const selector = encodeURIComponent(`paperclip.io/agent-id=${agent.id}`);
   const list = async (where) =>
@@ -208,7 +208,7 @@ export async function objectsOf(agent) {
 }
 
 /**
- * Waits until nothing of the agent, or of one of its Jobs, is left in the cluster: Kubernetes deletes pods in the
+ * Waits until the cluster has no objects of the agent, or of one of its Jobs: Kubernetes deletes pods in the
  * background.
  */
 export const gone = (agent, job) =>
@@ -224,11 +224,11 @@ export const gone = (agent, job) =>
     `no objects of ${job ?? agent.name}`,
   );
 
-/** Waits until `look` gives something truthy and returns it. */
-export async function eventually(look, what, { within = 60_000, every = 200 } = {}) {
+/** Polls until `check` gives something truthy and resolves to it. */
+export async function eventually(check, what, { within = 60_000, every = 200 } = {}) {
   const deadline = Date.now() + within;
   for (;;) {
-    const found = await look();
+    const found = await check();
     if (found) return found;
     if (Date.now() > deadline) throw new Error(`not seen within ${within / 1000} s: ${what}`);
     await new Promise((resolve) => {

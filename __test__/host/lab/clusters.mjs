@@ -1,15 +1,15 @@
-// The cluster behind the host, chosen by name. Each kind gives the same few things:
+// The cluster behind the host, chosen by name. Each kind has the same members:
 //
-//   describe       one line for people
+//   describe       one line that names it
 //   namespace      where the Jobs run
-//   podName        the pod that stands for the host's own
+//   podName        the pod that the host takes for its own
 //   kubeconfig     the text of the kubeconfig that the agents get
 //   home           PAPERCLIP_HOME of the host, on the claim `paperclip-data`: the same path in the host and in the pods
-//   folder         the folder on this machine that `home` stands for
-//   mount          what the host has to see for that: the folder `from` at `at` (none where the paths are the same)
-//   config         what the adapterConfig of every agent has to say beside the kubeconfig
+//   folder         the folder on this machine behind `home`
+//   mount          the mount that the host needs for that: the folder `from` at `at` (none if the paths are the same)
+//   config         what the adapterConfig of every agent needs beside the kubeconfig
 //   get(path)      one read of the Kubernetes API, parsed
-//   stop(folder)   leaves what it knows in `folder` and ends what was started here
+//   stop(folder)   writes its logs and objects to `folder` and ends what was started here
 import {
   chmodSync,
   copyFileSync,
@@ -36,7 +36,7 @@ export function clusterOf(kind) {
   return raise;
 }
 
-/** Pods are processes of this user and see the machine's own paths, so the volume's folder is the host's home. */
+/** Pods are processes of this user with the paths of this machine, so the volume's folder is the host's home. */
 async function embedded({ folder }) {
   const dir = path.join(folder, 'cluster');
   mkdirSync(dir, { recursive: true });
@@ -62,7 +62,7 @@ async function embedded({ folder }) {
   };
 }
 
-/** The cluster of `npm run cluster:up`. It is left as it is found; on its volume the host has a folder of its own. */
+/** The cluster of `npm run cluster:up`. It keeps running; the host has its own folder on the volume. */
 async function real() {
   const module = path.join(root, 'tools', 'kubernetes', 'index.mjs');
   if (!existsSync(module)) throw new Problem('--cluster real: this checkout has no folder cluster/.');
@@ -82,7 +82,7 @@ async function real() {
     home: path.join('/paperclip', path.basename(own)),
     folder: own,
     mount: { from: cluster.volume, at: '/paperclip' },
-    // The node is this machine: the default requests of a few Jobs are more than it has.
+    // The node is this machine, which has less than the default requests of a few Jobs.
     config: { 'resources.requests.cpu': '10m', 'resources.requests.memory': '32Mi' },
     get,
     async stop(logs) {
@@ -95,7 +95,7 @@ async function real() {
   };
 }
 
-/** What is in the namespace now: Jobs, pods and events. */
+/** The Jobs, pods and events of the namespace. */
 async function leaveObjects({ get, namespace }, logs) {
   const found = {};
   for (const [name, where] of [

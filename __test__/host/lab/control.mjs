@@ -1,4 +1,4 @@
-// What the suites may ask of the lab, which lives in another process.
+// The lab's control API for the suites, which run in another process.
 import http from 'node:http';
 
 import { closeServer, listenOnLoopback } from '../../support/server.js';

@@ -1,7 +1,7 @@
 import { Problem } from '../../../tools/dev/lib.mjs';
 import { endCommands } from './system.mjs';
 
-/** What has to be ended, the newest first. It can be run in the middle of a start. */
+/** Collects what has to be ended, and ends it, the newest first. It can run in the middle of a start. */
 export function makeEndings() {
   const endings = [];
   let running;
@@ -15,7 +15,7 @@ export function makeEndings() {
       await end();
       throw new Problem('interrupted');
     },
-    /** Runs all of them, once. What goes wrong is told and does not keep the rest from ending. */
+    /** Runs all of them, once. An error is logged, and the rest still run. */
     run() {
       running ??= (async () => {
         endCommands();

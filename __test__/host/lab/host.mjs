@@ -21,11 +21,11 @@ const END = 60_000;
 
 /**
  * @param {{installed: {node: string, bin: string, cli: string}, user: {uid?: number, gid?: number}, home: string,
- *   folder: string, mount?: {from: string, at: string}, own: string, env: Record<string, string>, log: string}} options
- *   `home` is PAPERCLIP_HOME, `folder` what it stands for, `mount` what the host sees for that, `own` the HOME of the
- *   user, `log` the file that takes all output
+ *   folder: string, mount?: {from: string, at: string}, userHome: string, env: Record<string, string>, log: string}} options
+ *   `home` is PAPERCLIP_HOME, `folder` the folder behind it, `mount` the mount that the host needs for that, `userHome`
+ *   the HOME of the user, `log` the file for all output
  */
-export async function makeHost({ installed, user, home, folder, mount, own, env, log }) {
+export async function makeHost({ installed, user, home, folder, mount, userHome, env, log }) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const data = path.join(home, 'instances', 'default', 'db');
@@ -45,10 +45,10 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
     ...[installed.node, installed.cli, 'run', '-d', home],
   ];
   const options = {
-    cwd: own,
+    cwd: userHome,
     env: {
       PATH: [installed.bin, '/usr/local/bin', '/usr/bin', '/bin'].join(path.delimiter),
-      HOME: own,
+      HOME: userHome,
       LANG: 'C.UTF-8',
       PAPERCLIP_HOME: home,
       HOST: '127.0.0.1',
@@ -60,9 +60,9 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
       PAPERCLIP_OPEN_ON_LISTEN: 'false',
       ...env,
     },
-    // A group of its own: Ctrl-C is for the script, which then ends the host in order.
+    // A new process group: Ctrl-C goes to the script, which then ends the host in order.
     detached: true,
-    // A mount is made before root becomes the user.
+    // With a mount, the process becomes the user only after mounting.
     ...(mount ? {} : user),
   };
 
@@ -113,7 +113,7 @@ export async function makeHost({ installed, user, home, folder, mount, own, env,
     return how;
   }
 
-  /** Ends the host and, where a killed host left it behind, its database. */
+  /** Ends the host, and its database if a killed host left it behind. */
   async function stop() {
     await end().catch((error) => console.error(error.message));
     const pid = existsSync(postmaster) ? Number(readFileSync(postmaster, 'utf8').split('\n')[0]) : 0;
@@ -185,7 +185,7 @@ function seeing({ from, at }, { uid, gid }) {
   ];
 }
 
-/** Whether a process is the database of this folder: the id in a file may have been given to another one since. */
+/** Whether a process is the database of this folder: the system may have given the id to another process since. */
 function serves(pid, folder) {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(folder);

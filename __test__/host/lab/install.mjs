@@ -16,7 +16,7 @@ export async function installHost() {
   if (!existsSync(folder)) {
     const packages = [`node@${NODE_MAJOR}`, `npm@${NPM_MAJOR}`, `${HOST_PACKAGE}@${HOST_VERSION}`];
     step(`Installing from npm: ${packages.join(', ')} (1.6 GB, once, into ${folder})`);
-    // Made aside and renamed, so that an interrupted installation is not taken for one.
+    // Made in a temporary folder and renamed, so that an interrupted installation is never used.
     const aside = mkdtempSync(path.join(cacheFolder(), `.${name}-`));
     try {
       writeFileSync(path.join(aside, 'package.json'), '{"private":true}\n');
@@ -30,7 +30,7 @@ export async function installHost() {
       renameSync(aside, folder);
     } catch (error) {
       rmSync(aside, { recursive: true, force: true });
-      // Another one may have been faster.
+      // Another process may have been faster.
       if (!existsSync(folder)) throw error;
     }
   }

@@ -1,4 +1,4 @@
-// Everything that the suites stand on: cluster, registry, host.
+// Everything that the suites need: cluster, registry, host.
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -12,10 +12,10 @@ import { pack, startRegistry } from './registry.mjs';
 import { cacheFolder, finished, hostUser } from './system.mjs';
 
 /**
- * Raises the lab; resolves to plain data for the suites.
+ * Starts the lab; resolves to plain data for the suites.
  *
- * @param {{kind: string, logs: string, endings: ReturnType<typeof import('./endings.mjs').makeEndings>}} options which
- *   cluster, the folder for logs, and where each part says how it is ended
+ * @param {{kind: string, logs: string, endings: ReturnType<typeof import('./endings.mjs').makeEndings>}} options the
+ *   cluster, the folder for logs, and where each part registers how it is ended
  */
 export async function raiseLab({ kind, logs, endings }) {
   const raise = clusterOf(kind);
@@ -39,10 +39,10 @@ export async function raiseLab({ kind, logs, endings }) {
   give(cluster.folder);
 
   step(`Starting the host (${cluster.describe})`);
-  const own = path.join(folder, 'home');
-  mkdirSync(own);
-  give(own);
-  // npm's cache outlives the run, so that a warm one asks the network for nothing but news.
+  const userHome = path.join(folder, 'home');
+  mkdirSync(userHome);
+  give(userHome);
+  // npm's cache outlives the run, so that npm only revalidates what it has.
   const npmCache = path.join(cacheFolder(), user.uid === undefined ? 'npm' : `npm-${user.uid}`);
   mkdirSync(npmCache, { recursive: true });
   give(npmCache);
@@ -62,12 +62,12 @@ export async function raiseLab({ kind, logs, endings }) {
     home: cluster.home,
     folder: cluster.folder,
     mount: cluster.mount,
-    own,
+    userHome,
     log: path.join(logs, 'host.log'),
     env: { ...npm, ...mark, HOSTNAME: cluster.podName, POD_NAMESPACE: cluster.namespace },
   });
   await endings.add(host.stop);
-  const kubeconfig = path.join(own, 'kubeconfig');
+  const kubeconfig = path.join(userHome, 'kubeconfig');
   writeFileSync(kubeconfig, cluster.kubeconfig, { mode: 0o600 });
   give(kubeconfig);
   await host.start();
@@ -77,7 +77,7 @@ export async function raiseLab({ kind, logs, endings }) {
     'host/end': ({ signal }) => host.end(signal),
     'cluster/get': ({ path: where }) => cluster.get(where),
     'registry/asked': () => registry.asked,
-    // The package in a folder of its own with its dependencies beside it, as a developer of it has it.
+    // The package in a separate folder beside its dependencies, like a developer's copy.
     'local/make': async ({ name }) => {
       const local = path.join(folder, name);
       mkdirSync(local);
@@ -87,7 +87,7 @@ export async function raiseLab({ kind, logs, endings }) {
       give(local);
       await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', packed[0].file], {
         cwd: local,
-        env: { ...npm, PATH: `${installed.bin}:/usr/bin:/bin`, HOME: own },
+        env: { ...npm, PATH: `${installed.bin}:/usr/bin:/bin`, HOME: userHome },
         ...user,
       });
       return path.join(local, 'node_modules', packed[0].manifest.name);
@@ -106,7 +106,7 @@ export async function raiseLab({ kind, logs, endings }) {
   };
 }
 
-/** The variables by which npm reaches its registry from here. */
+/** The variables for npm's access to its registry. */
 function ofNpm(env) {
   const wanted =
     /^(https?_proxy|no_proxy|npm_config_(https?_proxy|proxy|noproxy|cafile)|NODE_EXTRA_CA_CERTS)$/i;

@@ -1,5 +1,5 @@
-// An npm registry on loopback that knows this package as `npm pack` makes it, and sends npm elsewhere for all others.
-// So the host installs the adapter by its name, as its users do, from tarballs that are not published.
+// An npm registry on loopback that serves this package as `npm pack` makes it and redirects npm for all others. So the
+// host installs the adapter by its name, as its users do, from tarballs that are not published.
 import { createHash } from 'node:crypto';
 import { mkdirSync, existsSync, readFileSync, readdirSync } from 'node:fs';
 import http from 'node:http';
@@ -10,7 +10,7 @@ import { closeServer, listenOnLoopback } from '../../support/server.js';
 import { finished } from './system.mjs';
 
 /**
- * Packs the package, and the platform packages that lie in `npm/` when there are any.
+ * Packs the package, and the platform packages in `npm/` if there are any.
  *
  * @param {string} folder where the tarballs go
  * @returns {Promise<Array<{manifest: any, file: string}>>}

@@ -1,4 +1,4 @@
-// What the machine has to offer: a user that is not root, a browser, free ports, folders.
+// What the lab needs of the machine: a user that is not root, a browser, free ports, folders.
 import { spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import net from 'node:net';
@@ -10,7 +10,7 @@ import { listenOnLoopback } from '../../support/server.js';
 
 export const isRoot = process.getuid?.() === 0;
 
-/** The user that root starts the host as: PostgreSQL refuses to run as root. */
+/** The user of the host if this process is root: PostgreSQL refuses to run as root. */
 const USER = 'paperclip-test';
 
 /**
@@ -101,7 +101,7 @@ export async function freePort() {
   return port;
 }
 
-/** Where installed hosts are kept between runs: outside of every checkout, readable by the host's user. */
+/** The folder of installed hosts, kept between runs: outside every checkout, readable by the host's user. */
 export function cacheFolder() {
   const folder =
     process.env.PAPERCLIP_HOST_CACHE ??
@@ -113,13 +113,13 @@ export function cacheFolder() {
   return folder;
 }
 
-/** Commands under way. */
+/** The running commands. */
 const commands = new Set();
 
 /** Runs a command to its end and resolves to its stdout; rejects with what it printed unless it succeeds. */
 export function finished(command, args, options = {}) {
   return new Promise((resolve, reject) => {
-    // A group of its own, which `endCommands` ends as a whole.
+    // A new process group, which `endCommands` ends as a whole.
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, ...options });
     commands.add(child);
     let output = '';
@@ -148,7 +148,7 @@ export function finished(command, args, options = {}) {
   });
 }
 
-/** Ends the commands under way; each of them rejects. */
+/** Ends the running commands; their promises reject. */
 export function endCommands() {
   for (const { pid } of commands) process.kill(-pid, 'SIGTERM');
 }

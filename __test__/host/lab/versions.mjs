@@ -1,9 +1,9 @@
-// What the suites install: the host's version is the newest one that was read and tried (see the peer dependency).
+// What the suites install. The host's version is the newest one that was tried (see the peer dependency).
 export const HOST_PACKAGE = 'paperclipai';
 export const HOST_VERSION = '2026.916.1';
 
 /** The host needs Node 24.11 or newer; the npm package `node` ships it as a program. */
 export const NODE_MAJOR = 24;
 
-/** The npm by which the host installs adapters, so that it does not depend on the machine's own. */
+/** The npm with which the host installs adapters, so that the machine's npm does not matter. */
 export const NPM_MAJOR = 11;

@@ -20,14 +20,14 @@ describe('the adapter, installed by its name', () => {
     });
   });
 
-  it('tells the host its configuration fields', async () => {
+  it('gives the host its configuration fields', async () => {
     expect(await api('GET', `/adapters/${TYPE}/config-schema`)).toEqual(getConfigSchema());
   });
 
   it('gives the UI a parser that the UI can evaluate', async () => {
     const source = await api('GET', `/adapters/${TYPE}/ui-parser.js`);
     const exports = {};
-    // As the host's worker does it.
+    // As in the host's worker.
     new Function('exports', 'module', 'self', 'globalThis', `'use strict';${source}`)(
       exports,
       { exports },
@@ -43,7 +43,7 @@ describe('the adapter, installed by its name', () => {
 });
 
 describe('the adapter, installed from a local path', () => {
-  it('runs an agent, and gives way to the packed one again', async () => {
+  it('runs an agent, and is replaced by the packed one again', async () => {
     const local = await order('local/make', { name: 'local' });
     await api('DELETE', `/adapters/${TYPE}`);
     await expect(api('GET', `/adapters/${TYPE}`)).rejects.toThrow('404');

@@ -1,4 +1,4 @@
-// What the host knows of a run once it is over: status, usage, session, log, errors. And what reached the pod.
+// The host's record of a run after its end: status, usage, session, log, errors. And what arrived in the pod.
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { recordedLines } from '../../support/recordings.js';
@@ -29,15 +29,15 @@ beforeAll(async () => {
   company = await newCompany('Runs');
 });
 
-/** What the stand-in CLI says it was given. */
+/** The prompt, environment and arguments that the fake CLI reports. */
 async function echoOf(run) {
   const [text] = textsOf(await eventsOf(run));
   return JSON.parse(text);
 }
 
 /**
- * How the CLI was called, as the host was told. The prompt of a task grows with each of its runs, and the host keeps
- * 64 KiB at most of a line: an agent that repeats its prompt is not to be read in the log.
+ * How the CLI was called, by the host's record. The log is no source for that: the prompt of a task grows with each of
+ * its runs, and the host keeps at most 64 KiB of a line.
  */
 async function argumentsOf({ id }) {
   const events = await api('GET', `/heartbeat-runs/${id}/events`);
@@ -69,7 +69,7 @@ describe('a successful run', () => {
     expect(run.resultJson).toMatchObject({ summary: result.result, result: result.result });
   });
 
-  it('adds its cost to what the company has spent', async () => {
+  it('adds its cost to the company’s spending', async () => {
     const spent = await eventually(async () => {
       const costs = await api('GET', `/companies/${company.id}/costs/by-agent`);
       return costs.find(({ agentId }) => agentId === agent.id);
@@ -89,7 +89,7 @@ describe('a successful run', () => {
     expect(textsOf(events)).toEqual(textsOf(recorded));
   });
 
-  it('has the adapter’s own story in the log, none of it on stderr', async () => {
+  it('has the adapter’s lines in the log, none of them on stderr', async () => {
     const lines = await adapterLinesOf(run);
     expect(lines).toContainEqual(
       expect.stringMatching(/^\[paperclip\] Created K8s Job: \S+ in namespace \S+ \(deadline: none\)$/),
@@ -98,7 +98,7 @@ describe('a successful run', () => {
     expect((await logOf(run)).filter(({ stream }) => stream === 'stderr')).toEqual([]);
   });
 
-  it('shows people how the agent was called, without secrets', async () => {
+  it('records how the agent was called, without secrets', async () => {
     const events = await api('GET', `/heartbeat-runs/${run.id}/events`);
     const { payload } = events.find(({ eventType }) => eventType === 'adapter.invoke');
     expect(payload).toMatchObject({ adapterType: TYPE });
@@ -111,7 +111,7 @@ describe('a successful run', () => {
 });
 
 describe('the pod of a run', () => {
-  it('gets task, instructions and credentials, and nothing that holds only on the host', async () => {
+  it('gets task, instructions and credentials, and nothing that is valid only on the host', async () => {
     const agent = await newAgent(company, 'Echo', { scenario: 'echo-env' });
     const issue = await newIssue(company, agent, 'Say what you were given');
     const run = await runOn(issue, agent);
@@ -154,7 +154,7 @@ describe('the next run of a task', () => {
     expect(argv).toContain('--resume');
     expect(argv[argv.indexOf('--resume') + 1]).toBe(run.sessionIdBefore);
     expect(run).toMatchObject({ status: 'succeeded', sessionIdAfter: run.sessionIdBefore });
-    // Whoever woke the agent in between: the session that goes on is one that an earlier run of this task had.
+    // The host may have woken the agent in between: the resumed session is one of an earlier run of this task.
     const earlier = (await runsOf(agent))
       .filter(({ id }) => id !== run.id)
       .map(({ sessionIdAfter }) => sessionIdAfter);
@@ -176,7 +176,7 @@ describe('a run that fails', () => {
     await gone(agent);
   });
 
-  it('a configuration that cannot work names key and value before anything is created', async () => {
+  it('for an invalid configuration names key and value before anything is created', async () => {
     const agent = await newAgent(company, 'Misconfigured', {
       config: { tolerations: '{"not": "an array"}' },
     });
@@ -190,13 +190,13 @@ describe('the environment test', () => {
   const test = (adapterConfig) =>
     api('POST', `/companies/${company.id}/adapters/${TYPE}/test-environment`, { adapterConfig });
 
-  it('passes where runs work', async () => {
+  it('passes if runs work', async () => {
     const { status, checks } = await test(lab.config);
     expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
     expect(status).toBe('pass');
   });
 
-  it('says what is wrong where they cannot', async () => {
+  it('reports what is wrong if they cannot', async () => {
     const { status, checks } = await test({ ...lab.config, kubeconfig: '/nowhere/kubeconfig' });
     expect(status).toBe('fail');
     expect(

@@ -54,15 +54,15 @@ describe('a running run that is cancelled', () => {
       executionRunId: null,
     });
 
-    // Nothing holds the task back: the next run of it starts.
+    // The task is not held: its next run starts.
     await api('PATCH', `/agents/${agent.id}`, {
       adapterConfig: { ...agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
     });
     expect(await ended(await wakeFor(issue, agent))).toMatchObject({ status: 'succeeded' });
   });
 
-  it('is cancelled as well while its pod is not there yet', async () => {
-    // No node has that much.
+  it('is cancelled as well before its pod has started', async () => {
+    // More than any node has.
     const agent = await newAgent(company, 'Waiting', {
       config: {
         'resources.requests.memory': '9000Gi',

@@ -1,4 +1,4 @@
-// A reload of the adapter leaves alone what is under way: the native half and its runs live on in the process.
+// A reload of the adapter does not affect runs under way: the native half and its runs stay in the process.
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import {
@@ -45,7 +45,7 @@ describe('a reload of the adapter during a run', () => {
     await gone(agent);
   });
 
-  it('leaves the run to be cancelled, and the agent to be run, by the reloaded adapter', async () => {
+  it('lets the reloaded adapter cancel the run and run the agent again', async () => {
     const agent = await newAgent(company, 'Bea', {
       scenario: 'long',
       env: { CLAUDE_STAND_IN_SECONDS: '300' },
@@ -62,7 +62,7 @@ describe('a reload of the adapter during a run', () => {
     expect(await oneRun(next)).toMatchObject({ status: 'succeeded' });
   });
 
-  it('still keeps the agent’s runs apart: the old and the new copy share one lock', async () => {
+  it('still keeps an agent’s runs exclusive: the old and the new copy share one lock', async () => {
     // Long enough for the second run to find it running, on a slow machine too.
     const agent = await newAgent(company, 'Dora', {
       scenario: 'long',

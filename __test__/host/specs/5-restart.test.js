@@ -1,5 +1,5 @@
-// The host goes away in the middle of a run: told to stop, or killed. What becomes of the Job, the run and the task
-// is the adapter's part and the host's; both are asserted as they are.
+// The host stops or is killed in the middle of a run. The adapter and the host both decide about the Job, the run and
+// the task; both parts are asserted as they are.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import {
@@ -31,10 +31,10 @@ beforeAll(async () => {
   company = await newCompany('Restarts');
 });
 
-/** Other suites need a host, whatever happened here. */
+/** Other suites need a host even if this one failed. */
 afterAll(() => order('host/start').catch(() => {}));
 
-/** An agent that counts for so many seconds, in the middle of doing so for a task. */
+/** An agent that counts for a number of seconds, in the middle of a run for a task. */
 async function counting(name, seconds, config) {
   const agent = await newAgent(company, name, {
     scenario: 'long',
@@ -48,9 +48,9 @@ async function counting(name, seconds, config) {
 }
 
 /**
- * What a board member does about a task that the host holds because nobody can tell what its interrupted run did:
- * looks into it, and says so. A run may have two holds, and each refuses every wake: where two sweeps of a host that
- * starts meet, one opens a hold anew that the other has just settled. Of settled ones only the activity tells.
+ * Releases a task as a board member does. The host holds it because the effects of its interrupted run are unknown, until
+ * the board member has checked them. A run may have two holds, and each refuses every wake: if two sweeps of a starting
+ * host overlap, one reopens a hold that the other has just settled. Settled holds are listed only in the activity.
  */
 async function releaseHolds({ issue, run }) {
   const { active } = await api('GET', `/issues/${issue.id}/recovery-actions`);
@@ -75,13 +75,13 @@ async function releaseHolds({ issue, run }) {
 }
 
 /**
- * The run by which the host goes on with a task that has been released: it makes one by itself, in its next sweep. A
- * wake would race with it.
+ * The run with which the host continues a released task: it makes one by itself, in its next sweep. A wake would race
+ * with it.
  */
 const continued = ({ agent, issue, run }) =>
   eventually(
     async () => (await runsOf(agent)).findLast(({ retryOfRunId }) => retryOfRunId === run.id),
-    `the run that goes on with ${issue.identifier}`,
+    `the run that continues ${issue.identifier}`,
   );
 
 const ticksOf = async (run, of) =>
@@ -90,20 +90,20 @@ const ticksOf = async (run, of) =>
     .map(Number);
 const upTo = (count) => Array.from({ length: count }, (_, index) => index + 1);
 
-describe('a host that is told to stop', () => {
+describe('a host that stops', () => {
   let deleted;
   let left;
   let exit;
   beforeAll(async () => {
     [deleted, left] = await Promise.all([
       counting('deleted', 300),
-      // Longer than a restart and the host's next sweep take, and still short enough to be waited for.
+      // Longer than a restart and the host's next sweep, and short enough to wait for.
       counting('left', 90, { hostShutdown: 'leave' }),
     ]);
     exit = await order('host/end', { signal: 'SIGTERM' });
   });
 
-  it('shuts down in order and deletes the Jobs under way, but for those that are to be left', async () => {
+  it('shuts down in order and deletes the Jobs under way, except those it is to leave', async () => {
     expect(exit).toBe(0);
     const doomed = await objectsOf(deleted.agent);
     expect(doomed.jobs).toEqual([]);
@@ -122,13 +122,13 @@ describe('a host that is told to stop', () => {
     });
     const interrupted = { status: 'interrupted', errorCode: 'server_shutdown_interrupted' };
     expect(await getRun(left.run)).toMatchObject(interrupted);
-    // Both hear the signal: the run is closed by the host's drain, or by the adapter's result where that is faster.
+    // Both get the signal: the run is closed by the host's drain, or by the adapter's result if that is faster.
     const ending = await getRun(deleted.run);
     if (ending.status !== 'interrupted') {
       expect(ending).toMatchObject({ status: 'failed', errorCode: 'k8s_job_deleted_externally' });
     } else expect(ending).toMatchObject(interrupted);
     for (const { issue } of [deleted, left]) {
-      // The host blocks them in a sweep of its own, which its start does not wait for.
+      // The host blocks them in a sweep that its start does not wait for.
       await eventually(
         async () => (await api('GET', `/issues/${issue.id}`)).status === 'blocked',
         `the hold of ${issue.identifier}`,
@@ -156,7 +156,7 @@ describe('a host that is told to stop', () => {
     expect(await ticksOf(again, 180)).toEqual(upTo(180));
     expect((await adapterLinesOf(again)).some((line) => line.includes('Created K8s Job'))).toBe(false);
     expect((await adapterLinesOf(again)).join('\n')).toContain(`(prior run ${left.run.id})`);
-    // Its own, whatever the host makes the agent do next.
+    // The session of this run, not of the agent's next one.
     await gone(left.agent, jobs[0].metadata.name);
   });
 
@@ -177,7 +177,7 @@ describe('a host that is killed', () => {
     'leaves the Job running, and nothing is started beside it after the restart',
     { timeout: 300_000 },
     async () => {
-      // Longer than a restart takes.
+      // Longer than a restart.
       const { agent, run } = await counting('orphan', 60);
       const before = await objectsOf(agent);
       expect(await order('host/end', { signal: 'SIGKILL' })).toBe('SIGKILL');
@@ -186,8 +186,8 @@ describe('a host that is killed', () => {
       expect((await objectsOf(agent)).pods.map(({ metadata }) => metadata.uid)).toEqual(
         before.pods.map(({ metadata }) => metadata.uid),
       );
-      // The host calls such a run lost once its lease has run out, up to a minute after the kill, if that is before it
-      // has started again; else it gives it five minutes.
+      // The host calls such a run lost once its lease has expired, up to a minute after the kill, if it starts again
+      // later than that; otherwise after five minutes.
       const lost = await getRun(run);
       if (lost.status === 'running') expect(lost).toMatchObject({ execution: { phase: 'reconnecting' } });
       else expect(lost).toMatchObject({ status: 'failed', errorCode: 'process_lost' });

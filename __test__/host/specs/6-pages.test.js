@@ -1,11 +1,11 @@
-// What a person sees in the host's pages, in headless Chromium.
+// The host's pages as a user sees them, in headless Chromium.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { getConfigSchema } from '../../../js/config-schema.js';
 import { openBrowser, openPage, shoot } from '../browser.js';
 import { api, eventually, installed, lab, newAgent, newCompany, oneRun } from '../support.js';
 
-/** Keys that the host's form moves to its run policy, which is folded. */
+/** Keys that the host's form shows in its run policy, which is collapsed. */
 const RUN_POLICY = /timeout|grace|lifecycle/i;
 
 let browser;
@@ -61,7 +61,7 @@ describe('the page of a run', () => {
     expect(text).toContain('[paperclip] Created K8s Job: ');
     expect(text).not.toMatch(/[{"]type"\s*:/);
 
-    // For people: the adapter's own lines folded, the rest in sight.
+    // Readable: the adapter's lines collapsed, the rest visible.
     await transcript.getByLabel('Collapse stdout').first().click();
     await transcript.evaluate((box) => {
       box.style.maxHeight = 'none';
@@ -78,7 +78,7 @@ describe('the page of a run', () => {
     });
   });
 
-  it('shows why a run has failed', async () => {
+  it('shows why a run failed', async () => {
     const failing = await newAgent(company, 'Bea', { scenario: 'auth' });
     const failed = await oneRun(failing);
     const page = await openPage(
@@ -93,7 +93,7 @@ describe('the page of a run', () => {
     await shoot(page, 'failed-run');
   });
 
-  // Once this fails, the host has mended it: remove `letParserStart`, this test, and the sentence in the README.
+  // Once this fails, the host has fixed it: remove `letParserStart`, this test, and the sentence in the README.
   it('shows the raw log in the host as published, which starts no adapter’s parser in this browser', async () => {
     const page = await openPage(browser, '/', { asPublished: true });
     const died = new Promise((resolve) => {
@@ -106,7 +106,7 @@ describe('the page of a run', () => {
 });
 
 describe('the page of an agent’s configuration', () => {
-  it('shows every field of ours, with its default, and keeps what is filled in', async () => {
+  it('shows every field of this adapter, with its default, and stores what is entered', async () => {
     const page = await pageOf('configuration', { height: 3200 });
     await page.getByText('Turn limit per run').waitFor();
     await page.getByText('Advanced Run Policy').click();
