@@ -1,12 +1,19 @@
-//! The agent's command line.
+//! The command line of the agent's container.
 
 use super::rtk_setup_commands;
-use crate::manifest::limits::{self, ManifestError};
-use crate::manifest::{PROMPT_DIR, PROMPT_FILE, PromptBundle};
 use crate::request::Request;
 
+/// Where the CLI finds the skills and instructions of the agent's prompt bundle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BundlePaths<'a> {
+    /// The directory with the skills.
+    pub(crate) add_dir: &'a str,
+    /// The file with the instructions, if the agent has any.
+    pub(crate) instructions_file: Option<&'a str>,
+}
+
 /// The arguments of the Claude CLI.
-pub(crate) fn claude_args(request: &Request, bundle: Option<&PromptBundle>) -> Vec<String> {
+pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>) -> Vec<String> {
     let config = &request.config;
     let resumed = !request.session_id.is_empty();
     let mut args: Vec<String> = Vec::new();
@@ -29,35 +36,33 @@ pub(crate) fn claude_args(request: &Request, bundle: Option<&PromptBundle>) -> V
         add(&["--max-turns", &turns.to_string()]);
     }
     // A resumed session has its instructions already.
-    let bundled =
-        bundle.and_then(|bundle| bundle.instructions_file_path.as_ref()).filter(|path| !path.is_empty());
-    if let Some(path) = bundled.or(config.instructions_file_path.as_ref())
+    let bundled = bundle.and_then(|bundle| bundle.instructions_file).filter(|path| !path.is_empty());
+    if let Some(path) = bundled.or(config.instructions_file_path.as_deref())
         && !resumed
     {
         add(&["--append-system-prompt-file", path]);
     }
     if let Some(bundle) = bundle {
-        add(&["--add-dir", &bundle.add_dir]);
+        add(&["--add-dir", bundle.add_dir]);
     }
     args.extend(config.extra_args.iter().cloned());
     args
 }
 
-/// What `sh -c` runs in the agent's container.
+/// What `sh -c` runs in the agent's container: the CLI with the prompt as its input, after the set-up of rtk where that
+/// is enabled.
 ///
 /// Kubernetes replaces `$(NAME)` in it by the value of a variable. Only `extraArgs` can contain that, and
 /// there it is the one way to refer to a variable, since the shell sees each argument quoted: it is left in
 /// place.
-pub(crate) fn main(request: &Request, claude_args: &[String]) -> Result<String, ManifestError> {
+pub(crate) fn shell_command(request: &Request, claude_args: &[String], prompt_file: &str) -> String {
     let quoted: Vec<String> = claude_args.iter().map(|arg| quote(arg)).collect();
-    let pipe = format!("cat {PROMPT_DIR}/{PROMPT_FILE} | claude {}", quoted.join(" "));
-    let command = if request.config.enable_rtk {
+    let pipe = format!("cat {prompt_file} | claude {}", quoted.join(" "));
+    if request.config.enable_rtk {
         format!("{} && {pipe}", rtk_setup_commands(request.config.rtk_max_output_bytes))
     } else {
         pipe
-    };
-    limits::check_command(&command)?;
-    Ok(command)
+    }
 }
 
 /// One word for a POSIX shell.
@@ -97,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn quoting() {
+    fn quote_makes_one_word() {
         for (word, want) in
             [("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x) `y` \"z\"", "'$(x) `y` \"z\"'")]
         {
@@ -107,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_shell_gets_the_words_back(words in prop::collection::vec("\\PC{0,12}|['\\\\ \n$\"`]{0,6}", 0..6)) {
+        fn shell_splits_quoted_words_back(words in prop::collection::vec("\\PC{0,12}|['\\\\ \n$\"`]{0,6}", 0..6)) {
             let line = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
             prop_assert_eq!(split(&line), Some(words));
         }

@@ -1,23 +1,21 @@
-//! What to say of a run that left no result.
+//! The message for a run whose output has no result event.
 
-use super::tally::{Captured, Tally};
+use super::tally::Captured;
 
-use crate::forensics::{TerminatedState, non_empty};
-
-/// What the message depends on.
+/// What of the output the message depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartialFacts<'a> {
-    /// First line of output that is no event of the CLI.
-    pub content_line: Option<&'a str>,
-    /// There was more than white space.
-    pub has_output: bool,
+pub(crate) struct OutputFacts<'a> {
+    /// The first line of output that is not an event of the CLI.
+    pub(crate) content_line: Option<&'a str>,
+    /// The output has more than white space.
+    pub(crate) has_output: bool,
     /// The output names the model.
-    pub names_model: bool,
+    pub(crate) names_model: bool,
 }
 
-impl<'a> PartialFacts<'a> {
+impl<'a> OutputFacts<'a> {
     /// The facts of a run.
-    pub fn of(captured: &'a Captured, model: &str) -> Self {
+    pub(crate) fn of(captured: &'a Captured, model: &str) -> Self {
         Self {
             content_line: captured.content_line.as_deref(),
             has_output: captured.nonempty_lines > 0,
@@ -26,65 +24,39 @@ impl<'a> PartialFacts<'a> {
     }
 }
 
-/// The error of a run without a result. `model` may be empty.
-pub fn partial_run_error(
+/// The error of a run without a result. `model` may be empty. `pod_cause` is appended: what the pod says about the end
+/// of the container, with a space before it, or nothing.
+pub(crate) fn no_result_error(
     exit_code: Option<i32>,
     model: &str,
-    facts: PartialFacts<'_>,
-    state: Option<&TerminatedState>,
+    facts: OutputFacts<'_>,
+    pod_cause: &str,
 ) -> String {
     if exit_code == Some(0) {
         return "Failed to parse Claude JSON output".into();
     }
     let code = exit_code.unwrap_or(-1);
-    let cause = pod_cause(state);
     if let Some(line) = facts.content_line {
-        return format!("Claude exited with code {code}: {line}{cause}");
+        return format!("Claude exited with code {code}: {line}{pod_cause}");
     }
     if !facts.has_output || model.is_empty() {
-        return format!("Claude exited with code {code}{cause}");
+        return format!("Claude exited with code {code}{pod_cause}");
     }
     if facts.names_model && exit_code.is_some() {
         return format!(
             "Claude exited immediately after init (model: {model}) (exit code {code}) — the model may be unsupported or \
-             the session may have been rejected before producing output{cause}"
+             the session may have been rejected before producing output{pod_cause}"
         );
     }
     format!(
         "Claude started but did not produce a result (model: {model}) — check API credentials, model support, and \
-         adapter config{cause}"
+         adapter config{pod_cause}"
     )
-}
-
-fn pod_cause(state: Option<&TerminatedState>) -> String {
-    let Some(state) = state else {
-        return String::new();
-    };
-    let mut parts = Vec::new();
-    parts.extend(non_empty(&state.reason).map(|reason| format!("reason={reason}")));
-    parts.extend(non_empty(&state.message).map(|message| format!("message={message}")));
-    parts.extend(state.signal.map(|signal| format!("signal={signal}")));
-    if state.exit_code == Some(137) {
-        parts.push("SIGKILL (commonly OOMKilled)".into());
-    }
-    if parts.is_empty() { String::new() } else { format!(" [pod: {}]", parts.join(", ")) }
-}
-
-/// [`partial_run_error`] for a whole output in memory.
-pub fn build_partial_run_error(
-    exit_code: Option<i32>,
-    model: &str,
-    stdout: &str,
-    state: Option<&TerminatedState>,
-) -> String {
-    let mut tally = Tally::over_text();
-    stdout.split('\n').for_each(|line| tally.text(line));
-    let captured = tally.finish();
-    partial_run_error(exit_code, model, PartialFacts::of(&captured, model), state)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tally::Tally;
     use super::*;
     use proptest::prelude::*;
 
@@ -99,8 +71,16 @@ mod tests {
     const NO_RESULT: &str = "Claude started but did not produce a result (model: claude-x-1) — check API credentials, \
                              model support, and adapter config";
 
+    /// The error for this output.
+    fn error(exit_code: Option<i32>, model: &str, lines: &[&str], pod_cause: &str) -> String {
+        let mut tally = Tally::new();
+        lines.iter().for_each(|line| tally.text(line));
+        let captured = tally.finish();
+        no_result_error(exit_code, model, OutputFacts::of(&captured, model), pod_cause)
+    }
+
     #[test]
-    fn messages() {
+    fn message_depends_on_exit_code_model_and_output() {
         let model = "claude-x-1";
         for (code, model, lines, text) in [
             (Some(0), model, &[][..], "Failed to parse Claude JSON output"),
@@ -124,61 +104,28 @@ mod tests {
             (Some(1), model, &[INIT, "[]"], "Claude exited with code 1: []"),
             (Some(1), model, &[INIT, r#"{"type":""}"#], r#"Claude exited with code 1: {"type":""}"#),
         ] {
-            assert_eq!(build_partial_run_error(code, model, &lines.join("\n"), None), text, "{lines:?}");
+            assert_eq!(error(code, model, lines, ""), text, "{lines:?}");
         }
     }
 
     #[test]
-    fn the_pods_cause_is_appended() {
-        let state = |exit_code, reason: &str, message: &str, signal| TerminatedState {
-            exit_code,
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            signal,
-        };
-        for (given, text) in [
-            (state(Some(1), "Error", "broke", None), " [pod: reason=Error, message=broke]"),
-            (
-                state(Some(137), "OOMKilled", "", Some(9)),
-                " [pod: reason=OOMKilled, signal=9, SIGKILL (commonly OOMKilled)]",
-            ),
-            (state(Some(1), "", "", Some(0)), " [pod: signal=0]"),
-            (state(Some(1), "", "", None), ""),
-            (TerminatedState::default(), ""),
+    fn pod_cause_is_appended_unless_the_cli_exited_with_0() {
+        let cause = " [pod: reason=Error]";
+        for (code, model, lines, before) in [
+            (Some(1), "m", &[][..], "Claude exited with code 1"),
+            (Some(1), "m", &["line"], "Claude exited with code 1: line"),
+            (Some(1), "claude-x-1", &[INIT], AFTER_INIT),
+            (None, "claude-x-1", &[INIT], NO_RESULT),
         ] {
-            for (stdout, before) in
-                [("", "Claude exited with code 1"), ("line", "Claude exited with code 1: line")]
-            {
-                let message = build_partial_run_error(Some(1), "m", stdout, Some(&given));
-                assert_eq!(message, format!("{before}{text}"));
-            }
-            assert_eq!(
-                build_partial_run_error(Some(1), "claude-x-1", INIT, Some(&given)),
-                format!("{AFTER_INIT}{text}")
-            );
-            let message = build_partial_run_error(Some(0), "m", "line", Some(&given));
-            assert_eq!(message, "Failed to parse Claude JSON output");
+            assert_eq!(error(code, model, lines, cause), format!("{before}{cause}"));
         }
-    }
-
-    #[test]
-    fn a_run_and_a_text_in_memory_give_the_same_message() {
-        for lines in [&[INIT][..], &[INIT, USER, "words"], &[], &[""], &[RATE, INIT]] {
-            let mut tally = Tally::new();
-            lines.iter().for_each(|line| tally.text(line));
-            let captured = tally.finish();
-            let facts = PartialFacts::of(&captured, "claude-x-1");
-            for code in [None, Some(0), Some(3)] {
-                let text = build_partial_run_error(code, "claude-x-1", &lines.join("\n"), None);
-                assert_eq!(partial_run_error(code, "claude-x-1", facts, None), text);
-            }
-        }
+        assert_eq!(error(Some(0), "m", &["line"], cause), "Failed to parse Claude JSON output");
     }
 
     proptest! {
         #[test]
-        fn there_is_always_a_message(code in any::<Option<i32>>(), model in "\\PC*", stdout in "(\\PC|\n)*") {
-            prop_assert!(!build_partial_run_error(code, &model, &stdout, None).is_empty());
+        fn message_is_never_empty(code in any::<Option<i32>>(), model in "\\PC*", line in "\\PC*") {
+            prop_assert!(!error(code, &model, &[&line], "").is_empty());
         }
     }
 }

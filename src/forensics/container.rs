@@ -110,6 +110,22 @@ pub(crate) fn describe_truncation_cause(state: Option<&TerminatedState>) -> Stri
     parts.join(", ")
 }
 
+/// What the error of a run without a result says about the end of the container, with a space before it: ` [pod: …]`;
+/// empty where nothing more than an exit code is known.
+pub(crate) fn pod_cause(state: Option<&TerminatedState>) -> String {
+    let Some(state) = state else {
+        return String::new();
+    };
+    let mut parts = Vec::new();
+    parts.extend(non_empty(&state.reason).map(|reason| format!("reason={reason}")));
+    parts.extend(non_empty(&state.message).map(|message| format!("message={message}")));
+    parts.extend(state.signal.map(|signal| format!("signal={signal}")));
+    if state.exit_code == Some(137) {
+        parts.push("SIGKILL (commonly OOMKilled)".into());
+    }
+    if parts.is_empty() { String::new() } else { format!(" [pod: {}]", parts.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -240,6 +256,23 @@ mod tests {
         ] {
             assert_eq!(describe_truncation_cause(given.as_ref()), text);
         }
+    }
+
+    #[test]
+    fn pod_cause_names_reason_message_signal_and_sigkill() {
+        for (given, text) in [
+            (state(Some(1), Some("Error"), Some("broke"), None), " [pod: reason=Error, message=broke]"),
+            (
+                state(Some(137), Some("OOMKilled"), Some(""), Some(9)),
+                " [pod: reason=OOMKilled, signal=9, SIGKILL (commonly OOMKilled)]",
+            ),
+            (state(Some(1), Some(""), Some(""), Some(0)), " [pod: signal=0]"),
+            (state(Some(1), Some(""), Some(""), None), ""),
+            (TerminatedState::default(), ""),
+        ] {
+            assert_eq!(pod_cause(Some(&given)), text);
+        }
+        assert_eq!(pod_cause(None), "");
     }
 
     proptest! {

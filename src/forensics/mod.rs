@@ -14,7 +14,9 @@ mod vanished;
 mod waiting;
 
 pub use container::TerminatedState;
-pub(crate) use container::{ContainerPhase, container_phase, describe_truncation_cause, terminated_state};
+pub(crate) use container::{
+    ContainerPhase, container_phase, describe_truncation_cause, pod_cause, terminated_state,
+};
 pub(crate) use disruption::{Disruption, disruption};
 pub(crate) use host_status::should_abort_for_cancellation;
 pub(crate) use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};

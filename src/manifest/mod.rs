@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::claude::command;
+use crate::claude::command::{self, BundlePaths};
 use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub(crate) use labels::*;
@@ -36,9 +36,9 @@ pub use self_pod::{SelfPod, SelfPodError, SelfPodSecretVolume};
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
 /// Where the init container leaves the prompt and what else is too large for a variable.
-pub(crate) const PROMPT_DIR: &str = "/tmp/prompt";
+const PROMPT_DIR: &str = "/tmp/prompt";
 /// The prompt's file in [`PROMPT_DIR`], and its key in the prompt Secret.
-pub(crate) const PROMPT_FILE: &str = "prompt.txt";
+const PROMPT_FILE: &str = "prompt.txt";
 
 /// The skills and instructions of one agent, laid out in a directory that host and pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,12 @@ pub struct PromptBundle {
     pub add_dir: String,
     /// The bundle's copy of the instructions; `null` when the agent has none.
     pub instructions_file_path: Option<String>,
+}
+
+impl PromptBundle {
+    fn paths(&self) -> BundlePaths<'_> {
+        BundlePaths { add_dir: &self.add_dir, instructions_file: self.instructions_file_path.as_deref() }
+    }
 }
 
 /// A Job ready to be created, and what there is to report about it.
@@ -136,8 +142,9 @@ pub fn build(
     let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
 
     let (labels, skipped_labels) = labels(request);
-    let claude_args = command::claude_args(request, bundle);
-    let main_command = command::main(request, &claude_args)?;
+    let claude_args = command::claude_args(request, bundle.map(PromptBundle::paths));
+    let main_command = command::shell_command(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"));
+    limits::check_command(&main_command)?;
     let prompt::Prompt { text: prompt, metrics: prompt_metrics } = prompt::assemble(request, prepared);
     let env::Env { vars, files, notes } = env::collect(request, self_pod, prepared)?;
 

@@ -173,7 +173,7 @@ pub fn build_partial_run_error(
     pod_state: String,
 ) -> napi::Result<String> {
     let state: Option<TerminatedState> = read("podState", &pod_state)?;
-    Ok(claude::build_partial_run_error(exit_code, &model, &stdout, state.as_ref()))
+    Ok(claude::build_partial_run_error(exit_code, &model, &stdout, &forensics::pod_cause(state.as_ref())))
 }
 
 /// `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON.

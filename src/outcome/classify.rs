@@ -4,10 +4,12 @@ use serde_json::{Map, Value};
 
 use super::{Body, ErrorCode, Finished, LogStream, Outcome, Recovery};
 use crate::claude::{
-    Captured, PartialFacts, describe_claude_failure, is_claude_max_turns_result,
-    is_claude_unknown_session_error, partial_run_error,
+    Captured, OutputFacts, describe_claude_failure, is_claude_max_turns_result,
+    is_claude_unknown_session_error, no_result_error,
 };
-use crate::forensics::{Disruption, TerminatedState, Vanished, describe_truncation_cause, vanished_details};
+use crate::forensics::{
+    Disruption, TerminatedState, Vanished, describe_truncation_cause, pod_cause, vanished_details,
+};
 use crate::js_semantics;
 
 /// How a Job ended.
@@ -193,8 +195,8 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         );
         return fail(Some(ErrorCode::ClaudeTruncated), message, captured);
     }
-    let facts = PartialFacts::of(&captured, &model);
-    let partial = partial_run_error(exit_code, &model, facts, container.as_ref());
+    let facts = OutputFacts::of(&captured, &model);
+    let partial = no_result_error(exit_code, &model, facts, &pod_cause(container.as_ref()));
     let lost = match &end {
         // A CLI that exits with 0 has printed a result: the log was deleted with the Job.
         JobEnd::Gone(vanished) if exit_code == Some(0) => {
