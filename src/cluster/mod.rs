@@ -21,7 +21,6 @@ use serde_json::Value;
 #[cfg(feature = "client")]
 pub mod client;
 mod error;
-mod event;
 pub mod retry;
 pub mod watch;
 

@@ -111,7 +111,7 @@ impl<C: Cluster> Observed<C> {
 
     /// What the watches have brought so far; to be believed in what it shows, whether they work now or not.
     pub(super) fn view(&self) -> Snapshot {
-        self.watched.view()
+        self.watched.snapshot()
     }
 
     /// The Job as the watches show it.
@@ -121,7 +121,7 @@ impl<C: Cluster> Observed<C> {
 
     /// Waits a moment for the watches to be opened, so that the first looks need no requests of their own.
     pub(super) async fn begin(&self) -> Health {
-        let mut view = self.watched.follow();
+        let mut view = self.watched.changes();
         let decided = view.wait_for(|view| view.health != Health::Starting);
         match tokio::time::timeout(timing::WATCH_START_LIMIT, decided).await {
             Ok(Ok(view)) => view.health,
@@ -131,7 +131,7 @@ impl<C: Cluster> Observed<C> {
 
     /// Eyes for the pod.
     pub(super) fn pod_eyes(&self) -> PodEyes<'_, C> {
-        let view = self.watched.follow();
+        let view = self.watched.changes();
         PodEyes { observed: self, view, read_at: Instant::now() + timing::UNSEEN_LIMIT, unreadable: 0 }
     }
 
@@ -139,7 +139,7 @@ impl<C: Cluster> Observed<C> {
     /// ends; an error does not end it.
     pub(super) fn jobs(self: Arc<Self>) -> impl Stream<Item = Result<JobSeen, ApiError>> {
         let eyes = JobEyes {
-            view: self.watched.follow(),
+            view: self.watched.changes(),
             told: 0,
             tell_again: false,
             unreadable: 0,

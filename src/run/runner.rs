@@ -184,7 +184,7 @@ impl<K: Clusters> Runner<K> {
         let LiveJob { cluster, namespace, job_name, job_uid, reattached } = job;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let observed = Observed { cluster, namespace, job_name, job_uid, reattached, watched };
-        if observed.begin().await == Health::Refused && self.watches.tell_refusal(&observed.cluster) {
+        if observed.begin().await == Health::Refused && self.watches.is_first_refusal(&observed.cluster) {
             run.log
                 .out(format!(
                     "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \

@@ -1,10 +1,9 @@
-//! What all runs of this process see of their Jobs and pods: one watch for Jobs and one for Pods per cluster and
-//! namespace, shared.
+//! One watch for Jobs and one for Pods per cluster and namespace, shared by all runs of this process.
 //!
-//! A watch starts with the first subscription and stops soon after the last. Each subscription is for one Job:
-//! it gets the last object seen of the Job and of its pods, so that a deletion is told with its final object.
-//! Nothing here ends because of one bad object, a panic, an expired version or a lost connection; where watching
-//! is not permitted, that is told, and whoever subscribed must look for himself.
+//! The watches of a namespace ([`namespace`]) start with the first subscription and stop soon after the last. A
+//! subscription is for one Job: its snapshot holds the Job and its pods as they were last seen, also after their
+//! deletion. No bad object, panic, expired version or lost connection ends a watch ([`watcher`]); where watching is
+//! not permitted, the snapshot's health says so and the subscriber must poll.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,18 +12,20 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use self::area::Area;
+use self::namespace::NamespaceWatch;
 use super::Cluster;
 
-mod area;
+mod decode;
+mod namespace;
 mod store;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 /// How well the watches of a namespace work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Health {
-    /// Both are open, or about to be again.
+    /// Both are open, or about to be opened again.
     Live,
     /// Not open yet.
     #[default]
@@ -38,12 +39,12 @@ pub enum Health {
 /// What was last seen of an object.
 #[derive(Debug, Default)]
 pub enum Seen<T> {
-    /// Nothing.
+    /// Not seen yet.
     #[default]
     Unseen,
-    /// It is there.
+    /// It exists.
     Present(Arc<T>),
-    /// It was deleted; as it was last.
+    /// It was deleted; its last state.
     Deleted(Arc<T>),
 }
 
@@ -58,7 +59,7 @@ impl<T> Clone for Seen<T> {
 }
 
 impl<T> Seen<T> {
-    /// The object as it was seen last, there or not.
+    /// The object as it was last seen, deleted or not.
     pub fn last(&self) -> Option<&Arc<T>> {
         match self {
             Seen::Unseen => None,
@@ -74,24 +75,25 @@ pub struct Snapshot {
     pub health: Health,
     /// The Job.
     pub job: Seen<Job>,
-    /// How many events there were for the Job.
+    /// The number of the Job's events.
     pub job_events: u64,
     /// Its pods, by name.
     pub pods: BTreeMap<String, Seen<Pod>>,
-    /// How many events of the Job or its pods could not be read: somebody should look.
+    /// The number of events of the Job or its pods that could not be read. Each is a reason to read the objects
+    /// directly.
     pub unreadable: u64,
 }
 
 impl Snapshot {
-    /// The pod that is there, the first by name if there are several.
+    /// The pod that exists, the first by name if there are several.
     pub fn pod(&self) -> Option<&Arc<Pod>> {
-        self.pods.values().find_map(|sight| match sight {
+        self.pods.values().find_map(|seen| match seen {
             Seen::Present(pod) => Some(pod),
             _ => None,
         })
     }
 
-    /// The pod of this name as it was seen last; without one of this name, any other.
+    /// The pod of this name as it was last seen, or any other pod.
     pub fn last_pod(&self, name: &str) -> Option<&Arc<Pod>> {
         let named = self.pods.get(name).and_then(Seen::last);
         named.or_else(|| self.pod()).or_else(|| self.pods.values().rev().find_map(Seen::last))
@@ -99,24 +101,24 @@ impl Snapshot {
 }
 
 /// The address of a cluster's client, and a namespace.
-type AreaKey = (usize, String);
+type NamespaceKey = (usize, String);
 
 /// All watches of this process.
 pub struct Watches<C> {
     selector: String,
-    areas: Mutex<HashMap<AreaKey, Arc<Area<C>>>>,
-    /// Clusters for which a refusal was told. Weak: the address is not used again while it is on this list.
-    told: Mutex<Vec<Weak<C>>>,
+    namespaces: Mutex<HashMap<NamespaceKey, Arc<NamespaceWatch<C>>>>,
+    /// Clusters whose refusal was reported. Weak: an address is not reused while it is on this list.
+    refusals: Mutex<Vec<Weak<C>>>,
 }
 
 impl<C: Cluster> Watches<C> {
-    /// No watches yet; all will have this label selector.
+    /// No watches yet; all will use this label selector.
     pub fn new(selector: impl Into<String>) -> Self {
-        Self { selector: selector.into(), areas: Mutex::default(), told: Mutex::default() }
+        Self { selector: selector.into(), namespaces: Mutex::default(), refusals: Mutex::default() }
     }
 
-    /// Subscribes to one Job and its pods; starts the watches where they do not run. Only the Job with this UID
-    /// is told, when there is one: a name is not an identity.
+    /// Subscribes to one Job and its pods; starts the watches where they do not run. With a UID, only the Job with
+    /// that UID counts: a name can be used again.
     pub fn subscribe(
         &self,
         cluster: &Arc<C>,
@@ -124,75 +126,76 @@ impl<C: Cluster> Watches<C> {
         job: &str,
         uid: Option<&str>,
     ) -> Subscription<C> {
-        let area = {
-            let mut areas = lock(&self.areas);
-            areas.retain(|_, area| area.is_needed());
-            // The area holds the cluster, so that its address stays its own.
+        let watch = {
+            let mut namespaces = lock(&self.namespaces);
+            namespaces.retain(|_, watch| watch.is_needed());
+            // The entry holds the cluster, so its address is not reused while the entry exists.
             let key = (Arc::as_ptr(cluster).cast::<()>() as usize, namespace.to_owned());
-            areas.entry(key).or_insert_with(|| Arc::new(Area::new(cluster.clone(), namespace))).clone()
+            let new = || Arc::new(NamespaceWatch::new(cluster.clone(), namespace));
+            namespaces.entry(key).or_insert_with(new).clone()
         };
-        let (id, view) = area.enter(&self.selector, job, uid);
-        Subscription { area, job: job.to_owned(), id, view }
+        let (id, snapshot) = watch.subscribe(&self.selector, job, uid);
+        Subscription { watch, job: job.to_owned(), id, snapshot }
     }
 
-    /// How many namespaces are watched, and how many subscriptions there are.
+    /// The number of watched namespaces, and of subscriptions.
     pub fn count(&self) -> (usize, usize) {
-        let areas = lock(&self.areas);
-        let states = areas.values().map(|area| area.lock());
-        states.fold((0, 0), |(watched, users), state| {
-            (watched + usize::from(state.running), users + state.users())
+        let namespaces = lock(&self.namespaces);
+        let states = namespaces.values().map(|watch| watch.lock());
+        states.fold((0, 0), |(watched, subscribers), state| {
+            (watched + usize::from(state.running), subscribers + state.subscribers())
         })
     }
 
-    /// True the first time this is asked for a cluster: a refusal is told once.
-    pub fn tell_refusal(&self, cluster: &Arc<C>) -> bool {
-        let mut told = lock(&self.told);
-        told.retain(|known| known.strong_count() > 0);
-        let known = told.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(cluster)));
+    /// True on the first call for a cluster: a refusal is logged once.
+    pub fn is_first_refusal(&self, cluster: &Arc<C>) -> bool {
+        let mut refusals = lock(&self.refusals);
+        refusals.retain(|known| known.strong_count() > 0);
+        let known = refusals.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(cluster)));
         if !known {
-            told.push(Arc::downgrade(cluster));
+            refusals.push(Arc::downgrade(cluster));
         }
         !known
     }
 }
 
-/// A hold on the watches, and what they bring for one Job.
+/// Keeps the watches running, and holds what they bring for one Job.
 pub struct Subscription<C> {
-    area: Arc<Area<C>>,
+    watch: Arc<NamespaceWatch<C>>,
     job: String,
     id: u64,
-    view: watch::Receiver<Snapshot>,
+    snapshot: watch::Receiver<Snapshot>,
 }
 
 impl<C> Subscription<C> {
     /// What was seen so far.
-    pub fn view(&self) -> Snapshot {
-        self.view.borrow().clone()
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
     }
 
     /// How well the watches work now.
     pub fn health(&self) -> Health {
-        self.view.borrow().health
+        self.snapshot.borrow().health
     }
 
-    /// What was seen so far, and a notice of every change.
-    pub fn follow(&self) -> watch::Receiver<Snapshot> {
-        self.view.clone()
+    /// What was seen so far, with a notification of every change.
+    pub fn changes(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.clone()
     }
 
-    /// To be called when something was found out elsewhere that the watches should have told: they are opened
-    /// anew, unless they have only just been.
+    /// To be called when a direct read has found what the watches should have brought: they start over with a
+    /// list, unless they were opened only just now.
     pub fn request_resync(&self) {
-        self.area.doubts.send_modify(|doubts| *doubts += 1);
+        self.watch.resync_requests.send_modify(|requests| *requests += 1);
     }
 }
 
 impl<C> Drop for Subscription<C> {
     fn drop(&mut self) {
-        let mut state = self.area.lock();
-        state.leave(&self.job, self.id);
+        let mut state = self.watch.lock();
+        state.unsubscribe(&self.job, self.id);
         // Under the lock, or another count could overtake this one.
-        self.area.users.send_replace(state.users());
+        self.watch.subscribers.send_replace(state.subscribers());
     }
 }
 

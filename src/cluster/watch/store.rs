@@ -1,4 +1,4 @@
-//! What is known of the objects of a namespace, and who is told about them.
+//! The objects of a namespace as the watches last brought them, and the subscribers that are notified of changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,27 +8,35 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::event::{Unreadable, Watchable, job_of_pod};
+use super::decode::{Unreadable, Watchable, job_of_pod};
 use super::{Health, Seen, Snapshot};
 
+/// Everything that is known of a namespace.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct NamespaceState {
+    /// Whether the watches run.
     pub(super) running: bool,
+    /// Until when the watches are not tried again.
     pub(super) refused_until: Option<Instant>,
-    feeds: HashMap<String, Vec<Feed>>,
-    next_feed: u64,
+    subscribers: Subscribers,
+    last_id: u64,
     jobs: Store<Job>,
     pods: Store<Pod>,
 }
 
+/// The subscribers, by the name of their Job.
+type Subscribers = HashMap<String, Vec<Subscriber>>;
+
 /// The sending end of a subscription.
-pub(super) struct Feed {
+pub(super) struct Subscriber {
     id: u64,
+    /// Only the Job with this UID, where it is known.
     uid: Option<String>,
-    view: watch::Sender<Snapshot>,
+    snapshot: watch::Sender<Snapshot>,
 }
 
-impl Feed {
+impl Subscriber {
+    /// Whether a Job with this UID, or of an unknown one, concerns the subscriber.
     fn is_for(&self, uid: Option<&str>) -> bool {
         match (&self.uid, uid) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -37,12 +45,12 @@ impl Feed {
     }
 }
 
-/// The objects of one kind that are there.
+/// The objects of one kind that exist.
 pub(super) struct Store<T> {
     objects: HashMap<String, Arc<T>>,
-    /// Everything up to this version is known.
+    /// Every change up to this version was received.
     pub(super) version: Option<String>,
-    /// Nothing was ever received: there is nothing to compare a list with.
+    /// Nothing was received yet: there is nothing to compare a list with.
     pub(super) fresh: bool,
     health: Health,
 }
@@ -53,92 +61,93 @@ impl<T> Default for Store<T> {
     }
 }
 
-/// Where the objects of a kind are kept, and who is told about them.
-pub(super) trait Kept: Watchable {
-    fn store(state: &mut State) -> &mut Store<Self>;
-    /// Tells those whom it concerns.
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>);
+/// A kind of object that has a store.
+pub(super) trait Stored: Watchable {
+    fn store(state: &mut NamespaceState) -> &mut Store<Self>;
+    /// Notifies the subscribers that an object concerns.
+    fn notify(subscribers: &Subscribers, seen: &Seen<Self>);
 }
 
-impl Kept for Job {
-    fn store(state: &mut State) -> &mut Store<Self> {
+impl Stored for Job {
+    fn store(state: &mut NamespaceState) -> &mut Store<Self> {
         &mut state.jobs
     }
 
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>) {
-        let Some(job) = sight.last() else { return };
+    fn notify(subscribers: &Subscribers, seen: &Seen<Self>) {
+        let Some(job) = seen.last() else { return };
         let name = job.metadata.name.as_deref().unwrap_or_default();
-        for feed in
-            feeds.get(name).into_iter().flatten().filter(|feed| feed.is_for(job.metadata.uid.as_deref()))
-        {
-            feed.view.send_modify(|view| {
-                view.job = sight.clone();
-                view.job_events += 1;
+        let uid = job.metadata.uid.as_deref();
+        for subscriber in subscribers.get(name).into_iter().flatten().filter(|one| one.is_for(uid)) {
+            subscriber.snapshot.send_modify(|snapshot| {
+                snapshot.job = seen.clone();
+                snapshot.job_events += 1;
             });
         }
     }
 }
 
-impl Kept for Pod {
-    fn store(state: &mut State) -> &mut Store<Self> {
+impl Stored for Pod {
+    fn store(state: &mut NamespaceState) -> &mut Store<Self> {
         &mut state.pods
     }
 
-    fn tell(feeds: &HashMap<String, Vec<Feed>>, sight: &Seen<Self>) {
-        let Some(pod) = sight.last() else { return };
+    fn notify(subscribers: &Subscribers, seen: &Seen<Self>) {
+        let Some(pod) = seen.last() else { return };
         let (Some(name), Some((job, uid))) = (&pod.metadata.name, job_of_pod(pod)) else { return };
-        for feed in feeds.get(job).into_iter().flatten().filter(|feed| feed.is_for(uid)) {
-            feed.view.send_modify(|view| drop(view.pods.insert(name.clone(), sight.clone())));
+        for subscriber in subscribers.get(job).into_iter().flatten().filter(|one| one.is_for(uid)) {
+            subscriber.snapshot.send_modify(|snapshot| {
+                snapshot.pods.insert(name.clone(), seen.clone());
+            });
         }
     }
 }
 
-impl State {
-    /// How many subscriptions there are.
-    pub(super) fn users(&self) -> usize {
-        self.feeds.values().map(Vec::len).sum()
+impl NamespaceState {
+    /// The number of subscriptions.
+    pub(super) fn subscribers(&self) -> usize {
+        self.subscribers.values().map(Vec::len).sum()
     }
 
-    /// Knows nothing yet.
-    pub(super) fn begin(&mut self) {
+    /// Forgets all objects, before the watches start.
+    pub(super) fn reset(&mut self) {
         self.jobs = Store::default();
         self.pods = Store::default();
-        self.tell_health();
+        self.notify_health();
     }
 
-    /// Lets go of the objects; what subscriptions have seen stays with them.
-    pub(super) fn end(&mut self) {
+    /// Frees the objects; each subscription keeps its snapshot.
+    pub(super) fn clear_objects(&mut self) {
         self.jobs.objects = HashMap::new();
         self.pods.objects = HashMap::new();
     }
 
     /// Adds a subscription.
-    pub(super) fn enter(&mut self, job: &str, uid: Option<&str>) -> (u64, watch::Receiver<Snapshot>) {
-        self.next_feed += 1;
-        let id = self.next_feed;
-        let view = watch::Sender::new(Snapshot { health: self.health(), ..Snapshot::default() });
-        let receiver = view.subscribe();
-        let feed = Feed { id, uid: uid.map(str::to_owned), view };
-        // What was told before is told again, to this one alone.
-        let alone = HashMap::from([(job.to_owned(), vec![feed])]);
+    pub(super) fn subscribe(&mut self, job: &str, uid: Option<&str>) -> (u64, watch::Receiver<Snapshot>) {
+        self.last_id += 1;
+        let id = self.last_id;
+        let snapshot = watch::Sender::new(Snapshot { health: self.health(), ..Snapshot::default() });
+        let receiver = snapshot.subscribe();
+        let subscriber = Subscriber { id, uid: uid.map(str::to_owned), snapshot };
+        // The new subscriber alone is notified of what is known already.
+        let alone = HashMap::from([(job.to_owned(), vec![subscriber])]);
         if let Some(known) = self.jobs.objects.get(job) {
-            Job::tell(&alone, &Seen::Present(known.clone()));
+            Job::notify(&alone, &Seen::Present(known.clone()));
         }
         for pod in self.pods.objects.values() {
-            Pod::tell(&alone, &Seen::Present(pod.clone()));
+            Pod::notify(&alone, &Seen::Present(pod.clone()));
         }
-        for (job, feeds) in alone {
-            self.feeds.entry(job).or_default().extend(feeds);
+        for (job, subscribers) in alone {
+            self.subscribers.entry(job).or_default().extend(subscribers);
         }
         (id, receiver)
     }
 
     /// Ends a subscription.
-    pub(super) fn leave(&mut self, job: &str, id: u64) {
-        if let Some(feeds) = self.feeds.get_mut(job) {
-            feeds.retain(|feed| feed.id != id);
-            if feeds.is_empty() {
-                self.feeds.remove(job);
+    pub(super) fn unsubscribe(&mut self, job: &str, id: u64) {
+        if let Some(subscribers) = self.subscribers.get_mut(job) {
+            subscribers.retain(|subscriber| subscriber.id != id);
+            if subscribers.is_empty() {
+                self.subscribers.remove(job);
             }
         }
     }
@@ -147,74 +156,81 @@ impl State {
         self.jobs.health.max(self.pods.health)
     }
 
-    pub(super) fn set_health<T: Kept>(&mut self, health: Health) {
-        T::store(self).health = health;
-        self.tell_health();
+    /// Sets the health of one kind's watch and returns what it was.
+    pub(super) fn set_health<T: Stored>(&mut self, health: Health) -> Health {
+        let before = std::mem::replace(&mut T::store(self).health, health);
+        self.notify_health();
+        before
     }
 
-    fn tell_health(&self) {
+    fn notify_health(&self) {
         let health = self.health();
-        for feed in self.feeds.values().flatten() {
-            feed.view.send_if_modified(|view| std::mem::replace(&mut view.health, health) != health);
+        for subscriber in self.subscribers.values().flatten() {
+            subscriber
+                .snapshot
+                .send_if_modified(|snapshot| std::mem::replace(&mut snapshot.health, health) != health);
         }
     }
 
-    pub(super) fn applied<T: Kept>(&mut self, object: T) {
+    /// An object was created or has changed.
+    pub(super) fn applied<T: Stored>(&mut self, object: T) {
         let Some(name) = object.meta().name.clone() else { return };
         let new = Arc::new(object);
         let old = T::store(self).objects.insert(name, new.clone());
         if let Some(old) = old {
             let (was, is) = (old.meta(), new.meta());
             if was.uid != is.uid {
-                T::tell(&self.feeds, &Seen::Deleted(old));
+                T::notify(&self.subscribers, &Seen::Deleted(old));
             } else if is.resource_version.is_some() && was.resource_version == is.resource_version {
                 return;
             }
         }
-        T::tell(&self.feeds, &Seen::Present(new));
+        T::notify(&self.subscribers, &Seen::Present(new));
     }
 
-    pub(super) fn deleted<T: Kept>(&mut self, object: T) {
+    /// An object was deleted; `object` is its last state.
+    pub(super) fn deleted<T: Stored>(&mut self, object: T) {
         let objects = &mut T::store(self).objects;
         let name = object.meta().name.as_deref().unwrap_or_default();
-        // Another one may have taken the name by now.
+        // Another object may have taken the name by now.
         if objects.get(name).is_some_and(|known| known.meta().uid == object.meta().uid) {
             objects.remove(name);
         }
-        T::tell(&self.feeds, &Seen::Deleted(Arc::new(object)));
+        T::notify(&self.subscribers, &Seen::Deleted(Arc::new(object)));
     }
 
-    pub(super) fn unreadable(&mut self, what: &Unreadable) {
-        for feed in what.job.iter().filter_map(|job| self.feeds.get(job)).flatten() {
-            feed.view.send_modify(|view| view.unreadable += 1);
+    /// An object could not be read: its subscribers must read it themselves.
+    pub(super) fn unreadable(&mut self, object: &Unreadable) {
+        for subscriber in object.job.iter().filter_map(|job| self.subscribers.get(job)).flatten() {
+            subscriber.snapshot.send_modify(|snapshot| snapshot.unreadable += 1);
         }
     }
 
-    /// Takes a list for the truth: what is not on it is gone.
-    pub(super) fn listed<T: Kept>(&mut self, items: Vec<Result<T, Unreadable>>, version: Option<String>) {
-        let mut there = HashSet::new();
+    /// Applies a whole list: an object that is not on it was deleted.
+    pub(super) fn listed<T: Stored>(&mut self, items: Vec<Result<T, Unreadable>>, version: Option<String>) {
+        let mut listed = HashSet::new();
         let mut all_named = true;
         for item in items {
             let name = match &item {
                 Ok(object) => object.meta().name.clone(),
-                Err(bad) => bad.name.clone(),
+                Err(unreadable) => unreadable.name.clone(),
             };
             all_named &= name.is_some();
-            there.extend(name);
+            listed.extend(name);
             match item {
                 Ok(object) => self.applied(object),
-                Err(bad) => self.unreadable(&bad),
+                Err(unreadable) => self.unreadable(&unreadable),
             }
         }
-        // An item without a readable name may be any of those that seem to be missing.
+        // An item without a readable name may be any of the objects that seem to be missing.
         if all_named {
-            let gone: Vec<Arc<T>> = T::store(self)
+            let deleted: Vec<Arc<T>> = T::store(self)
                 .objects
-                .extract_if(|name, _| !there.contains(name))
-                .map(|(_, gone)| gone)
+                .extract_if(|name, _| !listed.contains(name))
+                .map(|(_, object)| object)
                 .collect();
-            for object in gone {
-                T::tell(&self.feeds, &Seen::Deleted(object));
+            for object in deleted {
+                T::notify(&self.subscribers, &Seen::Deleted(object));
             }
         }
         let store = T::store(self);

@@ -1,4 +1,4 @@
-//! The watches against a cluster that follows a script.
+//! The watches against a scripted cluster.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::*;
 enum Answer {
     Refused(ApiError),
     Panics,
-    /// It is opened; nothing comes any more after the last line, or it ends.
+    /// A watch. After the last line it ends, or stays open and silent.
     Opened {
         lines: Vec<(u64, String)>,
         ends: bool,
@@ -25,20 +25,20 @@ enum Answer {
 }
 
 /// A request: what, when, from which version.
-type Asked = (String, Duration, Option<String>);
+type Sent = (String, Duration, Option<String>);
 
-struct Scripted {
+struct ScriptedCluster {
     origin: Instant,
-    asked: Mutex<Vec<Asked>>,
+    sent: Mutex<Vec<Sent>>,
     watches: Mutex<HashMap<WatchKind, VecDeque<Answer>>>,
     lists: Mutex<VecDeque<String>>,
 }
 
-impl Scripted {
+impl ScriptedCluster {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             origin: Instant::now(),
-            asked: Mutex::default(),
+            sent: Mutex::default(),
             watches: Mutex::default(),
             lists: Mutex::default(),
         })
@@ -60,17 +60,17 @@ impl Scripted {
     }
 
     fn note(&self, what: String, version: Option<String>) {
-        lock(&self.asked).push((what, self.origin.elapsed(), version));
+        lock(&self.sent).push((what, self.origin.elapsed(), version));
     }
 
-    /// When and from where the requests of a kind were made.
-    fn asked(&self, what: &str) -> Vec<(Duration, Option<String>)> {
-        let asked = lock(&self.asked);
-        asked.iter().filter(|(is, ..)| is == what).map(|(_, at, from)| (*at, from.clone())).collect()
+    /// When the requests of a kind were made, and from which version.
+    fn requests(&self, what: &str) -> Vec<(Duration, Option<String>)> {
+        let sent = lock(&self.sent);
+        sent.iter().filter(|(is, ..)| is == what).map(|(_, at, from)| (*at, from.clone())).collect()
     }
 }
 
-impl Cluster for Scripted {
+impl Cluster for ScriptedCluster {
     async fn list_for_watch(&self, kind: WatchKind, _: &str, _: &str) -> Result<Vec<u8>, ApiError> {
         self.note(format!("list {}", kind.resource()), None);
         let empty = || json!({"metadata": {"resourceVersion": "1000"}, "items": []}).to_string();
@@ -101,49 +101,49 @@ impl Cluster for Scripted {
     }
 
     async fn list_jobs(&self, _: &str, _: &str) -> Result<Vec<Job>, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn get_job(&self, _: &str, _: &str) -> Result<Job, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn create_job(&self, _: &str, _: &Job) -> Result<Job, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn patch_job(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn delete_job(&self, _: &str, _: &str, _: Option<&str>) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn create_secret(&self, _: &str, _: &Secret) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn patch_secret(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn delete_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn get_pod(&self, _: &str, _: &str) -> Result<Pod, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn list_pods(&self, _: &str, _: &str) -> Result<Vec<Pod>, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn open_log(&self, _: &str, _: &str, _: &str, _: &LogQuery) -> Result<LogBody, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn get_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn claim_access_modes(&self, _: &str, _: &str) -> Result<Vec<String>, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
     async fn can_i(&self, _: AccessQuestion<'_>) -> Result<bool, ApiError> {
-        unreachable!("the watches ask for nothing else")
+        unreachable!("the watches make no other request")
     }
 }
 
@@ -180,35 +180,35 @@ fn list(version: u64, items: &[Value]) -> Value {
     json!({"metadata": {"resourceVersion": version.to_string()}, "items": items})
 }
 
-fn watches() -> Watches<Scripted> {
+fn watches() -> Watches<ScriptedCluster> {
     Watches::new("a=b")
 }
 
-async fn after(millis: u64) {
+async fn sleep_ms(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-/// Waits until a subscription shows something.
-async fn shows<C>(subscription: &Subscription<C>, what: impl FnMut(&Snapshot) -> bool) -> Snapshot {
-    let mut view = subscription.follow();
-    let seen = tokio::time::timeout(Duration::from_secs(600), view.wait_for(what)).await;
-    seen.expect("shown").expect("watched").clone()
+/// Waits until a subscription's snapshot meets a condition.
+async fn wait_for<C>(subscription: &Subscription<C>, condition: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+    let mut changes = subscription.changes();
+    let seen = tokio::time::timeout(Duration::from_secs(600), changes.wait_for(condition)).await;
+    seen.expect("the condition is met").expect("watched").clone()
 }
 
-fn version<T>(sight: &Seen<T>, meta: impl Fn(&T) -> Option<String>) -> (&'static str, Option<String>) {
-    match sight {
+fn version<T>(seen: &Seen<T>, meta: impl Fn(&T) -> Option<String>) -> (&'static str, Option<String>) {
+    match seen {
         Seen::Unseen => ("unseen", None),
         Seen::Present(object) => ("present", meta(object)),
         Seen::Deleted(object) => ("deleted", meta(object)),
     }
 }
 
-fn job_seen(view: &Snapshot) -> (&'static str, Option<String>) {
-    version(&view.job, |job| job.metadata.resource_version.clone())
+fn job_seen(snapshot: &Snapshot) -> (&'static str, Option<String>) {
+    version(&snapshot.job, |job| job.metadata.resource_version.clone())
 }
 
-fn pod_seen(view: &Snapshot, name: &str) -> (&'static str, Option<String>) {
-    version(&view.pods[name], |pod| pod.metadata.resource_version.clone())
+fn pod_seen(snapshot: &Snapshot, name: &str) -> (&'static str, Option<String>) {
+    version(&snapshot.pods[name], |pod| pod.metadata.resource_version.clone())
 }
 
 fn at(version: u64) -> Option<String> {
@@ -216,14 +216,14 @@ fn at(version: u64) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_subscription_gets_its_own_objects_and_keeps_the_last() {
-    let cluster = Scripted::new();
+async fn subscription_keeps_the_last_state_of_its_own_objects() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([opened([
         (0, line("ADDED", &job("a", "1", 5)) + &line("ADDED", &job("b", "2", 4))),
         (100, line("MODIFIED", &job("a", "1", 7))),
         (200, line("DELETED", &job("a", "1", 9))),
     ])]);
-    // Two events in one piece, and one in three.
+    // Two events in one piece, and one event in three.
     let added = line("ADDED", &pod("a-x", "a", "1", 6));
     let (head, tail) = added.split_at(40);
     cluster.pods([opened([
@@ -235,48 +235,51 @@ async fn each_subscription_gets_its_own_objects_and_keeps_the_last() {
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
     let b = watches.subscribe(&cluster, "ns", "b", Some("2"));
-    after(80).await;
-    assert_eq!((job_seen(&a.view()), pod_seen(&a.view(), "a-x")), (("present", at(5)), ("present", at(6))));
+    sleep_ms(80).await;
+    assert_eq!(
+        (job_seen(&a.snapshot()), pod_seen(&a.snapshot(), "a-x")),
+        (("present", at(5)), ("present", at(6)))
+    );
     let late = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    assert_eq!(pod_seen(&late.view(), "a-x"), ("present", at(6)), "what is known is told to who comes late");
-    assert_eq!(job_seen(&late.view()), ("present", at(5)));
-    after(200).await;
+    assert_eq!(pod_seen(&late.snapshot(), "a-x"), ("present", at(6)), "a late subscriber gets what is known");
+    assert_eq!(job_seen(&late.snapshot()), ("present", at(5)));
+    sleep_ms(200).await;
     for subscription in [&a, &late] {
-        let view = subscription.view();
-        assert_eq!((job_seen(&view), view.job_events), (("deleted", at(9)), 3));
-        assert_eq!(pod_seen(&view, "a-x"), ("deleted", at(10)), "its final object is kept");
-        assert!(view.pod().is_none() && view.last_pod("a-x").is_some());
+        let snapshot = subscription.snapshot();
+        assert_eq!((job_seen(&snapshot), snapshot.job_events), (("deleted", at(9)), 3));
+        assert_eq!(pod_seen(&snapshot, "a-x"), ("deleted", at(10)), "its last state is kept");
+        assert!(snapshot.pod().is_none() && snapshot.last_pod("a-x").is_some());
     }
-    let view = b.view();
-    assert_eq!((job_seen(&view), view.job_events, view.pods.len()), (("present", at(4)), 1, 0));
-    assert_eq!((cluster.asked("watch jobs").len(), cluster.asked("watch pods").len()), (1, 1));
+    let snapshot = b.snapshot();
+    assert_eq!((job_seen(&snapshot), snapshot.job_events, snapshot.pods.len()), (("present", at(4)), 1, 0));
+    assert_eq!((cluster.requests("watch jobs").len(), cluster.requests("watch pods").len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_used_again_is_another_job() {
-    let cluster = Scripted::new();
+async fn reused_name_is_another_job() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([opened([
         (0, line("ADDED", &job("a", "1", 5))),
-        // Its deletion was never told.
+        // Its deletion never arrived.
         (100, line("ADDED", &job("a", "2", 8))),
         (200, line("DELETED", &job("a", "1", 7))),
     ])]);
     let watches = watches();
     let old = watches.subscribe(&cluster, "ns", "a", Some("1"));
     let new = watches.subscribe(&cluster, "ns", "a", Some("2"));
-    after(150).await;
-    assert_eq!(job_seen(&old.view()), ("deleted", at(5)));
-    assert_eq!(job_seen(&new.view()), ("present", at(8)));
-    after(100).await;
-    assert_eq!(job_seen(&new.view()), ("present", at(8)), "a late deletion is not its own");
-    assert_eq!(job_seen(&watches.subscribe(&cluster, "ns", "a", Some("2")).view()), ("present", at(8)));
+    sleep_ms(150).await;
+    assert_eq!(job_seen(&old.snapshot()), ("deleted", at(5)));
+    assert_eq!(job_seen(&new.snapshot()), ("present", at(8)));
+    sleep_ms(100).await;
+    assert_eq!(job_seen(&new.snapshot()), ("present", at(8)), "a late deletion of the other Job");
+    assert_eq!(job_seen(&watches.subscribe(&cluster, "ns", "a", Some("2")).snapshot()), ("present", at(8)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_goes_on_where_it_was_and_lists_only_where_it_must() {
-    let cluster = Scripted::new();
+async fn reopened_watch_lists_only_without_a_version() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([
-        // Nothing but first objects, which come in any order: no place to go on from.
+        // Only first objects, which come in any order: no version to continue from.
         ended([(0, line("ADDED", &job("a", "1", 50))), (6_000, String::new())]),
         ended([(6_000, bookmark(200))]),
         ended([(0, line("ADDED", &job("b", "2", 205))), (6_000, String::new())]),
@@ -285,17 +288,17 @@ async fn a_watch_goes_on_where_it_was_and_lists_only_where_it_must() {
     cluster.list(&list(100, &[job("a", "1", 50)]));
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    after(30_000).await;
-    let from: Vec<_> = cluster.asked("watch jobs").into_iter().map(|(_, from)| from).collect();
+    sleep_ms(30_000).await;
+    let from: Vec<_> = cluster.requests("watch jobs").into_iter().map(|(_, from)| from).collect();
     assert_eq!(from, [None, at(100), at(200), at(205)]);
-    assert_eq!(cluster.asked("list jobs").len(), 1);
-    assert_eq!(a.view().job_events, 1, "what is listed unchanged is no event");
+    assert_eq!(cluster.requests("list jobs").len(), 1);
+    assert_eq!(a.snapshot().job_events, 1, "an unchanged object on a list is not an event");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_list_does_not_show_is_gone_unless_the_list_cannot_be_read() {
+async fn object_missing_from_a_readable_list_is_deleted() {
     let expired = json!({"kind": "Status", "code": 410, "reason": "Expired", "metadata": {}});
-    let cluster = Scripted::new();
+    let cluster = ScriptedCluster::new();
     cluster.jobs([
         opened([
             (0, line("ADDED", &job("a", "1", 5)) + &line("ADDED", &job("b", "2", 6))),
@@ -305,7 +308,7 @@ async fn what_a_list_does_not_show_is_gone_unless_the_list_cannot_be_read() {
         opened([(1_000, line("ERROR", &expired))]),
         opened([]),
     ]);
-    // First nobody can say which one the bad item is; then it is `b`; then `b` is gone as well.
+    // First the bad item may be any object; then it is `b`; then `b` is not listed either.
     cluster
         .list(&list(10, &[json!({"metadata": {"name": 7}})]))
         .list(&list(20, &[json!({"metadata": {"name": "b"}, "status": "x"})]))
@@ -313,20 +316,20 @@ async fn what_a_list_does_not_show_is_gone_unless_the_list_cannot_be_read() {
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
     let b = watches.subscribe(&cluster, "ns", "b", Some("2"));
-    after(1_500).await;
-    assert_eq!((job_seen(&a.view()).0, job_seen(&b.view()).0), ("present", "present"));
-    let view = shows(&a, |view| matches!(view.job, Seen::Deleted(_))).await;
-    assert_eq!(job_seen(&view), ("deleted", at(5)), "with the last object there was");
-    assert_eq!(job_seen(&b.view()).0, "present");
-    assert_eq!(b.view().unreadable, 1, "somebody should look at b");
-    shows(&b, |view| matches!(view.job, Seen::Deleted(_))).await;
-    assert_eq!(cluster.asked("list jobs").len(), 3);
-    assert_eq!(a.view().health, Health::Live);
+    sleep_ms(1_500).await;
+    assert_eq!((job_seen(&a.snapshot()).0, job_seen(&b.snapshot()).0), ("present", "present"));
+    let snapshot = wait_for(&a, |snapshot| matches!(snapshot.job, Seen::Deleted(_))).await;
+    assert_eq!(job_seen(&snapshot), ("deleted", at(5)), "with its last state");
+    assert_eq!(job_seen(&b.snapshot()).0, "present");
+    assert_eq!(b.snapshot().unreadable, 1, "b is to be read directly");
+    wait_for(&b, |snapshot| matches!(snapshot.job, Seen::Deleted(_))).await;
+    assert_eq!(cluster.requests("list jobs").len(), 3);
+    assert_eq!(a.snapshot().health, Health::Live);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_event_concerns_only_its_own_job() {
-    let cluster = Scripted::new();
+async fn unreadable_event_concerns_only_its_job() {
+    let cluster = ScriptedCluster::new();
     let mut bad = pod("a-x", "a", "1", 6);
     bad["status"] = json!(7);
     cluster.pods([opened([
@@ -336,31 +339,31 @@ async fn an_unreadable_event_concerns_only_its_own_job() {
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
     let b = watches.subscribe(&cluster, "ns", "b", Some("2"));
-    after(10).await;
-    assert_eq!((a.view().unreadable, b.view().unreadable), (1, 0));
-    assert_eq!(pod_seen(&b.view(), "b-x"), ("present", at(7)));
-    assert_eq!(cluster.asked("watch pods").len(), 1);
+    sleep_ms(10).await;
+    assert_eq!((a.snapshot().unreadable, b.snapshot().unreadable), (1, 0));
+    assert_eq!(pod_seen(&b.snapshot(), "b-x"), ("present", at(7)));
+    assert_eq!(cluster.requests("watch pods").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_neither_watch() {
-    let cluster = Scripted::new();
+async fn panic_ends_neither_watch() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([Answer::Panics, Answer::Panics]);
     cluster.list(&list(9, &[job("a", "1", 5)])).list(&list(10, &[job("a", "1", 6)]));
     cluster.pods([opened([(0, line("ADDED", &pod("a-x", "a", "1", 6)))])]);
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    after(1).await;
-    assert_eq!(a.view().health, Health::Broken, "whoever subscribed should look for himself meanwhile");
-    assert_eq!(pod_seen(&a.view(), "a-x").0, "present");
-    let view = shows(&a, |view| view.health == Health::Live).await;
-    assert_eq!(job_seen(&view), ("present", at(6)));
-    assert_eq!((cluster.asked("watch jobs").len(), cluster.asked("watch pods").len()), (3, 1));
+    sleep_ms(1).await;
+    assert_eq!(a.snapshot().health, Health::Broken, "subscribers poll meanwhile");
+    assert_eq!(pod_seen(&a.snapshot(), "a-x").0, "present");
+    let snapshot = wait_for(&a, |snapshot| snapshot.health == Health::Live).await;
+    assert_eq!(job_seen(&snapshot), ("present", at(6)));
+    assert_eq!((cluster.requests("watch jobs").len(), cluster.requests("watch pods").len()), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_sets_the_pace_and_progress_resets_the_pauses() {
-    let cluster = Scripted::new();
+async fn pauses_honour_retry_after_and_reset_on_progress() {
+    let cluster = ScriptedCluster::new();
     let slow = ApiError {
         retry_after: Some(Duration::from_secs(17)),
         ..ApiError::from_answer("watch", 429, None, b"slow down")
@@ -369,112 +372,112 @@ async fn the_server_sets_the_pace_and_progress_resets_the_pauses() {
     cluster.jobs([ended([(0, bookmark(9))]), opened([])]);
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", None);
-    after(60_000).await;
-    let at: Vec<Duration> = cluster.asked("watch jobs").into_iter().map(|(at, _)| at).collect();
+    sleep_ms(60_000).await;
+    let at: Vec<Duration> = cluster.requests("watch jobs").into_iter().map(|(at, _)| at).collect();
     assert_eq!(at.len(), 8);
     assert!(at[1] - at[0] >= Duration::from_secs(17), "{at:?}");
     assert!(at[6] - at[5] > Duration::from_secs(2), "pauses grow: {at:?}");
     assert!(at[7] - at[6] <= Duration::from_millis(250), "and start again: {at:?}");
-    assert_eq!(a.view().health, Health::Live);
+    assert_eq!(a.snapshot().health, Health::Live);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_brings_nothing_is_opened_anew_with_growing_pauses() {
-    let cluster = Scripted::new();
+async fn empty_watch_is_reopened_with_growing_pauses() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs((0..100).map(|_| ended([])));
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", None);
-    after(30_000).await;
-    let asked = cluster.asked("watch jobs").len();
-    assert!((5..15).contains(&asked), "{asked}");
-    assert_eq!(a.view().health, Health::Broken);
+    sleep_ms(30_000).await;
+    let requests = cluster.requests("watch jobs").len();
+    assert!((5..15).contains(&requests), "{requests}");
+    assert_eq!(a.snapshot().health, Health::Broken);
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_noticed() {
-    let cluster = Scripted::new();
+async fn silent_watch_is_listed_and_reopened() {
+    let cluster = ScriptedCluster::new();
     cluster.list(&list(9, &[job("a", "1", 5)]));
     cluster.jobs([opened([(1_000, bookmark(3))]), opened([])]);
     cluster.pods([opened((0..20).map(|n| (n * 60_000, bookmark(n + 1))))]);
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    let view = shows(&a, |view| view.job_events > 0).await;
-    let (now, jobs) = (cluster.origin.elapsed(), cluster.asked("watch jobs"));
+    let snapshot = wait_for(&a, |snapshot| snapshot.job_events > 0).await;
+    let (now, jobs) = (cluster.origin.elapsed(), cluster.requests("watch jobs"));
     assert!(now <= Duration::from_secs(1 + 180 + 30 + 1) && now > Duration::from_secs(150), "{now:?}");
-    assert_eq!(job_seen(&view), ("present", at(5)), "nobody knows what it kept back: listed");
+    assert_eq!(job_seen(&snapshot), ("present", at(5)), "events may be lost, so it is listed");
     assert_eq!((jobs.len(), &jobs[1].1), (2, &at(9)));
-    assert_eq!(cluster.asked("watch pods").len(), 1, "the other one has its bookmarks");
+    assert_eq!(cluster.requests("watch pods").len(), 1, "the other watch has its bookmarks");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_doubt_opens_the_watches_anew() {
-    let cluster = Scripted::new();
+async fn resync_request_reopens_only_a_mature_watch() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([opened([(0, line("ADDED", &job("a", "1", 5)))])]);
     cluster.list(&list(9, &[]));
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
-    after(9_000).await;
+    sleep_ms(9_000).await;
     a.request_resync();
-    after(1_000).await;
-    assert_eq!(job_seen(&a.view()), ("present", at(5)), "it is new");
+    sleep_ms(1_000).await;
+    assert_eq!(job_seen(&a.snapshot()), ("present", at(5)), "too young for a resync");
     a.request_resync();
-    after(1_000).await;
-    assert_eq!(job_seen(&a.view()), ("deleted", at(5)));
-    assert_eq!((cluster.asked("watch jobs").len(), cluster.asked("list jobs").len()), (2, 1));
+    sleep_ms(1_000).await;
+    assert_eq!(job_seen(&a.snapshot()), ("deleted", at(5)));
+    assert_eq!((cluster.requests("watch jobs").len(), cluster.requests("list jobs").len()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_holds_for_both_kinds_and_for_a_while() {
+async fn refusal_holds_for_both_kinds_for_ten_minutes() {
     for code in [403, 405] {
-        let cluster = Scripted::new();
+        let cluster = ScriptedCluster::new();
         cluster.jobs([refused(code)]);
         let watches = watches();
         let a = watches.subscribe(&cluster, "ns", "a", None);
-        assert_eq!(a.view().health, Health::Starting);
-        shows(&a, |view| view.health == Health::Refused).await;
+        assert_eq!(a.snapshot().health, Health::Starting);
+        wait_for(&a, |snapshot| snapshot.health == Health::Refused).await;
         let b = watches.subscribe(&cluster, "ns", "b", None);
-        assert_eq!(b.view().health, Health::Refused, "known without a request");
-        assert!(watches.tell_refusal(&cluster) && !watches.tell_refusal(&cluster));
-        assert!(watches.tell_refusal(&Scripted::new()), "another cluster is another matter");
+        assert_eq!(b.snapshot().health, Health::Refused, "known without a request");
+        assert!(watches.is_first_refusal(&cluster) && !watches.is_first_refusal(&cluster));
+        assert!(watches.is_first_refusal(&ScriptedCluster::new()), "each cluster is reported once");
         drop(a);
-        after(599_000).await;
-        assert_eq!(cluster.asked("watch jobs").len(), 1);
-        after(2_000).await;
+        sleep_ms(599_000).await;
+        assert_eq!(cluster.requests("watch jobs").len(), 1);
+        sleep_ms(2_000).await;
         let c = watches.subscribe(&cluster, "ns", "c", None);
-        shows(&c, |view| view.health == Health::Live).await;
-        assert_eq!(b.view().health, Health::Live, "the others have it too");
+        wait_for(&c, |snapshot| snapshot.health == Health::Live).await;
+        assert_eq!(b.snapshot().health, Health::Live, "for all subscribers");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_stop_after_the_last_subscription_and_start_again() {
-    let cluster = Scripted::new();
+async fn watches_stop_after_the_last_subscription_and_restart() {
+    let cluster = ScriptedCluster::new();
     let watches = watches();
     for round in 1..=3 {
         let first = watches.subscribe(&cluster, "ns", "a", None);
         let other = watches.subscribe(&cluster, "elsewhere", "a", None);
-        after(1_000).await;
+        sleep_ms(1_000).await;
         drop(first);
-        after(5_000).await;
+        sleep_ms(5_000).await;
         let next = watches.subscribe(&cluster, "ns", "b", None);
-        after(60_000).await;
-        assert_eq!(next.view().health, Health::Live);
-        assert_eq!(cluster.asked("watch jobs").len(), 2 * round, "one for each namespace, shared");
+        sleep_ms(60_000).await;
+        assert_eq!(next.snapshot().health, Health::Live);
+        assert_eq!(cluster.requests("watch jobs").len(), 2 * round, "one per namespace, shared");
         drop((next, other));
-        after(11_000).await;
-        assert_eq!(Arc::strong_count(&cluster), 3, "held by two idle namespaces, by no task");
+        sleep_ms(11_000).await;
+        assert_eq!(Arc::strong_count(&cluster), 3, "held by two idle namespaces and no task");
     }
     let elsewhere = watches.subscribe(&cluster, "third", "a", None);
-    assert_eq!(lock(&watches.areas).len(), 1, "what nobody needs is forgotten");
+    assert_eq!(lock(&watches.namespaces).len(), 1, "unused namespaces are removed");
     drop(elsewhere);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_opening_that_hangs_does_not_hold_runs_up() {
-    let cluster = Scripted::new();
+async fn watch_that_does_not_open_counts_as_broken() {
+    let cluster = ScriptedCluster::new();
     cluster.jobs([Answer::Refused(ApiError::local(ApiErrorKind::Timeout, "watch", "no answer")), opened([])]);
     let watches = watches();
     let a = watches.subscribe(&cluster, "ns", "a", None);
-    shows(&a, |view| view.health == Health::Broken).await;
-    shows(&a, |view| view.health == Health::Live).await;
+    wait_for(&a, |snapshot| snapshot.health == Health::Broken).await;
+    wait_for(&a, |snapshot| snapshot.health == Health::Live).await;
 }

@@ -415,7 +415,7 @@ async fn acknowledge<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Obs
 /// Whether the pod went within the time the host waits for an acknowledgement.
 async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
     let deadline = Instant::now() + timing::CANCEL_CONFIRM_LIMIT;
-    let mut changes = observed.watched.follow();
+    let mut changes = observed.watched.changes();
     let mut pause = timing::CANCEL_CONFIRM_FIRST;
     let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
     while Instant::now() < deadline {
@@ -623,7 +623,7 @@ async fn final_state<C: Cluster>(
     life: &watch::Sender<Life>,
 ) -> Last {
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;
-    let mut changes = observed.watched.follow();
+    let mut changes = observed.watched.changes();
     let known = loop {
         let view = changes.borrow_and_update().clone();
         let seen = view.last_pod(pod).map(AsRef::as_ref).or(last_read.as_ref());

@@ -418,7 +418,7 @@ pub(crate) async fn watch_life<C: Cluster>(
     pod: &str,
     life: &watch::Sender<Life>,
 ) -> std::convert::Infallible {
-    let mut changes = observed.watched.follow();
+    let mut changes = observed.watched.changes();
     loop {
         let seen = match changes.borrow_and_update().pods.get(pod) {
             Some(Seen::Present(pod)) => match container_phase(pod, CLAUDE_CONTAINER) {

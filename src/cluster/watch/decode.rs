@@ -1,8 +1,8 @@
-//! The wire form of lists and watches: JSON in, typed objects out. One object that cannot be read is an error
-//! of that object, never of what is around it.
+//! Decodes lists and watches: JSON in, typed objects out. An object that cannot be read is an error of that object
+//! alone, never of the list or watch around it.
 //!
-//! A watched object is known by its metadata and its status. The rest of it, most of its bytes, is passed over:
-//! nothing here looks at it, and the objects of all runs are kept in memory.
+//! Of a watched object only metadata and status are decoded. The rest, most of its bytes, is skipped: no caller
+//! needs it, and the objects of all runs are kept in memory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,19 +14,19 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{ApiError, ApiErrorKind, WatchKind};
+use super::super::{ApiError, ApiErrorKind, WatchKind};
 
 /// A kind of object that can be watched.
 pub(super) trait Watchable: Send + Sync + Sized + 'static {
-    /// Its name for requests.
+    /// The kind in requests.
     const KIND: WatchKind;
 
     fn meta(&self) -> &ObjectMeta;
 
-    /// Reads metadata and status.
-    fn read(json: &str) -> serde_json::Result<Self>;
+    /// Decodes metadata and status.
+    fn decode(json: &str) -> serde_json::Result<Self>;
 
-    /// The name of the Job that an object in JSON belongs to, as far as it can be made out.
+    /// The name of the Job that an object belongs to, where its JSON shows it.
     fn job_of_json(object: &Value) -> Option<&str>;
 }
 
@@ -37,8 +37,8 @@ impl Watchable for Job {
         &self.metadata
     }
 
-    fn read(json: &str) -> serde_json::Result<Self> {
-        let Known { metadata, status } = serde_json::from_str(json)?;
+    fn decode(json: &str) -> serde_json::Result<Self> {
+        let Decoded { metadata, status } = serde_json::from_str(json)?;
         Ok(Self { metadata: metadata.into(), spec: None, status })
     }
 
@@ -54,8 +54,8 @@ impl Watchable for Pod {
         &self.metadata
     }
 
-    fn read(json: &str) -> serde_json::Result<Self> {
-        let Known { metadata, status } = serde_json::from_str(json)?;
+    fn decode(json: &str) -> serde_json::Result<Self> {
+        let Decoded { metadata, status } = serde_json::from_str(json)?;
         Ok(Self { metadata: metadata.into(), spec: None, status })
     }
 
@@ -69,16 +69,16 @@ impl Watchable for Pod {
     }
 }
 
-/// What is read of an object.
+/// The part of an object that is decoded.
 #[derive(Deserialize)]
-struct Known<S> {
+struct Decoded<S> {
     #[serde(default)]
     metadata: Meta,
     status: Option<S>,
 }
 
-/// What is read of its metadata. Among the rest are annotations and managed fields, which can be larger than all
-/// else.
+/// The part of its metadata that is decoded. The skipped annotations and managed fields can be larger than
+/// everything else.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Meta {
@@ -121,15 +121,15 @@ pub(super) fn job_of_pod(pod: &Pod) -> Option<(&str, Option<&str>)> {
 
 /// One event of a watch.
 pub(super) enum WatchEvent<T> {
-    /// It is there: `ADDED`, where the server may be telling what was there before.
+    /// `ADDED`: created, or reported because the watch has only just begun.
     Added(T),
-    /// It is there and has changed.
+    /// `MODIFIED`.
     Modified(T),
-    /// It is gone; as it was last.
+    /// `DELETED`, with the object's last state.
     Deleted(T),
-    /// Everything up to this version has been told.
+    /// `BOOKMARK`: every change up to this version has been sent.
     Bookmark(Option<String>),
-    /// The watch has failed.
+    /// `ERROR`: the watch has failed.
     Failed(ApiError),
 }
 
@@ -138,13 +138,13 @@ pub(super) enum WatchEvent<T> {
 pub(super) struct Unreadable {
     /// The Job it belongs to, where that much could be read.
     pub(super) job: Option<String>,
-    /// The object's own name, likewise.
+    /// The object's own name, where that could be read.
     pub(super) name: Option<String>,
 }
 
-/// Reads an object.
-fn object<T: Watchable>(json: &str) -> Result<T, Unreadable> {
-    T::read(json).map_err(|_| {
+/// Decodes an object.
+fn decode_object<T: Watchable>(json: &str) -> Result<T, Unreadable> {
+    T::decode(json).map_err(|_| {
         let json: Value = serde_json::from_str(json).unwrap_or_default();
         Unreadable {
             job: T::job_of_json(&json).map(str::to_owned),
@@ -161,15 +161,15 @@ struct Line<'a> {
     object: Option<&'a RawValue>,
 }
 
-/// Reads one line of a watch.
-pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
+/// Decodes one line of a watch.
+pub(super) fn decode_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unreadable> {
     let Line { kind, object: json } = serde_json::from_slice(line).map_err(|_| Unreadable::default())?;
     let json = json.map_or("null", RawValue::get);
     let value = || serde_json::from_str::<Value>(json).unwrap_or_default();
     match kind.as_ref() {
-        "ADDED" => object(json).map(WatchEvent::Added),
-        "MODIFIED" => object(json).map(WatchEvent::Modified),
-        "DELETED" => object(json).map(WatchEvent::Deleted),
+        "ADDED" => decode_object(json).map(WatchEvent::Added),
+        "MODIFIED" => decode_object(json).map(WatchEvent::Modified),
+        "DELETED" => decode_object(json).map(WatchEvent::Deleted),
         "BOOKMARK" => {
             Ok(WatchEvent::Bookmark(value()["metadata"]["resourceVersion"].as_str().map(str::to_owned)))
         }
@@ -182,30 +182,31 @@ pub(super) fn read_line<T: Watchable>(line: &[u8]) -> Result<WatchEvent<T>, Unre
     }
 }
 
-/// A list to go on watching from.
-pub(super) struct Listed<T> {
+/// A list, and the version from which a watch continues it.
+pub(super) struct DecodedList<T> {
     /// The version to watch from.
     pub(super) version: Option<String>,
-    /// What could be read, and what could not.
+    /// Each item, or what is known of an item that could not be read.
     pub(super) items: Vec<Result<T, Unreadable>>,
 }
 
-/// Reads a list.
+/// Decodes a list.
 ///
 /// # Errors
-/// When it is no list at all.
-pub(super) fn read_list<T: Watchable>(body: &[u8]) -> Result<Listed<T>, ApiError> {
+/// [`ApiErrorKind::Decode`] when the body is not a list.
+pub(super) fn decode_list<T: Watchable>(body: &[u8]) -> Result<DecodedList<T>, ApiError> {
     let attempt = || format!("list {}", T::KIND.resource());
     let bad = |text: String| ApiError::local(ApiErrorKind::Decode, attempt(), text);
     let list: List<'_> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
     let version = list.metadata["resourceVersion"].as_str().map(str::to_owned);
     match list.items.map(|items| serde_json::from_str::<Vec<&RawValue>>(items.get())) {
-        Some(Ok(items)) => {
-            Ok(Listed { version, items: items.into_iter().map(|item| object(item.get())).collect() })
-        }
+        Some(Ok(items)) => Ok(DecodedList {
+            version,
+            items: items.into_iter().map(|item| decode_object(item.get())).collect(),
+        }),
         // A list without objects may have none, but it has a version.
-        None if version.is_some() => Ok(Listed { version, items: Vec::new() }),
+        None if version.is_some() => Ok(DecodedList { version, items: Vec::new() }),
         Some(Err(_)) | None => Err(bad("the answer is no list".to_owned())),
     }
 }
@@ -225,32 +226,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_object_says_whose_it_is_where_that_can_be_read() {
+    fn unreadable_object_names_its_job_where_json_shows_it() {
         let line = |json: Value| json.to_string().into_bytes();
         let bad = json!({"type": "MODIFIED", "object": {"metadata": {"name": "p",
             "ownerReferences": [{"kind": "Job", "name": "j"}]}, "status": 7}});
-        let told = read_line::<Pod>(&line(bad)).err();
-        assert_eq!(told, Some(Unreadable { job: Some("j".into()), name: Some("p".into()) }));
+        let unreadable = decode_line::<Pod>(&line(bad)).err();
+        assert_eq!(unreadable, Some(Unreadable { job: Some("j".into()), name: Some("p".into()) }));
         let bad = json!({"type": "ADDED", "object": {"metadata": {"name": 7, "labels": "none"}}});
-        assert_eq!(read_line::<Pod>(&line(bad)).err(), Some(Unreadable::default()));
+        assert_eq!(decode_line::<Pod>(&line(bad)).err(), Some(Unreadable::default()));
         for broken in [&b"{\"type\":\"ADDED\",\"obj"[..], b"[]", b"7", b"{\"kind\":\"JobList\"}"] {
-            assert_eq!(read_line::<Job>(broken).err(), Some(Unreadable::default()));
+            assert_eq!(decode_line::<Job>(broken).err(), Some(Unreadable::default()));
         }
     }
 
     #[test]
-    fn an_error_event_is_a_typed_error() {
+    fn error_event_becomes_a_typed_error() {
         let line = br#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
-        let Ok(WatchEvent::Failed(error)) = read_line::<Job>(line) else { panic!("an error") };
+        let Ok(WatchEvent::Failed(error)) = decode_line::<Job>(line) else { panic!("an error") };
         assert_eq!((error.kind, error.message.as_str()), (ApiErrorKind::Expired, "too old"));
     }
 
     #[test]
-    fn one_bad_item_hides_no_other() {
+    fn unreadable_list_item_hides_no_other() {
         let body = json!({"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "status": "x"}, {"metadata": {"name": "c"}},
         ]});
-        let list = read_list::<Job>(body.to_string().as_bytes()).expect("a list");
+        let list = decode_list::<Job>(body.to_string().as_bytes()).expect("a list");
         assert_eq!(list.version.as_deref(), Some("9"));
         let names: Vec<_> = list
             .items
@@ -261,9 +262,9 @@ mod tests {
             })
             .collect();
         assert_eq!(names, [Ok(Some("a")), Err(Some("b")), Ok(Some("c"))]);
-        assert!(read_list::<Job>(b"{\"kind\":\"Status\"}").is_err());
+        assert!(decode_list::<Job>(b"{\"kind\":\"Status\"}").is_err());
         for broken in [&b"<html>"[..], b"[]", b"7", b"{\"items\":7}"] {
-            assert!(read_list::<Job>(broken).is_err());
+            assert!(decode_list::<Job>(broken).is_err());
         }
     }
 }
