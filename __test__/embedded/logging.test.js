@@ -19,19 +19,33 @@ afterAll(async () => {
 
 /** Makes one run in a host of its own and returns what the host wrote to stderr. */
 async function stderrOfRun(level, options = {}) {
-  const { told, ended } = startHost(cluster, { options, env: { PAPERCLIP_K8S_LOG: level } });
+  const { output, ended } = startHost(cluster, { options, env: { PAPERCLIP_K8S_LOG: level } });
   expect(await ended).toEqual({ code: 0, signal: null });
-  expect(told.result, told.errors).toMatchObject({ exitCode: 0 });
-  return told.errors;
+  expect(output.result, output.errors).toMatchObject({ exitCode: 0 });
+  return output.errors;
 }
 
-it('debug writes requests and watches, and no credentials', async () => {
+it('debug writes stages, requests and watches, and no credentials', async () => {
   const secrets = { authToken: `token-${randomUUID()}`, apiKey: `key-${randomUUID()}` };
   const lines = await stderrOfRun('debug', {
     authToken: secrets.authToken,
     env: { ANTHROPIC_API_KEY: secrets.apiKey },
   });
   expect(lines).toMatch(/DEBUG \S+::client.*: answered request="create job \S+" status=201 ms=\d+/);
+  const stages = [...lines.matchAll(/DEBUG \S+::run\S*: ([a-z ]+) run="\S+" job="\S+"/g)].map(
+    (match) => match[1],
+  );
+  expect(stages).toEqual([
+    'claimed',
+    'guarded',
+    'prepared',
+    'created',
+    'pod found',
+    'ended',
+    'log read',
+    'cleaned up',
+  ]);
+  expect(lines).toMatch(/DEBUG \S+::runner: resolved run="\S+"/);
   expect(lines).toMatch(/DEBUG \S+::watch::.*: watch opened kind="pods" namespace="\S+"/);
   const token = /token: (\S+)/.exec(readFileSync(cluster.kubeconfig, 'utf8'))?.[1] ?? '';
   for (const secret of [...Object.values(secrets), token]) {

@@ -121,7 +121,6 @@ impl Outcome {
     }
 
     /// `errorCode`.
-    #[cfg(test)]
     pub(crate) fn error_code(&self) -> Option<ErrorCode> {
         self.code
     }

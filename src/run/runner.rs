@@ -19,7 +19,7 @@ use super::{Host, HostError, Log, finish, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
 use crate::manifest::{self, SelfPodError};
-use crate::outcome::{self, Outcome, Settled};
+use crate::outcome::{self, ErrorCode, Outcome, Settled};
 use crate::request::Request;
 
 /// Why `execute` rejects instead of resolving with a result (`docs/contract.md`, "Rejections").
@@ -152,15 +152,25 @@ impl<K: Clusters> Runner<K> {
             return Ok(Outcome::cancelled(true));
         }
         let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
+        let job = run.owned.job().map(|job| job.name);
         cleanup::clean_up(&run).await;
         self.active.remove(&run.owned);
-        match ended {
+        tracing::debug!(run = run.request.run_id, job, "cleaned up");
+        let result = match ended {
             // Chosen after the cleanup: the contract has the log lines in this order.
             Ok(Ok(settled)) => Ok(run.log.told(outcome::classify(settled)).await),
             Ok(Err(Stop::Outcome(outcome))) => Ok(outcome),
             Ok(Err(Stop::Error(error))) => Err(error),
             Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
+        };
+        match &result {
+            Ok(outcome) => {
+                let code = outcome.error_code().map(ErrorCode::as_str);
+                tracing::debug!(run = run.request.run_id, code, "resolved");
+            }
+            Err(error) => tracing::debug!(run = run.request.run_id, %error, "rejected"),
         }
+        result
     }
 
     async fn stages<H: Host>(

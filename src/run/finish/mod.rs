@@ -71,6 +71,8 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
         }
     };
 
+    let (id, job) = (&run.request.run_id, &observed.job_name);
+    tracing::debug!(run = id, job, pod = pod.name, failed = pod.failed.is_some(), "pod found");
     let running_at = Instant::now();
     let life = Arc::new(watch::channel(Life::Running).0);
     let progress = Arc::new(Progress::new());
@@ -109,6 +111,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
                 () = &mut following, if !followed => followed = true,
             }
         };
+        tracing::debug!(run = id, job, ?end, "ended");
         if !followed {
             drain(&end, &life, &progress, following).await;
         }
@@ -125,6 +128,7 @@ pub(super) async fn see_through<C: Cluster, H: Host>(
     // What the follower had read but not handed over when it was stopped.
     follower.flush().await;
     one_shot(run, &mut follower, &life, &progress, &end).await;
+    tracing::debug!(run = id, job, lines = follower.tally.so_far().lines, "log read");
     if let End::Gone(_) = end {
         run.log
             .out(format!(

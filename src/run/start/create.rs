@@ -47,6 +47,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
             "[paperclip] Created K8s Job: {job_name} in namespace {namespace} (deadline: {deadline})"
         ))
         .await;
+    tracing::debug!(run = run.request.run_id, job = job_name, "created");
     Ok(LiveJob { cluster: placement.cluster.clone(), namespace, job_name, job_uid, reattached: None })
 }
 

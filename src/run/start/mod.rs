@@ -68,10 +68,14 @@ impl<K: Clusters> Runner<K> {
         placement: &Placement<K::Cluster>,
     ) -> Result<Option<Claim<K::Cluster>>, Stop> {
         match claim::take(&self.claims, &self.active, run, placement).await {
-            Ok(claim) => Ok(Some(claim)),
+            Ok(claim) => {
+                tracing::debug!(run = run.request.run_id, job = placement.job_name, "claimed");
+                Ok(Some(claim))
+            }
             Err(NoClaim::Ended(outcome)) => Err(run.stop(outcome).await),
             Err(NoClaim::Refused(error)) => {
                 let namespace = &placement.namespace;
+                tracing::debug!(run = run.request.run_id, namespace, error = error.message, "claim refused");
                 let kubeconfig = run.request.config.kubeconfig.as_deref();
                 // Without the namespace there is no Job either, and creating it says so.
                 if !error.is_not_found() && self.claims.is_first_refusal(kubeconfig, namespace) {
@@ -95,8 +99,12 @@ impl<K: Clusters> Runner<K> {
         claim: &mut Option<Claim<K::Cluster>>,
     ) -> Result<LiveJob<K::Cluster>, Stop> {
         let orphan = guard::check(run, placement).await?;
+        let (id, job) = (&run.request.run_id, &placement.job_name);
+        let orphaned = orphan.as_ref().map(|orphan| orphan.name.as_str());
+        tracing::debug!(run = id, job, orphan = orphaned, "guarded");
         let prepared = run.host.prepare().await?;
         let bundle = prepare::prepare_bundle(run, &prepared).await?;
+        tracing::debug!(run = id, job, "prepared");
         let Some(_creating) = self.active.may_create().await else {
             return Err(Stop::Outcome(Outcome::cancelled(true)));
         };

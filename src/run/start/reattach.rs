@@ -49,6 +49,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     let young =
         claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION_LIMIT));
     let pod_patience = if young { timing::POD_CREATION_LIMIT } else { Duration::ZERO };
+    tracing::debug!(run = request.run_id, job = name, prior, "reattached");
     Ok(LiveJob { cluster, namespace, job_name: name, job_uid: uid, reattached: Some(pod_patience) })
 }
 
