@@ -82,7 +82,7 @@ pub(crate) enum OrphanVerdict {
     BlockSessionMismatch,
 }
 
-/// Compares a Job's labels with the task and session of the current run. Does not look at the Job's
+/// Compares a Job's labels with the task and session of the current run. Does not read the Job's
 /// conditions.
 pub(crate) fn classify_orphan(job: &Job, expected: &Expected<'_>) -> OrphanVerdict {
     let label = |key: &str| job.metadata.labels.as_ref()?.get(key).map(String::as_str);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ContainerStateWaiting;
 
 use super::PodVerdict;
 
-/// What is wrong, as far as messages tell it apart.
+/// What is wrong: messages differ by it.
 #[derive(Clone, Copy)]
 enum Problem {
     /// The image of the container cannot be pulled.

@@ -1,7 +1,7 @@
-//! The two inert Jobs by which hosts agree on who starts a run of an agent (see `run::claim`).
+//! The two inert Jobs by which hosts agree on which of them starts a run of an agent (see `run::start::claim`).
 //!
 //! Both have parallelism 0, so that no version of Kubernetes makes a pod of them (`suspend` is unknown before 1.21,
-//! and there an unknown field is dropped), and both are collected by the cluster itself in the end.
+//! and there an unknown field is dropped), and the cluster itself collects both in the end.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::labels::{
 };
 use super::slug;
 
-/// After this many seconds the cluster ends a claim or barrier that nobody removed, and collects it.
+/// After this many seconds the cluster ends a claim or barrier that no host removed, and collects it.
 const FORGOTTEN_AFTER_SECONDS: i64 = 3600;
 
 /// What a claim says.
@@ -24,7 +24,7 @@ const FORGOTTEN_AFTER_SECONDS: i64 = 3600;
 pub(crate) struct ClaimFacts {
     /// The Job that its holder is about to create.
     pub(crate) job_name: String,
-    /// Who holds it.
+    /// Its holder: a value that no other run has.
     pub(crate) holder: String,
 }
 
@@ -36,13 +36,13 @@ pub(crate) fn claim_name(agent_label: &str) -> String {
     format!("ac-{}-claim-{hash}", slug(agent_label))
 }
 
-/// The claim of a holder. `image` is any image; it is never pulled.
+/// The claim of a holder. `image` may be any image; no kubelet pulls it.
 pub(crate) fn claim(agent_label: &str, facts: &ClaimFacts, image: &str) -> Job {
     let annotations = [(ANNOTATION_CLAIM_FOR_JOB, &facts.job_name), (ANNOTATION_CLAIM_HOLDER, &facts.holder)];
     inert(claim_name(agent_label), agent_label, annotations, image)
 }
 
-/// What a claim says; `None` for anything else under its name.
+/// What a claim says; `None` when the Job is not a claim.
 pub(crate) fn claim_facts(job: &Job) -> Option<ClaimFacts> {
     let annotations = job.metadata.annotations.as_ref()?;
     Some(ClaimFacts {
@@ -51,12 +51,12 @@ pub(crate) fn claim_facts(job: &Job) -> Option<ClaimFacts> {
     })
 }
 
-/// Takes the name of a Job that must not be created any more.
+/// A Job that occupies the name of one that must not be created any more.
 pub(crate) fn barrier(job_name: &str, for_job: &str, agent_label: &str, image: &str) -> Job {
     inert(job_name.to_owned(), agent_label, [(ANNOTATION_BARRED_FOR_JOB, &for_job.to_owned())], image)
 }
 
-/// The Job for which this one bars the way; `None` when it is no barrier.
+/// The Job of the run that put up this barrier; `None` when the Job is not a barrier.
 pub(crate) fn barred_for(job: &Job) -> Option<&str> {
     job.metadata.annotations.as_ref()?.get(ANNOTATION_BARRED_FOR_JOB).map(String::as_str)
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_starts_no_pod_and_is_collected_in_the_end() {
+    fn claim_and_barrier_start_no_pod_and_are_collected() {
         for job in [claim("agent", &facts(), "i"), barrier("ac-x", "ac-y", "agent", "i")] {
             let spec = job.spec.expect("spec");
             assert_eq!((spec.parallelism, spec.suspend), (Some(0), None));
@@ -125,20 +125,20 @@ mod tests {
     }
 
     #[test]
-    fn neither_guard_nor_watch_selects_a_claim() {
+    fn claim_is_selected_by_neither_guard_nor_watch() {
         let labels = claim("agent", &facts(), "i").metadata.labels.expect("labels");
         assert!(!labels.contains_key(super::super::LABEL_ADAPTER_TYPE), "{}", agent_selector("agent"));
     }
 
     #[test]
-    fn a_claim_and_a_barrier_say_what_they_are() {
+    fn claim_and_barrier_are_recognised_by_their_annotations() {
         let (claim, barrier) = (claim("agent", &facts(), "i"), barrier("ac-x", "ac-y", "agent", "i"));
         assert_eq!((claim_facts(&claim), barred_for(&claim)), (Some(facts()), None));
         assert_eq!((claim_facts(&barrier), barred_for(&barrier)), (None, Some("ac-y")));
     }
 
     #[test]
-    fn no_run_has_a_job_of_the_claims_name() {
+    fn claim_name_is_never_that_of_a_runs_job() {
         let name = claim_name("agent");
         let hash = name.strip_prefix("ac-agent-claim-").expect("readable");
         assert_eq!(hash.len(), 12);

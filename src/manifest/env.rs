@@ -13,7 +13,7 @@ use crate::request::Request;
 const API_KEY: &str = "PAPERCLIP_API_KEY";
 const API_URL: &str = "PAPERCLIP_API_URL";
 
-/// The variables of the agent's container and what could not become one.
+/// The variables of the agent's container, and what could not become one.
 pub(super) struct Env {
     pub(super) vars: Vec<EnvVar>,
     /// File name in [`PROMPT_DIR`] and contents, for values too large for a variable.
@@ -24,13 +24,13 @@ pub(super) struct Env {
 /// A value of the context that travels as JSON.
 struct JsonValue {
     variable: &'static str,
-    /// Takes the variable's place when the value has to be a file: holds its path.
+    /// Replaces the variable when the value has to be a file: holds its path.
     file_variable: &'static str,
     file: &'static str,
     json: Option<String>,
 }
 
-/// Collects the variables. Later layers win; a variable stays where its first layer put it.
+/// Collects the variables. Later layers win; a variable keeps the position that its first layer gave it.
 pub(super) fn collect(
     request: &Request,
     self_pod: &SelfPod,
@@ -41,7 +41,7 @@ pub(super) fn collect(
 
     let mut layers = Layers::default();
     for (name, value) in &self_pod.inherited_env {
-        // What the pod's author wrote, references to other variables included.
+        // As the pod's author wrote it, with references to other variables.
         layers.set(name, value.as_str());
     }
 
@@ -101,9 +101,9 @@ pub(super) fn literal(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
 }
 
-/// Protects text from Kubernetes, which replaces `$(NAME)` in a variable's value by another variable's and
-/// `$$` by `$`, and tears a multi-byte character that follows a `$`. Doubled, each `$` comes out as one. Text
-/// without such a place stays as it is.
+/// Protects text from Kubernetes, which replaces `$(NAME)` in a variable's value by the value of that variable and `$$`
+/// by `$`, and tears apart a multi-byte character that follows a `$`. A doubled `$` comes out as one. Text without such
+/// a sequence stays unchanged.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let touched =
@@ -137,7 +137,7 @@ enum Variable {
     Json(JsonValue),
 }
 
-/// What Paperclip tells the agent about the run, in the contract's order.
+/// The variables that describe the run to the agent, in the order of docs/contract.md, "Job manifest".
 fn paperclip_variables(request: &Request) -> Vec<Variable> {
     let context = &request.context;
     let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -201,7 +201,7 @@ fn paperclip_variables(request: &Request) -> Vec<Variable> {
     ]
 }
 
-/// Literal variables: names are unique, the first occurrence decides the place, the last the value.
+/// Literal variables: names are unique, the first occurrence decides the position, the last one the value.
 #[derive(Default)]
 struct Layers<'a> {
     vars: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -236,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    /// What Kubernetes makes of a value, after `third_party/forked/golang/expansion`'s documented rules, with
-    /// one variable `V` defined.
+    /// What Kubernetes makes of a value, by the documented rules of `third_party/forked/golang/expansion`, with one
+    /// variable `V` defined.
     fn expand(value: &str) -> String {
         let mut out = Vec::new();
         let mut rest = value.as_bytes();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_leaves_harmless_text_alone() {
+    fn escape_leaves_harmless_text_unchanged() {
         for text in ["", "plain", "costs $5", "$HOME", "$", "a$", "${X}"] {
             assert!(matches!(escape(text), Cow::Borrowed(_)), "{text}");
             assert_eq!(expand(text), text);

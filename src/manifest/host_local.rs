@@ -1,8 +1,8 @@
-//! Which configured variables are the host's own.
+//! Which configured variables make sense on the host only.
 //!
-//! Before a run the host mixes variables into `config.env` that hold only on its own machine: directories for
-//! temporary files, wrappers on its `PATH`, sockets, copies of its credentials. In a pod their targets do not
-//! exist. They are told from what a user configured by name where only the host uses the name, else by value.
+//! Before a run the host adds variables to `config.env` that are valid on its machine only: directories for temporary
+//! files, wrappers on its `PATH`, sockets, copies of its credentials. In a pod their targets do not exist. They are
+//! distinguished from what a user configured by name where only the host uses the name, else by value.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::request::{HostEnv, Request};
 /// The variables that name the directory for temporary files.
 const TMP_VARIABLES: [&str; 3] = ["TMPDIR", "TEMP", "TMP"];
 
-/// What is known about the host's machine.
+/// What is known of the host's machine.
 pub(super) struct HostLocal<'a> {
     env: &'a HostEnv,
     /// Directories that exist only there, without a slash at the end.
@@ -27,9 +27,9 @@ impl<'a> HostLocal<'a> {
             .context
             .object("paperclipScratch")
             .filter(|scratch| scratch.get("type").and_then(Value::as_str) == Some("heartbeat_run"));
-        let own =
+        let configured =
             request.config.env.iter().filter(|(name, _)| is_scratch(name)).map(|(_, value)| value.as_str());
-        let roots = own
+        let roots = configured
             .chain(scratch.and_then(|scratch| js_semantics::text(scratch.get("dir"))))
             .chain([request.host_env.tmp_dir.as_str()])
             .map(|dir| dir.trim_end_matches('/'))
@@ -41,7 +41,7 @@ impl<'a> HostLocal<'a> {
         Self { env: &request.host_env, roots, applied }
     }
 
-    /// Whether this variable means something on the host only.
+    /// Whether this variable makes sense on the host only.
     pub(super) fn holds(&self, name: &str, value: &str) -> bool {
         let copied = || self.env.get(name) == Some(value);
         if is_scratch(name)

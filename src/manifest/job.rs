@@ -25,7 +25,7 @@ const SECRET_DIR: &str = "/tmp/prompt-secret";
 /// User and group everything in the pod runs as.
 const UID: i64 = 1000;
 
-/// Everything the Job is made of.
+/// What the Job is made of.
 pub(super) struct Parts<'a> {
     pub(super) request: &'a Request,
     pub(super) self_pod: &'a SelfPod,
@@ -113,7 +113,7 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
     }
 }
 
-/// The init container, which leaves the prompt and its attachments as files.
+/// The init container, which writes the prompt and its attachments to files.
 fn write_prompt(delivery: &Delivery) -> Container {
     let prompt_mount = mount(PROMPT_VOLUME, PROMPT_DIR);
     let (command, env, volume_mounts) = match delivery {
@@ -123,8 +123,8 @@ fn write_prompt(delivery: &Delivery) -> Container {
             vec![prompt_mount],
         ),
         Delivery::Secret(secret) => {
-            // The prompt first: the command for a prompt alone is the known one. The names are our own
-            // constants.
+            // The prompt first: the command for a prompt alone is the one of 0.1.49. The file names are constants of
+            // ours, so they need no quoting.
             let others = secret.data.keys().map(String::as_str).filter(|file| *file != PROMPT_FILE);
             let copies: Vec<String> = std::iter::once(PROMPT_FILE)
                 .chain(others)
@@ -164,7 +164,7 @@ fn security_context() -> SecurityContext {
     }
 }
 
-/// CPU and memory, first requested, then allowed.
+/// CPU and memory: requests, then limits.
 fn requirements(requests: [&str; 2], limits: [&str; 2]) -> ResourceRequirements {
     let amounts = |[cpu, memory]: [&str; 2]| {
         BTreeMap::from([
@@ -175,8 +175,7 @@ fn requirements(requests: [&str; 2], limits: [&str; 2]) -> ResourceRequirements 
     ResourceRequirements { requests: Some(amounts(requests)), limits: Some(amounts(limits)), claims: None }
 }
 
-/// A copy of the list, unless it is empty: an absent field and an empty list differ for whoever compares
-/// manifests.
+/// A copy of the list, unless it is empty: to tools that compare manifests an absent field and an empty list differ.
 fn non_empty<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }

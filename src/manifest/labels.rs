@@ -30,7 +30,7 @@ pub(crate) const COMPONENT_JOB: &str = "agent-job";
 /// guard nor the shared watches may see them.
 pub(crate) const COMPONENT_CLAIM: &str = "agent-claim";
 
-/// Prefixes of labels that are the adapter's own. A configured label with one of them is reported, not used.
+/// Prefixes of labels that only the adapter sets. A configured label with one of them is reported, not used.
 pub(crate) const RESERVED_LABEL_PREFIXES: [&str; 2] = ["paperclip.io/", "app.kubernetes.io/"];
 
 /// Annotation of a Job: the agent's name, for people.

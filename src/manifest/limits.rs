@@ -1,5 +1,7 @@
-/// Linux' limit of one string handed to a new process, with its closing NUL, in bytes (`MAX_ARG_STRLEN`). It
-/// holds for each argument and for each variable as `NAME=value`.
+//! Limits of Linux and Kubernetes that a Job must keep.
+
+/// Linux' limit of one string passed to a new process, with its closing NUL, in bytes (`MAX_ARG_STRLEN`). It applies to
+/// each argument and to each variable as `NAME=value`.
 const PROCESS_STRING: usize = 131_072;
 /// Kubernetes' limit of a Secret's data, in bytes.
 const SECRET: usize = 1_048_576;
@@ -85,10 +87,9 @@ fn env_size(name: &str, value: &str) -> usize {
 mod tests {
     use super::*;
 
-    // The largest that Linux takes, found by trying it: `NAME=value` of 131,071 bytes starts, one more is
-    // E2BIG.
+    // The largest that Linux accepts, found by trying: `NAME=value` of 131,071 bytes starts, one more is E2BIG.
     #[test]
-    fn bounds() {
+    fn largest_allowed_passes_and_one_byte_more_fails() {
         let fits = "x".repeat(131_071 - "A=".len());
         assert_eq!(check_env("A", &fits), Ok(()));
         let error = check_env("AB", &fits).unwrap_err();
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nul() {
+    fn nul_is_refused() {
         assert_eq!(
             check_env("A", "x\0").unwrap_err().to_string(),
             "Environment variable A contains a NUL character"

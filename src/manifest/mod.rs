@@ -1,9 +1,9 @@
 //! From a request to the Job that carries it out.
 //!
-//! Pure: everything the Job needs from outside has been read before. [`Request`] holds the settings,
+//! Pure: what the Job needs from outside has been read before. [`Request`] holds the settings,
 //! [`SelfPod`] what the Job inherits from the host's own pod, [`Prepared`] what the host's JavaScript helpers
-//! answered and [`PromptBundle`] where the skills and instructions lie. [`build`] puts them together, or says
-//! why no pod could ever start from them.
+//! answered, and [`PromptBundle`] where the skills and instructions are. [`build`] makes the Job of them, or reports why
+//! no pod could ever start from them.
 
 mod claim;
 mod env;
@@ -30,31 +30,33 @@ use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub(crate) use labels::*;
 pub use limits::ManifestError;
-pub use prompt::{Prepared, PromptMetrics, Skill};
-pub use self_pod::{SelfPod, SelfPodError, SelfPodSecretVolume};
+pub(crate) use prompt::PromptMetrics;
+pub use prompt::{Prepared, Skill};
+pub use self_pod::SelfPod;
+pub(crate) use self_pod::SelfPodError;
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
-/// Where the init container leaves the prompt and what else is too large for a variable.
+/// Where the init container writes the prompt, and what else is too large for a variable.
 const PROMPT_DIR: &str = "/tmp/prompt";
 /// The prompt's file in [`PROMPT_DIR`], and its key in the prompt Secret.
 const PROMPT_FILE: &str = "prompt.txt";
 
-/// The skills and instructions of one agent, laid out in a directory that host and pod share.
+/// The skills and instructions of one agent, in a directory that host and pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PromptBundle {
     /// Hash of the bundle's contents.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub bundle_key: String,
+    pub(crate) bundle_key: String,
     /// The bundle's directory.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub root_dir: String,
+    pub(crate) root_dir: String,
     /// The directory passed with `--add-dir`.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub add_dir: String,
+    pub(crate) add_dir: String,
     /// The bundle's copy of the instructions; `null` when the agent has none.
-    pub instructions_file_path: Option<String>,
+    pub(crate) instructions_file_path: Option<String>,
 }
 
 impl PromptBundle {
@@ -63,41 +65,41 @@ impl PromptBundle {
     }
 }
 
-/// A Job ready to be created, and what there is to report about it.
+/// A Job ready to be created, and what the run logs and reports about it.
 #[derive(Clone)]
 pub struct Manifest {
     /// The Job.
     pub job: Job,
     /// Its name, a DNS-1123 label of at most 43 characters.
-    pub job_name: String,
+    pub(crate) job_name: String,
     /// Its namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The image of the agent's container.
-    pub image: String,
+    pub(crate) image: String,
     /// The prompt, complete.
-    pub prompt: String,
+    pub(crate) prompt: String,
     /// The arguments of the Claude CLI, unquoted.
-    pub claude_args: Vec<String>,
+    pub(crate) claude_args: Vec<String>,
     /// Lengths of the prompt and its sections.
-    pub prompt_metrics: PromptMetrics,
+    pub(crate) prompt_metrics: PromptMetrics,
     /// The Secret the Job mounts; it must be created first. `None` when everything fits in variables.
-    pub prompt_secret: Option<PromptSecret>,
+    pub(crate) prompt_secret: Option<PromptSecret>,
     /// Label keys left out: ids without a usable character, and configured labels with a reserved prefix.
-    pub skipped_labels: Vec<String>,
+    pub(crate) skipped_labels: Vec<String>,
     /// What else the user should know about this Job: one line each, without prefix or line end. The notes of
     /// the configuration are not repeated.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
-/// What is too large for variables, on its way into the pod.
+/// What is too large for a variable and travels to the pod in a Secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PromptSecret {
+pub(crate) struct PromptSecret {
     /// `{job_name}-prompt`.
-    pub name: String,
+    pub(crate) name: String,
     /// The Job's namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// File name → contents. `prompt.txt` is always among them. At most 1 MiB in all.
-    pub data: BTreeMap<String, String>,
+    pub(crate) data: BTreeMap<String, String>,
 }
 
 // The Job's variables and the Secret's data hold tokens.
@@ -125,7 +127,7 @@ impl fmt::Debug for PromptSecret {
     }
 }
 
-/// Makes the Job for a request.
+/// Makes the Job of a request.
 ///
 /// # Errors
 ///
@@ -179,7 +181,7 @@ pub fn build(
 ///
 /// A DNS-1123 label of at most 43 characters, `ac-{agent}-{run}-{hash}`: a readable part of each id, and the
 /// first six hex digits of the SHA-256 of `{agent_id}:{run_id}`. Both ids are the raw ones.
-pub fn job_name(agent_id: &str, run_id: &str) -> String {
+pub(crate) fn job_name(agent_id: &str, run_id: &str) -> String {
     let digest = Sha256::digest(format!("{agent_id}:{run_id}"));
     let hash: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
     format!("ac-{}-{}-{hash}", slug(agent_id), slug(run_id))
@@ -193,21 +195,20 @@ fn slug(id: &str) -> String {
 }
 
 /// The label selector that finds all Jobs of one agent.
-pub fn agent_selector(agent_label: &str) -> String {
+pub(crate) fn agent_selector(agent_label: &str) -> String {
     format!("{LABEL_AGENT_ID}={agent_label},{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE}")
 }
 
 /// Selects the Jobs of this adapter and their pods: both carry these labels.
-pub fn watch_selector() -> String {
+pub(crate) fn watch_selector() -> String {
     format!("{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE},{LABEL_MANAGED_BY}={MANAGED_BY}")
 }
 
 /// The Secret to create for a Job, without an owner: that is added once the Job exists.
 ///
-/// `run_label` is the run's id as a label value ([`Request::run_label`]), so that the API server takes it
-/// whatever the host calls its runs. The Job's name is an annotation, for whoever finds a Secret without an
-/// owner.
-pub fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_name: &str) -> Secret {
+/// `run_label` is the run's id as a label value ([`Request::run_label`]), so that the API server accepts it whatever ids
+/// the host uses. The Job's name is an annotation, for people who find a Secret without an owner.
+pub(crate) fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_name: &str) -> Secret {
     let mut labels = BTreeMap::from([
         (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
         (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
@@ -232,7 +233,7 @@ fn labels(request: &Request) -> (BTreeMap<String, String>, Vec<String>) {
         (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
         (LABEL_COMPONENT.to_owned(), COMPONENT_JOB.to_owned()),
         (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
-        // A run without a usable agent id is refused before it comes here.
+        // A run without a usable agent id is refused before this point.
         (LABEL_AGENT_ID.to_owned(), request.agent_label().unwrap_or_else(|| request.agent.id.clone())),
     ]);
     let mut skipped = Vec::new();

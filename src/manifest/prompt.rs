@@ -1,4 +1,4 @@
-//! The prompt: its sections, and its way into the pod.
+//! The prompt: its sections, and how it gets into the pod.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::{PROMPT_FILE, PromptSecret, serde_ext};
 use crate::js_semantics;
 use crate::request::Request;
 
-/// From this size on (UTF-8 bytes) a prompt travels in a Secret. Linux would take a variable of 128 KiB; the
-/// rest is room for what the variable's name and escapes add.
+/// From this size on (UTF-8 bytes) a prompt travels in a Secret. Linux allows a variable of 128 KiB; the difference is a
+/// reserve for the variable's name and for escapes.
 const SECRET_FROM: usize = 98_304;
 /// The variable of the init container that holds a small prompt.
 pub(super) const PROMPT_VARIABLE: &str = "PROMPT_CONTENT";
@@ -22,16 +22,16 @@ pub(super) const PROMPT_VARIABLE: &str = "PROMPT_CONTENT";
 pub struct Prepared {
     /// `buildPaperclipEnv(agent)`, in its order.
     #[serde(deserialize_with = "serde_ext::ordered::deserialize")]
-    pub base_env: Vec<(String, String)>,
+    pub(crate) base_env: Vec<(String, String)>,
     /// `renderTemplate` of the bootstrap template; empty without one. Used for new sessions only.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub bootstrap_prompt: String,
+    pub(crate) bootstrap_prompt: String,
     /// `renderTemplate` of the main template or its default.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub heartbeat_prompt: String,
+    pub(crate) heartbeat_prompt: String,
     /// The skills the agent is to have, in the host's order.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub skills: Vec<Skill>,
+    pub(crate) skills: Vec<Skill>,
 }
 
 /// A skill the agent is to have.
@@ -39,11 +39,11 @@ pub struct Prepared {
 #[serde(rename_all = "camelCase", from = "RawSkill")]
 pub struct Skill {
     /// The skill's key at the host.
-    pub key: String,
+    pub(crate) key: String,
     /// The name of its directory; the key when the host gives none.
-    pub runtime_name: String,
-    /// Where it lies on the host's disk.
-    pub source: String,
+    pub(crate) runtime_name: String,
+    /// Its directory on the host's disk.
+    pub(crate) source: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,12 +67,12 @@ impl From<RawSkill> for Skill {
 }
 
 impl Prepared {
-    /// Reads the JSON of `{baseEnv, bootstrapPrompt, heartbeatPrompt, skills}` that JavaScript wrote, halves
-    /// of surrogate pairs included.
+    /// Reads the JSON of `{baseEnv, bootstrapPrompt, heartbeatPrompt, skills}` that JavaScript wrote; it may contain
+    /// halves of surrogate pairs.
     ///
     /// # Errors
     ///
-    /// When the text is no JSON or a field is of the wrong type.
+    /// When the text is not JSON or a field has the wrong type.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_value(js_semantics::parse_json(json)?)
     }
@@ -81,17 +81,17 @@ impl Prepared {
 /// Lengths of the prompt and its sections, in UTF-16 code units as JavaScript counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PromptMetrics {
+pub(crate) struct PromptMetrics {
     /// The whole prompt.
-    pub prompt_chars: usize,
+    pub(crate) prompt_chars: usize,
     /// The section that only new sessions get.
-    pub bootstrap_prompt_chars: usize,
+    pub(crate) bootstrap_prompt_chars: usize,
     /// The section on what woke the agent.
-    pub wake_prompt_chars: usize,
+    pub(crate) wake_prompt_chars: usize,
     /// The section handed over by an earlier session.
-    pub session_handoff_chars: usize,
+    pub(crate) session_handoff_chars: usize,
     /// The main section.
-    pub heartbeat_prompt_chars: usize,
+    pub(crate) heartbeat_prompt_chars: usize,
 }
 
 /// The prompt and its lengths.
@@ -106,7 +106,7 @@ pub(super) fn assemble(request: &Request, prepared: &Prepared) -> Prompt {
     let bootstrap = if resumed { "" } else { js_semantics::trim(&prepared.bootstrap_prompt) };
     let wake = wake_section(request);
     let handoff = request.context.text("paperclipSessionHandoffMarkdown").unwrap_or_default();
-    // A resumed session knows its standing orders; what woke it is all it needs.
+    // A resumed session has read the main section before: the reason why it was woken is enough.
     let main = if resumed && !wake.is_empty() { "" } else { prepared.heartbeat_prompt.as_str() };
 
     let sections = [bootstrap, wake.as_str(), handoff, main];
@@ -145,7 +145,7 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
-    /// The Secret, if it takes one.
+    /// The Secret, if there is one.
     pub(super) fn into_secret(self) -> Option<PromptSecret> {
         match self {
             Self::Variable(_) => None,
@@ -154,7 +154,7 @@ impl Delivery {
     }
 }
 
-/// Chooses the way: a variable for a small prompt alone, else a Secret with the prompt and the `files`.
+/// Chooses the delivery: a variable for a small prompt without files, else a Secret with the prompt and the `files`.
 pub(super) fn deliver(
     prompt: &str,
     files: Vec<(&'static str, String)>,

@@ -14,66 +14,66 @@ use super::{HOME, serde_ext};
 pub struct SelfPod {
     /// The namespace of the pod.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The image of the host's container.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub image: String,
+    pub(crate) image: String,
     /// The pod's pull secrets that have a name.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub image_pull_secrets: Vec<LocalObjectReference>,
+    pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
     /// The pod's DNS settings.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns_config: Option<PodDNSConfig>,
+    pub(crate) dns_config: Option<PodDNSConfig>,
     /// The claim behind the mount at `/paperclip`.
-    pub pvc_claim_name: Option<String>,
+    pub(crate) pvc_claim_name: Option<String>,
     /// The mounts of Secrets, in the container's order.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub secret_volumes: Vec<SelfPodSecretVolume>,
+    pub(crate) secret_volumes: Vec<SelfPodSecretVolume>,
     /// Variables with a literal value that is not empty, in order. As JSON an object.
     #[serde(with = "serde_ext::ordered")]
-    pub inherited_env: Vec<(String, String)>,
+    pub(crate) inherited_env: Vec<(String, String)>,
     /// Variables that refer to something else, in order.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub inherited_env_value_from: Vec<EnvVar>,
+    pub(crate) inherited_env_value_from: Vec<EnvVar>,
     /// The container's `envFrom`.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub inherited_env_from: Vec<EnvFromSource>,
+    pub(crate) inherited_env_from: Vec<EnvFromSource>,
 }
 
 /// One mount of a Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SelfPodSecretVolume {
+pub(crate) struct SelfPodSecretVolume {
     /// The volume's name in the host's pod.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub volume_name: String,
+    pub(crate) volume_name: String,
     /// The Secret.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub secret_name: String,
+    pub(crate) secret_name: String,
     /// Where it is mounted.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub mount_path: String,
+    pub(crate) mount_path: String,
     /// Permission bits of its files.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub default_mode: Option<i32>,
+    pub(crate) default_mode: Option<i32>,
     /// The part of the volume that is mounted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sub_path: Option<String>,
+    pub(crate) sub_path: Option<String>,
 }
 
-/// Why the host's own pod tells nothing.
+/// Why the host's own pod cannot be the model of a Job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SelfPodError {
-    /// The host does not know the name of its pod.
+pub(crate) enum SelfPodError {
+    /// The host's environment does not name its pod.
     #[error("claude_k8s: HOSTNAME env var not set — cannot introspect running pod")]
     NoHostname,
-    /// The API server's pod is a shell.
+    /// The API server returned a pod without a spec.
     #[error("claude_k8s: pod {hostname} has no spec")]
     NoSpec {
         /// The pod.
         hostname: String,
     },
-    /// There is no container, or it has no image.
+    /// The pod has no container, or its container has no image.
     #[error("claude_k8s: pod {hostname} has no container image")]
     NoImage {
         /// The pod.
@@ -82,12 +82,12 @@ pub enum SelfPodError {
 }
 
 impl SelfPod {
-    /// Reads the host's pod, which is named `hostname` and lies in `namespace`.
+    /// Reads the host's pod, which has the name `hostname` and is in `namespace`.
     ///
     /// # Errors
     ///
     /// When the pod has no spec or its container no image.
-    pub fn read(pod: &Pod, hostname: &str, namespace: &str) -> Result<Self, SelfPodError> {
+    pub(crate) fn read(pod: &Pod, hostname: &str, namespace: &str) -> Result<Self, SelfPodError> {
         let spec = pod.spec.as_ref().ok_or_else(|| SelfPodError::NoSpec { hostname: hostname.to_owned() })?;
         let named = spec.containers.iter().find(|container| container.name == HOST_CONTAINER);
         let (container, image) = named
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_a_job_inherits() {
+    fn job_inherits_image_env_volumes_and_dns() {
         let pod = read(json!({"spec": {
             "imagePullSecrets": [{"name": "registry"}, {"name": ""}, {}],
             "dnsConfig": {"nameservers": ["10.0.0.10"]},
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_pod() {
+    fn pod_without_optional_fields_is_read() {
         let pod =
             read(json!({"spec": {"containers": [{"name": "first", "image": "i"}, {"name": "second"}]}}))
                 .unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_of_something_else_is_no_claim() {
+    fn mount_that_is_not_a_claim_gives_no_claim() {
         let pod = read(json!({"spec": {
             "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/paperclip"}]}],
             "volumes": [{"name": "v", "emptyDir": {}}]}}));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_tell_nothing() {
+    fn pod_without_spec_or_image_is_refused() {
         for (pod, want) in [
             (json!({}), "claude_k8s: pod host-0 has no spec"),
             (json!({"spec": {"containers": []}}), "claude_k8s: pod host-0 has no container image"),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn json_may_be_partial() {
+    fn partial_json_falls_back_to_defaults() {
         let pod: SelfPod = serde_json::from_value(json!({
             "image": "i", "dnsConfig": null, "pvcClaimName": null, "inheritedEnv": {"Z": "1", "A": "2"},
             "secretVolumes": null, "someNewField": 1}))

@@ -1,4 +1,4 @@
-//! The two habits of JavaScript objects that serde has to be told about.
+//! Deserialisers for two habits of JavaScript objects.
 
 use serde::{Deserialize, Deserializer};
 
@@ -11,7 +11,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// An object of strings whose order counts, as pairs. Entries that are no strings are left out.
+/// An object of strings whose order counts, as pairs. Entries that are not strings are left out.
 pub(super) mod ordered {
     use serde::ser::SerializeMap;
     use serde::{Deserialize, Deserializer, Serializer};

@@ -70,7 +70,7 @@ fn var(manifest: &Manifest, name: &str) -> Option<String> {
 // ---- names
 
 #[test]
-fn job_names() {
+fn job_name_is_stable_and_readable() {
     for (agent, run, want) in
         [("agent-1", "run-1", "ac-agent-1-run-1-0ec508"), ("--A b--", "RUN_é-9", "ac---ab-run-9-a594af")]
     {
@@ -84,14 +84,14 @@ fn job_names() {
 }
 
 #[test]
-fn selector() {
+fn agent_selector_has_agent_and_adapter() {
     assert_eq!(agent_selector("a1"), "paperclip.io/agent-id=a1,paperclip.io/adapter-type=claude_k8s");
 }
 
 // ---- the Job as a whole
 
 #[test]
-fn the_plain_job() {
+fn job_of_an_empty_configuration_is_exactly_this() {
     let (manifest, job) = build_json(json!({}));
     let labels = json!({
         "app.kubernetes.io/component": "agent-job",
@@ -151,7 +151,7 @@ fn the_plain_job() {
 }
 
 #[test]
-fn fields_from_settings() {
+fn settings_reach_their_fields() {
     let tolerations = json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]);
     let pod = |field: &str| format!("{POD}/{field}");
     for (config, path, want) in [
@@ -190,7 +190,7 @@ fn fields_from_settings() {
 }
 
 #[test]
-fn fields_from_the_hosts_pod() {
+fn fields_of_the_own_pod_are_inherited() {
     for (pod, path, want) in [
         (json!({"imagePullSecrets": [{"name": "r"}]}), "imagePullSecrets", json!([{"name": "r"}])),
         (json!({"imagePullSecrets": []}), "imagePullSecrets", json!(null)),
@@ -212,7 +212,7 @@ fn fields_from_the_hosts_pod() {
 }
 
 #[test]
-fn the_workspace_decides_the_directory() {
+fn workspace_cwd_wins_over_the_configured_one() {
     let both = json!({"context": {"paperclipWorkspace": {"cwd": "/ws"}}, "config": {"cwd": "/work"}});
     assert_eq!(claude(&build_json(both).1, "workingDir"), "/ws");
     let empty = json!({"context": {"paperclipWorkspace": {"cwd": ""}}, "config": {"cwd": "/work"}});
@@ -222,7 +222,7 @@ fn the_workspace_decides_the_directory() {
 // ---- labels
 
 #[test]
-fn labels_of_task_and_session() {
+fn task_and_session_become_labels() {
     for (with, task, session) in [
         (json!({"context": {"taskId": "t 1", "issueId": "i"}}), json!("t1"), json!(null)),
         (json!({"context": {"issueId": "i"}}), json!("i"), json!(null)),
@@ -241,7 +241,7 @@ fn labels_of_task_and_session() {
 }
 
 #[test]
-fn labels_of_odd_ids() {
+fn ids_without_usable_characters_give_no_label() {
     let (manifest, job) = build_json(json!({"runId": "é", "agent": {"id": "me@x y", "companyId": "--"}}));
     let labels = at(&job, "/metadata/labels");
     assert_eq!(labels["paperclip.io/agent-id"], "mexy");
@@ -252,7 +252,7 @@ fn labels_of_odd_ids() {
 }
 
 #[test]
-fn configured_labels() {
+fn configured_labels_are_added_unless_reserved() {
     let (manifest, job) = build_json(json!({"config": {"labels":
         "team=a\npaperclip.io/run-id=stolen\nexample.com/x=\napp.kubernetes.io/name=no value!"}}));
     let labels = at(&job, "/metadata/labels");
@@ -264,7 +264,7 @@ fn configured_labels() {
 // ---- environment
 
 #[test]
-fn every_variable_of_the_run() {
+fn full_context_sets_every_variable_in_order() {
     let (manifest, _) = build_json(json!({
         "authToken": "token",
         "context": {
@@ -309,7 +309,7 @@ fn every_variable_of_the_run() {
 }
 
 #[test]
-fn empty_context_sets_nothing() {
+fn empty_context_sets_no_variable() {
     let (manifest, _) = build_json(json!({"context": {
         "wakeReason": " ", "wakeCommentId": "", "commentId": "hidden", "paperclipWake": {}, "issueIds": [" "],
         "paperclipWorkspaces": [], "paperclipRuntimeServices": {"a": 1}, "paperclipWorkspace": ["cwd"]}}));
@@ -324,7 +324,7 @@ fn empty_context_sets_nothing() {
 }
 
 #[test]
-fn layers_of_the_environment() {
+fn later_layers_win_and_the_first_decides_position() {
     let pod = json!({
         "inheritedEnv": {
             "FIRST": "pod", "PAPERCLIP_RUN_ID": "pod", "ANTHROPIC_AUTH_TOKEN": "pod", "HOME": "/root",
@@ -358,7 +358,7 @@ fn layers_of_the_environment() {
 }
 
 #[test]
-fn the_runs_token_wins() {
+fn token_of_the_run_wins_over_a_configured_one() {
     let config = json!({"env": {"PAPERCLIP_API_KEY": "configured"}});
     let (manifest, _) = build_json(json!({"config": config, "authToken": "token"}));
     assert_eq!(var(&manifest, "PAPERCLIP_API_KEY").as_deref(), Some("token"));
@@ -367,7 +367,7 @@ fn the_runs_token_wins() {
     assert_eq!(var(&manifest, "PAPERCLIP_API_KEY").as_deref(), Some("configured"));
 }
 
-// The host mixes its own machine's variables into config.env.
+// The host adds variables of its machine to config.env.
 #[test]
 fn host_local_variables_stay_on_the_host() {
     let host_env = json!({
@@ -411,7 +411,7 @@ fn host_local_variables_stay_on_the_host() {
 }
 
 #[test]
-fn scratch_directories_of_the_host_are_known_by_their_variables_and_the_context() {
+fn scratch_directories_come_from_variables_and_context() {
     let env = json!({"PAPERCLIP_SCRATCH_DIR": "/data/s/1", "TMPDIR": "/data/s/1", "ZDOTDIR": "/data/s/2", "TEMP": "/keep"});
     let (manifest, _) = build_json(json!({"config": {"env": env}}));
     assert_eq!(var(&manifest, "TMPDIR"), None);
@@ -425,7 +425,7 @@ fn scratch_directories_of_the_host_are_known_by_their_variables_and_the_context(
             "4 variable(s) of config.env left out, they hold only on the host: PAPERCLIP_SCRATCH_DIR, TMPDIR, ZDOTDIR, TEMP"
         ]
     );
-    // Without a known directory nothing lies under it, and everything does not lie under `/`.
+    // Without a known directory no path is inside one, and `/` does not count as one.
     for tmp_dir in ["", "/"] {
         let (manifest, _) = build_json(json!({"config": {"env": {"PATH": "/usr/bin"}}, "tmpDir": tmp_dir}));
         assert_eq!(var(&manifest, "PATH").as_deref(), Some("/usr/bin"));
@@ -433,7 +433,7 @@ fn scratch_directories_of_the_host_are_known_by_their_variables_and_the_context(
 }
 
 #[test]
-fn data_is_protected_from_kubernetes_and_references_are_not() {
+fn data_is_escaped_and_references_are_not() {
     let context = json!({"wakeReason": "$(HOME) costs $$5", "taskId": "$5"});
     let (manifest, _) = build_with(
         json!({"context": context, "config": {"env": {"REF": "$(HOME)/x"}}}),
@@ -454,7 +454,7 @@ fn data_is_protected_from_kubernetes_and_references_are_not() {
 // ---- prompt
 
 #[test]
-fn sections_of_the_prompt() {
+fn prompt_has_its_sections_for_new_and_resumed_sessions() {
     let wake = json!({"reason": " why ", "comments": [{"body": " one "}, {"body": " "}, "no", {"body": 1}, {"body": "two"}]});
     let woken = "Wake reason: why\n\nComment: one\n\nComment: two";
     let session = json!({"sessionId": "s"});
@@ -486,7 +486,7 @@ fn sections_of_the_prompt() {
 }
 
 #[test]
-fn lengths_are_javascripts() {
+fn lengths_count_utf16_units() {
     let context = json!({"paperclipWake": {"reason": "é😀"}, "paperclipSessionHandoffMarkdown": "abc"});
     let prepared =
         Prepared { bootstrap_prompt: " ab ".into(), heartbeat_prompt: " 😀 ".into(), ..prepared() };
@@ -500,7 +500,7 @@ fn lengths_are_javascripts() {
 }
 
 #[test]
-fn answers_of_the_helpers() {
+fn prepared_is_read_from_javascripts_json() {
     let prepared = Prepared::parse(
         r#"{"baseEnv":{"Z":"1","A":"2","N":3},"bootstrapPrompt":null,"heartbeatPrompt":"cut \ud83d",
             "skills":[{"key":"k","runtimeName":"r","source":"/s","required":true},{"key":"k2","runtimeName":null}]}"#,
@@ -519,7 +519,7 @@ const BASE: [&str; 6] =
     ["--print", "-", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"];
 
 #[test]
-fn arguments_of_the_cli() {
+fn cli_gets_its_arguments_in_order() {
     let bundle = |instructions: Option<&str>| PromptBundle {
         add_dir: "/b".into(),
         instructions_file_path: instructions.map(str::to_owned),
@@ -571,7 +571,7 @@ fn arguments_of_the_cli() {
 }
 
 #[test]
-fn the_command() {
+fn command_quotes_arguments_and_installs_the_filter() {
     let (_, job) =
         build_json(json!({"config": {"extraArgs": ["it's", ""], "dangerouslySkipPermissions": false}}));
     assert_eq!(
@@ -590,7 +590,7 @@ fn the_command() {
 // ---- volumes
 
 #[test]
-fn the_shared_volume() {
+fn claim_of_the_own_pod_is_mounted() {
     let (_, job) = build_with(json!({}), json!({"pvcClaimName": "shared"}));
     let volumes = json!([
         {"name": "prompt", "emptyDir": {}},
@@ -605,9 +605,9 @@ fn the_shared_volume() {
     }
 }
 
-// B19: one volume per Secret and name, subPath kept, no name twice.
+// docs/contract.md, "Deliberate differences": one volume per Secret and name, subPath kept, no name twice.
 #[test]
-fn b19_secret_volumes() {
+fn secret_volumes_are_one_each_and_named_uniquely() {
     let mount = |volume: &str, secret: &str, path: &str| json!({"volumeName": volume, "secretName": secret, "mountPath": path, "defaultMode": 256});
     let mut part = mount("tls", "tls-secret", "/ca.crt");
     part["subPath"] = json!("ca.crt");
@@ -654,14 +654,15 @@ fn b19_secret_volumes() {
 
 // ---- large prompts and large variables
 
-// Defect 13: Linux takes 128 KiB per variable, so a prompt leaves its variable well before that.
+// docs/contract.md, "Deliberate differences": Linux allows 128 KiB per variable, so a prompt moves to a Secret well
+// before that.
 #[test]
-fn defect_13_large_prompts_travel_in_a_secret() {
+fn large_prompt_travels_in_a_secret() {
     let build = |prompt: String| {
         build(&request(json!({})), &self_pod(json!({})), &with_prompt(prompt), None).unwrap()
     };
     assert_eq!(build("x".repeat(98_303)).prompt_secret, None);
-    // A dollar that Kubernetes would touch doubles them all: here the escaped text no longer fits.
+    // One dollar that Kubernetes would replace doubles them all: here the escaped text no longer fits.
     assert!(build("$$".repeat(40_000)).prompt_secret.is_some());
     assert!(build("NUL \0".into()).prompt_secret.is_some());
 
@@ -691,7 +692,7 @@ fn defect_13_large_prompts_travel_in_a_secret() {
 }
 
 #[test]
-fn defect_13_large_json_variables_become_files() {
+fn large_json_variables_become_files() {
     let large = "x".repeat(131_072);
     let (manifest, job) = build_with(
         json!({"context": {
@@ -720,7 +721,7 @@ fn defect_13_large_json_variables_become_files() {
         assert!(manifest.notes.contains(&note), "{:?}", manifest.notes);
         copies.push(file.to_owned());
     }
-    // A Secret there is takes the prompt too, small as it is.
+    // When there is a Secret, it holds the prompt too, even a small one.
     assert_eq!(secret.data["prompt.txt"], manifest.prompt);
     let copies: Vec<_> =
         copies.iter().map(|file| format!("cp /tmp/prompt-secret/{file} /tmp/prompt/{file}")).collect();
@@ -728,7 +729,7 @@ fn defect_13_large_json_variables_become_files() {
 }
 
 #[test]
-fn a_configured_value_replaces_a_large_one() {
+fn configured_value_replaces_a_large_one() {
     let (manifest, _) = build_json(json!({
         "context": {"paperclipWake": {"big": "x".repeat(131_072)}},
         "config": {"env": {"PAPERCLIP_WAKE_PAYLOAD_JSON": "{}"}}}));
@@ -738,7 +739,7 @@ fn a_configured_value_replaces_a_large_one() {
 }
 
 #[test]
-fn what_no_pod_can_start_from() {
+fn job_that_no_pod_could_start_from_is_refused() {
     let large = "x".repeat(131_072);
     let fails = |with: Value, pod: Value, prompt: &str| {
         build(&request(with), &self_pod(pod), &with_prompt(prompt), None).unwrap_err().to_string()
@@ -768,9 +769,9 @@ fn what_no_pod_can_start_from() {
     );
 }
 
-// B1: the Secret's label is the run's label, not its raw id.
+// docs/contract.md, "Deliberate differences": the Secret's label is the run's label, not its raw id.
 #[test]
-fn b1_the_secret() {
+fn secret_has_the_run_label_and_hides_its_contents() {
     let request = request(json!({"runId": "run é 1"}));
     let manifest = build(&request, &self_pod(json!({})), &with_prompt("x".repeat(100_000)), None).unwrap();
     let secret = manifest.prompt_secret.clone().unwrap();
@@ -829,7 +830,7 @@ proptest! {
     }
 
     #[test]
-    fn any_request_makes_a_job_that_can_start_or_says_why_not(
+    fn any_request_makes_a_startable_job_or_an_error(
         agent in text(), run in text(), session in text(), token in text(), reason in bulky(), wake in bulky(),
         prompt in bulky(), env in env_map(), pod_env in env_map(), arg in text(),
         references in prop::collection::vec("[A-Z]{1,2}", 0..3),

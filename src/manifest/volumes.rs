@@ -29,8 +29,8 @@ pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec
         mounts.push(mount(DATA_VOLUME, HOME));
     }
 
-    // A Secret may be mounted several times: that is one volume with several mounts. Two Secrets may not
-    // share a volume's name, nor take one of ours.
+    // A Secret that is mounted several times is one volume with several mounts. Two Secrets must not share a volume's
+    // name, and none may have the name of one of our volumes.
     let mut given: Vec<(&str, &str, String)> = Vec::new();
     for source in &self_pod.secret_volumes {
         let (wanted, secret_name) = (source.volume_name.as_str(), source.secret_name.as_str());
@@ -72,7 +72,7 @@ fn secret_volume(name: &str, secret_name: &str, default_mode: Option<i32>, optio
     Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
-/// The wanted name, with the first number from 2 on that makes it free if it is not.
+/// The wanted name if it is free, else with the first number from 2 on that makes it free.
 fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
     let blocked =
         |name: &str| [PROMPT_VOLUME, DATA_VOLUME, PROMPT_SECRET_VOLUME].contains(&name) || taken(name);

@@ -98,7 +98,7 @@ pub(crate) struct Config {
     pub(crate) effort: String,
     /// `maxTurnsPerRun` when above 0.
     pub(crate) max_turns_per_run: Option<u64>,
-    /// `dangerouslySkipPermissions`: the CLI asks for no permission (true: in a pod nobody could answer).
+    /// `dangerouslySkipPermissions`: the CLI asks for no permission (true: a pod has no one to answer).
     pub(crate) dangerously_skip_permissions: bool,
     /// `extraArgs`: appended to the CLI's arguments. No NUL in them.
     pub(crate) extra_args: Vec<String>,
@@ -107,7 +107,7 @@ pub(crate) struct Config {
     pub(crate) env: Vec<(String, String)>,
     /// `cwd`: the agent's directory when the context names none.
     pub(crate) cwd: Option<String>,
-    /// `image`: the Job's image; without one the host's own.
+    /// `image`: the Job's image; without one the host's image.
     pub(crate) image: Option<String>,
     /// `imagePullPolicy`: `IfNotPresent` (default), `Always` or `Never`.
     pub(crate) image_pull_policy: String,
