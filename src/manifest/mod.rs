@@ -32,8 +32,7 @@ pub(crate) use labels::*;
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
 pub use prompt::{Prepared, Skill};
-pub use self_pod::SelfPod;
-pub(crate) use self_pod::SelfPodError;
+pub use self_pod::{SelfPod, SelfPodError};
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";

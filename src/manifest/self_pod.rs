@@ -63,7 +63,7 @@ pub(crate) struct SelfPodSecretVolume {
 
 /// Why the host's own pod cannot be the model of a Job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SelfPodError {
+pub enum SelfPodError {
     /// The host's environment does not name its pod.
     #[error("claude_k8s: HOSTNAME env var not set — cannot introspect running pod")]
     NoHostname,
