@@ -28,7 +28,11 @@ use sha2::{Digest, Sha256};
 use crate::claude::command::{self, BundlePaths};
 use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
-pub(crate) use labels::*;
+pub(crate) use labels::{ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_RUN_ID, LABEL_SESSION_ID};
+use labels::{
+    ANNOTATION_JOB_NAME, COMPONENT_JOB, LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID, LABEL_COMPONENT,
+    LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
+};
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
 pub use prompt::{Prepared, Skill};

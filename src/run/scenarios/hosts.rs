@@ -1,7 +1,8 @@
 //! Several hosts and one agent: whatever the network delays, at most one Job of the agent is alive.
 
 use super::*;
-use crate::manifest::{COMPONENT_CLAIM, Prepared, claim_name};
+use crate::manifest::labels::COMPONENT_CLAIM;
+use crate::manifest::{Prepared, claim_name};
 use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Channel, Delivery, Host, HostError, StatusQuery};
 
