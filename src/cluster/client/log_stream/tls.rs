@@ -31,7 +31,7 @@ thread_local! {
 }
 
 /// ring's ciphers, through which [`Tls`] learns where a text lies. Used without it they are ring's.
-pub(super) fn provider() -> CryptoProvider {
+pub(in crate::cluster::client) fn provider() -> CryptoProvider {
     /// Once per process, because suites are for ever.
     static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
         let suites = rustls::crypto::ring::default_provider().cipher_suites;
@@ -107,21 +107,21 @@ fn is_noted() -> bool {
 }
 
 /// The client's end of a connection: bytes in, bytes out, no socket.
-pub(super) struct Tls {
+pub(in crate::cluster::client) struct Tls {
     session: UnbufferedClientConnection,
     /// The handshake is over.
     open: bool,
     /// What was read of a record (or of a message in many) that is not complete.
     begun: Vec<u8>,
     /// What is to be sent.
-    pub(super) unsent: Vec<u8>,
+    pub(in crate::cluster::client) unsent: Vec<u8>,
     /// Room for [`OPENED`].
     noted: Vec<Range<usize>>,
 }
 
 /// What the other side's bytes have led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::cluster::client) enum Side {
     Open,
     /// It has said that nothing follows.
     Closed,
@@ -138,19 +138,22 @@ enum Step {
 
 impl Tls {
     /// A connection to be opened; its first message waits to be sent.
-    pub(super) fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+    pub(in crate::cluster::client) fn new(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
         let session = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
         let mut tls = Self { session, open: false, begun: Vec::new(), unsent: Vec::new(), noted: Vec::new() };
         tls.read(&mut [], |_| {})?;
         Ok(tls)
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::cluster::client) fn is_open(&self) -> bool {
         self.open
     }
 
     /// What stands before the next bytes that are [`Tls::read`].
-    pub(super) fn begun(&self) -> &[u8] {
+    pub(in crate::cluster::client) fn begun(&self) -> &[u8] {
         &self.begun
     }
 
@@ -159,7 +162,11 @@ impl Tls {
     ///
     /// # Errors
     /// The bytes are not what the other side may send; what came before that was handed on.
-    pub(super) fn read(&mut self, records: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<Side> {
+    pub(in crate::cluster::client) fn read(
+        &mut self,
+        records: &mut [u8],
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<Side> {
         let base = records.as_ptr().addr();
         let mut from = 0;
         let side = loop {
@@ -224,7 +231,7 @@ impl Tls {
     }
 
     /// Queues a text to be sent; the connection must be open.
-    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
+    pub(in crate::cluster::client) fn write(&mut self, text: &[u8]) -> io::Result<()> {
         let UnbufferedStatus { discard, state } = self.session.process_tls_records(&mut self.begun);
         let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else {
             return Err(ErrorKind::NotConnected.into());
@@ -270,7 +277,7 @@ fn append(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cluster::client) mod tests {
     use std::collections::VecDeque;
     use std::future::poll_fn;
     use std::io::{Read as _, Write as _};
@@ -282,11 +289,11 @@ pub(super) mod tests {
     use rustls::version::{TLS12, TLS13};
     use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
-    use super::super::wire::{Arrived, Connection, Wire};
+    use super::super::socket::{Arrived, Connection, Wire};
     use super::*;
 
     /// Configurations of a server with a certificate for `localhost`, and of a client that knows it.
-    pub(in super::super) fn configs(
+    pub(in crate::cluster::client) fn configs(
         version: &'static SupportedProtocolVersion,
     ) -> (ServerConfig, ClientConfig) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");

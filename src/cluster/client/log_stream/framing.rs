@@ -6,7 +6,7 @@ use tower::BoxError;
 
 /// Where a body ends (RFC 9112, section 6.3), and how far it was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::cluster::client) enum Framing {
     /// After so many bytes.
     Length(u64),
     Chunked(Chunked),
@@ -15,7 +15,7 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    pub(super) fn of(response: &Response<()>) -> Result<Self, BoxError> {
+    pub(in crate::cluster::client) fn of(response: &Response<()>) -> Result<Self, BoxError> {
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Framing::Length(0));
         }
@@ -31,12 +31,16 @@ impl Framing {
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::cluster::client) fn is_over(&self) -> bool {
         matches!(self, Framing::Length(0) | Framing::Chunked(Chunked::End))
     }
 
     /// Reads the next bytes of the connection and hands on what is body of them, without copying it.
-    pub(super) fn read(&mut self, bytes: &[u8], mut body: impl FnMut(&[u8])) -> Result<(), BoxError> {
+    pub(in crate::cluster::client) fn read(
+        &mut self,
+        bytes: &[u8],
+        mut body: impl FnMut(&[u8]),
+    ) -> Result<(), BoxError> {
         match self {
             Framing::Length(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -52,7 +56,7 @@ impl Framing {
 
 /// Where in a chunked body (RFC 9112, section 7.1) the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(in crate::cluster::client) enum Chunked {
     /// In the line that begins a chunk; what follows its hexadecimal digits is passed over.
     Size { size: u64, digits: u8, passed: bool },
     /// Before so many bytes of data.

@@ -4,10 +4,7 @@
 //! through its typed `Api`, because that drops `Retry-After`, retries silently, rounds `sinceTime` up and ends a
 //! Job without its pods by default.
 
-mod direct;
-mod framing;
-mod tls;
-mod wire;
+mod log_stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -35,8 +32,9 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::{BoxError, ServiceBuilder};
 
-use self::direct::{Answer, Connector, OwnBody, OwnConnection, Transport};
-use self::wire::Socket;
+use self::log_stream::request::{Answer, Connector, OwnBody, OwnConnection, Transport};
+use self::log_stream::socket::Socket;
+use self::log_stream::tls;
 use super::{
     AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, LogRead, ReadResult,
     WatchBody, WatchKind, WatchQuery, log_of,

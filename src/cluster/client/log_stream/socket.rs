@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::tls::{Side, Tls};
 
 /// So much is taken from a socket at once.
-pub(super) const READ_BYTES: usize = 64 * 1024;
+pub(in crate::cluster::client) const READ_BYTES: usize = 64 * 1024;
 /// So long is what TLS may have begun: a record has 16 KiB, a message in many records no more than 64.
 const BEGUN_BYTES: usize = 80 * 1024;
 
@@ -24,7 +24,7 @@ thread_local! {
 }
 
 /// A connection's two directions. Reading and writing never wait: [`ErrorKind::WouldBlock`].
-pub(super) trait Wire: Read + Write + Send {
+pub(in crate::cluster::client) trait Wire: Read + Write + Send {
     /// Ready once reading may give something, be it an error.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
     /// Ready once writing may succeed, or gives an error.
@@ -35,7 +35,7 @@ pub(super) trait Wire: Read + Write + Send {
 
 /// A TCP connection.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(in crate::cluster::client) enum Socket {
     /// The runtime tells when something arrives.
     Watched(TcpStream),
     /// Nobody tells.
@@ -118,7 +118,7 @@ impl Wire for Socket {
 
 /// What a look at a connection gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrived {
+pub(in crate::cluster::client) enum Arrived {
     /// Nothing for now.
     Nothing,
     /// Something, and that was all there was.
@@ -130,14 +130,14 @@ pub(super) enum Arrived {
 }
 
 /// A connection of one request.
-pub(super) struct Connection<W> {
-    pub(super) wire: W,
+pub(in crate::cluster::client) struct Connection<W> {
+    pub(in crate::cluster::client) wire: W,
     tls: Option<Box<Tls>>,
     closed: bool,
 }
 
 impl<W: Wire> Connection<W> {
-    pub(super) fn plain(wire: W) -> Self {
+    pub(in crate::cluster::client) fn plain(wire: W) -> Self {
         Self { wire, tls: None, closed: false }
     }
 
@@ -145,7 +145,7 @@ impl<W: Wire> Connection<W> {
     ///
     /// # Errors
     /// The connection broke, or the other side is not who it must be: the source is TLS's error then.
-    pub(super) async fn secured(wire: W, tls: Tls) -> io::Result<Self> {
+    pub(in crate::cluster::client) async fn secured(wire: W, tls: Tls) -> io::Result<Self> {
         let mut connection = Self { wire, tls: Some(Box::new(tls)), closed: false };
         loop {
             connection.flush().await?;
@@ -163,7 +163,7 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Sends all of it.
-    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::cluster::client) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.write(bytes)?;
             return self.flush().await;
@@ -194,7 +194,7 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Ready once a look may find something.
-    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::cluster::client) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // TLS may say so while the connection below stays open.
         if self.closed { Poll::Ready(()) } else { self.wire.poll_readable(context) }
     }
@@ -203,7 +203,10 @@ impl<W: Wire> Connection<W> {
     ///
     /// # Errors
     /// The connection broke, or was closed without TLS saying so.
-    pub(super) fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Arrived> {
+    pub(in crate::cluster::client) fn try_read(
+        &mut self,
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<Arrived> {
         if self.closed {
             return Ok(Arrived::Closed);
         }

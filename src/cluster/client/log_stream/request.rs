@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use super::framing::Framing;
+use super::socket::{Arrived, Connection, READ_BYTES, Socket, Wire};
 use super::tls::Tls;
-use super::wire::{Arrived, Connection, READ_BYTES, Socket, Wire};
 use crate::cluster::ReadResult;
 
 /// An answer's head may be this long.
@@ -37,32 +37,32 @@ type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// In the extensions of a request: it is to have a connection of its own.
 #[derive(Clone, Copy)]
-pub(super) struct OwnConnection;
+pub(in crate::cluster::client) struct OwnConnection;
 
 /// In the extensions of an answer that is a success on a connection of its own: its body, which the answer itself does
 /// not have then.
 #[derive(Clone)]
-pub(super) struct OwnBody(Arc<Mutex<Option<Answer<Socket>>>>);
+pub(in crate::cluster::client) struct OwnBody(Arc<Mutex<Option<Answer<Socket>>>>);
 
 impl OwnBody {
     /// The body, once.
-    pub(super) fn take(self) -> Option<Answer<Socket>> {
+    pub(in crate::cluster::client) fn take(self) -> Option<Answer<Socket>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// How connections are made; `T` makes those of TCP.
 #[derive(Clone)]
-pub(super) struct Connector<T> {
-    pub(super) tcp: T,
-    pub(super) tls: Arc<ClientConfig>,
+pub(in crate::cluster::client) struct Connector<T> {
+    pub(in crate::cluster::client) tcp: T,
+    pub(in crate::cluster::client) tls: Arc<ClientConfig>,
     /// Whose certificate the server must have, where that is not the host of the address.
-    pub(super) name: Option<ServerName<'static>>,
+    pub(in crate::cluster::client) name: Option<ServerName<'static>>,
 }
 
 impl<T: Clone> Connector<T> {
     /// The same for a pool.
-    pub(super) fn for_pool(&self) -> HttpsConnector<T> {
+    pub(in crate::cluster::client) fn for_pool(&self) -> HttpsConnector<T> {
         let builder =
             HttpsConnectorBuilder::new().with_tls_config(ClientConfig::clone(&self.tls)).https_or_http();
         match &self.name {
@@ -102,9 +102,9 @@ where
 
 /// Sends requests through a pool of connections, and those marked [`OwnConnection`] each on one of its own.
 #[derive(Clone)]
-pub(super) struct Transport<P, T> {
-    pub(super) pool: P,
-    pub(super) connector: Connector<T>,
+pub(in crate::cluster::client) struct Transport<P, T> {
+    pub(in crate::cluster::client) pool: P,
+    pub(in crate::cluster::client) connector: Connector<T>,
 }
 
 impl<P, B, T> Service<Request<Body>> for Transport<P, T>
@@ -228,7 +228,7 @@ fn parse_head(arrived: &[u8]) -> Result<Option<(usize, Response<()>)>, BoxError>
 }
 
 /// The body of an answer whose head was read.
-pub(super) struct Answer<W> {
+pub(in crate::cluster::client) struct Answer<W> {
     connection: Connection<W>,
     framing: Framing,
     /// What came together with the head.
@@ -238,20 +238,23 @@ pub(super) struct Answer<W> {
 }
 
 impl<W: Wire> Answer<W> {
-    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::cluster::client) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.end.is_some() || !self.early.is_empty() {
             return Poll::Ready(());
         }
         self.connection.poll_readable(context)
     }
 
-    pub(super) fn pause(&mut self) {
+    pub(in crate::cluster::client) fn pause(&mut self) {
         self.connection.wire.pause();
     }
 
     /// Hands on what has arrived, in any number of pieces; never waits. A connection that breaks or an answer that is
     /// malformed is an error once, after all that came before it.
-    pub(super) fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> ReadResult<BoxError> {
+    pub(in crate::cluster::client) fn try_read(
+        &mut self,
+        mut take: impl FnMut(&[u8]),
+    ) -> ReadResult<BoxError> {
         let mut bytes = 0;
         let mut take = |part: &[u8]| {
             bytes += part.len();
