@@ -1,0 +1,209 @@
+//! How a cluster is reached: kubeconfig or service account, proxy, TLS and the connections' settings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::ConfigExt as _;
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use rustls::pki_types::ServerName;
+use tower::{BoxError, ServiceBuilder};
+
+use super::http::causes;
+use super::log_stream::request::{Connect, Connector, Transport};
+use crate::cluster::{ApiError, ApiErrorKind};
+
+/// TCP keep-alive: finds a dead peer under an idle log or watch.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Where a pod finds its own service account.
+const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The configuration in a kubeconfig file: its current context.
+pub(super) async fn from_file(path: &str) -> Result<kube::Config, ApiError> {
+    let attempt = "read the kubeconfig";
+    let setup = |text: String| ApiError::local(ApiErrorKind::Setup, attempt, text);
+    // Node's wording: hosts and operators know this line from the existing package.
+    tokio::fs::metadata(path).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => setup(format!("ENOENT: no such file or directory, open '{path}'")),
+        std::io::ErrorKind::PermissionDenied => setup(format!("EACCES: permission denied, open '{path}'")),
+        _ => setup(format!("cannot read the kubeconfig {path}: {error}")),
+    })?;
+    let described =
+        |error: &dyn std::error::Error| setup(format!("cannot use the kubeconfig {path}: {}", causes(error)));
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| described(&error))?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| described(&error))
+}
+
+/// The configuration of the cluster that this process runs in.
+pub(super) fn in_cluster(env: &BTreeMap<String, String>) -> Result<kube::Config, ApiError> {
+    let attempt = "find the cluster this process runs in";
+    let setup = |text: String| ApiError::local(ApiErrorKind::Setup, attempt, text);
+    let (Some(host), Some(port)) = (env.get("KUBERNETES_SERVICE_HOST"), env.get("KUBERNETES_SERVICE_PORT"))
+    else {
+        return Err(setup(
+            "Invalid URL: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; this process does \
+             not run in a cluster, so the adapter config needs a `kubeconfig` path"
+                .to_owned(),
+        ));
+    };
+    let scheme = if matches!(port.as_str(), "80" | "8080" | "8001") { "http" } else { "https" };
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
+    let url = format!("{scheme}://{host}:{port}");
+    let uri = url.parse().map_err(|error| setup(format!("Invalid URL {url}: {error}")))?;
+    let mut config = kube::Config::new(uri);
+    config.root_cert_file = Some(PathBuf::from(format!("{ACCOUNT_DIR}/ca.crt")));
+    config.auth_info = AuthInfo { token_file: Some(format!("{ACCOUNT_DIR}/token")), ..AuthInfo::default() };
+    Ok(config)
+}
+
+/// The API server's host and port, as messages name it.
+pub(super) fn address(config: &kube::Config) -> String {
+    let url = &config.cluster_url;
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    format!("{}:{port}", url.host().unwrap_or("?"))
+}
+
+/// When the certificate of this configuration's exec plugin ends, if it has one.
+///
+/// Only the client that `kube` builds by itself runs exec plugins for their expiry. Certificates from plugins are
+/// rare, so the price of a second, unused client is fine.
+pub(super) fn valid_until(config: kube::Config) -> Option<jiff::Timestamp> {
+    config.auth_info.exec.as_ref()?;
+    *kube::Client::try_from(config).ok()?.valid_until()
+}
+
+/// A client for this configuration. Nothing is sent.
+pub(super) fn client(
+    config: &kube::Config,
+    env: &BTreeMap<String, String>,
+) -> Result<kube::Client, ApiError> {
+    // Several TLS providers may be linked into one process; ours is named, not guessed. A second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tls = Arc::new(config.rustls_client_config().map_err(|error| cannot_set_up(&error))?);
+    let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
+    let name = name.map_err(|error| cannot_set_up(&error))?;
+    let tcp = tcp(config);
+    let proxy = config.proxy_url.clone().filter(|_| !goes_direct(&config.cluster_url, env));
+    match proxy {
+        None => stack(config, Connector { tcp, tls, name }),
+        Some(proxy) if proxy.scheme_str() == Some("http") => {
+            stack(config, Connector { tcp: Tunnel::new(proxy, tcp), tls, name })
+        }
+        Some(proxy) => Err(ApiError::local(
+            ApiErrorKind::Setup,
+            "set up the Kubernetes client",
+            format!(
+                "cannot use the proxy {proxy}: only http:// proxies are supported (see HTTPS_PROXY, NO_PROXY and \
+                 the kubeconfig's proxy-url)"
+            ),
+        )),
+    }
+}
+
+fn cannot_set_up(error: &dyn std::error::Error) -> ApiError {
+    let text = format!("cannot set up the Kubernetes client: {}", causes(error));
+    ApiError::local(ApiErrorKind::Setup, "set up the Kubernetes client", text)
+}
+
+fn tcp(config: &kube::Config) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE / 3));
+    tcp.set_keepalive_retries(Some(3));
+    tcp.set_connect_timeout(config.connect_timeout.or(Some(Duration::from_secs(30))));
+    tcp
+}
+
+/// `kube`'s middlewares over our own connections.
+fn stack<T>(config: &kube::Config, connector: Connector<T>) -> Result<kube::Client, ApiError>
+where
+    T: Connect,
+{
+    let mut pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60));
+    let pool = pool.build(connector.for_pool());
+    let auth = config.auth_layer().map_err(|error| cannot_set_up(&error))?;
+    let headers = config.extra_headers_layer().map_err(|error| cannot_set_up(&error))?;
+    let stack = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(auth)
+        .layer(headers)
+        .map_err(BoxError::from)
+        .service(Transport { pool, connector });
+    Ok(kube::Client::new(stack, config.default_namespace.clone()))
+}
+
+/// Whether `NO_PROXY` exempts the cluster from the proxy: `*`, an address, a range of addresses, or a domain with all
+/// below it.
+fn goes_direct(cluster: &http::Uri, env: &BTreeMap<String, String>) -> bool {
+    let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env.get(*name)).map_or("", String::as_str);
+    let entries: Vec<&str> = no_proxy.split(',').map(plain_entry).collect();
+    // Which proxy is exempted does not matter to the matcher, only that there is one.
+    let matcher = Matcher::builder().all("http://proxy").no(entries.join(",")).build();
+    let cluster = format!("https://{}", cluster.host().unwrap_or_default()).parse();
+    cluster.is_ok_and(|cluster| matcher.intercept(&cluster).is_none())
+}
+
+/// An entry of `NO_PROXY` as hyper's matcher reads it, which knows neither ports nor `*.example.org`.
+fn plain_entry(entry: &str) -> &str {
+    let entry = entry.trim();
+    let host = match entry.rsplit_once(':') {
+        // More than one colon: an IPv6 address.
+        Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => entry,
+    };
+    if host.starts_with("*.") { &host[1..] } else { host }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_proxy_exempts_the_cluster_not_the_proxy() {
+        for (host, list, direct) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.1:6443", true),
+            ("10.1.2.3", "10.0.0.0/8,localhost", true),
+            ("11.1.2.3", "10.0.0.0/8", false),
+            ("[fd00::1]", "fd00::1", true),
+            ("[fd00::1]", "localhost, fd00::/8", true),
+            ("[fe00::1]", "fd00::/8", false),
+            ("api.example.org", ".example.org", true),
+            ("api.example.org", "*.example.org", true),
+            ("api.example.org", "EXAMPLE.org", true),
+            ("api.example.org", "example.org:6443", true),
+            ("example.org", ".example.org", true),
+            ("badexample.org", "example.org", false),
+            ("anything", "*", true),
+            ("anything", "", false),
+        ] {
+            for name in ["NO_PROXY", "no_proxy"] {
+                let env = BTreeMap::from([(name.to_owned(), list.to_owned())]);
+                let cluster = format!("https://{host}:6443").parse().expect("an address");
+                assert_eq!(goes_direct(&cluster, &env), direct, "{host} with {name}={list}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_kubeconfig_is_reported_in_node_words() {
+        let error = from_file("/no/such/kubeconfig").await.err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("ENOENT: no such file or directory, open '/no/such/kubeconfig'"));
+    }
+
+    #[test]
+    fn outside_a_cluster_the_error_says_what_to_do() {
+        let error = in_cluster(&BTreeMap::new()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("KUBERNETES_SERVICE_HOST") && error.contains("kubeconfig"), "{error}");
+    }
+}

@@ -1,0 +1,228 @@
+//! Requests to an API server: sent, limited, their answers collected, their failures made errors.
+
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::cluster::{ApiError, ApiErrorKind};
+
+/// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// This many requests may be in flight at once, watches and logs apart: each has a connection and a TLS handshake of
+/// its own, and a server does not serve more of them any sooner. A request waits for its turn for [`TURN_LIMIT`] at
+/// most, so that a slow server delays only the requests that it serves.
+const MOST_REQUESTS: usize = 32;
+const TURN_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+
+/// Sends requests to one API server.
+pub(super) struct ApiClient {
+    client: kube::Client,
+    /// Host and port, as messages name the server.
+    pub(super) host: String,
+    turns: Semaphore,
+}
+
+impl ApiClient {
+    pub(super) fn new(client: kube::Client, host: String) -> Self {
+        Self { client, host, turns: Semaphore::new(MOST_REQUESTS) }
+    }
+
+    /// The turn of a request whose answer is short, to be held until the answer has arrived.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(TURN_LIMIT, self.turns.acquire()).await.ok()?.ok()
+    }
+
+    /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
+    pub(super) async fn send(
+        &self,
+        attempt: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let started = Instant::now();
+        let method = request.method().clone();
+        // Without the query, which may hold more than a log should.
+        let uri = request.uri().clone();
+        let result = self.send_unlogged(attempt, request).await;
+        let (method, path, ms) = (method.as_str(), uri.path(), started.elapsed().as_millis());
+        match &result {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(request = attempt, status, ms, method, path, "answered");
+            }
+            Err(error) => {
+                let status = error.code;
+                tracing::debug!(request = attempt, status, ms, method, path, error = error.message, "failed");
+            }
+        }
+        result
+    }
+
+    async fn send_unlogged(&self, attempt: &str, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let response = tokio::time::timeout(ANSWER_LIMIT, self.client.send(request))
+            .await
+            .map_err(|_| {
+                ApiError::local(
+                    ApiErrorKind::Timeout,
+                    attempt,
+                    format!("no answer from {} within {} s", self.host, ANSWER_LIMIT.as_secs()),
+                )
+            })?
+            .map_err(|error| self.failed(attempt, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.trim().parse().ok())
+            .map(Duration::from_secs);
+        let body = self.collect(attempt, response).await.unwrap_or_default();
+        Err(ApiError::from_answer(attempt, status.as_u16(), retry_after, &body))
+    }
+
+    pub(super) async fn collect(&self, attempt: &str, response: Response<Body>) -> Result<Vec<u8>, ApiError> {
+        let collected = tokio::time::timeout(ANSWER_LIMIT, response.into_body().collect()).await;
+        match collected {
+            Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+            Ok(Err(error)) => Err(self.failed(attempt, &error)),
+            Err(_) => Err(ApiError::local(
+                ApiErrorKind::Timeout,
+                attempt,
+                format!(
+                    "the answer of {} did not arrive whole within {} s",
+                    self.host,
+                    ANSWER_LIMIT.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// An error without an answer: host, port and the deepest cause.
+    fn failed(&self, attempt: &str, error: &dyn std::error::Error) -> ApiError {
+        ApiError::local(
+            ApiErrorKind::Connection,
+            attempt,
+            format!("request to {} failed, reason: {}", self.host, causes(error)),
+        )
+    }
+
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        attempt: &str,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<T, ApiError> {
+        let request = request(attempt, method, path, body)?;
+        let turn = self.turn().await;
+        let response = self.send(attempt, request).await?;
+        let body = self.collect(attempt, response).await?;
+        drop(turn);
+        serde_json::from_slice(&body).map_err(|error| {
+            ApiError::local(
+                ApiErrorKind::Decode,
+                attempt,
+                format!("the answer of {} to `{attempt}` could not be read: {error}", self.host),
+            )
+        })
+    }
+
+    /// The error of a body that breaks after its headers; `what` names the body.
+    pub(super) fn broken(
+        &self,
+        attempt: String,
+        what: &'static str,
+    ) -> impl Fn(&dyn std::error::Error) -> ApiError + Send + use<> {
+        let host = self.host.clone();
+        move |error| {
+            let text = format!("the {what} of {host} broke: {}", causes(error));
+            ApiError::local(ApiErrorKind::Connection, attempt.as_str(), text)
+        }
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, attempt: &str, path: &str) -> Result<T, ApiError> {
+        self.ask(attempt, Method::GET, path, None).await
+    }
+}
+
+/// A request; `attempt` names it in errors.
+pub(super) fn request(
+    attempt: &str,
+    method: Method,
+    path: &str,
+    body: Option<(&'static str, Vec<u8>)>,
+) -> Result<Request<Body>, ApiError> {
+    let mut builder = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(ACCEPT, JSON)
+        .header(USER_AGENT, concat!("paperclip-adapter-claude-k8s/", env!("CARGO_PKG_VERSION")));
+    let bytes = match body {
+        Some((kind, bytes)) => {
+            builder = builder.header(CONTENT_TYPE, kind);
+            bytes
+        }
+        None => Vec::new(),
+    };
+    builder.body(Body::from(bytes)).map_err(|error| {
+        ApiError::local(ApiErrorKind::BadRequest, attempt, format!("cannot ask for {path}: {error}"))
+    })
+}
+
+pub(super) fn encoded(value: &impl serde::Serialize) -> Vec<u8> {
+    // Typed objects and JSON values always serialise: their keys are strings.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// A path segment or query value: everything but unreserved characters is escaped.
+pub(super) fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// An error and its causes in one line, without the layers that only say that something below them failed.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if let Some(last) = parts.last_mut()
+            && let Some(head) = last.strip_suffix(&text)
+        {
+            *last = head.trim_end_matches([':', ' ']).to_owned();
+        }
+        parts.push(text);
+        next = error.source();
+    }
+    parts.retain(|part| !part.is_empty() && part != "client error (Connect)" && part != "ServiceError");
+    parts.dedup();
+    parts.join(": ").replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_and_names_are_escaped() {
+        assert_eq!(escaped("paperclip.io/agent-id=a,b"), "paperclip.io%2Fagent-id%3Da%2Cb");
+    }
+}
