@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 /// What a user may do.
 #[derive(Debug, Clone, Default)]
-pub struct Rule {
+pub(crate) struct Rule {
     groups: Vec<String>,
     resources: Vec<String>,
     verbs: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Rule {
 
 /// Who asks.
 #[derive(Debug, Clone)]
-pub struct User {
+pub(crate) struct User {
     /// User name.
     pub name: String,
     /// Allowed everything, the control API included.
@@ -28,7 +28,7 @@ pub struct User {
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Attributes<'a> {
+pub(crate) struct Attributes<'a> {
     /// Verb, such as `get` or `deletecollection`.
     pub verb: &'a str,
     /// API group.
@@ -53,7 +53,7 @@ impl Attributes<'_> {
     }
 
     /// The server's 403 for a user without permission.
-    pub fn denied(&self, user: &str) -> ApiError {
+    pub(crate) fn denied(&self, user: &str) -> ApiError {
         let mut subject = self.resource.to_string();
         if !self.group.is_empty() {
             subject = format!("{subject}.{}", self.group);
@@ -89,7 +89,7 @@ fn has(set: &[String], value: &str) -> bool {
 
 impl User {
     /// Whether the user may do that.
-    pub fn allows(&self, a: &Attributes<'_>) -> bool {
+    pub(crate) fn allows(&self, a: &Attributes<'_>) -> bool {
         if self.admin {
             return true;
         }
@@ -107,19 +107,19 @@ impl User {
 
 /// All tokens.
 #[derive(Default)]
-pub struct Authz {
+pub(crate) struct Authz {
     tokens: Mutex<HashMap<String, Arc<User>>>,
 }
 
 impl Authz {
     /// Adds a token that may do everything.
-    pub fn add_admin(&self, token: &str) {
+    pub(crate) fn add_admin(&self, token: &str) {
         let user = User { name: "kubernetes-admin".to_string(), admin: true, rules: Vec::new() };
         lock(&self.tokens).insert(token.to_string(), Arc::new(user));
     }
 
     /// Adds or replaces a token from `{token, user, namespace?, rules}`.
-    pub fn add(&self, spec: &Value) -> Result<(), ApiError> {
+    pub(crate) fn add(&self, spec: &Value) -> Result<(), ApiError> {
         let token = str_at(spec, "/token");
         let name = str_at(spec, "/user");
         if token.is_empty() || name.is_empty() {
@@ -148,12 +148,12 @@ impl Authz {
     }
 
     /// Forgets a token.
-    pub fn remove(&self, token: &str) -> bool {
+    pub(crate) fn remove(&self, token: &str) -> bool {
         lock(&self.tokens).remove(token).is_some()
     }
 
     /// The user of an `Authorization` header; no header is the anonymous user.
-    pub fn user(&self, header: Option<&str>) -> Result<Arc<User>, ApiError> {
+    pub(crate) fn user(&self, header: Option<&str>) -> Result<Arc<User>, ApiError> {
         let Some(header) = header else {
             return Ok(Arc::new(User {
                 name: "system:anonymous".to_string(),
@@ -170,7 +170,7 @@ impl Authz {
 }
 
 /// Answers a SelfSubjectAccessReview.
-pub fn review(user: &User, mut body: Value) -> Value {
+pub(crate) fn review(user: &User, mut body: Value) -> Value {
     let spec = body.pointer("/spec/resourceAttributes").cloned().unwrap_or(Value::Null);
     let (resource, sub) = {
         let r = str_at(&spec, "/resource");

@@ -42,7 +42,7 @@ impl Tally {
 }
 
 /// Keeps Jobs going.
-pub struct JobController {
+pub(crate) struct JobController {
     sim: Arc<Sim>,
     due: HashMap<Key, Instant>,
     tallies: HashMap<String, Tally>,
@@ -57,7 +57,7 @@ fn controller_uid(v: &Value) -> Option<&str> {
 
 impl JobController {
     /// A controller that has seen nothing yet.
-    pub fn new(sim: Arc<Sim>) -> Self {
+    pub(crate) fn new(sim: Arc<Sim>) -> Self {
         JobController { sim, due: HashMap::new(), tallies: HashMap::new() }
     }
 
@@ -72,7 +72,7 @@ impl JobController {
     }
 
     /// Works until the cluster stops.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut head = self.sim.store.subscribe();
         let mut stopping = self.sim.stopping.subscribe();
         let mut seen = 0;
@@ -139,7 +139,7 @@ impl JobController {
         }
     }
 
-    /// Brings one Job forward; returns when to look again, if there is a time for it.
+    /// Brings one Job forward; returns after which time to sync it again, if there is one.
     fn sync(&mut self, key: &Key) -> Option<Duration> {
         let job = self.sim.store.get(&JOB, &key.0, &key.1)?;
         if job.deleting() {
@@ -158,84 +158,32 @@ impl JobController {
         }
         let terminal = |p: &Object| matches!(str_at(&p.value, "/status/phase"), "Succeeded" | "Failed");
         let (terminating, active): (Vec<_>, Vec<_>) =
-            pods.iter().filter(|p| !terminal(p)).partition(|p| p.deleting());
-        let spec = &job.value["spec"];
-        let number = |key: &str, other: i64| int_at(spec, &format!("/{key}")).unwrap_or(other);
-        let suspended = spec["suspend"] == true;
-        let started = str_at(&job.value, "/status/startTime");
-        let age = time::parse_rfc3339(started).map(|t| time::now_ns() - t * 1_000_000_000);
-        let deadline = int_at(spec, "/activeDeadlineSeconds").filter(|_| !suspended);
-        let deadline_left = deadline.map(|d| d * 1_000_000_000 - age.unwrap_or(0));
-        let (succeeded, failed) = (tally.succeeded.len() as i64, tally.failed.len() as i64);
-        let limit = number("backoffLimit", 6);
-        let restarts: i64 = active
-            .iter()
-            .flat_map(|p| {
-                ["initContainerStatuses", "containerStatuses"]
-                    .into_iter()
-                    .flat_map(|k| list_at(&p.value["status"], &format!("/{k}")))
-            })
-            .filter_map(|c| c["restartCount"].as_i64())
-            .sum();
-        let on_failure = str_at(spec, "/template/spec/restartPolicy") == "OnFailure"
-            && if limit == 0 { restarts > 0 } else { restarts >= limit };
-        let done = succeeded >= number("completions", 1);
-        let verdict = if condition(&job.value, "FailureTarget") {
-            list_at(&job.value, "/status/conditions")
-                .iter()
-                .find(|c| c["type"] == "FailureTarget")
-                .map(|c| (false, str_at(c, "/reason").to_string(), str_at(c, "/message").to_string()))
-        } else if done || condition(&job.value, "SuccessCriteriaMet") {
-            Some((
-                true,
-                "CompletionsReached".to_string(),
-                "Reached expected number of succeeded pods".to_string(),
-            ))
-        } else if deadline_left.is_some_and(|left| left <= 0) {
-            Some((
-                false,
-                "DeadlineExceeded".to_string(),
-                "Job was active longer than specified deadline".to_string(),
-            ))
-        } else if failed > limit || on_failure {
-            Some((
-                false,
-                "BackoffLimitExceeded".to_string(),
-                "Job has reached the specified backoff limit".to_string(),
-            ))
-        } else {
-            None
+            pods.iter().map(AsRef::as_ref).filter(|p| !terminal(p)).partition(|p: &&Object| p.deleting());
+        let suspended = job.value["spec"]["suspend"] == true;
+        let deadline_left = deadline_left(&job);
+        let verdict = Verdict::of(&job, tally, &active, deadline_left);
+        let mut counts = Counts {
+            live: active.len(),
+            closing: terminating.len(),
+            succeeded: tally.succeeded.len(),
+            failed: tally.failed.len(),
+            ready: active.iter().filter(|p| condition(&p.value, "Ready")).count(),
         };
-        let kill = suspended || verdict.is_some();
-        let mut closing = terminating.len();
-        let mut live = active.len();
-        if kill {
-            for p in &active {
-                let _ = ops::delete(&sim, &POD, &p.namespace, &p.name, &DeleteOptions::background(p));
-                let text = format!("Deleted pod: {}", p.name);
-                sim.store.emit(&job, true, "SuccessfulDelete", &text, "job-controller");
-            }
-            closing += live;
-            live = 0;
-        }
         let mut again = deadline_left
             .filter(|_| verdict.is_none())
             .map(|left| Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
-        let mut create = 0;
-        if !kill {
-            let missing = number("completions", 1) - succeeded;
-            let want = number("parallelism", 1).min(missing) - live as i64;
-            let base = lock(&sim.settings).job_backoff_ms;
-            let backoff = tally.last_failure.filter(|_| failed > 0).map(|at| {
-                let exponent = u32::try_from(failed - 1).unwrap_or(0).min(6);
-                (at + Duration::from_millis(base << exponent)).saturating_duration_since(Instant::now())
-            });
-            match backoff.filter(|b| !b.is_zero() && want > 0) {
-                Some(wait) => again = Some(again.map_or(wait, |a| a.min(wait))),
-                None => create = want.max(0),
+        let mut to_create = 0;
+        if suspended || verdict.is_some() {
+            delete_pods(&sim, &job, &active);
+            counts.closing += counts.live;
+            counts.live = 0;
+        } else {
+            match pods_to_create(&sim, &job, tally, counts.live) {
+                Ok(number) => to_create = number,
+                Err(backoff) => again = Some(sooner(again, backoff)),
             }
         }
-        let all_ended = closing == 0 && live == 0;
+        let all_ended = counts.closing == 0 && counts.live == 0;
         let mut final_now = false;
         if let Some(at) = tally.decided {
             final_now = all_ended && at.elapsed() >= lag;
@@ -246,75 +194,19 @@ impl JobController {
             tally.decided = Some(Instant::now());
             again = Some(lag);
         }
-        let mut failed_creation = None;
-        for _ in 0..create {
-            match create_pod(&sim, &job) {
-                Ok(name) => {
-                    live += 1;
-                    let text = format!("Created pod: {name}");
-                    sim.store.emit(&job, true, "SuccessfulCreate", &text, "job-controller");
-                }
-                Err(e) => failed_creation = Some(e.message),
-            }
-        }
-        if let Some(why) = failed_creation {
-            let text = format!("Error creating: {why}");
-            sim.store.emit(&job, false, "FailedCreate", &text, "job-controller");
+        let created = create_pods(&sim, &job, to_create);
+        counts.live += created;
+        if created < to_create {
             again = Some(Duration::from_secs(1));
         }
-        let ready = active.iter().filter(|p| condition(&p.value, "Ready")).count();
-        let failed = tally.failed.len();
-        let was_suspended = condition(&job.value, "Suspended");
         let before = time::now_ns();
-        let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
-            if now.uid != job.uid {
-                return Ok(());
-            }
-            let s = obj(v, "status");
-            for (key, n) in [("active", live), ("succeeded", succeeded as usize), ("failed", failed)] {
-                if n > 0 {
-                    s[key] = n.into();
-                } else {
-                    remove(s, key);
-                }
-            }
-            s["ready"] = ready.into();
-            s["terminating"] = closing.into();
-            s["uncountedTerminatedPods"] = json!({});
-            if suspended {
-                set_condition(s, "Suspended", true, "JobSuspended", "Job suspended");
-                remove(s, "startTime");
-                return Ok(());
-            }
-            if was_suspended {
-                set_condition(s, "Suspended", false, "JobResumed", "Job resumed");
-            }
-            if str_at(s, "/startTime").is_empty() {
-                s["startTime"] = time::now().into();
-            }
-            if let Some((good, reason, message)) = &verdict {
-                let early = if *good { "SuccessCriteriaMet" } else { "FailureTarget" };
-                set_condition(s, early, true, reason, message);
-                if final_now {
-                    let last = if *good { "Complete" } else { "Failed" };
-                    set_condition(s, last, true, reason, message);
-                    if *good {
-                        s["completionTime"] = time::now().into();
-                    }
-                }
-            }
-            Ok(())
-        });
-        if let (Some((good, reason, message)), true) = (&verdict, final_now) {
-            sim.load.finished(&job, *good, before);
-            if *good {
-                sim.store.emit(&job, true, "Completed", "Job completed", "job-controller");
-            } else {
-                sim.store.emit(&job, false, reason, message, "job-controller");
-            }
+        write_status(&sim, &job, &counts, verdict.as_ref(), final_now);
+        if let Some(verdict) = verdict.filter(|_| final_now) {
+            verdict.report(&sim, &job, before);
         }
-        if started.is_empty() && deadline.is_some() {
-            again = Some(again.map_or(Duration::from_millis(10), |a| a.min(Duration::from_millis(10))));
+        let deadline = !suspended && int_at(&job.value, "/spec/activeDeadlineSeconds").is_some();
+        if deadline && str_at(&job.value, "/status/startTime").is_empty() {
+            again = Some(sooner(again, Duration::from_millis(10)));
         }
         again
     }
@@ -336,6 +228,184 @@ impl JobController {
     }
 }
 
+fn sooner(again: Option<Duration>, other: Duration) -> Duration {
+    again.map_or(other, |again| again.min(other))
+}
+
+fn spec_number(job: &Object, key: &str, default: i64) -> i64 {
+    int_at(&job.value["spec"], &format!("/{key}")).unwrap_or(default)
+}
+
+/// Nanoseconds that a Job has until its deadline; `None` without one and while it is suspended.
+fn deadline_left(job: &Object) -> Option<i64> {
+    let deadline = int_at(&job.value, "/spec/activeDeadlineSeconds")?;
+    if job.value["spec"]["suspend"] == true {
+        return None;
+    }
+    let started = time::parse_rfc3339(str_at(&job.value, "/status/startTime"));
+    let age = started.map_or(0, |t| time::now_ns() - t * 1_000_000_000);
+    Some(deadline * 1_000_000_000 - age)
+}
+
+/// How a Job ends.
+struct Verdict {
+    good: bool,
+    reason: String,
+    message: String,
+}
+
+impl Verdict {
+    fn new(good: bool, reason: &str, message: &str) -> Self {
+        Verdict { good, reason: reason.to_string(), message: message.to_string() }
+    }
+
+    /// The end that a Job has come to, if it has.
+    fn of(job: &Object, tally: &Tally, active: &[&Object], deadline_left: Option<i64>) -> Option<Self> {
+        if condition(&job.value, "FailureTarget") {
+            return list_at(&job.value, "/status/conditions")
+                .iter()
+                .find(|c| c["type"] == "FailureTarget")
+                .map(|c| Verdict::new(false, str_at(c, "/reason"), str_at(c, "/message")));
+        }
+        let done = tally.succeeded.len() as i64 >= spec_number(job, "completions", 1);
+        if done || condition(&job.value, "SuccessCriteriaMet") {
+            let message = "Reached expected number of succeeded pods";
+            return Some(Verdict::new(true, "CompletionsReached", message));
+        }
+        if deadline_left.is_some_and(|left| left <= 0) {
+            let message = "Job was active longer than specified deadline";
+            return Some(Verdict::new(false, "DeadlineExceeded", message));
+        }
+        let limit = spec_number(job, "backoffLimit", 6);
+        if tally.failed.len() as i64 > limit || restarted_too_often(job, active, limit) {
+            let message = "Job has reached the specified backoff limit";
+            return Some(Verdict::new(false, "BackoffLimitExceeded", message));
+        }
+        None
+    }
+
+    fn report(&self, sim: &Sim, job: &Object, at: i64) {
+        sim.load.finished(job, self.good, at);
+        let (reason, message) =
+            if self.good { ("Completed", "Job completed") } else { (&*self.reason, &*self.message) };
+        sim.store.emit(job, self.good, reason, message, "job-controller");
+    }
+}
+
+/// Restarts of containers count towards the limit where the pods restart them themselves.
+fn restarted_too_often(job: &Object, active: &[&Object], limit: i64) -> bool {
+    let restarts: i64 = active
+        .iter()
+        .flat_map(|p| {
+            ["initContainerStatuses", "containerStatuses"]
+                .into_iter()
+                .flat_map(|k| list_at(&p.value["status"], &format!("/{k}")))
+        })
+        .filter_map(|c| c["restartCount"].as_i64())
+        .sum();
+    str_at(&job.value, "/spec/template/spec/restartPolicy") == "OnFailure"
+        && if limit == 0 { restarts > 0 } else { restarts >= limit }
+}
+
+fn delete_pods(sim: &Sim, job: &Object, pods: &[&Object]) {
+    for p in pods {
+        let _ = ops::delete(sim, &POD, &p.namespace, &p.name, &DeleteOptions::background(p));
+        let text = format!("Deleted pod: {}", p.name);
+        sim.store.emit(job, true, "SuccessfulDelete", &text, "job-controller");
+    }
+}
+
+/// How many pods a Job needs now, or for how long it backs off first.
+fn pods_to_create(sim: &Sim, job: &Object, tally: &Tally, live: usize) -> Result<usize, Duration> {
+    let missing = spec_number(job, "completions", 1) - tally.succeeded.len() as i64;
+    let want = spec_number(job, "parallelism", 1).min(missing) - live as i64;
+    let base = lock(&sim.settings).job_backoff_ms;
+    let failed = tally.failed.len();
+    let backoff = tally.last_failure.filter(|_| failed > 0).map(|at| {
+        let exponent = u32::try_from(failed - 1).unwrap_or(0).min(6);
+        (at + Duration::from_millis(base << exponent)).saturating_duration_since(Instant::now())
+    });
+    match backoff.filter(|b| !b.is_zero() && want > 0) {
+        Some(wait) => Err(wait),
+        None => Ok(usize::try_from(want).unwrap_or(0)),
+    }
+}
+
+/// Creates pods for a Job; returns how many of them could be created.
+fn create_pods(sim: &Sim, job: &Object, number: usize) -> usize {
+    let mut created = 0;
+    let mut failure = None;
+    for _ in 0..number {
+        match create_pod(sim, job) {
+            Ok(name) => {
+                created += 1;
+                let text = format!("Created pod: {name}");
+                sim.store.emit(job, true, "SuccessfulCreate", &text, "job-controller");
+            }
+            Err(e) => failure = Some(e.message),
+        }
+    }
+    if let Some(why) = failure {
+        let text = format!("Error creating: {why}");
+        sim.store.emit(job, false, "FailedCreate", &text, "job-controller");
+    }
+    created
+}
+
+/// A Job's pods by what they are doing.
+struct Counts {
+    live: usize,
+    closing: usize,
+    succeeded: usize,
+    failed: usize,
+    ready: usize,
+}
+
+fn write_status(sim: &Sim, job: &Object, counts: &Counts, verdict: Option<&Verdict>, final_now: bool) {
+    let suspended = job.value["spec"]["suspend"] == true;
+    let was_suspended = condition(&job.value, "Suspended");
+    let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
+        if now.uid != job.uid {
+            return Ok(());
+        }
+        let s = obj(v, "status");
+        for (key, n) in [("active", counts.live), ("succeeded", counts.succeeded), ("failed", counts.failed)]
+        {
+            if n > 0 {
+                s[key] = n.into();
+            } else {
+                remove(s, key);
+            }
+        }
+        s["ready"] = counts.ready.into();
+        s["terminating"] = counts.closing.into();
+        s["uncountedTerminatedPods"] = json!({});
+        if suspended {
+            set_condition(s, "Suspended", true, "JobSuspended", "Job suspended");
+            remove(s, "startTime");
+            return Ok(());
+        }
+        if was_suspended {
+            set_condition(s, "Suspended", false, "JobResumed", "Job resumed");
+        }
+        if str_at(s, "/startTime").is_empty() {
+            s["startTime"] = time::now().into();
+        }
+        if let Some(Verdict { good, reason, message }) = verdict {
+            let early = if *good { "SuccessCriteriaMet" } else { "FailureTarget" };
+            set_condition(s, early, true, reason, message);
+            if final_now {
+                let last = if *good { "Complete" } else { "Failed" };
+                set_condition(s, last, true, reason, message);
+                if *good {
+                    s["completionTime"] = time::now().into();
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
 fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError> {
     let template = &job.value["spec"]["template"];
     let mut pod = json!({"metadata": template["metadata"], "spec": template["spec"]});
@@ -354,7 +424,7 @@ fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError
 type Held = (&'static Kind, String, String, String);
 
 /// Deletes dependents of deleted objects, and the contents of deleted namespaces.
-pub struct Collector {
+pub(crate) struct Collector {
     sim: Arc<Sim>,
     foreground: HashSet<(String, Held)>,
     namespaces: HashSet<String>,
@@ -368,12 +438,12 @@ impl std::hash::Hash for Kind {
 
 impl Collector {
     /// A collector that has seen nothing yet.
-    pub fn new(sim: Arc<Sim>) -> Self {
+    pub(crate) fn new(sim: Arc<Sim>) -> Self {
         Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new() }
     }
 
     /// Works until the cluster stops.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut head = self.sim.store.subscribe();
         let mut stopping = self.sim.stopping.subscribe();
         let mut seen = 0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// What is known about a request when faults are looked up and when it is logged.
 #[derive(Debug, Clone, Default)]
-pub struct RequestInfo {
+pub(crate) struct RequestInfo {
     /// API verb, or the lower-case method for other paths.
     pub verb: String,
     /// Resource, or empty.
@@ -33,7 +33,7 @@ pub struct RequestInfo {
 
 /// When a stream misbehaves, and how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StreamFault {
+pub(crate) struct StreamFault {
     /// After that many lines.
     pub after_lines: Option<u64>,
     /// After that many bytes.
@@ -44,7 +44,7 @@ pub struct StreamFault {
 
 /// How a stream ends early.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// As if it were complete.
     #[default]
     Clean,
@@ -56,7 +56,7 @@ pub enum StreamEnd {
 
 /// What happens to one request.
 #[derive(Debug, Clone, Default)]
-pub struct Effect {
+pub(crate) struct Effect {
     /// Wait first.
     pub delay: Duration,
     /// Answer with this.
@@ -87,7 +87,7 @@ struct Fault {
 
 /// All faults.
 #[derive(Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     inner: Mutex<(u64, Vec<Fault>)>,
 }
 
@@ -185,7 +185,7 @@ fn matches(spec: &Value, r: &RequestInfo) -> bool {
 
 impl Faults {
     /// Adds a fault from its JSON form and returns its number.
-    pub fn add(&self, spec: &Value) -> Result<u64, ApiError> {
+    pub(crate) fn add(&self, spec: &Value) -> Result<u64, ApiError> {
         if let Some(m) = spec.get("match").and_then(Value::as_object)
             && let Some(k) = m.keys().find(|k| !MATCH_KEYS.contains(&k.as_str()))
         {
@@ -212,7 +212,7 @@ impl Faults {
     }
 
     /// All faults with their counts.
-    pub fn list(&self) -> Value {
+    pub(crate) fn list(&self) -> Value {
         let items = lock(&self.inner)
             .1
             .iter()
@@ -222,7 +222,7 @@ impl Faults {
     }
 
     /// Removes one fault.
-    pub fn remove(&self, id: u64) -> bool {
+    pub(crate) fn remove(&self, id: u64) -> bool {
         let mut inner = lock(&self.inner);
         let before = inner.1.len();
         inner.1.retain(|f| f.id != id);
@@ -230,12 +230,12 @@ impl Faults {
     }
 
     /// Removes all faults.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         lock(&self.inner).1.clear();
     }
 
     /// What happens to this request: all pure delays that match, and the first other fault.
-    pub fn pick(&self, request: &RequestInfo) -> Effect {
+    pub(crate) fn pick(&self, request: &RequestInfo) -> Effect {
         let now = Instant::now();
         let mut out = Effect::default();
         for f in &mut lock(&self.inner).1 {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// A resource type.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kind {
+pub(crate) struct Kind {
     /// API group; empty for core.
     pub group: &'static str,
     /// API version.
@@ -25,7 +25,7 @@ pub struct Kind {
 
 impl Kind {
     /// `jobs.batch` or `pods`.
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() {
             self.plural.to_string()
         } else {
@@ -34,17 +34,17 @@ impl Kind {
     }
 
     /// `batch/v1` or `v1`.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         group_version(self.group, self.version)
     }
 
     /// Whether only `create` is served and nothing is stored.
-    pub fn is_review(&self) -> bool {
+    pub(crate) fn is_review(&self) -> bool {
         self.group == "authorization.k8s.io"
     }
 
     /// Whether deleting answers with the object instead of a Status.
-    pub fn returns_deleted(&self) -> bool {
+    pub(crate) fn returns_deleted(&self) -> bool {
         matches!(self.kind, "Pod" | "PersistentVolumeClaim" | "ServiceAccount" | "Namespace")
     }
 }
@@ -65,13 +65,13 @@ const fn core(
 }
 
 /// Pods.
-pub static POD: Kind = core("Pod", "pods", "pod", &["po"], true, &["eviction", "log", "status"]);
+pub(crate) static POD: Kind = core("Pod", "pods", "pod", &["po"], true, &["eviction", "log", "status"]);
 /// Secrets.
-pub static SECRET: Kind = core("Secret", "secrets", "secret", &[], true, &[]);
+pub(crate) static SECRET: Kind = core("Secret", "secrets", "secret", &[], true, &[]);
 /// ConfigMaps.
-pub static CONFIG_MAP: Kind = core("ConfigMap", "configmaps", "configmap", &["cm"], true, &[]);
+pub(crate) static CONFIG_MAP: Kind = core("ConfigMap", "configmaps", "configmap", &["cm"], true, &[]);
 /// PersistentVolumeClaims.
-pub static PVC: Kind = core(
+pub(crate) static PVC: Kind = core(
     "PersistentVolumeClaim",
     "persistentvolumeclaims",
     "persistentvolumeclaim",
@@ -80,16 +80,16 @@ pub static PVC: Kind = core(
     &["status"],
 );
 /// Namespaces.
-pub static NAMESPACE: Kind = core("Namespace", "namespaces", "namespace", &["ns"], false, &["status"]);
+pub(crate) static NAMESPACE: Kind = core("Namespace", "namespaces", "namespace", &["ns"], false, &["status"]);
 /// Events.
-pub static EVENT: Kind = core("Event", "events", "event", &["ev"], true, &[]);
+pub(crate) static EVENT: Kind = core("Event", "events", "event", &["ev"], true, &[]);
 /// ServiceAccounts.
-pub static SERVICE_ACCOUNT: Kind =
+pub(crate) static SERVICE_ACCOUNT: Kind =
     core("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, &[]);
 /// Nodes.
-pub static NODE: Kind = core("Node", "nodes", "node", &["no"], false, &["status"]);
+pub(crate) static NODE: Kind = core("Node", "nodes", "node", &["no"], false, &["status"]);
 /// Jobs.
-pub static JOB: Kind = Kind {
+pub(crate) static JOB: Kind = Kind {
     group: "batch",
     version: "v1",
     kind: "Job",
@@ -100,7 +100,7 @@ pub static JOB: Kind = Kind {
     subresources: &["status"],
 };
 /// SelfSubjectAccessReviews.
-pub static REVIEW: Kind = Kind {
+pub(crate) static REVIEW: Kind = Kind {
     group: "authorization.k8s.io",
     version: "v1",
     kind: "SelfSubjectAccessReview",
@@ -112,23 +112,23 @@ pub static REVIEW: Kind = Kind {
 };
 
 /// Every resource type.
-pub static ALL: [&Kind; 10] =
+pub(crate) static ALL: [&Kind; 10] =
     [&POD, &SECRET, &CONFIG_MAP, &PVC, &NAMESPACE, &EVENT, &SERVICE_ACCOUNT, &NODE, &JOB, &REVIEW];
 
 /// The resource type at a group, version and path name.
-pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     ALL.into_iter().find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
 /// The resource type of an object's `apiVersion` and `kind`.
-pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
+pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     ALL.into_iter().find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
 const GROUPS: [&str; 2] = ["authorization.k8s.io", "batch"];
 
 /// The discovery document at a path, if it is one.
-pub fn discovery(path: &str, host: &str) -> Option<Value> {
+pub(crate) fn discovery(path: &str, host: &str) -> Option<Value> {
     match path {
         "/version" => Some(json!({
             "major": "1", "minor": "33", "gitVersion": "v1.33.0+embedded",

@@ -130,6 +130,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a cluster on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken, or the cluster's folder cannot be written.
     pub async fn start(options: Options) -> io::Result<Cluster> {
         raise_file_limit();
         let listener = server::bind(options.port).await?;

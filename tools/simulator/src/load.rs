@@ -13,7 +13,7 @@ const STEP_US: u64 = 100;
 const STEPS: usize = 10_000;
 
 /// How late scripted containers wrote, against their schedule.
-pub struct Lateness(Mutex<Counts>);
+pub(crate) struct Lateness(Mutex<Counts>);
 
 struct Counts {
     steps: Vec<u64>,
@@ -29,7 +29,7 @@ impl Default for Lateness {
 
 impl Lateness {
     /// Notes that a line was due so many seconds ago.
-    pub fn note(&self, seconds: f64) {
+    pub(crate) fn note(&self, seconds: f64) {
         let us = (seconds.max(0.0) * 1e6) as u64;
         let mut c = lock(&self.0);
         c.steps[((us / STEP_US) as usize).min(STEPS - 1)] += 1;
@@ -60,7 +60,7 @@ struct Finished {
 
 /// Measurements of the cluster's own work.
 #[derive(Default)]
-pub struct Load {
+pub(crate) struct Load {
     /// Of scripted containers.
     pub lateness: Lateness,
     finished: Mutex<VecDeque<Finished>>,
@@ -68,7 +68,7 @@ pub struct Load {
 
 impl Load {
     /// Notes when a Job got its final condition, in nanoseconds since the epoch.
-    pub fn finished(&self, job: &Object, succeeded: bool, ns: i64) {
+    pub(crate) fn finished(&self, job: &Object, succeeded: bool, ns: i64) {
         let mut list = lock(&self.finished);
         list.push_back(Finished {
             namespace: job.namespace.clone(),
@@ -83,7 +83,7 @@ impl Load {
     }
 
     /// As the control API shows it. Times are microseconds since the epoch: a condition's own are whole seconds.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let finished: Vec<Value> = lock(&self.finished)
             .iter()
             .map(|f| {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// The container runtime cuts lines at this many bytes.
-pub const CHUNK: usize = 16 * 1024;
+pub(crate) const CHUNK: usize = 16 * 1024;
 
 /// A line, or a part of one that was cut.
 #[derive(Debug, Clone)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// When it was read.
     pub stamp: i64,
     /// Its bytes, with the newline if the line ends here.
@@ -29,7 +29,7 @@ struct Inner {
 }
 
 /// The log of one container.
-pub struct LogBuffer {
+pub(crate) struct LogBuffer {
     inner: Mutex<Inner>,
     wake: Notify,
     limit: AtomicU64,
@@ -37,17 +37,17 @@ pub struct LogBuffer {
 
 impl LogBuffer {
     /// An empty log that keeps that many bytes.
-    pub fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64) -> Self {
         LogBuffer { inner: Mutex::default(), wake: Notify::new(), limit: AtomicU64::new(limit) }
     }
 
     /// Changes how many bytes are kept.
-    pub fn set_limit(&self, limit: u64) {
+    pub(crate) fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Appends chunks, dropping the oldest ones beyond the limit.
-    pub fn push(&self, chunks: &mut Vec<Chunk>) {
+    pub(crate) fn push(&self, chunks: &mut Vec<Chunk>) {
         if chunks.is_empty() {
             return;
         }
@@ -67,7 +67,7 @@ impl LogBuffer {
     }
 
     /// Says that nothing more will come, until it is reopened for a restarted container.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         lock(&self.inner).closed = true;
         self.wake.notify_waiters();
     }
@@ -75,7 +75,7 @@ impl LogBuffer {
 
 /// Cuts a byte stream into stamped chunks.
 #[derive(Default)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     /// Read into here.
     pub buffer: BytesMut,
     scanned: usize,
@@ -83,7 +83,7 @@ pub struct Splitter {
 
 impl Splitter {
     /// Moves what is complete into `out`.
-    pub fn split(&mut self, out: &mut Vec<Chunk>) {
+    pub(crate) fn split(&mut self, out: &mut Vec<Chunk>) {
         while let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
             let mut len = self.scanned + at + 1;
             self.scanned = 0;
@@ -101,7 +101,7 @@ impl Splitter {
     }
 
     /// Moves an unterminated rest into `out`.
-    pub fn finish(&mut self, out: &mut Vec<Chunk>) {
+    pub(crate) fn finish(&mut self, out: &mut Vec<Chunk>) {
         self.split(out);
         if !self.buffer.is_empty() {
             self.emit(self.buffer.len(), out);
@@ -116,7 +116,7 @@ impl Splitter {
 
 /// What of a log is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogOptions {
+pub(crate) struct LogOptions {
     /// Go on until the container has ended.
     pub follow: bool,
     /// Stamp every line.
@@ -131,7 +131,7 @@ pub struct LogOptions {
 
 /// The result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// There may be more at once.
     More,
     /// Everything so far was read.
@@ -141,7 +141,7 @@ pub enum Progress {
 }
 
 /// Reads one log from some point on.
-pub struct LogReader {
+pub(crate) struct LogReader {
     options: LogOptions,
     next: Option<u64>,
     new_line: bool,
@@ -151,12 +151,12 @@ pub struct LogReader {
 
 impl LogReader {
     /// A reader at the start of a log.
-    pub fn new(options: LogOptions) -> Self {
+    pub(crate) fn new(options: LogOptions) -> Self {
         LogReader { left: options.limit, options, next: None, new_line: true, stamper: Stamper::default() }
     }
 
     /// Appends up to about `max` bytes to `out`.
-    pub fn read(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
+    pub(crate) fn read(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
         let inner = lock(&log.inner);
         let end = inner.first + inner.chunks.len() as u64;
         let tail = self.options.tail;
@@ -194,7 +194,7 @@ impl LogReader {
     }
 
     /// Like [`LogReader::read`], but waits for something to come.
-    pub async fn wait(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
+    pub(crate) async fn wait(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
         loop {
             let wake = log.wake.notified();
             tokio::pin!(wake);

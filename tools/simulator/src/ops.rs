@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What happens to the dependents of a deleted object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Propagation {
+pub(crate) enum Propagation {
     /// They are deleted afterwards.
     Background,
     /// They are deleted first.
@@ -22,7 +22,7 @@ pub enum Propagation {
 
 /// Options of a deletion.
 #[derive(Debug, Clone, Default)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     /// Only if it has this UID.
     pub uid: Option<String>,
     /// Only if it has this version.
@@ -35,7 +35,7 @@ pub struct DeleteOptions {
 
 impl DeleteOptions {
     /// Background deletion of exactly this object.
-    pub fn background(object: &Object) -> Self {
+    pub(crate) fn background(object: &Object) -> Self {
         DeleteOptions {
             uid: Some(object.uid.clone()),
             propagation: Some(Propagation::Background),
@@ -44,7 +44,7 @@ impl DeleteOptions {
     }
 
     /// Reads a `DeleteOptions` body, with the query parameters of the same names taking precedence.
-    pub fn read(body: &Value, query: impl Fn(&str) -> Option<String>) -> ApiResult<Self> {
+    pub(crate) fn read(body: &Value, query: impl Fn(&str) -> Option<String>) -> ApiResult<Self> {
         let text = |p: &str| body.pointer(p).and_then(Value::as_str).map(str::to_string);
         let policy = query("propagationPolicy").or_else(|| text("/propagationPolicy"));
         let mut propagation = match policy.as_deref() {
@@ -78,7 +78,7 @@ impl DeleteOptions {
 }
 
 /// Adds or changes a condition; `lastTransitionTime` moves only when the status does.
-pub fn set_condition(status: &mut Value, kind: &str, value: bool, reason: &str, message: &str) {
+pub(crate) fn set_condition(status: &mut Value, kind: &str, value: bool, reason: &str, message: &str) {
     let text = if value { "True" } else { "False" };
     let mut next =
         json!({"type": kind, "status": text, "lastProbeTime": null, "lastTransitionTime": time::now()});
@@ -108,12 +108,29 @@ pub fn set_condition(status: &mut Value, kind: &str, value: bool, reason: &str, 
 }
 
 /// Whether a condition is true.
-pub fn condition(v: &Value, kind: &str) -> bool {
+pub(crate) fn condition(v: &Value, kind: &str) -> bool {
     list_at(v, "/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True")
 }
 
+/// Refuses to create an object in a namespace that does not exist or is being deleted.
+fn check_namespace(sim: &Sim, kind: &Kind, namespace: &str, name: &str) -> ApiResult<()> {
+    let ns =
+        sim.store.get(&NAMESPACE, "", namespace).ok_or_else(|| ApiError::not_found(&NAMESPACE, namespace))?;
+    if !ns.deleting() {
+        return Ok(());
+    }
+    let text =
+        format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut e = ApiError::forbidden(kind, name, &text);
+    e.details["causes"] = json!([{
+        "reason": "NamespaceTerminating", "field": "metadata.namespace",
+        "message": format!("namespace {namespace} is being terminated"),
+    }]);
+    Err(e)
+}
+
 /// Creates an object as the API does; `dry_run` stops before it is stored.
-pub fn create(
+pub(crate) fn create(
     sim: &Sim,
     kind: &'static Kind,
     namespace: &str,
@@ -171,23 +188,7 @@ pub fn create(
         v["status"] = json!({"phase": "Bound", "accessModes": modes, "capacity": capacity});
     }
     if kind.namespaced {
-        let Some(ns) = sim.store.get(&NAMESPACE, "", namespace) else {
-            return Err(ApiError::not_found(&NAMESPACE, namespace));
-        };
-        if ns.deleting() {
-            let mut e = ApiError::forbidden(
-                kind,
-                &name,
-                &format!(
-                    "unable to create new content in namespace {namespace} because it is being terminated"
-                ),
-            );
-            e.details["causes"] = json!([{
-                "reason": "NamespaceTerminating", "field": "metadata.namespace",
-                "message": format!("namespace {namespace} is being terminated"),
-            }]);
-            return Err(e);
-        }
+        check_namespace(sim, kind, namespace, &name)?;
     }
     validate::validate(kind, &v)?;
     quota(sim, kind, namespace, &name)?;
@@ -245,7 +246,7 @@ fn quota(sim: &Sim, kind: &Kind, namespace: &str, name: &str) -> ApiResult<()> {
 }
 
 /// Deletes an object. Returns its state, and whether it is gone already.
-pub fn delete(
+pub(crate) fn delete(
     sim: &Sim,
     kind: &'static Kind,
     namespace: &str,
@@ -317,7 +318,7 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
 }
 
 /// The objects that go with their owner.
-pub fn dependents_of(sim: &Sim, uid: &str) -> Vec<Arc<Object>> {
+pub(crate) fn dependents_of(sim: &Sim, uid: &str) -> Vec<Arc<Object>> {
     let mut all = sim.store.dependents(uid);
     all.retain(|o| o.kind.namespaced && o.kind.kind != "Event");
     all
@@ -330,7 +331,7 @@ fn orphan(sim: &Sim, owner: &Object) {
 }
 
 /// Removes one owner from an object.
-pub fn drop_owner(sim: &Sim, object: &Object, uid: &str) {
+pub(crate) fn drop_owner(sim: &Sim, object: &Object, uid: &str) {
     let _ = sim.store.update(object.kind, &object.namespace, &object.name, |v, _| {
         if let Some(list) = v["metadata"]["ownerReferences"].as_array_mut() {
             list.retain(|r| r["uid"] != uid);
@@ -343,7 +344,7 @@ pub fn drop_owner(sim: &Sim, object: &Object, uid: &str) {
 }
 
 /// Deletes a Job and creates one of the same name and specification, with another UID.
-pub fn replace_job(sim: &Sim, namespace: &str, name: &str) -> ApiResult<Arc<Object>> {
+pub(crate) fn replace_job(sim: &Sim, namespace: &str, name: &str) -> ApiResult<Arc<Object>> {
     let old = sim.store.remove(&JOB, namespace, name, None).ok_or_else(|| ApiError::not_found(&JOB, name))?;
     let mut v = old.value.clone();
     remove(&mut v, "status");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Applies a JSON merge patch (RFC 7396).
-pub fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -21,7 +21,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// Merges like a strategic merge patch: lists of named objects merge by name, `$` directives are dropped.
-pub fn strategic(target: &mut Value, patch: &Value) {
+pub(crate) fn strategic(target: &mut Value, patch: &Value) {
     match (target, patch) {
         (target, Value::Object(patch)) => {
             if !target.is_object() || patch.get("$patch").is_some_and(|d| d == "replace") {
@@ -64,7 +64,7 @@ fn merge_key(items: &[Value]) -> Option<&'static str> {
 }
 
 /// Applies a JSON Patch (RFC 6902); on an error the target may be half changed.
-pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), String> {
+pub(crate) fn json_patch(target: &mut Value, patch: &Value) -> Result<(), String> {
     let ops = patch.as_array().ok_or("cannot unmarshal object into Go value of type jsonpatch.Patch")?;
     for op in ops {
         apply(target, op)?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// A parsed label selector; all requirements must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LabelSelector(Vec<Requirement>);
+pub(crate) struct LabelSelector(Vec<Requirement>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Requirement {
@@ -23,7 +23,7 @@ enum Op {
 
 impl LabelSelector {
     /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         split_top(text)
             .into_iter()
             .map(str::trim)
@@ -37,7 +37,7 @@ impl LabelSelector {
     }
 
     /// Whether an object's labels satisfy the selector.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
         self.0.iter().all(|r| {
             let value = labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str);
@@ -94,7 +94,7 @@ fn requirement(part: &str) -> Option<Requirement> {
 
 /// A parsed field selector; all terms must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldSelector(Vec<(String, bool, String)>);
+pub(crate) struct FieldSelector(Vec<(String, bool, String)>);
 
 const POD_FIELDS: &[&str] = &[
     "spec.nodeName",
@@ -121,7 +121,7 @@ const EVENT_FIELDS: &[&str] = &[
 
 impl FieldSelector {
     /// Parses `metadata.name=x,status.phase!=y`, for the fields a kind supports.
-    pub fn parse(kind: &Kind, text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(kind: &Kind, text: &str) -> Result<Self, String> {
         let known = |field: &str| {
             matches!(field, "metadata.name" | "metadata.namespace")
                 || match kind.kind {
@@ -154,7 +154,7 @@ impl FieldSelector {
     }
 
     /// Whether an object satisfies the selector.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(field, equal, want)| {
             let field = match field.as_str() {
                 "source" => "source.component",

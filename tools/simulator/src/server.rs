@@ -20,14 +20,14 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 /// One connection.
-pub struct Connection {
+pub(crate) struct Connection {
     reset: AtomicBool,
     kill: Notify,
 }
 
 impl Connection {
     /// Ends the connection with a TCP reset.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.reset.store(true, Ordering::SeqCst);
         self.kill.notify_one();
     }
@@ -35,7 +35,7 @@ impl Connection {
 
 /// What is open.
 #[derive(Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     streams: Mutex<HashMap<u64, Value>>,
@@ -52,7 +52,7 @@ struct Most {
 }
 
 /// Keeps a stream listed until dropped.
-pub struct StreamGuard {
+pub(crate) struct StreamGuard {
     id: u64,
     sim: Arc<Sim>,
 }
@@ -79,7 +79,7 @@ impl Connections {
     }
 
     /// Lists a watch or log stream while it is open.
-    pub fn stream(sim: &Arc<Sim>, about: Value) -> StreamGuard {
+    pub(crate) fn stream(sim: &Arc<Sim>, about: Value) -> StreamGuard {
         let id = sim.conns.next.fetch_add(1, Ordering::Relaxed);
         let is_log = about["type"] == "log";
         let open = {
@@ -96,14 +96,14 @@ impl Connections {
     }
 
     /// Resets every connection.
-    pub fn reset_all(&self) {
+    pub(crate) fn reset_all(&self) {
         for c in lock(&self.open).values() {
             c.reset();
         }
     }
 
     /// As the control API shows them.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let streams = lock(&self.streams);
         let of =
             |kind: &str| -> Vec<Value> { streams.values().filter(|s| s["type"] == kind).cloned().collect() };
@@ -154,12 +154,12 @@ impl AsyncWrite for Stream {
 }
 
 /// Opens the listener.
-pub async fn bind(port: u16) -> io::Result<TcpListener> {
+pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await
 }
 
 /// Serves until the cluster stops; a restart closes everything and comes back on the same port.
-pub async fn serve(sim: Arc<Sim>, listener: TcpListener, tls: TlsAcceptor, port: u16) {
+pub(crate) async fn serve(sim: Arc<Sim>, listener: TcpListener, tls: TlsAcceptor, port: u16) {
     let mut stopping = sim.stopping.subscribe();
     let mut restart = sim.restart.subscribe();
     let mut listener = Some(listener);

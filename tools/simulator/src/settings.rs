@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// The knobs. Times are milliseconds.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// How far the Job's status lags behind its pods; the real controller batches for 1000.
     pub job_condition_lag_ms: u64,
     /// Back-off before a Job's second pod; doubles per failure.
@@ -67,7 +67,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Whether an image cannot be pulled.
-    pub fn cannot_pull(&self, image: &str) -> bool {
+    pub(crate) fn cannot_pull(&self, image: &str) -> bool {
         self.unpullable.iter().any(|p| {
             let prefix = p.strip_suffix('*').unwrap_or(p);
             image == p || (prefix.len() < p.len() || p.ends_with('/')) && image.starts_with(prefix)
@@ -75,7 +75,7 @@ impl Settings {
     }
 
     /// As the control API shows them.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({
             "jobConditionLagMs": self.job_condition_lag_ms,
             "jobBackoffMs": self.job_backoff_ms,
@@ -96,7 +96,7 @@ impl Settings {
     }
 
     /// Changes the settings named in `body`; nothing changes when one is unknown or of a wrong type.
-    pub fn apply(&mut self, body: &Value) -> Result<(), ApiError> {
+    pub(crate) fn apply(&mut self, body: &Value) -> Result<(), ApiError> {
         let map = body.as_object().ok_or_else(|| ApiError::bad_request("settings must be an object"))?;
         let mut next = self.clone();
         for (name, v) in map {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// An answer other than success.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// HTTP status code.
     pub code: u16,
     /// Machine-readable reason; empty when there is none.
@@ -19,11 +19,11 @@ pub struct ApiError {
 }
 
 /// What handlers return.
-pub type ApiResult<T> = Result<T, ApiError>;
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     /// An error with a code, a reason and a message.
-    pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
         ApiError {
             code,
             reason: reason.to_string(),
@@ -42,20 +42,20 @@ impl ApiError {
     }
 
     /// 404 for an object.
-    pub fn not_found(kind: &Kind, name: &str) -> Self {
+    pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", kind.qualified());
         ApiError::new(404, "NotFound", message).about(kind, name)
     }
 
     /// 404 for a path nothing is served at.
-    pub fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         let mut e = ApiError::new(404, "NotFound", "the server could not find the requested resource");
         *e.details = json!({});
         e
     }
 
     /// 405 for a verb a resource does not have.
-    pub fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         let mut e = ApiError::new(
             405,
             "MethodNotAllowed",
@@ -66,29 +66,36 @@ impl ApiError {
     }
 
     /// 400.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         ApiError::new(400, "BadRequest", message)
     }
 
     /// 401.
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         ApiError::new(401, "Unauthorized", "Unauthorized")
     }
 
     /// 409 for a name that is taken.
-    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+    pub(crate) fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", kind.qualified());
         ApiError::new(409, "AlreadyExists", message).about(kind, name)
     }
 
     /// 409 for an outdated or mismatching precondition.
-    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
         ApiError::new(409, "Conflict", message).about(kind, name)
     }
 
     /// 409 of a delete whose precondition does not hold. It names the object by its kind, unlike all others.
-    pub fn precondition(kind: &Kind, name: &str, what: &str, asked: &str, found: &str, since: &str) -> Self {
+    pub(crate) fn precondition(
+        kind: &Kind,
+        name: &str,
+        what: &str,
+        asked: &str,
+        found: &str,
+        since: &str,
+    ) -> Self {
         let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
         let message = format!(
             "Operation cannot be fulfilled on {}{group} \"{name}\": the {what} in the precondition ({asked}) does not match the {what} in record ({found}). The object might have been {since}",
@@ -98,14 +105,14 @@ impl ApiError {
     }
 
     /// 403 with a reason of the server's own (quota, terminating namespace).
-    pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
+    pub(crate) fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
         let subject =
             if name.is_empty() { kind.qualified() } else { format!("{} \"{name}\"", kind.qualified()) };
         ApiError::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).about(kind, name)
     }
 
     /// 422 with one cause per problem.
-    pub fn invalid(kind: &Kind, name: &str, problems: &[FieldError]) -> Self {
+    pub(crate) fn invalid(kind: &Kind, name: &str, problems: &[FieldError]) -> Self {
         let texts: Vec<String> = problems.iter().map(FieldError::text).collect();
         let list = match texts.as_slice() {
             [one] => one.clone(),
@@ -127,12 +134,12 @@ impl ApiError {
     }
 
     /// 410: the history asked for is gone.
-    pub fn expired(message: impl Into<String>) -> Self {
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
         ApiError::new(410, "Expired", message)
     }
 
     /// The `Status` object.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let mut s = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
@@ -152,7 +159,7 @@ impl ApiError {
 
 /// One problem of a submitted object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     /// Cause reason, such as `FieldValueInvalid`.
     pub reason: &'static str,
     /// Path of the field.
@@ -163,7 +170,7 @@ pub struct FieldError {
 
 impl FieldError {
     /// A value that breaks a rule.
-    pub fn invalid(field: impl Into<String>, value: &str, detail: &str) -> Self {
+    pub(crate) fn invalid(field: impl Into<String>, value: &str, detail: &str) -> Self {
         FieldError {
             reason: "FieldValueInvalid",
             field: field.into(),
@@ -173,7 +180,7 @@ impl FieldError {
     }
 
     /// A value that is none of those which are known.
-    pub fn not_supported(field: impl Into<String>, value: &str, known: &[&str]) -> Self {
+    pub(crate) fn not_supported(field: impl Into<String>, value: &str, known: &[&str]) -> Self {
         let known: Vec<String> = known.iter().map(|k| format!("{k:?}")).collect();
         FieldError {
             reason: "FieldValueNotSupported",
@@ -184,7 +191,7 @@ impl FieldError {
     }
 
     /// A value that is missing.
-    pub fn required(field: impl Into<String>, detail: &str) -> Self {
+    pub(crate) fn required(field: impl Into<String>, detail: &str) -> Self {
         FieldError {
             reason: "FieldValueRequired",
             field: field.into(),
@@ -194,7 +201,7 @@ impl FieldError {
     }
 
     /// A value used twice.
-    pub fn duplicate(field: impl Into<String>, value: &str) -> Self {
+    pub(crate) fn duplicate(field: impl Into<String>, value: &str) -> Self {
         FieldError {
             reason: "FieldValueDuplicate",
             field: field.into(),
@@ -204,7 +211,7 @@ impl FieldError {
     }
 
     /// A reference to nothing.
-    pub fn not_found(field: impl Into<String>, value: &str) -> Self {
+    pub(crate) fn not_found(field: impl Into<String>, value: &str) -> Self {
         FieldError {
             reason: "FieldValueNotFound",
             field: field.into(),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// One version of an object. The value carries no `kind` and `apiVersion`.
 #[derive(Debug)]
-pub struct Object {
+pub(crate) struct Object {
     /// Its resource type.
     pub kind: &'static Kind,
     /// Namespace; empty for cluster-scoped objects.
@@ -51,12 +51,12 @@ impl Object {
     }
 
     /// JSON as a list item: without `kind` and `apiVersion`.
-    pub fn item_json(&self) -> Bytes {
+    pub(crate) fn item_json(&self) -> Bytes {
         self.item.get_or_init(|| self.value.to_string().into()).clone()
     }
 
     /// JSON as a stand-alone object.
-    pub fn full_json(&self) -> Bytes {
+    pub(crate) fn full_json(&self) -> Bytes {
         self.full
             .get_or_init(|| {
                 let item = self.item_json();
@@ -73,7 +73,7 @@ impl Object {
     }
 
     /// The stand-alone object as a value.
-    pub fn full(&self) -> Value {
+    pub(crate) fn full(&self) -> Value {
         let mut v = self.value.clone();
         v["kind"] = self.kind.kind.into();
         v["apiVersion"] = self.kind.api_version().into();
@@ -81,14 +81,14 @@ impl Object {
     }
 
     /// Whether deletion has begun.
-    pub fn deleting(&self) -> bool {
+    pub(crate) fn deleting(&self) -> bool {
         !str_at(&self.value, "/metadata/deletionTimestamp").is_empty()
     }
 }
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It appeared.
     Added,
     /// It changed.
@@ -99,7 +99,7 @@ pub enum Change {
 
 /// One entry of the history.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// What happened.
     pub change: Change,
     /// The object afterwards.
@@ -124,7 +124,7 @@ struct Inner {
 }
 
 /// The store.
-pub struct Store {
+pub(crate) struct Store {
     inner: Mutex<Inner>,
     head: watch::Sender<u64>,
     events: Mutex<VecDeque<Key>>,
@@ -191,22 +191,22 @@ impl Inner {
 
 impl Store {
     /// Receives the newest resourceVersion after each change.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
 
     /// The newest resourceVersion.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         lock(&self.inner).version
     }
 
     /// The oldest version a watch may start from.
-    pub fn compacted(&self) -> u64 {
+    pub(crate) fn compacted(&self) -> u64 {
         lock(&self.inner).compacted
     }
 
     /// Forgets the history. Watchers that have seen everything do not notice.
-    pub fn compact(&self) {
+    pub(crate) fn compact(&self) {
         let mut inner = lock(&self.inner);
         inner.history.clear();
         inner.floor = inner.version;
@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// Stores a new object, giving it a UID, a creation time and a version.
-    pub fn create(&self, kind: &'static Kind, mut value: Value) -> ApiResult<Arc<Object>> {
+    pub(crate) fn create(&self, kind: &'static Kind, mut value: Value) -> ApiResult<Arc<Object>> {
         crate::util::remove(&mut value, "kind");
         crate::util::remove(&mut value, "apiVersion");
         let name = str_at(&value, "/metadata/name").to_string();
@@ -239,12 +239,12 @@ impl Store {
     }
 
     /// The object of that name.
-    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
         lock(&self.inner).find(kind, namespace, name)
     }
 
     /// All objects of a kind, of one namespace if given, in order, and the version of the list.
-    pub fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
+    pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
         let inner = lock(&self.inner);
         let all = inner.objects.get(kind.plural);
         let list = match (all, namespace) {
@@ -258,14 +258,14 @@ impl Store {
     }
 
     /// All objects that name this UID among their owners.
-    pub fn dependents(&self, uid: &str) -> Vec<Arc<Object>> {
+    pub(crate) fn dependents(&self, uid: &str) -> Vec<Arc<Object>> {
         let inner = lock(&self.inner);
         let places = inner.owned.get(uid).into_iter().flatten();
         places.filter_map(|(plural, at)| inner.objects.get(plural)?.get(at).cloned()).collect()
     }
 
     /// Changes an object. No change, no new version. Ends a deletion whose last finalizer went away.
-    pub fn update<T>(
+    pub(crate) fn update<T>(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -293,7 +293,7 @@ impl Store {
     }
 
     /// Removes an object at once, if it is still the one with that UID.
-    pub fn remove(
+    pub(crate) fn remove(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -314,7 +314,7 @@ impl Store {
     }
 
     /// History after a version, of one kind if given; `None` when part of it is gone.
-    pub fn since(&self, version: u64, kind: Option<&Kind>) -> Option<(Vec<Arc<Event>>, u64)> {
+    pub(crate) fn since(&self, version: u64, kind: Option<&Kind>) -> Option<(Vec<Arc<Event>>, u64)> {
         let inner = lock(&self.inner);
         if version < inner.floor {
             return None;
@@ -330,7 +330,7 @@ impl Store {
     }
 
     /// Records an Event about an object. The oldest are dropped, as a real cluster does after an hour.
-    pub fn emit(&self, about: &Object, normal: bool, reason: &str, message: &str, from: &str) {
+    pub(crate) fn emit(&self, about: &Object, normal: bool, reason: &str, message: &str, from: &str) {
         let now = crate::time::now();
         let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
         let made = self.create(

@@ -3,24 +3,24 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the Unix epoch.
-pub fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Whole seconds since the Unix epoch.
-pub fn now_secs() -> i64 {
+pub(crate) fn now_secs() -> i64 {
     now_ns().div_euclid(1_000_000_000)
 }
 
 /// Now, as `2006-01-02T15:04:05Z`.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     rfc3339(now_secs())
 }
 
 /// Seconds since the epoch as `2006-01-02T15:04:05Z`.
-pub fn rfc3339(secs: i64) -> String {
+pub(crate) fn rfc3339(secs: i64) -> String {
     let mut out = String::with_capacity(20);
     push_civil(secs, &mut out);
     out.push('Z');
@@ -28,7 +28,7 @@ pub fn rfc3339(secs: i64) -> String {
 }
 
 /// Now with microseconds, as `2006-01-02T15:04:05.000000Z`.
-pub fn now_micro() -> String {
+pub(crate) fn now_micro() -> String {
     let ns = now_ns();
     let mut out = String::with_capacity(27);
     push_civil(ns.div_euclid(1_000_000_000), &mut out);
@@ -66,7 +66,7 @@ fn day_number(y: i64, m: i64, d: i64) -> i64 {
 }
 
 /// Parses an RFC 3339 time to whole seconds since the epoch; a fraction is cut off.
-pub fn parse_rfc3339(text: &str) -> Option<i64> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || !matches!(b[10], b'T' | b't') {
         return None;
@@ -108,14 +108,14 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 
 /// Writes nanosecond stamps in the kubelet's fixed-width form, remembering the second.
 #[derive(Default)]
-pub struct Stamper {
+pub(crate) struct Stamper {
     second: Option<i64>,
     prefix: String,
 }
 
 impl Stamper {
     /// Appends `2006-01-02T15:04:05.000000000Z ` to `out`.
-    pub fn push(&mut self, ns: i64, out: &mut bytes::BytesMut) {
+    pub(crate) fn push(&mut self, ns: i64, out: &mut bytes::BytesMut) {
         let secs = ns.div_euclid(1_000_000_000);
         if self.second != Some(secs) {
             self.second = Some(secs);

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// The CA certificate in PEM form and an acceptor for `127.0.0.1` and `localhost`.
-pub fn make() -> io::Result<(String, TlsAcceptor)> {
+pub(crate) fn make() -> io::Result<(String, TlsAcceptor)> {
     let fail = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

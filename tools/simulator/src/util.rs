@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex; a panic elsewhere does not make the data unusable here.
-pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -20,7 +20,7 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 /// A random version 4 UUID.
-pub fn uuid() -> String {
+pub(crate) fn uuid() -> String {
     let mut b: [u8; 16] = random();
     b[6] = b[6] & 0x0f | 0x40;
     b[8] = b[8] & 0x3f | 0x80;
@@ -29,7 +29,7 @@ pub fn uuid() -> String {
 }
 
 /// `n` random hexadecimal digits.
-pub fn hex(n: usize) -> String {
+pub(crate) fn hex(n: usize) -> String {
     let mut s = String::new();
     while s.len() < n {
         s.push_str(&uuid().replace('-', ""));
@@ -39,13 +39,13 @@ pub fn hex(n: usize) -> String {
 }
 
 /// The five-character suffix generated names get.
-pub fn name_suffix() -> String {
+pub(crate) fn name_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     random::<5>().iter().map(|b| ALPHABET[*b as usize % ALPHABET.len()] as char).collect()
 }
 
 /// Whether `text` matches `pattern`, in which `*` stands for any run of characters.
-pub fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, rest)) => {
@@ -72,22 +72,22 @@ fn at<'a>(v: &'a Value, pointer: &str) -> Option<&'a Value> {
 }
 
 /// The string at a JSON pointer without escapes, or `""`.
-pub fn str_at<'a>(v: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn str_at<'a>(v: &'a Value, pointer: &str) -> &'a str {
     at(v, pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 /// The integer at a JSON pointer without escapes.
-pub fn int_at(v: &Value, pointer: &str) -> Option<i64> {
+pub(crate) fn int_at(v: &Value, pointer: &str) -> Option<i64> {
     at(v, pointer).and_then(Value::as_i64)
 }
 
 /// The array at a JSON pointer without escapes, or an empty slice.
-pub fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list_at<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
     at(v, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The object under `key`, created when missing or of another type.
-pub fn obj<'a>(v: &'a mut Value, key: &str) -> &'a mut Value {
+pub(crate) fn obj<'a>(v: &'a mut Value, key: &str) -> &'a mut Value {
     if !v.is_object() {
         *v = Value::Object(Map::new());
     }
@@ -99,19 +99,19 @@ pub fn obj<'a>(v: &'a mut Value, key: &str) -> &'a mut Value {
 }
 
 /// Sets `key` when it is missing or null.
-pub fn default(v: &mut Value, key: &str, value: impl Into<Value>) {
+pub(crate) fn default(v: &mut Value, key: &str, value: impl Into<Value>) {
     if v.get(key).is_none_or(Value::is_null) {
         v[key] = value.into();
     }
 }
 
 /// Removes a key of an object, if it is one.
-pub fn remove(v: &mut Value, key: &str) -> Option<Value> {
+pub(crate) fn remove(v: &mut Value, key: &str) -> Option<Value> {
     v.as_object_mut().and_then(|m| m.remove(key))
 }
 
 /// Decodes percent-encoding; `+` is a space when `form` is set.
-pub fn percent_decode(text: &str, form: bool) -> String {
+pub(crate) fn percent_decode(text: &str, form: bool) -> String {
     let b = text.as_bytes();
     let mut out = Vec::with_capacity(b.len());
     let mut i = 0;

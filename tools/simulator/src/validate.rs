@@ -68,7 +68,7 @@ fn check_labels(path: &str, labels: &Value, values: bool, out: &mut Vec<FieldErr
 }
 
 /// Refuses values of types the server could not decode.
-pub fn check_types(kind: &Kind, v: &Value) -> ApiResult<()> {
+pub(crate) fn check_types(kind: &Kind, v: &Value) -> ApiResult<()> {
     let decode = |what: &str, place: &str| {
         ApiError::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: json: cannot unmarshal {what} into Go struct field {place}",
@@ -144,7 +144,7 @@ pub fn check_types(kind: &Kind, v: &Value) -> ApiResult<()> {
 }
 
 /// JSON pointer of the pod-shaped part of an object.
-pub fn pod_template(kind: &Kind) -> &'static str {
+pub(crate) fn pod_template(kind: &Kind) -> &'static str {
     if kind.kind == "Job" { "/spec/template" } else { "" }
 }
 
@@ -184,7 +184,7 @@ fn default_pod_spec(spec: &mut Value) {
 }
 
 /// Fills in what the server fills in.
-pub fn set_defaults(kind: &Kind, v: &mut Value) {
+pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
     match kind.kind {
         "Secret" => {
             let extra = crate::util::remove(v, "stringData");
@@ -274,7 +274,7 @@ fn qos_class(spec: &Value) -> &'static str {
 }
 
 /// Checks an object after defaulting.
-pub fn validate(kind: &Kind, v: &Value) -> ApiResult<()> {
+pub(crate) fn validate(kind: &Kind, v: &Value) -> ApiResult<()> {
     let mut out = Vec::new();
     let name = str_at(v, "/metadata/name");
     if name.is_empty() {
@@ -436,7 +436,7 @@ fn container<'a>(
 }
 
 /// Checks what may not change.
-pub fn validate_update(kind: &Kind, old: &Value, new: &Value) -> ApiResult<()> {
+pub(crate) fn validate_update(kind: &Kind, old: &Value, new: &Value) -> ApiResult<()> {
     let name = str_at(new, "/metadata/name");
     let mut out = Vec::new();
     let mut frozen = |path: &str| {

@@ -260,10 +260,7 @@ fn play_exit_code(player: &mut Player) -> io::Result<Exit> {
 
 fn play_oom(player: &mut Player) -> io::Result<Exit> {
     player.begin()?;
-    Ok(match player.settings.real_oom {
-        true => Exit::EatMemory,
-        false => Exit::Signal(libc::SIGKILL),
-    })
+    Ok(if player.settings.real_oom { Exit::EatMemory } else { Exit::Signal(libc::SIGKILL) })
 }
 
 fn play_silent(player: &mut Player) -> io::Result<Exit> {
@@ -531,10 +528,7 @@ impl<'a> Player<'a> {
     }
 
     fn stamp_init(&self, event: &mut Value) {
-        let mode = match self.invocation.skips_permissions() {
-            true => "bypassPermissions",
-            false => "default",
-        };
+        let mode = if self.invocation.skips_permissions() { "bypassPermissions" } else { "default" };
         event["cwd"] = json!(self.invocation.cwd);
         event["permissionMode"] = json!(mode);
         event["memory_paths"]["auto"] = json!(self.invocation.memory_path());
@@ -797,10 +791,7 @@ fn entropy() -> u64 {
 
 fn is_uuid(text: &str) -> bool {
     let dash = |place| matches!(place, 8 | 13 | 18 | 23);
-    let fits = |(place, byte): (usize, u8)| match dash(place) {
-        true => byte == b'-',
-        false => byte.is_ascii_hexdigit(),
-    };
+    let fits = |(place, byte): (usize, u8)| if dash(place) { byte == b'-' } else { byte.is_ascii_hexdigit() };
     text.len() == 36 && text.bytes().enumerate().all(fits)
 }
 
@@ -963,12 +954,18 @@ fn read_prompt() -> String {
 
 extern "C" fn exit_on_sigterm(_signal: libc::c_int) {
     // SAFETY: _exit may be called in a signal handler.
-    unsafe { libc::_exit(128 + libc::SIGTERM) }
+    #[expect(unsafe_code, reason = "exit without running destructors, as a signal handler must")]
+    unsafe {
+        libc::_exit(128 + libc::SIGTERM)
+    }
 }
 
 fn handle_signal(signal: libc::c_int, handler: libc::sighandler_t) {
     // SAFETY: the handler is a disposition constant, or only calls _exit.
-    unsafe { libc::signal(signal, handler) };
+    #[expect(unsafe_code, reason = "signal dispositions of process 1 have no safe interface")]
+    unsafe {
+        libc::signal(signal, handler)
+    };
 }
 
 /// Says 143 on SIGTERM, also as process 1 of a namespace, or ignores it.
@@ -988,8 +985,9 @@ fn install_signals(stubborn: bool) {
 fn die_by(signal: libc::c_int) -> ! {
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: plain system calls; the pointer is to a live value.
+    #[expect(unsafe_code, reason = "dying by a signal has no safe interface")]
     unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &no_core);
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
         libc::_exit(128 + signal)

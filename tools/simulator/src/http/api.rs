@@ -51,7 +51,7 @@ pub(super) async fn answer(call: Call, t: &Target, user: &User, body: &Bytes) ->
     match (verb.as_str(), t.subresource.as_str()) {
         ("watch", "") => {
             let filter = Filter::read(&call, t.kind, &t.namespace)?;
-            watch::answer(call, filter).await
+            watch::answer(call, filter)
         }
         ("list", "") => list(&call, t),
         ("get", "log") => {
@@ -86,40 +86,48 @@ pub(super) async fn answer(call: Call, t: &Target, user: &User, body: &Bytes) ->
             Ok(whole(200, &object))
         }
         ("patch", "" | "status") => patch_object(&call, t, dry, &parse(body)?),
-        ("delete", "") => {
-            let options = DeleteOptions::read(&parse(body)?, |n| call.query.get(n).map(str::to_string))?;
-            if dry {
-                return Ok(whole(200, &*find(&call, t)?));
-            }
-            let (object, gone) = ops::delete(&call.sim, t.kind, &t.namespace, &t.name, &options)?;
-            if gone && !t.kind.returns_deleted() {
-                let mut details = json!({"name": object.name, "kind": t.kind.plural, "uid": object.uid});
-                if !t.kind.group.is_empty() {
-                    details["group"] = t.kind.group.into();
-                }
-                return Ok(value(
-                    200,
-                    &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
-                ));
-            }
-            Ok(whole(200, &object))
-        }
+        ("delete", "") if dry => Ok(whole(200, &*find(&call, t)?)),
+        ("delete", "") => delete(&call, t, &parse(body)?),
         ("deletecollection", "") if !t.kind.namespaced || !t.namespace.is_empty() => {
-            let options = DeleteOptions::read(&parse(body)?, |n| call.query.get(n).map(str::to_string))?;
-            let filter = Filter::read(&call, t.kind, &t.namespace)?;
-            let (objects, version) = call.sim.store.list(t.kind, filter.namespace());
-            let mut out = Vec::new();
-            for o in objects.iter().filter(|o| filter.wants(o)) {
-                match ops::delete(&call.sim, t.kind, &o.namespace, &o.name, &options) {
-                    Ok((deleted, _)) => out.push(deleted),
-                    Err(e) if e.code == 404 => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(answer_json(200, list_json(t.kind, &out, version, None, None)))
+            delete_collection(&call, t, &parse(body)?)
         }
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+fn delete_options(call: &Call, body: &Value) -> ApiResult<DeleteOptions> {
+    DeleteOptions::read(body, |name| call.query.get(name).map(str::to_string))
+}
+
+fn delete(call: &Call, t: &Target, body: &Value) -> ApiResult<Response<Body>> {
+    let options = delete_options(call, body)?;
+    let (object, gone) = ops::delete(&call.sim, t.kind, &t.namespace, &t.name, &options)?;
+    if !gone || t.kind.returns_deleted() {
+        return Ok(whole(200, &object));
+    }
+    let mut details = json!({"name": object.name, "kind": t.kind.plural, "uid": object.uid});
+    if !t.kind.group.is_empty() {
+        details["group"] = t.kind.group.into();
+    }
+    Ok(value(
+        200,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+    ))
+}
+
+fn delete_collection(call: &Call, t: &Target, body: &Value) -> ApiResult<Response<Body>> {
+    let options = delete_options(call, body)?;
+    let filter = Filter::read(call, t.kind, &t.namespace)?;
+    let (objects, version) = call.sim.store.list(t.kind, filter.namespace());
+    let mut out = Vec::new();
+    for o in objects.iter().filter(|o| filter.wants(o)) {
+        match ops::delete(&call.sim, t.kind, &o.namespace, &o.name, &options) {
+            Ok((deleted, _)) => out.push(deleted),
+            Err(e) if e.code == 404 => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(answer_json(200, list_json(t.kind, &out, version, None, None)))
 }
 
 fn find(call: &Call, t: &Target) -> ApiResult<Arc<Object>> {

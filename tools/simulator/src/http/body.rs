@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// An answer's body.
-pub enum Body {
+pub(crate) enum Body {
     /// All of it.
     Full(Option<Bytes>),
     /// Piece by piece.
@@ -21,12 +21,12 @@ pub enum Body {
 
 impl Body {
     /// A body of known length.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Body::Full(Some(bytes.into()))
     }
 
     /// A stream and where to write it.
-    pub fn stream(connection: Arc<Connection>, fault: Option<StreamFault>) -> (Self, Sender) {
+    pub(crate) fn stream(connection: Arc<Connection>, fault: Option<StreamFault>) -> (Self, Sender) {
         let (send, receive) = mpsc::channel(4);
         let sender = Sender { to: send, connection, fault, lines: 0, bytes: 0 };
         (Body::Stream(receive), sender)
@@ -60,10 +60,10 @@ impl HttpBody for Body {
 }
 
 /// The stream is over, or nobody reads it any more.
-pub struct Closed;
+pub(crate) struct Closed;
 
 /// The writing end of a stream.
-pub struct Sender {
+pub(crate) struct Sender {
     to: mpsc::Sender<Bytes>,
     connection: Arc<Connection>,
     fault: Option<StreamFault>,
@@ -73,12 +73,12 @@ pub struct Sender {
 
 impl Sender {
     /// Resolves when the reader is gone.
-    pub async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         self.to.closed().await;
     }
 
     /// Sends bytes; a fault may cut them short and end the stream.
-    pub async fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
+    pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
         let Some(fault) = self.fault else {
             return self.to.send(bytes).await.map_err(|_| Closed);
         };
@@ -99,7 +99,7 @@ impl Sender {
     }
 
     /// Lets a fault strike that waits for no data.
-    pub async fn begin(&mut self) -> Result<(), Closed> {
+    pub(crate) async fn begin(&mut self) -> Result<(), Closed> {
         match self.fault {
             Some(StreamFault { after_lines: None | Some(0), after_bytes: None | Some(0), end }) => {
                 self.misbehave(end).await;

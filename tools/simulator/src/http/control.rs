@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Parses a body; an empty one is an empty object.
-pub fn parse(body: &[u8]) -> ApiResult<Value> {
+pub(super) fn parse(body: &[u8]) -> ApiResult<Value> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(json!({}));
     }
@@ -23,7 +23,13 @@ pub fn parse(body: &[u8]) -> ApiResult<Value> {
 }
 
 /// Answers a control request.
-pub async fn answer(sim: &Arc<Sim>, method: &str, path: &str, query: &Query, body: &Value) -> Response<Body> {
+pub(super) fn answer(
+    sim: &Arc<Sim>,
+    method: &str,
+    path: &str,
+    query: &Query,
+    body: &Value,
+) -> Response<Body> {
     let parts: Vec<String> =
         path.trim_matches('/').split('/').skip(1).map(|p| percent_decode(p, false)).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -98,7 +104,7 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
 }
 
 /// Marks a pod as ended by something other than itself.
-pub fn disrupt(sim: &Sim, pod: &Object, reason: &str, message: &str) -> ApiResult<()> {
+pub(super) fn disrupt(sim: &Sim, pod: &Object, reason: &str, message: &str) -> ApiResult<()> {
     sim.store
         .update(&POD, &pod.namespace, &pod.name, |v, now| {
             if now.uid != pod.uid {
@@ -171,37 +177,42 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
         }
         "delete" => delete(sim, &pod, body),
         "node-lost" => {
-            let text =
-                format!("Node {} which was running pod {name} is unresponsive", crate::kubelet::NODE_NAME);
             if let Some(run) = run {
                 run.end(End::lost());
             }
-            disrupt(sim, &pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")?;
-            sim.store.update(&POD, namespace, name, |v, _| {
-                let s = &mut v["status"];
-                s["reason"] = "NodeLost".into();
-                s["message"] = message(&text).into();
-                set_condition(s, "Ready", false, "NodeNotReady", "");
-                Ok(())
-            })?;
-            sim.store.emit(&pod, false, "NodeNotReady", "Node is not ready", "node-controller");
-            ops::delete(sim, &POD, namespace, name, &DeleteOptions::background(&pod))?;
-            let after = body["removeAfterMs"].as_u64().unwrap_or(2000);
-            let sim = sim.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(after)).await;
-                let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
-                    if now.uid == pod.uid {
-                        v["status"]["phase"] = "Failed".into();
-                    }
-                    Ok(())
-                });
-                sim.store.remove(&POD, &pod.namespace, &pod.name, Some(&pod.uid));
-            });
-            Ok(json!({"ok": true}))
+            let node = crate::kubelet::NODE_NAME;
+            let text = message(&format!("Node {node} which was running pod {name} is unresponsive"));
+            let after = Duration::from_millis(body["removeAfterMs"].as_u64().unwrap_or(2000));
+            lose_node(sim, pod, &text, after)
         }
         _ => Err(ApiError::no_such_path()),
     }
+}
+
+/// What the cluster does with a pod whose node is lost; the pod is removed after a while.
+fn lose_node(sim: &Arc<Sim>, pod: Arc<Object>, text: &str, after: Duration) -> ApiResult<Value> {
+    disrupt(sim, &pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")?;
+    sim.store.update(&POD, &pod.namespace, &pod.name, |v, _| {
+        let s = &mut v["status"];
+        s["reason"] = "NodeLost".into();
+        s["message"] = text.into();
+        set_condition(s, "Ready", false, "NodeNotReady", "");
+        Ok(())
+    })?;
+    sim.store.emit(&pod, false, "NodeNotReady", "Node is not ready", "node-controller");
+    ops::delete(sim, &POD, &pod.namespace, &pod.name, &DeleteOptions::background(&pod))?;
+    let sim = sim.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
+            if now.uid == pod.uid {
+                v["status"]["phase"] = "Failed".into();
+            }
+            Ok(())
+        });
+        sim.store.remove(&POD, &pod.namespace, &pod.name, Some(&pod.uid));
+    });
+    Ok(json!({"ok": true}))
 }
 
 fn delete(sim: &Sim, pod: &Object, body: &Value) -> ApiResult<Value> {

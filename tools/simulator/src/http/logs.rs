@@ -78,7 +78,7 @@ fn status<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
 }
 
 /// Answers a log request.
-pub async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>> {
+pub(super) async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>> {
     let options = options(&call)?;
     let name = container(&call, pod)?.to_string();
     if let Some(text) = &call.effect.log_text {

@@ -7,10 +7,10 @@ mod logs;
 mod requests;
 mod watch;
 
-pub use requests::RequestLog;
+pub(crate) use requests::RequestLog;
 
 use crate::Sim;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, User};
 use crate::faults::{Effect, RequestInfo};
 use crate::kinds::{self, Kind, NAMESPACE};
 use crate::server::Connection;
@@ -18,7 +18,7 @@ use crate::status::{ApiError, ApiResult};
 use crate::util::percent_decode;
 use body::Body;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -29,7 +29,7 @@ const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
 /// Query parameters in order.
 #[derive(Default)]
-pub struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     fn parse(raw: &str) -> Self {
@@ -45,17 +45,17 @@ impl Query {
     }
 
     /// A parameter that is present and not empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(k, v)| k == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
     /// Whether a parameter is true.
-    pub fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1"))
     }
 
     /// A number; a malformed one is a 400.
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> ApiResult<Option<T>> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> ApiResult<Option<T>> {
         self.get(name)
             .map(|v| {
                 v.parse().map_err(|_| {
@@ -159,7 +159,7 @@ struct Call {
 }
 
 /// Answers one request.
-pub async fn answer(
+pub(crate) async fn answer(
     sim: &Arc<Sim>,
     connection: &Arc<Connection>,
     request: Request<Incoming>,
@@ -182,21 +182,11 @@ pub async fn answer(
         ..RequestInfo::default()
     };
     if let Some(t) = &target {
-        info.verb = verb(&head.method, t, &query).to_string();
-        info.resource = t.kind.plural.to_string();
-        info.subresource = t.subresource.clone();
-        info.namespace = t.namespace.clone();
-        info.name = t.name.clone();
-        if t.name.is_empty() && info.verb != "create" {
-            let field = query.get("fieldSelector").unwrap_or("");
-            if let Some(name) = field.strip_prefix("metadata.name=") {
-                info.name = name.trim_start_matches('=').to_string();
-            }
-        }
+        describe_target(&mut info, t, &head.method, &query);
     }
     let content_type = header(CONTENT_TYPE).unwrap_or("").to_string();
     let read = async {
-        Limited::new(incoming, BODY_LIMIT).collect().await.map(|b| b.to_bytes()).map_err(|_| {
+        Limited::new(incoming, BODY_LIMIT).collect().await.map(Collected::to_bytes).map_err(|_| {
             ApiError::new(
                 413,
                 "RequestEntityTooLarge",
@@ -205,20 +195,8 @@ pub async fn answer(
         })
     };
     if control {
-        let body = match read.await {
-            Ok(b) => b,
-            Err(e) => return failure(&e),
-        };
-        let allowed = user.and_then(|u| {
-            if u.admin {
-                Ok(())
-            } else {
-                Err(ApiError::new(403, "Forbidden", "the control API is for the admin token"))
-            }
-        });
-        let method = head.method.as_str();
-        return match allowed.and_then(|()| control::parse(&body)) {
-            Ok(body) => control::answer(sim, method, &path, &query, &body).await,
+        return match read.await.and_then(|body| control_body(user, &body)) {
+            Ok(body) => control::answer(sim, head.method.as_str(), &path, &query, &body),
             Err(e) => failure(&e),
         };
     }
@@ -237,17 +215,7 @@ pub async fn answer(
         }
         let user = user?;
         if let Some(doc) = kinds::discovery(&path, &sim.address) {
-            if head.method != Method::GET && head.method != Method::HEAD {
-                return Err(ApiError::method_not_allowed());
-            }
-            if user.name == "system:anonymous" && path != "/version" {
-                return Err(ApiError::new(
-                    403,
-                    "Forbidden",
-                    format!("forbidden: User \"system:anonymous\" cannot get path \"{path}\""),
-                ));
-            }
-            return Ok(value(200, &doc));
+            return discovery(&head.method, &user, &path, &doc);
         }
         if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") {
             return Ok(plain(200, "ok"));
@@ -256,19 +224,7 @@ pub async fn answer(
             return Err(ApiError::no_such_path());
         };
         let body = read.await?;
-        let namespace = if t.kind == &NAMESPACE && !t.name.is_empty() { &t.name } else { &t.namespace };
-        let attributes = Attributes {
-            verb: &info.verb,
-            group: t.kind.group,
-            resource: t.kind.plural,
-            subresource: &t.subresource,
-            namespace,
-            name: &t.name,
-        };
-        // Everyone may ask what they may do.
-        if !t.kind.is_review() && !user.allows(&attributes) {
-            return Err(attributes.denied(&user.name));
-        }
+        authorize(&user, &info.verb, t)?;
         let call = Call {
             sim: sim.clone(),
             connection: connection.clone(),
@@ -283,6 +239,57 @@ pub async fn answer(
     let response = outcome.unwrap_or_else(|e| failure(&e));
     sim.requests.end(seq, response.status().as_u16());
     response
+}
+
+/// The body of a control request, which only the administrator may send.
+fn control_body(user: ApiResult<Arc<User>>, body: &Bytes) -> ApiResult<Value> {
+    if !user?.admin {
+        return Err(ApiError::new(403, "Forbidden", "the control API is for the admin token"));
+    }
+    control::parse(body)
+}
+
+/// Adds what a request is about, as faults match it.
+fn describe_target(info: &mut RequestInfo, t: &Target, method: &Method, query: &Query) {
+    info.verb = verb(method, t, query).to_string();
+    info.resource = t.kind.plural.to_string();
+    info.subresource.clone_from(&t.subresource);
+    info.namespace.clone_from(&t.namespace);
+    info.name.clone_from(&t.name);
+    if t.name.is_empty() && info.verb != "create" {
+        let field = query.get("fieldSelector").unwrap_or("");
+        if let Some(name) = field.strip_prefix("metadata.name=") {
+            info.name = name.trim_start_matches('=').to_string();
+        }
+    }
+}
+
+fn discovery(method: &Method, user: &User, path: &str, doc: &Value) -> ApiResult<Response<Body>> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(ApiError::method_not_allowed());
+    }
+    if user.name == "system:anonymous" && path != "/version" {
+        return Err(ApiError::new(
+            403,
+            "Forbidden",
+            format!("forbidden: User \"system:anonymous\" cannot get path \"{path}\""),
+        ));
+    }
+    Ok(value(200, doc))
+}
+
+fn authorize(user: &User, verb: &str, t: &Target) -> ApiResult<()> {
+    let namespace = if t.kind == &NAMESPACE && !t.name.is_empty() { &t.name } else { &t.namespace };
+    let attributes = Attributes {
+        verb,
+        group: t.kind.group,
+        resource: t.kind.plural,
+        subresource: &t.subresource,
+        namespace,
+        name: &t.name,
+    };
+    // Every user may review its own permissions.
+    if t.kind.is_review() || user.allows(&attributes) { Ok(()) } else { Err(attributes.denied(&user.name)) }
 }
 
 #[cfg(test)]

@@ -24,13 +24,13 @@ struct Inner {
 
 /// The record.
 #[derive(Default)]
-pub struct RequestLog {
+pub(crate) struct RequestLog {
     inner: Mutex<Inner>,
 }
 
 impl RequestLog {
     /// Notes that a request has come; its status is 0 until it is answered.
-    pub fn begin(&self, info: &RequestInfo) -> u64 {
+    pub(crate) fn begin(&self, info: &RequestInfo) -> u64 {
         let mut inner = lock(&self.inner);
         inner.next += 1;
         let seq = inner.next;
@@ -48,7 +48,7 @@ impl RequestLog {
     }
 
     /// Notes how a request was answered.
-    pub fn end(&self, seq: u64, status: u16) {
+    pub(crate) fn end(&self, seq: u64, status: u16) {
         let mut inner = lock(&self.inner);
         let first = inner.ring.front().map_or(0, |e| e.seq);
         let Some(at) = seq.checked_sub(first) else {
@@ -60,14 +60,14 @@ impl RequestLog {
     }
 
     /// Forgets everything but the numbering.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let mut inner = lock(&self.inner);
         inner.ring.clear();
         inner.counts.clear();
     }
 
     /// Requests after a number.
-    pub fn to_json(&self, since: u64) -> Value {
+    pub(crate) fn to_json(&self, since: u64) -> Value {
         let inner = lock(&self.inner);
         let list: Vec<Value> = inner
             .ring

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Which objects are wanted.
-pub struct Filter {
+pub(super) struct Filter {
     kind: &'static Kind,
     namespace: String,
     labels: LabelSelector,
@@ -25,7 +25,7 @@ pub struct Filter {
 
 impl Filter {
     /// Reads the selectors of a request.
-    pub fn read(call: &Call, kind: &'static Kind, namespace: &str) -> ApiResult<Self> {
+    pub(super) fn read(call: &Call, kind: &'static Kind, namespace: &str) -> ApiResult<Self> {
         let text = |name| call.query.get(name).unwrap_or("");
         Ok(Filter {
             kind,
@@ -36,12 +36,12 @@ impl Filter {
     }
 
     /// The namespace asked for, if it is one.
-    pub fn namespace(&self) -> Option<&str> {
+    pub(super) fn namespace(&self) -> Option<&str> {
         (!self.namespace.is_empty()).then_some(self.namespace.as_str())
     }
 
     /// Whether an object is wanted.
-    pub fn wants(&self, o: &Object) -> bool {
+    pub(super) fn wants(&self, o: &Object) -> bool {
         (self.namespace.is_empty() || o.namespace == self.namespace)
             && self.labels.matches(&o.value)
             && self.fields.matches(&o.value)
@@ -86,7 +86,7 @@ fn bookmark(kind: &Kind, version: u64, initial_end: bool, out: &mut BytesMut) {
 }
 
 /// An object no client can decode; `broken` makes it no JSON either.
-pub fn garbage(kind: &Kind, broken: bool) -> String {
+pub(super) fn garbage(kind: &Kind, broken: bool) -> String {
     if broken {
         return format!("{{\"kind\":\"{}\",\"metadata\":{{\"name\":", kind.kind);
     }
@@ -102,7 +102,7 @@ fn too_old(asked: u64, oldest: u64) -> ApiError {
 }
 
 /// Answers a watch request.
-pub async fn answer(call: Call, filter: Filter) -> ApiResult<Response<Body>> {
+pub(super) fn answer(call: Call, filter: Filter) -> ApiResult<Response<Body>> {
     let q = &call.query;
     let from: Option<u64> = q.number("resourceVersion")?.filter(|v| *v > 0);
     let timeout: Option<u64> = q.number("timeoutSeconds")?.filter(|t| *t > 0);

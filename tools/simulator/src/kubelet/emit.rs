@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// First word of the command of a scripted container.
-pub const COMMAND: &str = "simulator:emit";
+pub(super) const COMMAND: &str = "simulator:emit";
 /// Variable with the script of a container whose command is somebody else's.
-pub const VARIABLE: &str = "SIMULATOR_EMIT";
+pub(super) const VARIABLE: &str = "SIMULATOR_EMIT";
 
 /// What a scripted container does.
 #[derive(Debug, Clone)]
-pub struct Script {
+pub(super) struct Script {
     lines: u64,
     bytes: usize,
     per_second: f64,
@@ -34,7 +34,7 @@ pub struct Script {
 }
 
 /// The script of a pod's container, if it has one.
-pub fn of(pod: &Value, container: &Value, words: &[String]) -> Option<Result<Script, String>> {
+pub(super) fn of(pod: &Value, container: &Value, words: &[String]) -> Option<Result<Script, String>> {
     if words.first().is_some_and(|w| w == COMMAND) {
         return Some(Script::parse(words.get(1).map_or("", String::as_str)));
     }
@@ -58,7 +58,7 @@ impl Script {
     /// with eight digits, `{us}` the time in microseconds since the epoch and `{pad}` what makes the line `bytes`
     /// long (without it the end of the line is filled): `fill` as often as it fits whole, then `x`. `last` is one
     /// more line, after all others.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let v: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let number = |key: &str| v.get(key).and_then(Value::as_u64);
         let texts: Vec<String> = match v.get("text") {
@@ -113,7 +113,7 @@ impl Script {
     }
 
     /// Writes the log; dropping the future stops it.
-    pub async fn run(&self, log: &LogBuffer, lateness: &Lateness) {
+    pub(super) async fn run(&self, log: &LogBuffer, lateness: &Lateness) {
         tokio::time::sleep(self.start_delay).await;
         let begin = Instant::now();
         let mut sent = 0;

@@ -8,16 +8,16 @@ use serde_json::Value;
 
 /// Variables in order; a later one of the same name wins.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Env(pub Vec<(String, String)>);
+pub(super) struct Env(pub Vec<(String, String)>);
 
 impl Env {
     /// The value of a variable.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// Sets a variable in its place.
-    pub fn set(&mut self, name: &str, value: String) {
+    pub(super) fn set(&mut self, name: &str, value: String) {
         match self.0.iter_mut().find(|(n, _)| n == name) {
             Some(slot) => slot.1 = value,
             None => self.0.push((name.to_string(), value)),
@@ -26,7 +26,7 @@ impl Env {
 }
 
 /// Replaces `$(NAME)` by known variables; `$$` is a literal dollar sign.
-pub fn expand(text: &str, env: &Env) -> String {
+pub(super) fn expand(text: &str, env: &Env) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -55,13 +55,13 @@ pub fn expand(text: &str, env: &Env) -> String {
 }
 
 /// The bytes of a key of a Secret.
-pub fn secret_bytes(secret: &Value, key: &str) -> Option<Vec<u8>> {
+pub(super) fn secret_bytes(secret: &Value, key: &str) -> Option<Vec<u8>> {
     let text = secret["data"].get(key)?.as_str()?;
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
 /// The bytes of a key of a ConfigMap.
-pub fn config_bytes(map: &Value, key: &str) -> Option<Vec<u8>> {
+pub(super) fn config_bytes(map: &Value, key: &str) -> Option<Vec<u8>> {
     if let Some(text) = map["data"].get(key).and_then(Value::as_str) {
         return Some(text.as_bytes().to_vec());
     }
@@ -70,7 +70,7 @@ pub fn config_bytes(map: &Value, key: &str) -> Option<Vec<u8>> {
 }
 
 /// Builds the environment, or says what keeps the container from being created.
-pub fn build(store: &Store, pod: &Value, container: &Value) -> Result<Env, String> {
+pub(super) fn build(store: &Store, pod: &Value, container: &Value) -> Result<Env, String> {
     let namespace = str_at(pod, "/metadata/namespace");
     let mut env = Env::default();
     for from in list_at(container, "/envFrom") {
@@ -150,7 +150,7 @@ fn referenced(
 }
 
 /// A field of the pod, as the downward API names it.
-pub fn field(pod: &Value, path: &str) -> Option<String> {
+pub(super) fn field(pod: &Value, path: &str) -> Option<String> {
     for map in ["labels", "annotations"] {
         let head = format!("metadata.{map}['");
         if let Some(key) = path.strip_prefix(&head).and_then(|p| p.strip_suffix("']")) {

@@ -7,8 +7,8 @@ mod pod;
 mod process;
 mod volumes;
 
-pub use pod::{End, PodRun};
-pub use volumes::claim_dir;
+pub(crate) use pod::{End, PodRun};
+pub(crate) use volumes::claim_dir;
 
 use crate::Sim;
 use crate::kinds::{POD, PVC};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Name of the only node.
-pub const NODE_NAME: &str = "embedded-node";
+pub(crate) const NODE_NAME: &str = "embedded-node";
 
 struct ImageFailure {
     namespace: String,
@@ -35,7 +35,7 @@ struct ImageFailure {
 }
 
 /// The node's agent.
-pub struct Kubelet {
+pub(crate) struct Kubelet {
     pods: Mutex<HashMap<String, Arc<PodRun>>>,
     pulled: Mutex<HashSet<String>>,
     failures: Mutex<Vec<ImageFailure>>,
@@ -50,7 +50,7 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// Starts what is needed to run processes.
-    pub fn new(dir: PathBuf, bin_dirs: Vec<PathBuf>) -> std::io::Result<Self> {
+    pub(crate) fn new(dir: PathBuf, bin_dirs: Vec<PathBuf>) -> std::io::Result<Self> {
         Ok(Kubelet {
             pods: Mutex::default(),
             pulled: Mutex::default(),
@@ -77,12 +77,12 @@ impl Kubelet {
     }
 
     /// The run of a pod.
-    pub fn run_of(&self, uid: &str) -> Option<Arc<PodRun>> {
+    pub(crate) fn run_of(&self, uid: &str) -> Option<Arc<PodRun>> {
         lock(&self.pods).get(uid).cloned()
     }
 
     /// Lets the images of a pod's container fail for some time; names are globs.
-    pub fn fail_images(&self, namespace: &str, pod: &str, container: &str, time: Duration) {
+    pub(crate) fn fail_images(&self, namespace: &str, pod: &str, container: &str, time: Duration) {
         lock(&self.failures).push(ImageFailure {
             namespace: namespace.to_string(),
             pod: pod.to_string(),
@@ -102,7 +102,7 @@ impl Kubelet {
     }
 
     /// Changes how much of each log is kept.
-    pub fn set_log_limit(&self, limit: u64) {
+    pub(crate) fn set_log_limit(&self, limit: u64) {
         for run in lock(&self.pods).values() {
             run.set_log_limit(limit);
         }
@@ -110,7 +110,7 @@ impl Kubelet {
 
     /// Stops the kubelet as SIGSTOP does, or lets it go on. Containers run and fill their logs meanwhile; none is
     /// started or ended, no status is written, and logs are not served.
-    pub fn set_paused(&self, sim: &Sim, paused: bool) {
+    pub(crate) fn set_paused(&self, sim: &Sim, paused: bool) {
         self.paused.send_replace(paused);
         if !paused {
             let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
@@ -121,24 +121,24 @@ impl Kubelet {
     }
 
     /// Whether the kubelet is stopped.
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         *self.paused.borrow()
     }
 
     /// Waits until the kubelet is not stopped.
-    pub async fn awake(&self) {
+    pub(crate) async fn awake(&self) {
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
     }
 
     /// Live container processes.
-    pub fn processes(&self) -> Value {
+    pub(crate) fn processes(&self) -> Value {
         let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
         let list: Vec<Value> = runs.iter().flat_map(|r| r.processes()).collect();
         json!({ "processes": list })
     }
 
     /// Kills all containers and waits until they are gone, at most some seconds.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         for run in lock(&self.pods).values() {
             run.end(End::gone());
         }
@@ -153,12 +153,12 @@ impl Kubelet {
     }
 
     /// Kills without waiting.
-    pub fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         self.spawner.stop();
     }
 
     /// Starts and stops pods as the store says.
-    pub async fn run(sim: Arc<Sim>) {
+    pub(crate) async fn run(sim: Arc<Sim>) {
         let mut head = sim.store.subscribe();
         let mut stopping = sim.stopping.subscribe();
         let mut seen = 0;
@@ -231,7 +231,7 @@ impl Kubelet {
 }
 
 /// Why a pod cannot be scheduled.
-pub fn unschedulable(sim: &Sim, pod: &Value) -> Option<String> {
+pub(crate) fn unschedulable(sim: &Sim, pod: &Value) -> Option<String> {
     let not_helpful = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     if lock(&sim.settings).unschedulable {
         return Some("0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.".to_string());
@@ -267,7 +267,7 @@ pub fn unschedulable(sim: &Sim, pod: &Value) -> Option<String> {
 }
 
 /// Writes the outcome of scheduling into a pod.
-pub fn bind(sim: &Sim, pod: &Object, problem: Option<&str>) -> ApiResult<Arc<Object>> {
+pub(crate) fn bind(sim: &Sim, pod: &Object, problem: Option<&str>) -> ApiResult<Arc<Object>> {
     let update = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
         if now.uid != pod.uid {
             return Err(crate::status::ApiError::not_found(&POD, &pod.name));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
+pub(super) struct Mount {
     /// Path inside the container, without a trailing slash.
     pub path: String,
     /// Directory or file on this machine.
@@ -13,7 +13,7 @@ pub struct Mount {
 
 /// All mounts of a container, the longest path first.
 #[derive(Debug, Clone, Default)]
-pub struct Mounts(Vec<Mount>);
+pub(super) struct Mounts(Vec<Mount>);
 
 fn word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-~+@%/}):".contains(&byte) || byte >= 0x80
@@ -25,14 +25,14 @@ fn continues(byte: u8) -> bool {
 
 impl Mounts {
     /// Sorts the mounts.
-    pub fn new(mut mounts: Vec<Mount>) -> Self {
+    pub(super) fn new(mut mounts: Vec<Mount>) -> Self {
         mounts.retain(|m| m.path.len() > 1);
         mounts.sort_by_key(|m| std::cmp::Reverse(m.path.len()));
         Mounts(mounts)
     }
 
     /// The place of a container path, if it lies in a mount.
-    pub fn resolve(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn resolve(&self, path: &str) -> Option<PathBuf> {
         self.0.iter().find_map(|m| {
             let rest = path.strip_prefix(m.path.as_str())?;
             if rest.is_empty() {
@@ -45,7 +45,7 @@ impl Mounts {
     }
 
     /// Rewrites every mount path in a command or argument, at path boundaries only.
-    pub fn rewrite(&self, text: &str) -> String {
+    pub(super) fn rewrite(&self, text: &str) -> String {
         let bytes = text.as_bytes();
         let mut out = String::with_capacity(text.len());
         let mut copied = 0;
@@ -82,7 +82,7 @@ impl Mounts {
     }
 
     /// Rewrites an environment value only if all of it is one path, or a colon-separated list of paths.
-    pub fn rewrite_value(&self, value: &str) -> String {
+    pub(super) fn rewrite_value(&self, value: &str) -> String {
         let parts: Vec<&str> = value.split(':').collect();
         let all_paths = parts
             .iter()
@@ -111,7 +111,7 @@ fn show(path: PathBuf) -> String {
 }
 
 /// Joins a container path to a root directory, ignoring `..`.
-pub fn below(root: &Path, path: &str) -> PathBuf {
+pub(super) fn below(root: &Path, path: &str) -> PathBuf {
     let mut out = root.to_path_buf();
     for part in path.split('/') {
         if !matches!(part, "" | "." | "..") {

@@ -23,11 +23,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Pods with this annotation run no process.
-pub const STATIC_ANNOTATION: &str = "simulator.paperclip.io/static";
+pub(super) const STATIC_ANNOTATION: &str = "simulator.paperclip.io/static";
 
 /// Why a pod has to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
+pub(crate) struct End {
     kind: EndKind,
     grace: Duration,
 }
@@ -57,22 +57,22 @@ impl EndKind {
 
 impl End {
     /// The object is gone: kill at once.
-    pub fn gone() -> Self {
+    pub(crate) fn gone() -> Self {
         End { kind: EndKind::Gone, grace: Duration::ZERO }
     }
 
     /// Deletion was asked for.
-    pub fn deleted(grace: Duration) -> Self {
+    pub(crate) fn deleted(grace: Duration) -> Self {
         End { kind: EndKind::Deleted, grace }
     }
 
     /// The node ends the pod.
-    pub fn failed(reason: &str, message: &str, grace: Duration) -> Self {
+    pub(crate) fn failed(reason: &str, message: &str, grace: Duration) -> Self {
         End { kind: EndKind::Failed { reason: reason.to_string(), message: message.to_string() }, grace }
     }
 
     /// The node is lost.
-    pub fn lost() -> Self {
+    pub(crate) fn lost() -> Self {
         End { kind: EndKind::Lost, grace: Duration::ZERO }
     }
 }
@@ -106,7 +106,7 @@ struct State {
 }
 
 /// One pod on the node.
-pub struct PodRun {
+pub(crate) struct PodRun {
     /// UID of the pod.
     pub uid: String,
     pod: Mutex<Arc<Object>>,
@@ -119,7 +119,7 @@ pub struct PodRun {
 
 impl PodRun {
     /// A run that has not begun.
-    pub fn new(sim: &Sim, pod: Arc<Object>) -> Arc<Self> {
+    pub(crate) fn new(sim: &Sim, pod: Arc<Object>) -> Arc<Self> {
         let limit = lock(&sim.settings).log_rotate_bytes;
         let inits = list_at(&pod.value, "/spec/initContainers");
         let mains = list_at(&pod.value, "/spec/containers");
@@ -157,7 +157,7 @@ impl PodRun {
     }
 
     /// Asks the pod to stop. A stronger reason replaces a weaker one, and a shorter grace a longer one.
-    pub fn end(&self, end: End) {
+    pub(crate) fn end(&self, end: End) {
         self.lost.fetch_or(end.kind == EndKind::Lost, Ordering::SeqCst);
         self.end.send_if_modified(|now| {
             let wins = now.as_ref().is_none_or(|old| {
@@ -172,19 +172,19 @@ impl PodRun {
     }
 
     /// The log of a container.
-    pub fn log(&self, container: &str) -> Option<Arc<LogBuffer>> {
+    pub(crate) fn log(&self, container: &str) -> Option<Arc<LogBuffer>> {
         lock(&self.state).containers.iter().find(|c| c.name == container).map(|c| c.log.clone())
     }
 
     /// Changes how much of each log is kept.
-    pub fn set_log_limit(&self, limit: u64) {
+    pub(crate) fn set_log_limit(&self, limit: u64) {
         for c in &lock(&self.state).containers {
             c.log.set_limit(limit);
         }
     }
 
     /// Live processes.
-    pub fn processes(&self) -> Vec<Value> {
+    pub(crate) fn processes(&self) -> Vec<Value> {
         let pod = self.pod();
         lock(&self.state)
             .containers
@@ -200,7 +200,7 @@ impl PodRun {
     }
 
     /// Sends a signal to a running container; the empty name is the first one running.
-    pub fn signal(&self, container: &str, name: Signal, oom: bool) -> Option<String> {
+    pub(crate) fn signal(&self, container: &str, name: Signal, oom: bool) -> Option<String> {
         let mut state = lock(&self.state);
         let c = state
             .containers
@@ -232,7 +232,7 @@ impl PodRun {
     }
 
     /// Runs the pod until its object is gone.
-    pub async fn life(self: &Arc<Self>, sim: &Arc<Sim>) {
+    pub(crate) async fn life(self: &Arc<Self>, sim: &Arc<Sim>) {
         let natural = self.stages(sim).await.is_ok();
         let mut end = self.end.subscribe();
         loop {
@@ -813,7 +813,7 @@ impl PodRun {
 
     /// Writes what is known about the pod into its status, unless the kubelet is paused: then it does so when it goes
     /// on. A pod that has not been scheduled is none of its own.
-    pub fn sync(&self, sim: &Sim) {
+    pub(crate) fn sync(&self, sim: &Sim) {
         let _turn = lock(&self.syncing);
         if sim.kubelet.is_paused() || lock(&self.state).start_time.is_empty() {
             return;

@@ -14,7 +14,7 @@ type Reply = oneshot::Sender<std::io::Result<Child>>;
 
 /// Starts processes from one thread that lives as long as the cluster: the parent-death signal is
 /// tied to the thread that forks, not to the process.
-pub struct Spawner {
+pub(super) struct Spawner {
     jobs: Mutex<Option<mpsc::Sender<(Command, Reply)>>>,
     watchdog: Mutex<Option<ChildStdin>>,
 }
@@ -32,7 +32,7 @@ for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
 
 impl Spawner {
     /// Starts the thread and the watchdog.
-    pub fn start(runtime: tokio::runtime::Handle) -> std::io::Result<Self> {
+    pub(super) fn start(runtime: tokio::runtime::Handle) -> std::io::Result<Self> {
         let mut dog = std::process::Command::new("/bin/sh")
             .args(["-c", WATCHDOG])
             .stdin(Stdio::piped())
@@ -59,10 +59,10 @@ impl Spawner {
     }
 
     /// Starts a process in a session of its own.
-    pub async fn spawn(&self, mut command: std::process::Command) -> std::io::Result<Child> {
+    pub(super) async fn spawn(&self, mut command: std::process::Command) -> std::io::Result<Child> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: both calls are async-signal-safe and touch nothing but the new process.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "`pre_exec` runs between fork and exec")]
         unsafe {
             command.pre_exec(|| {
                 nix::unistd::setsid()?;
@@ -83,20 +83,20 @@ impl Spawner {
     }
 
     /// Kills what is left of a process group and forgets it.
-    pub fn reap(&self, group: u32) {
+    pub(super) fn reap(&self, group: u32) {
         signal(group, Signal::SIGKILL);
         self.tell('-', group);
     }
 
     /// Ends the thread and the watchdog; the watchdog kills what it still knows.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         crate::util::lock(&self.jobs).take();
         crate::util::lock(&self.watchdog).take();
     }
 }
 
 /// Sends a signal to a process group.
-pub fn signal(group: u32, signal: Signal) {
+pub(super) fn signal(group: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(group)
         && pid > 1
     {
@@ -106,7 +106,7 @@ pub fn signal(group: u32, signal: Signal) {
 
 /// Sends a signal as the first process of a PID namespace gets it: nobody else does, and one that it does not handle
 /// changes nothing.
-pub fn signal_first(leader: u32, signal: Signal) {
+pub(super) fn signal_first(leader: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(leader)
         && pid > 1
         && handles(leader, signal)

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Creates the directories of a pod's volumes, or says which one cannot be set up and why.
-pub fn set_up(store: &Store, dir: &Path, pod_dir: &Path, pod: &Value) -> Result<(), String> {
+pub(super) fn set_up(store: &Store, dir: &Path, pod_dir: &Path, pod: &Value) -> Result<(), String> {
     let namespace = str_at(pod, "/metadata/namespace");
     for v in list_at(pod, "/spec/volumes") {
         let name = str_at(v, "/name");
@@ -42,7 +42,7 @@ fn place(dir: &Path, pod_dir: &Path, pod: &Value, volume: &Value) -> PathBuf {
 }
 
 /// The directory shared by all pods that mount a claim.
-pub fn claim_dir(dir: &Path, namespace: &str, claim: &str) -> PathBuf {
+pub(crate) fn claim_dir(dir: &Path, namespace: &str, claim: &str) -> PathBuf {
     dir.join("pvc").join(namespace).join(claim)
 }
 
@@ -130,7 +130,7 @@ fn keyed(
 }
 
 /// The mounts of one container. Creates sub-paths that do not exist.
-pub fn mounts(dir: &Path, pod_dir: &Path, pod: &Value, container: &Value) -> Mounts {
+pub(super) fn mounts(dir: &Path, pod_dir: &Path, pod: &Value, container: &Value) -> Mounts {
     let volumes = list_at(pod, "/spec/volumes");
     let list = list_at(container, "/volumeMounts")
         .iter()

@@ -17,13 +17,13 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-pub struct Client {
+pub(crate) struct Client {
     port: u16,
     token: String,
     tls: TlsConnector,
 }
 
-pub struct Stream {
+pub(crate) struct Stream {
     pub status: u16,
     body: Incoming,
     buffer: Vec<u8>,
@@ -31,11 +31,11 @@ pub struct Stream {
 }
 
 impl Client {
-    pub fn new(cluster: &Cluster) -> Self {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
         Client::with_token(cluster, &cluster.token)
     }
 
-    pub fn with_token(cluster: &Cluster, token: &str) -> Self {
+    pub(crate) fn with_token(cluster: &Cluster, token: &str) -> Self {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(cluster.ca_pem.as_bytes()).expect("a certificate"))
@@ -80,7 +80,12 @@ impl Client {
         sender.send_request(request).await.map_err(|e| text(&e))
     }
 
-    pub async fn try_call(&self, method: &str, path: &str, body: Value) -> Result<(u16, Value), String> {
+    pub(crate) async fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Result<(u16, Value), String> {
         let response = self.send(method, path, &body).await?;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
@@ -89,29 +94,29 @@ impl Client {
         Ok((status, value))
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.try_call(method, path, body).await.expect("an answer")
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.call("GET", path, Value::Null).await.1
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, v) = self.call("POST", path, body).await;
         assert!(status < 300, "{path}: {status} {v}");
         v
     }
 
-    pub async fn control(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, path: &str, body: Value) -> Value {
         self.post(&format!("/simulator/{path}"), body).await
     }
 
-    pub async fn fault(&self, matching: Value, action: Value) {
+    pub(crate) async fn fault(&self, matching: Value, action: Value) {
         self.control("faults", json!({"match": matching, "action": action})).await;
     }
 
-    pub async fn stream(&self, path: &str) -> Stream {
+    pub(crate) async fn stream(&self, path: &str) -> Stream {
         let response = self.send("GET", path, &Value::Null).await.expect("an answer");
         Stream {
             status: response.status().as_u16(),
@@ -122,7 +127,7 @@ impl Client {
     }
 
     /// Polls until the check holds.
-    pub async fn until(&self, path: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, path: &str, check: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             let v = self.get(path).await;
@@ -135,20 +140,20 @@ impl Client {
     }
 
     /// The only pod of a Job.
-    pub async fn pod_of(&self, job: &str) -> Value {
+    pub(crate) async fn pod_of(&self, job: &str) -> Value {
         let path = format!("{PODS}?labelSelector=job-name%3D{job}");
         let list = self.until(&path, |v| !v["items"].as_array().is_none_or(Vec::is_empty)).await;
         list["items"][0].clone()
     }
 
     /// Path of the only pod of a Job.
-    pub async fn pod_path(&self, job: &str) -> String {
+    pub(crate) async fn pod_path(&self, job: &str) -> String {
         let pod = self.pod_of(job).await;
         format!("{PODS}/{}", pod["metadata"]["name"].as_str().expect("a name"))
     }
 
     /// Path of the only pod of a Job, once its container runs.
-    pub async fn running(&self, job: &str) -> String {
+    pub(crate) async fn running(&self, job: &str) -> String {
         let path = self.pod_path(job).await;
         self.until(&path, |p| p["status"]["containerStatuses"][0]["state"]["running"].is_object()).await;
         path
@@ -157,7 +162,7 @@ impl Client {
 
 impl Stream {
     /// The next line, or `None` at the end.
-    pub async fn line(&mut self) -> Option<String> {
+    pub(crate) async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=at).collect();
@@ -178,7 +183,7 @@ impl Stream {
         }
     }
 
-    pub async fn event(&mut self) -> Value {
+    pub(crate) async fn event(&mut self) -> Value {
         let line = tokio::time::timeout(Duration::from_secs(5), self.line())
             .await
             .expect("an event in time")
@@ -186,7 +191,7 @@ impl Stream {
         serde_json::from_str(&line).expect("JSON")
     }
 
-    pub async fn rest(&mut self) -> Vec<String> {
+    pub(crate) async fn rest(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         while let Some(line) = self.line().await {
             out.push(line);
@@ -198,11 +203,11 @@ impl Stream {
     }
 }
 
-pub const JOBS: &str = "/apis/batch/v1/namespaces/paperclip/jobs";
-pub const PODS: &str = "/api/v1/namespaces/paperclip/pods";
-pub const SECRETS: &str = "/api/v1/namespaces/paperclip/secrets";
+pub(crate) const JOBS: &str = "/apis/batch/v1/namespaces/paperclip/jobs";
+pub(crate) const PODS: &str = "/api/v1/namespaces/paperclip/pods";
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/paperclip/secrets";
 
-pub async fn start() -> (Cluster, Client) {
+pub(crate) async fn start() -> (Cluster, Client) {
     let cluster =
         Cluster::start(Options { condition_lag_ms: 20, ..Options::default() }).await.expect("a cluster");
     let client = Client::new(&cluster);
@@ -210,7 +215,7 @@ pub async fn start() -> (Cluster, Client) {
 }
 
 /// A Job that runs one shell command.
-pub fn job(name: &str, script: &str) -> Value {
+pub(crate) fn job(name: &str, script: &str) -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"backoffLimit": 0, "template": {"spec": {
@@ -220,13 +225,13 @@ pub fn job(name: &str, script: &str) -> Value {
     })
 }
 
-pub fn has(v: &Value, condition: &str) -> bool {
+pub(crate) fn has(v: &Value, condition: &str) -> bool {
     v["status"]["conditions"]
         .as_array()
         .is_some_and(|l| l.iter().any(|c| c["type"] == condition && c["status"] == "True"))
 }
 
-pub fn reason<'a>(v: &'a Value, condition: &str) -> &'a str {
+pub(crate) fn reason<'a>(v: &'a Value, condition: &str) -> &'a str {
     v["status"]["conditions"]
         .as_array()
         .into_iter()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// The types of error the API has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorType {
+pub(crate) enum ErrorType {
     /// 400.
     InvalidRequest,
     /// 401.
@@ -25,7 +25,7 @@ pub enum ErrorType {
 
 impl ErrorType {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::InvalidRequest,
         Self::Authentication,
         Self::Permission,
@@ -55,29 +55,29 @@ impl ErrorType {
     }
 
     /// As the API spells it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         self.facts().0
     }
 
     /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|error| error.name() == name)
     }
 
     /// The HTTP status.
-    pub const fn status(self) -> u16 {
+    pub(crate) const fn status(self) -> u16 {
         self.facts().1
     }
 
     /// Whether the API tells clients to try again (`x-should-retry`).
-    pub const fn worth_a_retry(self) -> bool {
+    pub(crate) const fn worth_a_retry(self) -> bool {
         matches!(self, Self::RateLimit | Self::Api | Self::Overloaded)
     }
 }
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// What kind of.
     pub kind: ErrorType,
     /// For people.
@@ -86,7 +86,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// One with the message it comes with when nothing more is known.
-    pub fn plain(kind: ErrorType) -> Self {
+    pub(crate) fn plain(kind: ErrorType) -> Self {
         ApiError { kind, message: kind.facts().2.to_owned() }
     }
 
@@ -95,7 +95,7 @@ impl ApiError {
     }
 
     /// The body of the answer, and the data of an `error` event.
-    pub fn to_json(&self, request_id: &str) -> Value {
+    pub(crate) fn to_json(&self, request_id: &str) -> Value {
         json!({
             "type": "error",
             "error": {"type": self.kind.name(), "message": self.message},
@@ -106,7 +106,7 @@ impl ApiError {
 
 /// The headers that matter, each as it came.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Credentials<'a> {
+pub(crate) struct Credentials<'a> {
     /// `x-api-key`.
     pub api_key: Option<&'a str>,
     /// `authorization`.
@@ -115,7 +115,7 @@ pub struct Credentials<'a> {
 
 impl Credentials<'_> {
     /// Refuses a request without a key, or with another one than `accepted` (`None`: any).
-    pub fn check(self, accepted: Option<&str>) -> Result<(), ApiError> {
+    pub(crate) fn check(self, accepted: Option<&str>) -> Result<(), ApiError> {
         let bearer = self.authorization.and_then(|value| value.strip_prefix("Bearer "));
         let (key, complaint) = match (self.api_key, bearer) {
             (Some(key), _) => (key, "invalid x-api-key"),
@@ -134,7 +134,7 @@ impl Credentials<'_> {
 
 /// What one side said, with the messages of the system left out and neighbours of one side put together.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Whether the model said it.
     pub assistant: bool,
     /// Its content blocks.
@@ -143,14 +143,14 @@ pub struct Turn {
 
 impl Turn {
     /// The `field` of every block of that type.
-    pub fn of_type<'a>(&'a self, kind: &'a str, field: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn of_type<'a>(&'a self, kind: &'a str, field: &'a str) -> impl Iterator<Item = &'a str> {
         self.blocks.iter().filter(move |block| block["type"] == kind).filter_map(move |b| b[field].as_str())
     }
 }
 
 /// A request that the API takes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Conversation {
+pub(crate) struct Conversation {
     /// The model asked for.
     pub model: String,
     /// Whether the answer is streamed.
@@ -161,7 +161,7 @@ pub struct Conversation {
 
 impl Conversation {
     /// Checks the body of a `POST /v1/messages` as the API does.
-    pub fn of(body: &Value) -> Result<Self, ApiError> {
+    pub(crate) fn of(body: &Value) -> Result<Self, ApiError> {
         let required = |field: &str| ApiError::invalid(format!("{field}: Field required"));
         let model = body["model"].as_str().ok_or_else(|| required("model"))?;
         if model.is_empty() {

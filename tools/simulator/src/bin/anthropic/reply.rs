@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// What the stand-in plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// One text: every text it has heard from the user in this conversation.
     Text,
     /// A thought, then the text.
@@ -18,7 +18,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them with their names.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub(crate) const ALL: [(&'static str, Self); 4] = [
         ("text", Self::Text),
         ("thinking", Self::Thinking),
         ("tools", Self::Tools),
@@ -26,13 +26,13 @@ impl Scenario {
     ];
 
     /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, scenario)| scenario)
     }
 }
 
 /// Tokens of every answer.
-pub fn usage() -> Value {
+pub(crate) fn usage() -> Value {
     json!({
         "input_tokens": 120,
         "cache_creation_input_tokens": 16,
@@ -44,7 +44,11 @@ pub fn usage() -> Value {
 }
 
 /// The whole answer, as it is without streaming. `id` makes fresh ids, of a message or of a call.
-pub fn message(scenario: Scenario, conversation: &Conversation, mut id: impl FnMut(&str) -> String) -> Value {
+pub(crate) fn message(
+    scenario: Scenario,
+    conversation: &Conversation,
+    mut id: impl FnMut(&str) -> String,
+) -> Value {
     let mut content = content(scenario, &conversation.turns);
     for block in &mut content {
         if block["type"] == "tool_use" {
@@ -142,7 +146,7 @@ fn text_of(content: &Value) -> String {
 const PIECE: usize = 12;
 
 /// The events that carry a message, in order: each is the data of one, and its `type` is its name.
-pub fn events(message: &Value) -> Vec<Value> {
+pub(crate) fn events(message: &Value) -> Vec<Value> {
     let mut start = message.clone();
     start["content"] = json!([]);
     start["stop_reason"] = Value::Null;
@@ -212,7 +216,7 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// An event on the wire.
-pub fn wire(event: &Value) -> String {
+pub(crate) fn wire(event: &Value) -> String {
     format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
 }
 
@@ -255,7 +259,7 @@ mod tests {
                         "thinking_delta" => append(&mut block["thinking"], &delta["thinking"]),
                         "signature_delta" => append(&mut block["signature"], &delta["signature"]),
                         "input_json_delta" => {
-                            json_text.push_str(delta["partial_json"].as_str().expect("text"))
+                            json_text.push_str(delta["partial_json"].as_str().expect("text"));
                         }
                         other => panic!("{other}"),
                     }
