@@ -15,7 +15,8 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use crate::run::{Channel, Delivery, HostError, recycle};
+use crate::outcome::StdStream;
+use crate::run::{Delivery, HostError, recycle};
 
 /// Between two calls of JavaScript for log output; what a run waits for is asked at once, and so is much output.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -32,7 +33,7 @@ type WakeFunction =
 #[derive(Debug)]
 pub(super) enum Question {
     /// `onLog`, after all that the run has told before.
-    Log(Channel, String),
+    Log(StdStream, String),
     /// `onMeta`, with its argument as JSON.
     Meta(String),
     /// The answers of the host's helpers.
@@ -47,8 +48,8 @@ impl Question {
     /// Its place in [`Desk::kinds`].
     fn kind(&self) -> u32 {
         match self {
-            Question::Log(Channel::Stdout, _) => 0,
-            Question::Log(Channel::Stderr, _) => 1,
+            Question::Log(StdStream::Stdout, _) => 0,
+            Question::Log(StdStream::Stderr, _) => 1,
             Question::Meta(_) => 2,
             Question::Prepare => 3,
             Question::Bundle(_) => 4,
@@ -139,8 +140,8 @@ impl Questions {
     }
 
     /// Hands over a chunk of log.
-    pub(super) fn log(self: &Arc<Self>, run: u32, channel: Channel, text: String, delivery: Delivery) {
-        self.put(run, Question::Log(channel, text), Some(Asker::Hands(delivery)));
+    pub(super) fn log(self: &Arc<Self>, run: u32, stream: StdStream, text: String, delivery: Delivery) {
+        self.put(run, Question::Log(stream, text), Some(Asker::Hands(delivery)));
     }
 
     /// Tells something that needs no answer.

@@ -8,8 +8,9 @@ use super::desk::{Question, Questions};
 use super::status;
 use crate::js_semantics;
 use crate::manifest::Prepared;
+use crate::outcome::StdStream;
 use crate::run::bundle::{BundleOrder, Bundled};
-use crate::run::{Channel, Delivery, Host, HostError, StatusAnswer, StatusQuery};
+use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
 pub(super) struct NodeHost {
     pub(super) questions: Arc<Questions>,
@@ -23,8 +24,8 @@ impl NodeHost {
 }
 
 impl Host for NodeHost {
-    fn log(&self, channel: Channel, chunk: String, delivery: Delivery) {
-        self.questions.log(self.run, channel, chunk, delivery);
+    fn log(&self, stream: StdStream, chunk: String, delivery: Delivery) {
+        self.questions.log(self.run, stream, chunk, delivery);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Body, ErrorCode, Finished, LogStream, Outcome, Recovery};
+use super::{Body, ErrorCode, Finished, Outcome, Recovery, StdStream};
 use crate::claude::{
     Captured, OutputFacts, describe_claude_failure, is_claude_max_turns_result,
     is_claude_unknown_session_error, no_result_error,
@@ -117,7 +117,7 @@ fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
             message,
             Body::SessionGone(result),
         )
-        .log(LogStream::Stdout, "[paperclip] Claude session is unavailable; clearing for next run.");
+        .log(StdStream::Stdout, "[paperclip] Claude session is unavailable; clearing for next run.");
     }
     let message = failed.then(|| {
         describe_claude_failure(&result)
@@ -380,7 +380,7 @@ mod tests {
             })
         );
         let log = "[paperclip] Claude session is unavailable; clearing for next run.";
-        assert_eq!(outcome.logs, [LogLine { stream: LogStream::Stdout, text: log.into() }]);
+        assert_eq!(outcome.logs, [LogLine { stream: StdStream::Stdout, text: log.into() }]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Outcome {
 mod tests {
     use serde_json::json;
 
-    use super::super::LogStream;
+    use super::super::StdStream;
     use super::*;
 
     const BOOTSTRAP: &str = r#"{"kind":"bootstrap","providerWorkStarted":false}"#;
@@ -263,7 +263,7 @@ mod tests {
             assert_eq!(outcome.to_json(), expected);
             let logs: Vec<&str> = outcome.logs.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(logs.join(""), log);
-            assert!(outcome.logs.iter().all(|line| line.stream == LogStream::Stderr));
+            assert!(outcome.logs.iter().all(|line| line.stream == StdStream::Stderr));
         }
         assert_eq!(Outcome::orphan_blocked(OrphanVerdict::Reattach, None), None);
     }

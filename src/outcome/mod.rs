@@ -14,12 +14,13 @@ use crate::js_semantics;
 pub(crate) use classify::{JobEnd, Settled, Workspace, classify};
 pub(crate) use code::ErrorCode;
 
-/// Where a log line goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogStream {
-    /// `onLog("stdout", …)`.
+/// Which of the host's two streams a log line goes to: the first argument of `onLog`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdStream {
+    /// What the agent printed, and progress.
     Stdout,
-    /// `onLog("stderr", …)`.
+    /// Warnings and errors of the adapter.
     Stderr,
 }
 
@@ -27,7 +28,7 @@ pub(crate) enum LogStream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogLine {
     /// Where it goes.
-    pub(crate) stream: LogStream,
+    pub(crate) stream: StdStream,
     /// The line.
     pub(crate) text: String,
 }
@@ -111,13 +112,13 @@ impl Outcome {
         self
     }
 
-    fn log(mut self, stream: LogStream, text: impl Into<String>) -> Self {
+    fn log(mut self, stream: StdStream, text: impl Into<String>) -> Self {
         self.logs.push(LogLine { stream, text: text.into() });
         self
     }
 
     fn warn(self, text: impl Into<String>) -> Self {
-        self.log(LogStream::Stderr, text)
+        self.log(StdStream::Stderr, text)
     }
 
     /// `errorCode`.

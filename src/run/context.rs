@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::OwnedObjects;
-use super::log::follow::Readers;
-use super::{Log, RunError};
+use super::log::pacing::ReaderCount;
+use super::{LogSink, RunError};
 use crate::manifest::SelfPod;
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -16,7 +16,7 @@ use crate::request::Request;
 pub(crate) struct RunContext<C, H> {
     pub(crate) request: Arc<Request>,
     pub(crate) host: Arc<H>,
-    pub(crate) log: Log,
+    pub(crate) log: LogSink,
     /// The host's abort signal.
     pub(crate) cancel: CancellationToken,
     /// The agent's id in the form a label can have.
@@ -24,13 +24,13 @@ pub(crate) struct RunContext<C, H> {
     /// Cluster objects this run must delete.
     pub(crate) owned: OwnedObjects<C>,
     /// Counts the logs that all runs of the process follow, for their pace.
-    pub(crate) readers: Readers,
+    pub(crate) readers: ReaderCount,
 }
 
 impl<C, H> RunContext<C, H> {
     /// Ends the run with this outcome: its log lines are written now, before anything is cleaned up.
     pub(crate) async fn stop(&self, outcome: Outcome) -> Stop {
-        Stop::Outcome(self.log.told(outcome).await)
+        Stop::Outcome(self.log.log_outcome(outcome).await)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::Delivery;
 use super::bundle::{BundleOrder, Bundled};
-use super::{Channel, Delivery};
 use crate::manifest::Prepared;
+use crate::outcome::StdStream;
 
 /// What a run asks of its host and of the control plane.
 ///
@@ -13,7 +14,7 @@ pub trait Host: Send + Sync + 'static {
     /// `onLog(stream, chunk)`, called in the order of these calls and after all earlier ones have settled. The chunk is
     /// whole lines. `delivery` is dropped once the host's promise has settled; where the promise rejected,
     /// [`Delivery::rejected`] is called. A rejection keeps no later chunk from being delivered.
-    fn log(&self, channel: Channel, chunk: String, delivery: Delivery);
+    fn log(&self, stream: StdStream, chunk: String, delivery: Delivery);
     /// `onMeta(meta)`; a host without `onMeta` resolves at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.

@@ -1,6 +1,7 @@
-//! What a run sees of its own Job and pod, in one of two ways: from the shared watches, or by asking for it every
-//! [`timing::POLL_INTERVAL`] where they do not work. Which one it is can change at any moment.
+//! What a run sees of its Job and pod: through the shared watches, or by polling every [`timing::POLL_INTERVAL`] where they
+//! do not work. A run may change from one to the other at any moment.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,21 +14,22 @@ use tokio::time::Instant;
 use super::timing;
 use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
 use crate::cluster::{ApiError, Cluster, retry};
-use crate::forensics::JobState;
+use crate::forensics::{ContainerPhase, JobState, TerminatedState, container_phase};
+use crate::manifest::CLAUDE_CONTAINER;
 
-/// One look at a Job.
+/// What a watch or a read showed of a Job.
 #[derive(Debug, Clone)]
 pub(super) enum JobSeen {
-    /// It is there.
+    /// It exists.
     Present(Arc<Job>),
-    /// It was deleted; as it was last.
+    /// It was deleted; this is its last object.
     Deleted(Arc<Job>),
-    /// A read found that it is not there any more, or that another one has its name.
+    /// A read found that it does not exist any more, or that another Job has its name.
     Gone,
 }
 
 impl JobSeen {
-    /// Gone, or with a final condition.
+    /// Whether it is gone or has a final condition.
     pub(super) fn is_over(&self) -> bool {
         match self {
             JobSeen::Present(job) => JobState::read(job) != JobState::Running,
@@ -35,8 +37,8 @@ impl JobSeen {
         }
     }
 
-    fn of(sight: &Seen<Job>) -> Option<Self> {
-        match sight {
+    fn from_watch(seen: &Seen<Job>) -> Option<Self> {
+        match seen {
             Seen::Unseen => None,
             Seen::Present(job) => Some(JobSeen::Present(job.clone())),
             Seen::Deleted(job) => Some(JobSeen::Deleted(job.clone())),
@@ -44,7 +46,55 @@ impl JobSeen {
     }
 }
 
-/// A run's own objects.
+/// What a run knows of its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ContainerState {
+    /// It runs, as far as the run knows.
+    Running,
+    /// It has terminated; how, if the run saw that.
+    Ended(Option<TerminatedState>),
+    /// Its pod is gone.
+    Gone,
+}
+
+impl ContainerState {
+    pub(super) fn is_over(&self) -> bool {
+        *self != ContainerState::Running
+    }
+}
+
+/// Publishes that the container of this pod is over as soon as a watch shows it.
+pub(super) async fn watch_container<C: Cluster>(
+    observed: &Observed<C>,
+    pod: &str,
+    container: &watch::Sender<ContainerState>,
+) -> Infallible {
+    let mut changes = observed.watched.changes();
+    loop {
+        let over = match changes.borrow_and_update().pods.get(pod) {
+            Some(Seen::Present(pod)) => match container_phase(pod, CLAUDE_CONTAINER) {
+                ContainerPhase::Terminated(state) => Some(ContainerState::Ended(Some(state))),
+                ContainerPhase::Waiting | ContainerPhase::Running => None,
+            },
+            Some(Seen::Deleted(_)) => Some(ContainerState::Gone),
+            Some(Seen::Unseen) | None => None,
+        };
+        if let Some(over) = over {
+            container.send_if_modified(|state| {
+                let was_running = !state.is_over();
+                if was_running {
+                    *state = over;
+                }
+                was_running
+            });
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// A run's Job and pod, and the watches that show them.
 pub(super) struct Observed<C> {
     pub(super) cluster: Arc<C>,
     pub(super) namespace: String,
@@ -56,147 +106,136 @@ pub(super) struct Observed<C> {
 }
 
 impl<C: Cluster> Observed<C> {
-    /// The Job now. Another Job under the same name counts as gone: a name is not an identity, a UID is.
+    /// Reads the Job. Another Job of the same name counts as gone: a UID is an identity, a name is not.
     pub(super) async fn job(&self) -> Result<JobSeen, ApiError> {
         match self.cluster.get_job(&self.namespace, &self.job_name).await {
-            Ok(job) if self.is_ours(&job) => Ok(JobSeen::Present(Arc::new(job))),
+            Ok(job) if self.is_own_job(&job) => Ok(JobSeen::Present(Arc::new(job))),
             Ok(_) => Ok(JobSeen::Gone),
             Err(error) if error.is_not_found() => Ok(JobSeen::Gone),
             Err(error) => Err(error),
         }
     }
 
-    fn is_ours(&self, job: &Job) -> bool {
+    fn is_own_job(&self, job: &Job) -> bool {
         match (&self.job_uid, &job.metadata.uid) {
-            (Some(ours), Some(theirs)) => ours == theirs,
+            (Some(own), Some(read)) => own == read,
             _ => true,
         }
     }
 
-    /// The Job's pod now, if it has one.
+    /// Reads the Job's pod, if it has one.
     pub(super) async fn pod(&self) -> Result<Option<Pod>, ApiError> {
         Ok(self.pods().await?.next())
     }
 
-    /// The pod of this name now; any of the Job's for the empty name. Before 1.25 a Job makes another pod as soon as
-    /// somebody deletes its pod, so that it has two for a while.
+    /// Reads the pod of this name, or any pod of the Job for the empty name. Before Kubernetes 1.25 the Job controller
+    /// creates another pod as soon as the deletion of the first is requested, so that a Job has two for a while.
     pub(super) async fn pod_named(&self, name: &str) -> Result<Option<Pod>, ApiError> {
-        let is_it = |pod: &Pod| name.is_empty() || pod.metadata.name.as_deref() == Some(name);
-        Ok(self.pods().await?.find(is_it))
+        let has_name = |pod: &Pod| name.is_empty() || pod.metadata.name.as_deref() == Some(name);
+        Ok(self.pods().await?.find(has_name))
     }
 
     async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
         let selector = format!("job-name={}", self.job_name);
         let pods = self.cluster.list_pods(&self.namespace, &selector).await?;
-        Ok(pods.into_iter().filter(|pod| self.is_pod_of_ours(pod)))
+        Ok(pods.into_iter().filter(|pod| self.is_own_pod(pod)))
     }
 
-    /// The pod now, asked again for `budget` while the API does not answer.
+    /// Reads the pod, repeating a failing request for `budget`.
     pub(super) async fn pod_within(&self, budget: Duration) -> Result<Option<Pod>, ApiError> {
         retry::with_budget(budget, || self.pod()).await
     }
 
-    fn is_pod_of_ours(&self, pod: &Pod) -> bool {
+    fn is_own_pod(&self, pod: &Pod) -> bool {
         let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Job");
         match (&self.job_uid, owner) {
-            (Some(ours), Some(owner)) => *ours == owner.uid,
+            (Some(own), Some(owner)) => *own == owner.uid,
             _ => true,
         }
     }
 
-    /// Whether what the watches say is the state of things.
+    /// Whether the watches are up to date.
     pub(super) fn is_watched(&self) -> bool {
         self.watched.health() == Health::Live
     }
 
-    /// What the watches have brought so far; to be believed in what it shows, whether they work now or not.
-    pub(super) fn view(&self) -> Snapshot {
-        self.watched.snapshot()
+    /// The Job as the watches show it; `None` before they have shown it.
+    pub(super) fn watched_job(&self) -> Option<JobSeen> {
+        JobSeen::from_watch(&self.watched.snapshot().job)
     }
 
-    /// The Job as the watches show it.
-    pub(super) fn job_in_sight(&self) -> Option<JobSeen> {
-        JobSeen::of(&self.view().job)
-    }
-
-    /// Waits a moment for the watches to be opened, so that the first looks need no requests of their own.
-    pub(super) async fn begin(&self) -> Health {
-        let mut view = self.watched.changes();
-        let decided = view.wait_for(|view| view.health != Health::Starting);
+    /// Waits a moment for the watches to open, so that the first reads need no dedicated requests.
+    pub(super) async fn wait_for_watches(&self) -> Health {
+        let mut changes = self.watched.changes();
+        let decided = changes.wait_for(|snapshot| snapshot.health != Health::Starting);
         match tokio::time::timeout(timing::WATCH_START_LIMIT, decided).await {
-            Ok(Ok(view)) => view.health,
+            Ok(Ok(snapshot)) => snapshot.health,
             _ => Health::Starting,
         }
     }
 
-    /// Eyes for the pod.
-    pub(super) fn pod_eyes(&self) -> PodEyes<'_, C> {
-        let view = self.watched.changes();
-        PodEyes { observed: self, view, read_at: Instant::now() + timing::UNSEEN_LIMIT, unreadable: 0 }
+    /// A poller of the pod.
+    pub(super) fn pod_poller(&self) -> PodPoller<'_, C> {
+        let changes = self.watched.changes();
+        PodPoller { observed: self, changes, read_at: Instant::now() + timing::UNSEEN_LIMIT, unreadable: 0 }
     }
 
-    /// The Job, at once and at every change; looked at every [`timing::POLL_INTERVAL`] where it cannot be watched. Never
-    /// ends; an error does not end it.
+    /// The Job, at once and at every change, or every [`timing::POLL_INTERVAL`] where it cannot be watched. The stream never
+    /// ends, not even with an error.
     pub(super) fn jobs(self: Arc<Self>) -> impl Stream<Item = Result<JobSeen, ApiError>> {
-        let eyes = JobEyes {
-            view: self.watched.changes(),
-            told: 0,
-            tell_again: false,
+        let poller = JobPoller {
+            changes: self.watched.changes(),
+            returned_events: 0,
+            return_again: false,
             unreadable: 0,
             poll_at: Instant::now(),
             unseen_at: Instant::now() + timing::UNSEEN_LIMIT,
             observed: self,
         };
-        futures::stream::unfold(eyes, |mut eyes| async move { Some((eyes.next().await, eyes)) })
+        futures::stream::unfold(poller, |mut poller| async move { Some((poller.next().await, poller)) })
     }
 }
 
-/// Looks at a Job.
-struct JobEyes<C> {
+/// Gives a Job's changes from the watch, or polls it.
+struct JobPoller<C> {
     observed: Arc<Observed<C>>,
-    view: watch::Receiver<Snapshot>,
-    /// How many of the view's events were told.
-    told: u64,
-    /// Once there is a watch again, what it shows is told again: it ends a row of errors.
-    tell_again: bool,
+    changes: watch::Receiver<Snapshot>,
+    /// How many of the watch's events were returned.
+    returned_events: u64,
+    /// Whether to return the watched Job once more when the watch works again: that ends a series of errors.
+    return_again: bool,
     unreadable: u64,
-    /// The next look where there is no watch.
+    /// When to read next where there is no watch.
     poll_at: Instant,
-    /// When to look although there is a watch, because it has not shown the Job.
+    /// When to read although there is a watch, because it has not shown the Job.
     unseen_at: Instant,
 }
 
-impl<C: Cluster> JobEyes<C> {
+impl<C: Cluster> JobPoller<C> {
     async fn next(&mut self) -> Result<JobSeen, ApiError> {
         loop {
-            let view = self.view.borrow_and_update().clone();
-            // What was seen is seen, whether the watch works now or not.
-            let again = self.tell_again && view.health == Health::Live;
-            if (view.job_events > self.told || again)
-                && let Some(seen) = JobSeen::of(&view.job)
+            let snapshot = self.changes.borrow_and_update().clone();
+            // What the watch has shown is true, whether it works now or not.
+            let again = self.return_again && snapshot.health == Health::Live;
+            if (snapshot.job_events > self.returned_events || again)
+                && let Some(seen) = JobSeen::from_watch(&snapshot.job)
             {
-                self.told = view.job_events;
-                self.tell_again = false;
+                self.returned_events = snapshot.job_events;
+                self.return_again = false;
                 return Ok(seen);
             }
-            let read_at = match view.health {
-                Health::Live if view.unreadable > self.unreadable => {
-                    self.unreadable = view.unreadable;
+            let read_at = match snapshot.health {
+                Health::Live if snapshot.unreadable > self.unreadable => {
+                    self.unreadable = snapshot.unreadable;
                     Some(Instant::now())
                 }
-                Health::Live => (view.job_events == 0).then_some(self.unseen_at),
+                Health::Live => (snapshot.job_events == 0).then_some(self.unseen_at),
                 Health::Starting | Health::Broken | Health::Refused => Some(self.poll_at),
-            };
-            let due = async {
-                match read_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
             };
             tokio::select! {
                 biased;
-                Ok(()) = self.view.changed() => {}
-                () = due => return self.read(view.health).await,
+                Ok(()) = self.changes.changed() => {}
+                () = timing::until(read_at) => return self.read(snapshot.health).await,
             }
         }
     }
@@ -209,51 +248,51 @@ impl<C: Cluster> JobEyes<C> {
         };
         self.poll_at = Instant::now() + pause;
         self.unseen_at = Instant::now() + timing::UNSEEN_LIMIT;
-        self.tell_again |= health != Health::Live;
-        if health == Health::Live && seen.is_ok() && self.view.borrow().job_events == 0 {
-            // There or gone: the watch should have told that.
+        self.return_again |= health != Health::Live;
+        if health == Health::Live && seen.is_ok() && self.changes.borrow().job_events == 0 {
+            // Whether it exists or not, the watch should have shown that.
             self.observed.watched.request_resync();
         }
         seen
     }
 }
 
-/// Looks at the pod.
-pub(super) struct PodEyes<'a, C> {
+/// Gives the pod from the watch, or polls it.
+pub(super) struct PodPoller<'a, C> {
     observed: &'a Observed<C>,
-    view: watch::Receiver<Snapshot>,
-    /// When to ask for it although there is a watch, because it shows none.
+    changes: watch::Receiver<Snapshot>,
+    /// When to read although there is a watch, because it shows no pod.
     read_at: Instant,
     unreadable: u64,
 }
 
-impl<C: Cluster> PodEyes<'_, C> {
-    /// The pod now, if it has one; where it must be asked for, again for `budget` while the API does not answer.
+impl<C: Cluster> PodPoller<'_, C> {
+    /// The Job's pod now, if it has one. Where it must be read, a failing request is repeated for `budget`.
     pub(super) async fn poll_once(&mut self, budget: Duration) -> Result<Option<Arc<Pod>>, ApiError> {
-        let view = self.view.borrow_and_update().clone();
-        if view.health == Health::Live && view.unreadable == self.unreadable {
-            if let Some(pod) = view.pod() {
+        let snapshot = self.changes.borrow_and_update().clone();
+        if snapshot.health == Health::Live && snapshot.unreadable == self.unreadable {
+            if let Some(pod) = snapshot.pod() {
                 return Ok(Some(pod.clone()));
             }
             if Instant::now() < self.read_at {
                 return Ok(None);
             }
         }
-        self.unreadable = view.unreadable;
+        self.unreadable = snapshot.unreadable;
         self.read_at = Instant::now() + timing::UNSEEN_LIMIT;
         let pod = self.observed.pod_within(budget).await?;
-        if pod.is_some() && view.health == Health::Live && self.view.borrow().pods.is_empty() {
-            // The watch should have told that.
+        if pod.is_some() && snapshot.health == Health::Live && self.changes.borrow().pods.is_empty() {
+            // The watch should have shown that.
             self.observed.watched.request_resync();
         }
         Ok(pod.map(Arc::new))
     }
 
-    /// Until there may be something new to see: the next change where there is a watch, at most
+    /// Waits until the pod may have changed: for the next event where there is a watch, at most
     /// [`timing::POLL_INTERVAL`].
     pub(super) async fn pause(&mut self) {
-        if self.view.borrow().health == Health::Live {
-            let _ = tokio::time::timeout(timing::POLL_INTERVAL, self.view.changed()).await;
+        if self.changes.borrow().health == Health::Live {
+            let _ = tokio::time::timeout(timing::POLL_INTERVAL, self.changes.changed()).await;
         } else {
             tokio::time::sleep(timing::POLL_INTERVAL).await;
         }

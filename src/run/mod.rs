@@ -2,7 +2,7 @@
 //!
 //! 1. [`start`]: queue behind the agent's other runs, claim the start, guard against live Jobs, prepare, create the Job
 //!    or reattach to one.
-//! 2. [`finish`]: wait for the pod, follow its [`log`], wait for the end, settle how it ended.
+//! 2. [`finish`]: wait for the pod, follow its [`log`], wait for the end, and find out how it ended.
 //! 3. [`cleanup`]: delete what the run created. `outcome` chooses the result.
 //!
 //! [`runner`] plays them in this order. The stages see a cluster through [`Cluster`](crate::cluster::Cluster) and the
@@ -29,8 +29,8 @@ pub use active::ActiveJob;
 pub use exported::LogOrder;
 pub use host::{Host, HostError, StatusAnswer, StatusQuery};
 pub use isolate::isolate;
-pub(crate) use log::sink::Log;
-pub use log::sink::{Channel, Delivery, recycle};
+pub(crate) use log::sink::LogSink;
+pub use log::sink::{Delivery, recycle};
 pub use runner::{RunError, Runner, Vitals};
 pub use start::bundle;
 pub use start::queue::Turn;

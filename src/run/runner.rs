@@ -11,11 +11,11 @@ use super::active::{ActiveJob, ActiveJobs};
 use super::cleanup::{self, OwnedObjects};
 use super::context::{LiveJob, RunContext, Stop};
 use super::job_view::Observed;
-use super::log::follow::Readers;
+use super::log::pacing::ReaderCount;
 use super::start::claim::Claims;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
-use super::{Host, HostError, Log, finish, timing};
+use super::{Host, HostError, LogSink, finish, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
 use crate::manifest::{self, SelfPodError};
@@ -60,7 +60,7 @@ pub struct Runner<K: Clusters> {
     pub(super) self_pods: SelfPods,
     pub(super) watches: Watches<K::Cluster>,
     pub(super) claims: Claims<K::Cluster>,
-    pub(super) readers: Readers,
+    pub(super) readers: ReaderCount,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -73,7 +73,7 @@ impl<K: Clusters> Runner<K> {
             self_pods: SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
             claims: Claims::default(),
-            readers: Readers::new(),
+            readers: ReaderCount::new(),
         }
     }
 
@@ -116,18 +116,18 @@ impl<K: Clusters> Runner<K> {
         cancel: CancellationToken,
         turn: Option<Turn>,
     ) -> Result<Outcome, RunError> {
-        let (log, end) = Log::open(host.clone());
+        let (log, drain) = LogSink::open(host.clone());
         // Owns every clone of the log, so that all are dropped before its end is awaited.
         let run = async move {
             let request = match Request::parse(request_json) {
                 Ok(request) => Arc::new(request),
-                Err(error) => return Ok(log.told(Outcome::config_invalid(&error.to_string())).await),
+                Err(error) => return Ok(log.log_outcome(Outcome::config_invalid(&error.to_string())).await),
             };
             if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
                 log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
             }
             let Some(agent_label) = request.agent_label() else {
-                return Ok(log.told(Outcome::agent_id_invalid(&request.agent.id)).await);
+                return Ok(log.log_outcome(Outcome::agent_id_invalid(&request.agent.id)).await);
             };
             let owned = OwnedObjects::default();
             let readers = self.readers.clone();
@@ -135,7 +135,7 @@ impl<K: Clusters> Runner<K> {
             self.play(run, turn).await
         };
         let outcome = run.await;
-        end.closed().await;
+        drain.drained().await;
         outcome
     }
 
@@ -158,7 +158,7 @@ impl<K: Clusters> Runner<K> {
         tracing::debug!(run = run.request.run_id, job, "cleaned up");
         let result = match ended {
             // Chosen after the cleanup: the contract has the log lines in this order.
-            Ok(Ok(settled)) => Ok(run.log.told(outcome::classify(settled)).await),
+            Ok(Ok(settled)) => Ok(run.log.log_outcome(outcome::classify(settled)).await),
             Ok(Err(Stop::Outcome(outcome))) => Ok(outcome),
             Ok(Err(Stop::Error(error))) => Err(error),
             Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
@@ -182,7 +182,7 @@ impl<K: Clusters> Runner<K> {
         turn.wait().await;
         let job = self.start(run, turn).await?;
         let observed = self.observe(run, job).await;
-        finish::see_through(run, observed).await
+        finish::follow_to_end(run, observed).await
     }
 
     /// Subscribes to the watches of the Job's namespace.
@@ -194,7 +194,9 @@ impl<K: Clusters> Runner<K> {
         let LiveJob { cluster, namespace, job_name, job_uid, reattached } = job;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let observed = Observed { cluster, namespace, job_name, job_uid, reattached, watched };
-        if observed.begin().await == Health::Refused && self.watches.is_first_refusal(&observed.cluster) {
+        if observed.wait_for_watches().await == Health::Refused
+            && self.watches.is_first_refusal(&observed.cluster)
+        {
             run.log
                 .out(format!(
                     "[paperclip] Watching Jobs and Pods is not permitted in namespace {} — polling every {}s instead \

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::cluster::retry::Backoff;
 
 /// Between two reads of a pod or a Job where the cluster cannot be watched.
@@ -101,3 +103,11 @@ pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
 pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
 /// How long after that no Job is created; a process that is still alive then has not shut down.
 pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
+
+/// Sleeps until a time; forever without one.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

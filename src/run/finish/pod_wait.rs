@@ -1,4 +1,4 @@
-//! Waiting until the pod's container runs (contract section 3.9).
+//! Waits until the pod's container runs (`docs/contract.md`, "Waiting for the pod").
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,151 +11,185 @@ use crate::forensics::{ContainerPhase, JobState, PodProgress, PodVerdict, contai
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::request::Config;
 use crate::run::job_view::{JobSeen, Observed};
-use crate::run::{Log, timing};
+use crate::run::{LogSink, timing};
 
-/// What the wait for a pod came to.
-pub(super) enum Found {
+/// How the start of a pod ended.
+pub(super) enum PodStart {
     /// Its container runs, or has run and succeeded.
     Running(Arc<Pod>),
-    /// Its container ran and failed before anybody looked; the text is the contract's. What it printed says more.
+    /// Its container ran and failed before the run saw it running, for this reason in the contract's words. What the
+    /// container printed says more.
     Failed(Arc<Pod>, String),
-    /// It never came to run, for this reason.
+    /// Its container never ran, for this reason.
     NotRunning(String),
-    /// The Job ended, or was deleted, before its pod was seen running.
+    /// The Job ended or was deleted before the run saw its pod running.
     JobIsOver,
 }
 
-/// How many looks without a pod before the Job itself is looked at.
-const PATIENT_LOOKS: u32 = 3;
+/// How many polls may find no pod before the Job itself is checked.
+const POLLS_WITHOUT_POD: u32 = 3;
 
-/// Waits until the container runs or has run, telling every change.
-pub(super) async fn wait<C: Cluster>(observed: &Observed<C>, log: &Log, config: &Config) -> Found {
-    let Config { unschedulable_grace, image_pull_grace, .. } = *config;
-    let patience = timing::SCHEDULE_LIMIT.max(unschedulable_grace).max(image_pull_grace);
-    let deadline = Instant::now() + patience;
-    let mut eyes = observed.pod_eyes();
-    let mut told_key = String::new();
-    let mut without_pod = 0;
-    let mut unschedulable_since = None;
-    let mut pull_failing_since = None;
+/// Waits until the container runs or has run, and logs every change of the pod.
+pub(super) async fn wait_until_running<C: Cluster>(
+    observed: &Observed<C>,
+    log: &LogSink,
+    config: &Config,
+) -> PodStart {
+    let mut wait = PodWait::new(observed, log, config);
+    let limit = timing::SCHEDULE_LIMIT.max(config.unschedulable_grace).max(config.image_pull_grace);
+    let deadline = Instant::now() + limit;
+    let mut poller = observed.pod_poller();
     while Instant::now() < deadline {
         let budget = deadline.saturating_duration_since(Instant::now()).min(timing::RECHECK_LIMIT);
-        let mut pod = match eyes.poll_once(budget).await {
-            Ok(pod) => pod,
-            Err(error) => return Found::NotRunning(error.to_string()),
+        let start = match poller.poll_once(budget).await {
+            Ok(Some(pod)) => wait.on_pod(pod).await,
+            Ok(None) => wait.on_no_pod().await,
+            Err(error) => return PodStart::NotRunning(error.to_string()),
         };
-        if pod.is_none() {
-            if without_pod == 0 {
-                log.out("[paperclip] Waiting for Job controller to create pod...").await;
-            }
-            without_pod += 1;
-            // A pod that was there and is not any more, or none for a while: the Job knows why.
-            let patient = told_key.is_empty() && without_pod <= PATIENT_LOOKS;
-            match over(observed, patient, without_pod).await {
-                Over::No => {}
-                Over::Yes => return Found::JobIsOver,
-                Over::WithPod(late) => pod = Some(late),
-            }
+        if let Some(start) = start {
+            return start;
         }
-        let Some(pod) = pod else {
-            eyes.pause().await;
-            continue;
-        };
-        without_pod = 0;
-        let progress = PodProgress::read(&pod);
-        if progress.key != told_key {
-            log.out(format!("[paperclip] Pod {}: {}", name_of(&pod), progress.line)).await;
-            told_key = progress.key;
-        }
-        match progress.verdict {
-            PodVerdict::Ready => return Found::Running(pod),
-            PodVerdict::Failed(text) if has_started(&pod) => return Found::Failed(pod, text),
-            PodVerdict::Failed(_) if job_was_ended(observed, &pod).await => return Found::JobIsOver,
-            PodVerdict::Failed(text) => return Found::NotRunning(text),
-            PodVerdict::Unschedulable(text) => {
-                let since = *unschedulable_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= unschedulable_grace {
-                    return Found::NotRunning(text);
-                }
-            }
-            PodVerdict::PullFailed(text) => {
-                // The kubelet goes on trying, and registries fail for a moment.
-                let since = *pull_failing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= image_pull_grace {
-                    return Found::NotRunning(text);
-                }
-            }
-            PodVerdict::Waiting => (unschedulable_since, pull_failing_since) = (None, None),
-        }
-        eyes.pause().await;
+        poller.pause().await;
     }
-    // A watch can miss what it cannot read; a run is not given up for that.
+    // A watch may have missed an event that it could not read; a run is not given up for that.
     if observed.is_watched()
         && let Ok(Some(pod)) = observed.pod().await
         && PodProgress::read(&pod).verdict == PodVerdict::Ready
     {
-        return Found::Running(Arc::new(pod));
+        return PodStart::Running(Arc::new(pod));
     }
     let limit = timing::SCHEDULE_LIMIT.as_secs();
-    Found::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
+    PodStart::NotRunning(format!("Timed out waiting for pod to be scheduled ({limit}s)"))
 }
 
-/// The pod of a Job that another run created, whatever its phase; a Job that may be too young to have one is given
-/// `patience`.
-pub(super) async fn appear<C: Cluster>(
+/// The state of a wait for the pod.
+struct PodWait<'a, C> {
+    observed: &'a Observed<C>,
+    log: &'a LogSink,
+    unschedulable_grace: Duration,
+    image_pull_grace: Duration,
+    /// The progress that was logged last; empty before there was a pod.
+    logged_key: String,
+    /// How many polls in a row found no pod.
+    polls_without_pod: u32,
+    unschedulable_since: Option<Instant>,
+    pull_failing_since: Option<Instant>,
+}
+
+impl<'a, C: Cluster> PodWait<'a, C> {
+    fn new(observed: &'a Observed<C>, log: &'a LogSink, config: &Config) -> Self {
+        Self {
+            observed,
+            log,
+            unschedulable_grace: config.unschedulable_grace,
+            image_pull_grace: config.image_pull_grace,
+            logged_key: String::new(),
+            polls_without_pod: 0,
+            unschedulable_since: None,
+            pull_failing_since: None,
+        }
+    }
+
+    async fn on_no_pod(&mut self) -> Option<PodStart> {
+        if self.polls_without_pod == 0 {
+            self.log.out("[paperclip] Waiting for Job controller to create pod...").await;
+        }
+        self.polls_without_pod += 1;
+        match self.check_job().await {
+            JobCheck::Alive => None,
+            JobCheck::Over => Some(PodStart::JobIsOver),
+            JobCheck::OverWithPod(pod) => self.on_pod(pod).await,
+        }
+    }
+
+    /// Checks whether a Job without a pod is over.
+    async fn check_job(&self) -> JobCheck {
+        if !self.observed.is_watched() {
+            // The pod existed before and is gone, or has been missing for a while: the Job shows why.
+            let due = !self.logged_key.is_empty() || self.polls_without_pod > POLLS_WITHOUT_POD;
+            let over = due && self.observed.job().await.is_ok_and(|seen| seen.is_over());
+            return if over { JobCheck::Over } else { JobCheck::Alive };
+        }
+        let over = match self.observed.watched_job() {
+            Some(seen) => seen.is_over(),
+            // A watch that has not shown even the Job may be half-open.
+            None => self.polls_without_pod > 1 && self.observed.job().await.is_ok_and(|seen| seen.is_over()),
+        };
+        if !over {
+            return JobCheck::Alive;
+        }
+        // Different watches report Jobs and pods, in no order: the event of the pod may be on its way.
+        match self.observed.pod().await {
+            Ok(Some(pod)) => JobCheck::OverWithPod(Arc::new(pod)),
+            Ok(None) => JobCheck::Over,
+            Err(_) => JobCheck::Alive,
+        }
+    }
+
+    async fn on_pod(&mut self, pod: Arc<Pod>) -> Option<PodStart> {
+        self.polls_without_pod = 0;
+        let progress = PodProgress::read(&pod);
+        if progress.key != self.logged_key {
+            self.log.out(format!("[paperclip] Pod {}: {}", name_of(&pod), progress.line)).await;
+            self.logged_key = progress.key;
+        }
+        match progress.verdict {
+            PodVerdict::Ready => Some(PodStart::Running(pod)),
+            PodVerdict::Failed(text) if has_started(&pod) => Some(PodStart::Failed(pod, text)),
+            PodVerdict::Failed(_) if job_was_ended(self.observed, &pod).await => Some(PodStart::JobIsOver),
+            PodVerdict::Failed(text) => Some(PodStart::NotRunning(text)),
+            PodVerdict::Unschedulable(text) => {
+                let since = *self.unschedulable_since.get_or_insert_with(Instant::now);
+                (since.elapsed() >= self.unschedulable_grace).then_some(PodStart::NotRunning(text))
+            }
+            PodVerdict::PullFailed(text) => {
+                // The kubelet tries again, and a registry may fail for a moment only.
+                let since = *self.pull_failing_since.get_or_insert_with(Instant::now);
+                (since.elapsed() >= self.image_pull_grace).then_some(PodStart::NotRunning(text))
+            }
+            PodVerdict::Waiting => {
+                (self.unschedulable_since, self.pull_failing_since) = (None, None);
+                None
+            }
+        }
+    }
+}
+
+/// Whether a Job without a pod is over.
+enum JobCheck {
+    Alive,
+    Over,
+    /// It is over, and a read found the pod that was missing.
+    OverWithPod(Arc<Pod>),
+}
+
+/// Waits for the pod of a Job that another run created, whatever its phase. A Job that may be too young to have a pod is
+/// given `patience`.
+pub(super) async fn wait_for_any_pod<C: Cluster>(
     observed: &Observed<C>,
     patience: Duration,
 ) -> Result<Option<Arc<Pod>>, ApiError> {
     let mut pod = observed.pod_within(timing::SETUP_READ_BUDGET).await?.map(Arc::new);
     let deadline = Instant::now() + patience;
-    let mut eyes = observed.pod_eyes();
+    let mut poller = observed.pod_poller();
     while pod.is_none() && Instant::now() < deadline {
-        if observed.job_in_sight().is_some_and(|seen| seen.is_over()) {
+        if observed.watched_job().is_some_and(|seen| seen.is_over()) {
             return observed.pod_within(timing::SETUP_READ_BUDGET).await.map(|pod| pod.map(Arc::new));
         }
-        eyes.pause().await;
-        pod = eyes.poll_once(timing::SETUP_READ_BUDGET).await?;
+        poller.pause().await;
+        pod = poller.poll_once(timing::SETUP_READ_BUDGET).await?;
     }
     Ok(pod)
 }
 
-/// Whether a Job without a pod is over.
-enum Over {
-    No,
-    Yes,
-    /// It is, and the pod that was missing has come into sight.
-    WithPod(Arc<Pod>),
-}
-
-async fn over<C: Cluster>(observed: &Observed<C>, patient: bool, looks: u32) -> Over {
-    if !observed.is_watched() {
-        let over = !patient && observed.job().await.is_ok_and(|seen| seen.is_over());
-        return if over { Over::Yes } else { Over::No };
-    }
-    let over = match observed.job_in_sight() {
-        Some(seen) => seen.is_over(),
-        // A watch that has not even shown the Job may be half-open.
-        None => looks > 1 && observed.job().await.is_ok_and(|seen| seen.is_over()),
-    };
-    if !over {
-        return Over::No;
-    }
-    // Jobs and pods are told by different watches, in no order: its pod may be on the way.
-    match observed.pod().await {
-        Ok(Some(pod)) => Over::WithPod(Arc::new(pod)),
-        Ok(None) => Over::Yes,
-        Err(_) => Over::No,
-    }
-}
-
-/// Whether the pod failed because its Job was deleted or reached its deadline: the Job tells that a moment later.
+/// Whether the pod failed because its Job was deleted or reached its deadline. The Job shows that a moment later.
 pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> bool {
     if pod.metadata.deletion_timestamp.is_none() {
         return false;
     }
     let patience = Instant::now() + timing::ENDED_JOB_LAG;
     loop {
-        let seen = match observed.job_in_sight().filter(|_| observed.is_watched()) {
+        let seen = match observed.watched_job().filter(|_| observed.is_watched()) {
             Some(seen) => Some(seen),
             None => observed.job().await.ok(),
         };
@@ -175,7 +209,7 @@ pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod)
     }
 }
 
-/// Whether the agent's container has run, so that some of its work may have been done.
+/// Whether the agent's container has run, so that it may have done some of its work.
 fn has_started(pod: &Pod) -> bool {
     !matches!(container_phase(pod, CLAUDE_CONTAINER), ContainerPhase::Waiting)
 }

@@ -1,182 +1,123 @@
-//! Following a container's log to its true end, exactly once per line.
+//! Follows a container's log to its true end and delivers each line exactly once.
 //!
-//! The end of a body proves nothing: a run's log is over when the body ended *and* the container has. Until then
-//! the log is opened again from the last delivered line. One body is open at a time.
+//! The end of a body proves nothing: a log is over when its body has ended *and* the container has. Until then the log is
+//! opened again from the last delivered line. One body is open at a time. (`docs/contract.md`, "Following the log".)
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::sink::{CHUNK_BYTES, fresh};
+use super::pacing::{PacedReader, ReaderCount, Wake};
+use super::progress::{Activity, Progress};
+use super::sink::{CHUNK_BYTES, LogSink, chunk_buffer};
 use crate::claude::Tally;
-use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
-use crate::forensics::{ContainerPhase, TerminatedState, container_phase};
+use crate::forensics::{ContainerPhase, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
-use crate::run::job_view::Observed;
-use crate::run::{Log, timing};
+use crate::run::job_view::{ContainerState, Observed};
+use crate::run::timing;
 use crate::stream::{LineSplitter, Resume, Verdict, join_pieces, split_stamp};
 
-/// How the contract counts reconnects in its log line; we never give up, so the count stays at this.
+/// The number of attempts in the contract's log line. A follower never gives up, so its count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
 
-/// What is known of the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// It runs, as far as anybody knows.
-    Running,
-    /// It has terminated; how, where that was seen.
-    Ended(Option<TerminatedState>),
-    /// Its pod is gone.
-    Gone,
-}
-
-impl Life {
-    pub(crate) fn is_over(&self) -> bool {
-        *self != Life::Running
-    }
-}
-
-/// What stands where lines are missing for good.
+/// The line that stands where lines are missing for good.
 const GAP: &str = "[paperclip] Log gap: the container's log was rotated while the stream was disconnected; \
                    lines are missing here";
 
-/// Adds a line to the chunk; a chunk ends before a line that would take it over its size.
-fn append(chunk: &mut String, full: &mut VecDeque<String>, line: &str) {
+/// Adds a line to the chunk. A chunk ends before a line that would make it larger than [`CHUNK_BYTES`].
+fn append(chunk: &mut String, full_chunks: &mut VecDeque<String>, line: &str) {
     if !chunk.is_empty() && chunk.len() + line.len() + 1 > CHUNK_BYTES {
-        full.push_back(std::mem::take(chunk));
+        full_chunks.push_back(std::mem::take(chunk));
     }
     if chunk.capacity() == 0 {
-        *chunk = fresh();
+        *chunk = chunk_buffer();
     }
     chunk.push_str(line);
     chunk.push('\n');
 }
 
-/// What a follower is doing, for the one who waits for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doing {
-    /// A body is open; what it does not bring now it may bring later.
-    Reading,
-    /// No body is open: the last one broke, or the API refuses a new one for now.
-    CutOff,
-    /// The host has not taken the last chunk yet.
-    Delivering,
+/// How one body ended.
+enum BodyEnd {
+    /// The server closed it.
+    Clean,
+    /// The server closed it after a line that the container did not print: an error text instead of the log.
+    Noise,
+    /// The connection broke.
+    Broken(ApiError),
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    Idle,
+    /// It begins with the fragment of a line: the same lines must be requested again, from earlier.
+    Reread,
+    /// It was never opened.
+    Refused(ApiError),
 }
 
-/// When the agent last printed something, and what the follower is doing about it.
-pub(crate) struct Progress {
-    since: Instant,
-    last_output: AtomicU64,
-    doing: AtomicU8,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        let doing = AtomicU8::new(Doing::Reading as u8);
-        Self { since: Instant::now(), last_output: AtomicU64::new(0), doing }
-    }
-
-    fn output(&self) {
-        let now = self.since.elapsed().as_millis();
-        self.last_output.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// When output last came, or was last taken by the host.
-    pub(crate) fn last_output(&self) -> Instant {
-        self.since + std::time::Duration::from_millis(self.last_output.load(Ordering::Relaxed))
-    }
-
-    fn now(&self, doing: Doing) {
-        self.doing.store(doing as u8, Ordering::Relaxed);
-    }
-
-    pub(crate) fn doing(&self) -> Doing {
-        match self.doing.load(Ordering::Relaxed) {
-            0 => Doing::Reading,
-            1 => Doing::CutOff,
-            _ => Doing::Delivering,
-        }
-    }
-}
-
-/// A log on its way from the kubelet to the host and the tally.
+/// Reads a container's log and hands it to the host and the tally.
 pub(crate) struct Follower<C> {
     observed: Arc<Observed<C>>,
-    pod: String,
-    log: Log,
-    life: Arc<watch::Sender<Life>>,
-    progress: Arc<Progress>,
-    readers: Readers,
+    /// The pod's name; empty when the Job has no pod.
+    pub(crate) pod: String,
+    log: LogSink,
+    /// What the run knows of the container. The follower, the watches and the wait for the run's end share it.
+    pub(crate) container: Arc<watch::Sender<ContainerState>>,
+    pub(crate) progress: Arc<Progress>,
+    readers: ReaderCount,
     resume: Resume,
     pub(crate) tally: Tally,
     /// Whole lines that are not a full chunk yet.
     chunk: String,
-    /// Full chunks on their way to the host.
-    full: VecDeque<String>,
-    /// The last body ended in the middle of a line.
-    unfinished: bool,
-    /// The last line of the body was not the container's.
-    noise: bool,
+    /// Full chunks that are to be delivered.
+    full_chunks: VecDeque<String>,
+    /// Whether the last body ended in the middle of a line.
+    ended_in_mid_line: bool,
+    /// Whether the last line of the body was not the container's.
+    ended_in_noise: bool,
     /// How often lines were missing.
     gaps: u64,
-    /// The pod as it was when it was asked for last.
-    pub(crate) last_read: Option<Pod>,
+    /// The pod as it was last read.
+    pub(crate) last_pod: Option<Pod>,
 }
 
 impl<C: Cluster> Follower<C> {
-    pub(crate) fn new(
-        observed: Arc<Observed<C>>,
-        pod: String,
-        log: Log,
-        life: Arc<watch::Sender<Life>>,
-        progress: Arc<Progress>,
-        readers: Readers,
-    ) -> Self {
+    pub(crate) fn new(observed: Arc<Observed<C>>, pod: String, log: LogSink, readers: ReaderCount) -> Self {
         Self {
             observed,
             pod,
             log,
-            life,
-            progress,
+            container: Arc::new(watch::channel(ContainerState::Running).0),
+            progress: Arc::new(Progress::new()),
             readers,
             resume: Resume::new(),
             tally: Tally::new(),
             chunk: String::new(),
-            full: VecDeque::new(),
-            unfinished: false,
-            noise: false,
+            full_chunks: VecDeque::new(),
+            ended_in_mid_line: false,
+            ended_in_noise: false,
             gaps: 0,
-            last_read: None,
+            last_pod: None,
         }
     }
 
-    /// Reads until the container's log is over. May be dropped at any await and called again: lines that were
-    /// delivered are not delivered twice.
+    /// Reads until the container's log is over. May be dropped at any await and called again: lines that were delivered
+    /// are not delivered twice.
     pub(crate) async fn run(&mut self) {
         let mut backoff = timing::reconnect_backoff();
-        let mut fruitless = 0u32;
-        let mut first = true;
+        let mut fruitless = 0;
+        let mut opened = false;
         loop {
-            if !first {
+            if opened {
                 fruitless += 1;
-                let shown = fruitless.min(SHOWN_ATTEMPTS);
-                self.log
-                    .out(format!(
-                        "[paperclip] Log stream disconnected — reconnecting (attempt {shown}/{SHOWN_ATTEMPTS})..."
-                    ))
-                    .await;
+                self.log_reconnect(fruitless).await;
             }
             let lines_before = self.tally.so_far().lines;
-            let ended = match self.open(true).await {
+            let end = match self.open(true).await {
                 Ok(body) => {
-                    first = false;
-                    self.progress.now(Doing::Reading);
+                    opened = true;
+                    self.progress.set_activity(Activity::Reading);
                     self.read(body).await
                 }
                 Err(error) => BodyEnd::Refused(error),
@@ -185,45 +126,54 @@ impl<C: Cluster> Follower<C> {
                 fruitless = 0;
                 backoff.reset();
             }
-            let asked = match &ended {
+            let retry_after = match &end {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
             };
-            if !matches!(ended, BodyEnd::Clean | BodyEnd::Noise) {
-                self.progress.now(Doing::CutOff);
+            if !matches!(end, BodyEnd::Clean | BodyEnd::Noise) {
+                self.progress.set_activity(Activity::CutOff);
             }
-            if self.is_over(ended).await {
+            if self.is_over(end).await {
                 return;
             }
-            // Once the container has ended somebody waits for the rest.
-            let mut life = self.life.subscribe();
-            let over = life.borrow_and_update().is_over();
+            // Once the container has ended, the run waits for the rest: the pause starts over at the shortest.
+            let mut container = self.container.subscribe();
+            let over = container.borrow_and_update().is_over();
             tokio::select! {
-                () = tokio::time::sleep(backoff.pause(asked)) => {}
-                _ = life.changed(), if !over => backoff.reset(),
+                () = tokio::time::sleep(backoff.pause(retry_after)) => {}
+                _ = container.changed(), if !over => backoff.reset(),
             }
         }
     }
 
-    /// Whether the log must be read once more after the container has ended: the result is not there, or the
-    /// last line has no end yet.
-    pub(crate) fn needs_another_look(&self) -> bool {
-        self.unfinished || !self.tally.has_result()
+    async fn log_reconnect(&self, attempt: u32) {
+        let shown = attempt.min(SHOWN_ATTEMPTS);
+        self.log
+            .out(format!(
+                "[paperclip] Log stream disconnected — reconnecting (attempt {shown}/{SHOWN_ATTEMPTS})..."
+            ))
+            .await;
     }
 
-    /// The next body is asked from the log's beginning: nothing that was written is hidden by its stamp.
+    /// Whether the log must be read once more after the container has ended: its result is missing, or its last line
+    /// has no end yet.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.ended_in_mid_line || !self.tally.has_result()
+    }
+
+    /// Requests the next body from the log's beginning, so that no line is hidden by its stamp.
     pub(crate) fn start_over(&mut self) {
         self.resume.start_over();
     }
 
-    /// Reads the log once without following it; only lines that were not delivered yet come out.
+    /// Reads the log once without following it, and delivers only lines that were not delivered yet.
     pub(crate) async fn read_once(&mut self) -> Result<(), ApiError> {
         let mut body = self.open(false).await?;
         loop {
             match self.read(body).await {
                 BodyEnd::Clean => {
                     self.finish_partial().await;
-                    self.unfinished = false;
+                    self.ended_in_mid_line = false;
                     return Ok(());
                 }
                 BodyEnd::Broken(error) | BodyEnd::Refused(error) => return Err(error),
@@ -231,8 +181,8 @@ impl<C: Cluster> Follower<C> {
                     let message = "the answer is no log";
                     return Err(ApiError::local(ApiErrorKind::Server, "read the log", message));
                 }
-                BodyEnd::Silent => return Ok(()),
-                // Once at most: the next body is asked from the log's beginning.
+                BodyEnd::Idle => return Ok(()),
+                // Once at most: the next body is requested from the log's beginning.
                 BodyEnd::Reread => body = self.open(false).await?,
             }
         }
@@ -251,22 +201,23 @@ impl<C: Cluster> Follower<C> {
         self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CLAUDE_CONTAINER, &query).await
     }
 
-    /// One body, to its end.
+    /// Reads one body to its end.
     async fn read(&mut self, body: LogBody) -> BodyEnd {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
-        self.noise = false;
-        let mut bursts = Bursts::new(body, self.life.subscribe(), self.readers.clone());
+        self.ended_in_noise = false;
+        let mut reader = PacedReader::new(body, self.container.subscribe(), self.readers.clone());
         let end = loop {
             let mut reread = false;
-            let read = bursts.try_read(|bytes| splitter.push(bytes, |line| reread |= self.take(line, true)));
+            let read =
+                reader.try_read(|bytes| splitter.push(bytes, |line| reread |= self.take_line(line, true)));
             let all = match read {
                 ReadResult::End => break BodyEnd::Clean,
                 ReadResult::Broken(error) => break BodyEnd::Broken(error),
                 ReadResult::Pending => true,
                 ReadResult::Data { all } => {
-                    self.progress.output();
-                    self.flush_full().await;
+                    self.progress.record_output();
+                    self.flush_full_chunks().await;
                     all
                 }
             };
@@ -275,34 +226,34 @@ impl<C: Cluster> Follower<C> {
             }
             if all {
                 self.flush().await;
-                if bursts.wait().await == Wait::Silence {
-                    break BodyEnd::Silent;
+                if reader.wait().await == Wake::Idle {
+                    break BodyEnd::Idle;
                 }
             }
         };
         self.flush().await;
-        // What follows the last newline is a whole line only when the container had ended before the body did,
-        // which a follow stream cannot tell: see `needs_another_look`.
+        // What follows the last newline is a whole line only when the container had ended before the body did. A followed
+        // body does not show that: see `is_incomplete`.
         let partial = splitter.take_partial();
-        self.unfinished = partial.is_some();
+        self.ended_in_mid_line = partial.is_some();
         if let Some(partial) = partial {
-            self.noise = split_stamp(&partial).is_none();
-            self.take(&partial, false);
+            self.ended_in_noise = split_stamp(&partial).is_none();
+            self.take_line(&partial, false);
         }
         self.resume.end_body();
         match end {
-            // The container cannot have said that last, so there may be more; a result is enough, though.
-            BodyEnd::Clean if self.noise && !self.tally.has_result() => BodyEnd::Noise,
+            // The container did not print the last line, so more may follow; with a result nothing more is needed.
+            BodyEnd::Clean if self.ended_in_noise && !self.tally.has_result() => BodyEnd::Noise,
             end => end,
         }
     }
 
-    /// One line of a body. Returns true when the body must be read again from earlier.
-    fn take(&mut self, raw: &[u8], complete: bool) -> bool {
+    /// Takes one line of a body. Returns true when the body must be requested again, from earlier.
+    fn take_line(&mut self, raw: &[u8], complete: bool) -> bool {
         let raw = join_pieces(raw);
         let verdict = self.resume.line(&raw, complete);
         if complete {
-            self.noise = matches!(verdict, Verdict::Noise(_));
+            self.ended_in_noise = matches!(verdict, Verdict::Noise(_));
         }
         let (gap, line) = match verdict {
             Verdict::Deliver(line) => (false, line),
@@ -314,69 +265,69 @@ impl<C: Cluster> Follower<C> {
             self.gaps += 1;
             let count =
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
-            append(&mut self.chunk, &mut self.full, &format!("{GAP}{count}"));
+            append(&mut self.chunk, &mut self.full_chunks, &format!("{GAP}{count}"));
         }
         let text = self.tally.line(line);
-        append(&mut self.chunk, &mut self.full, &text);
+        append(&mut self.chunk, &mut self.full_chunks, &text);
         false
     }
 
-    /// Hands everything that is there to the host. A chunk leaves only when there is room for it, so that
-    /// nothing is lost when this is dropped while waiting.
+    /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is lost
+    /// when this is dropped while it waits.
     pub(crate) async fn flush(&mut self) {
         if !self.chunk.is_empty() {
-            self.full.push_back(std::mem::take(&mut self.chunk));
+            self.full_chunks.push_back(std::mem::take(&mut self.chunk));
         }
-        self.flush_full().await;
+        self.flush_full_chunks().await;
     }
 
-    /// Hands over what fills chunks; the rest may still grow.
-    async fn flush_full(&mut self) {
-        while !self.full.is_empty() {
-            self.progress.now(Doing::Delivering);
-            let room = self.log.room().await;
-            self.progress.now(Doing::Reading);
-            // Taken off only now: a chunk is not lost when this is dropped while waiting.
-            let Some(chunk) = self.full.pop_front() else { break };
-            room.take(chunk);
-            self.progress.output();
+    /// Delivers full chunks; the last chunk may still grow.
+    async fn flush_full_chunks(&mut self) {
+        while !self.full_chunks.is_empty() {
+            self.progress.set_activity(Activity::Delivering);
+            let slot = self.log.slot().await;
+            self.progress.set_activity(Activity::Reading);
+            // Only now: a chunk taken off earlier would be lost when this is dropped while it waits for a slot.
+            let Some(chunk) = self.full_chunks.pop_front() else { break };
+            slot.deliver(chunk);
+            self.progress.record_output();
         }
     }
 
     async fn finish_partial(&mut self) {
         if let Some(line) = self.resume.finish_partial() {
             let text = self.tally.line(&line);
-            append(&mut self.chunk, &mut self.full, &text);
+            append(&mut self.chunk, &mut self.full_chunks, &text);
             self.flush().await;
         }
     }
 
-    /// Is that the end of the log, or only of a body?
-    async fn is_over(&mut self, ended: BodyEnd) -> bool {
-        let mut changes = self.life.subscribe();
-        // The status of the container follows its last line by a moment.
+    /// Whether the log is over, and not only a body of it.
+    async fn is_over(&mut self, end: BodyEnd) -> bool {
+        let mut changes = self.container.subscribe();
+        // The container's status follows its last line after a moment.
         let patience = Instant::now() + timing::EXIT_STATUS_LAG;
         let mut pause = timing::LOG_END_FIRST;
         loop {
             let watched = self.observed.is_watched();
-            match &ended {
-                // The watch tells when the container ends; for a moment it is believed to be up to date.
+            match &end {
+                // The watch shows when the container ends; for a moment it is trusted to be up to date.
                 BodyEnd::Clean if watched && Instant::now() < patience => {}
-                // Cut in mid-run: the log is opened again, and that shows whether the pod is still there.
-                BodyEnd::Broken(_) | BodyEnd::Noise | BodyEnd::Silent | BodyEnd::Reread if watched => {}
-                _ => self.try_read().await,
+                // Cut in mid-run: opening the log again shows whether the pod still exists.
+                BodyEnd::Broken(_) | BodyEnd::Noise | BodyEnd::Idle | BodyEnd::Reread if watched => {}
+                _ => self.read_container_state().await,
             }
-            let life = changes.borrow_and_update().clone();
-            match (life, &ended) {
-                (Life::Ended(_), BodyEnd::Clean) => return true,
-                (Life::Gone, _) => {
+            let container = changes.borrow_and_update().clone();
+            match (container, &end) {
+                (ContainerState::Ended(_), BodyEnd::Clean) => return true,
+                (ContainerState::Gone, _) => {
                     self.finish_partial().await;
                     return true;
                 }
                 // The container has ended and its log is refused for good: collected, or never written.
-                (Life::Ended(_), BodyEnd::Refused(error)) => return !error.is_transient(),
-                (Life::Ended(_), _) => return false,
-                (Life::Running, BodyEnd::Clean) if Instant::now() < patience => {
+                (ContainerState::Ended(_), BodyEnd::Refused(error)) => return !error.is_transient(),
+                (ContainerState::Ended(_), _) => return false,
+                (ContainerState::Running, BodyEnd::Clean) if Instant::now() < patience => {
                     if watched {
                         let _ = tokio::time::timeout_at(patience, changes.changed()).await;
                     } else {
@@ -384,162 +335,30 @@ impl<C: Cluster> Follower<C> {
                         pause = (pause * 2).min(timing::LOG_END_LONGEST);
                     }
                 }
-                (Life::Running, _) => return false,
+                (ContainerState::Running, _) => return false,
             }
         }
     }
 
-    /// Looks at the pod and tells the others what was seen.
-    async fn try_read(&mut self) {
-        if self.life.borrow().is_over() {
+    /// Reads the pod and publishes the container's state if it is not running any more.
+    async fn read_container_state(&mut self) {
+        if self.container.borrow().is_over() {
             return;
         }
-        let seen = match self.observed.pod_named(&self.pod).await {
-            Ok(None) => Life::Gone,
-            Ok(Some(pod)) => match container_phase(self.last_read.insert(pod), CLAUDE_CONTAINER) {
-                ContainerPhase::Terminated(state) => Life::Ended(Some(state)),
+        let state = match self.observed.pod_named(&self.pod).await {
+            Ok(None) => ContainerState::Gone,
+            Ok(Some(pod)) => match container_phase(self.last_pod.insert(pod), CLAUDE_CONTAINER) {
+                ContainerPhase::Terminated(state) => ContainerState::Ended(Some(state)),
                 ContainerPhase::Waiting | ContainerPhase::Running => return,
             },
-            // Not knowing is not an end.
-            Err(error) if error.kind == ApiErrorKind::NotFound => Life::Gone,
+            Err(error) if error.kind == ApiErrorKind::NotFound => ContainerState::Gone,
+            // A failed read does not show an end.
             Err(_) => return,
         };
-        self.life.send_replace(seen);
+        self.container.send_replace(state);
         if self.observed.is_watched() {
-            // The watch should have told that.
+            // The watch should have shown that.
             self.observed.watched.request_resync();
         }
     }
-}
-
-/// Tells how the container is as soon as a watch shows it.
-pub(crate) async fn watch_life<C: Cluster>(
-    observed: &Observed<C>,
-    pod: &str,
-    life: &watch::Sender<Life>,
-) -> std::convert::Infallible {
-    let mut changes = observed.watched.changes();
-    loop {
-        let seen = match changes.borrow_and_update().pods.get(pod) {
-            Some(Seen::Present(pod)) => match container_phase(pod, CLAUDE_CONTAINER) {
-                ContainerPhase::Terminated(state) => Some(Life::Ended(Some(state))),
-                ContainerPhase::Waiting | ContainerPhase::Running => None,
-            },
-            Some(Seen::Deleted(_)) => Some(Life::Gone),
-            Some(Seen::Unseen) | None => None,
-        };
-        if let Some(seen) = seen {
-            life.send_if_modified(|life| {
-                let news = !life.is_over();
-                if news {
-                    *life = seen;
-                }
-                news
-            });
-        }
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-/// How many logs are followed at the moment, by all runs together, and when those that trickle are looked at.
-#[derive(Clone)]
-pub(crate) struct Readers {
-    open: Arc<AtomicU32>,
-    /// Looks are due at multiples of [`timing::READ_TICK`] from here on, so that many are made at one go.
-    since: Instant,
-}
-
-impl Readers {
-    pub(crate) fn new() -> Self {
-        Self { open: Arc::default(), since: Instant::now() }
-    }
-
-    /// When a log that was looked at is looked at again: at a tick that is not over.
-    fn next(&self, looked: Instant) -> Instant {
-        let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
-        let pause = timing::READ_TICK * ticks.clamp(1, timing::MAX_TICKS);
-        let due = (looked + pause).max(Instant::now()).saturating_duration_since(self.since).as_nanos();
-        let tick = timing::READ_TICK.as_nanos();
-        self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
-    }
-}
-
-/// What a wait was over with.
-#[derive(Debug, PartialEq, Eq)]
-enum Wait {
-    /// Time for another look.
-    ReadResult,
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
-    Silence,
-}
-
-/// A body, read in bursts: each look at a connection costs more than a line, so after one that found something there
-/// is a rest, and the next byte is waited for only after one that found nothing, or much.
-struct Bursts {
-    body: LogBody,
-    life: watch::Receiver<Life>,
-    readers: Readers,
-    /// When the burst began, and how much of it was read.
-    since: Instant,
-    bytes: usize,
-}
-
-impl Bursts {
-    fn new(body: LogBody, life: watch::Receiver<Life>, readers: Readers) -> Self {
-        readers.open.fetch_add(1, Ordering::Relaxed);
-        Self { body, life, readers, since: Instant::now(), bytes: 0 }
-    }
-
-    /// What has arrived.
-    fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> ReadResult {
-        self.body.try_read(&mut |bytes| {
-            self.bytes += bytes.len();
-            take(bytes);
-        })
-    }
-
-    /// Until another look is worth it.
-    async fn wait(&mut self) -> Wait {
-        let rests = (1..timing::BUSY_LOG_BYTES).contains(&std::mem::take(&mut self.bytes));
-        if rests && !self.life.borrow_and_update().is_over() {
-            self.body.pause();
-            let until = self.readers.next(self.since);
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
-                // Somebody waits for the end.
-                _ = self.life.changed() => {}
-            }
-            // Not now, which is a moment later: the next tick would be missed.
-            self.since = until;
-            return Wait::ReadResult;
-        }
-        let ready = poll_fn(|context| self.body.poll_ready(context));
-        let waited = tokio::time::timeout(timing::LOG_IDLE_LIMIT, ready).await;
-        self.since = Instant::now();
-        if waited.is_ok() { Wait::ReadResult } else { Wait::Silence }
-    }
-}
-
-impl Drop for Bursts {
-    fn drop(&mut self) {
-        self.readers.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// How one body ended.
-enum BodyEnd {
-    /// The server closed it.
-    Clean,
-    /// The server closed it after a line that is not the container's: an error text instead of the log.
-    Noise,
-    /// The connection broke.
-    Broken(ApiError),
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
-    Silent,
-    /// A fragment was met: the same lines must be asked for again.
-    Reread,
-    /// It was never opened.
-    Refused(ApiError),
 }

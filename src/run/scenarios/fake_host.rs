@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::manifest::Prepared;
+use crate::outcome::StdStream;
 use crate::run::bundle::{BundleOrder, Bundled};
-use crate::run::{Channel, Delivery, Host, HostError, StatusAnswer, StatusQuery};
+use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
 /// A host that keeps every log line and answers as a scenario says.
 #[derive(Default)]
 pub(super) struct FakeHost {
     /// Every `onLog` call, with the time at which it settled.
-    pub(super) logged: Arc<Mutex<Vec<(Channel, String, Instant)>>>,
+    pub(super) logged: Arc<Mutex<Vec<(StdStream, String, Instant)>>>,
     pub(super) meta: Mutex<Vec<Value>>,
     /// How long each `onLog` call takes.
     pub(super) log_delay: Duration,
@@ -29,17 +30,17 @@ pub(super) struct FakeHost {
 }
 
 impl FakeHost {
-    pub(super) fn text(&self, channel: Channel) -> String {
+    pub(super) fn text(&self, stream: StdStream) -> String {
         let logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.iter().filter(|(on, ..)| *on == channel).map(|(_, text, _)| text.as_str()).collect()
+        logged.iter().filter(|(on, ..)| *on == stream).map(|(_, text, _)| text.as_str()).collect()
     }
 
     pub(super) fn out(&self) -> String {
-        self.text(Channel::Stdout)
+        self.text(StdStream::Stdout)
     }
 
     pub(super) fn err(&self) -> String {
-        self.text(Channel::Stderr)
+        self.text(StdStream::Stderr)
     }
 
     /// What the agent printed: every line without the prefix of this package.
@@ -53,12 +54,12 @@ impl FakeHost {
 }
 
 impl Host for FakeHost {
-    fn log(&self, channel: Channel, text: String, delivery: Delivery) {
+    fn log(&self, stream: StdStream, text: String, delivery: Delivery) {
         assert!(text.ends_with('\n'), "whole lines: {text:?}");
         let rejects = self.rejects;
         let logged = self.logged.clone();
         let settle = move || {
-            logged.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text, Instant::now()));
+            logged.lock().unwrap_or_else(PoisonError::into_inner).push((stream, text, Instant::now()));
             if rejects {
                 delivery.rejected(&HostError("disk full".to_owned()));
             }

@@ -3,8 +3,9 @@
 use super::*;
 use crate::manifest::labels::COMPONENT_CLAIM;
 use crate::manifest::{Prepared, claim_name};
+use crate::outcome::StdStream;
 use crate::run::bundle::{BundleOrder, Bundled};
-use crate::run::{Channel, Delivery, Host, HostError, StatusQuery};
+use crate::run::{Delivery, Host, HostError, StatusQuery};
 
 /// A host that pauses while it prepares a run, holding the agent's claim.
 #[derive(Default)]
@@ -14,8 +15,8 @@ struct PausingHost {
 }
 
 impl Host for PausingHost {
-    fn log(&self, channel: Channel, chunk: String, delivery: Delivery) {
-        self.inner.log(channel, chunk, delivery);
+    fn log(&self, stream: StdStream, chunk: String, delivery: Delivery) {
+        self.inner.log(stream, chunk, delivery);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {

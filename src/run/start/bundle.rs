@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::js_semantics;
 use crate::manifest::{PromptBundle, Skill};
-use crate::run::{Channel, HostError};
+use crate::outcome::StdStream;
+use crate::run::HostError;
 
 /// What a run asks of its host: a bundle with these contents.
 ///
@@ -35,7 +36,7 @@ pub struct Bundled {
     pub bundle: PromptBundle,
     /// Log lines about it: whole lines.
     #[serde(default)]
-    pub told: Vec<(Channel, String)>,
+    pub told: Vec<(StdStream, String)>,
 }
 
 /// Links a skill's folder into a bundle, with the host's own helper.

@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
-use crate::run::{Host, Log, timing};
+use crate::run::{Host, LogSink, timing};
 
 /// How often the creation of a Job or Secret is attempted while the API's errors are transient.
 const CREATE_ATTEMPTS: u32 = 4;
@@ -52,7 +52,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
 }
 
 /// Logs what the manifest left out or decided.
-async fn log_notes(log: &Log, manifest: &Manifest) {
+async fn log_notes(log: &LogSink, manifest: &Manifest) {
     if !manifest.skipped_labels.is_empty() {
         log.err(format!(
             "[paperclip] Warning: skipped {} extra label(s) with reserved prefix: {}",

@@ -4,7 +4,7 @@
 use super::bundle::{BundleOrder, Bundled};
 use crate::manifest::{Prepared, PromptBundle};
 use crate::run::context::RunContext;
-use crate::run::{Host, Log, RunError};
+use crate::run::{Host, LogSink, RunError};
 
 /// Logs the skills, reads the instructions, and has the bundle made.
 pub(super) async fn prepare_bundle<C, H: Host>(
@@ -23,8 +23,8 @@ pub(super) async fn prepare_bundle<C, H: Host>(
         instructions_contents: instructions,
     };
     let Bundled { bundle, told } = host.bundle(order).await?;
-    for (channel, text) in told {
-        log.text(channel, text).await;
+    for (stream, text) in told {
+        log.text(stream, text).await;
     }
     Ok(bundle)
 }
@@ -37,7 +37,7 @@ pub(super) fn skill_summary(prepared: &Prepared) -> String {
 }
 
 /// The agent's instructions with their directive; `None` and a warning when the file cannot be read.
-async fn read_instructions(log: &Log, path: &str) -> Option<String> {
+async fn read_instructions(log: &LogSink, path: &str) -> Option<String> {
     match tokio::fs::read(path).await {
         Ok(bytes) => Some(with_directive(&String::from_utf8_lossy(&bytes), path)),
         Err(error) => {

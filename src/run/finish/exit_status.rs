@@ -1,0 +1,92 @@
+//! Finds out how the container ended.
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::cluster::watch::Health;
+use crate::forensics::{Disruption, TerminatedState, disruption, is_terminal, terminated_state};
+use crate::manifest::CLAUDE_CONTAINER;
+use crate::run::job_view::{ContainerState, Observed};
+use crate::run::log::follow::Follower;
+use crate::run::timing;
+
+/// How the container ended, as far as that is known.
+#[derive(Default)]
+pub(super) struct ExitStatus {
+    pub(super) container: Option<TerminatedState>,
+    /// What ended the pod.
+    pub(super) disruption: Option<Disruption>,
+}
+
+impl ExitStatus {
+    fn of(pod: &Pod) -> Self {
+        Self { container: terminated_state(pod, CLAUDE_CONTAINER), disruption: disruption(pod) }
+    }
+}
+
+/// Finds out how the container ended: from what the run has seen, even of a pod that is gone by now, or from the pod, read
+/// again while its status lags. A failing read loses the exit code, never the run.
+pub(super) async fn find<C: Cluster>(observed: &Observed<C>, follower: &mut Follower<C>) -> ExitStatus {
+    let last_read = follower.last_pod.take();
+    let (pod, container) = (&follower.pod, &*follower.container);
+    let patience = Instant::now() + timing::EXIT_STATUS_LAG;
+    let mut changes = observed.watched.changes();
+    let known = loop {
+        let snapshot = changes.borrow_and_update().clone();
+        let seen = snapshot.last_pod(pod).map(AsRef::as_ref).or(last_read.as_ref());
+        let mut known = seen.map(ExitStatus::of).unwrap_or_default();
+        if let ContainerState::Ended(Some(state)) = &*container.borrow() {
+            known.container.get_or_insert_with(|| state.clone());
+        }
+        // A watch that fell behind does not show what was read since.
+        known.disruption = known.disruption.or_else(|| disruption(last_read.as_ref()?));
+        let Some(seen) = seen.filter(|_| snapshot.health == Health::Live) else {
+            if known.container.is_some() {
+                return known;
+            }
+            break known;
+        };
+        let lagging = is_terminal(seen) || container.borrow().is_over();
+        if known.container.is_some() || !lagging || snapshot.pod().is_none() {
+            return known;
+        }
+        if tokio::time::timeout_at(patience, changes.changed()).await.is_err() {
+            break known;
+        }
+    };
+    let read = read_pod(observed, pod, container).await;
+    ExitStatus {
+        container: read.container.or(known.container),
+        disruption: read.disruption.or(known.disruption),
+    }
+}
+
+/// Reads the pod until its status shows how the container ended, or is not expected to.
+async fn read_pod<C: Cluster>(
+    observed: &Observed<C>,
+    pod: &str,
+    container: &watch::Sender<ContainerState>,
+) -> ExitStatus {
+    let mut exit = ExitStatus::default();
+    let patience = Instant::now() + timing::EXIT_STATUS_LAG;
+    loop {
+        match observed.pod_named(pod).await {
+            Ok(Some(pod)) => {
+                exit = ExitStatus::of(&pod);
+                let lagging = is_terminal(&pod) || container.borrow().is_over();
+                if exit.container.is_some() || !lagging {
+                    return exit;
+                }
+            }
+            Ok(None) => return exit,
+            Err(error) if !error.is_transient() => return exit,
+            Err(_) => {}
+        }
+        if Instant::now() >= patience {
+            return exit;
+        }
+        tokio::time::sleep(timing::EXIT_STATUS_INTERVAL).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! When a followed log is read.
+//!
+//! A log that trickles is read at common ticks instead of at every packet: one wake-up of the process serves many logs,
+//! and the more logs are followed, the more ticks each of them waits.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cluster::{LogBody, ReadResult};
+use crate::run::job_view::ContainerState;
+use crate::run::timing;
+
+/// How many logs all runs of the process follow together; it decides when those that trickle are read.
+#[derive(Clone)]
+pub(crate) struct ReaderCount {
+    open: Arc<AtomicU32>,
+    /// Reads are due at multiples of [`timing::READ_TICK`] after this, so that many are made at one go.
+    since: Instant,
+}
+
+impl ReaderCount {
+    pub(crate) fn new() -> Self {
+        Self { open: Arc::default(), since: Instant::now() }
+    }
+
+    /// When a log that was read at `last_read` is read again: at a tick that is not over.
+    fn next_read(&self, last_read: Instant) -> Instant {
+        let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
+        let pause = timing::READ_TICK * ticks.clamp(1, timing::MAX_TICKS);
+        let due = (last_read + pause).max(Instant::now()).saturating_duration_since(self.since).as_nanos();
+        let tick = timing::READ_TICK.as_nanos();
+        self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Why a reader stopped waiting.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// It is time to read again.
+    Read,
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    Idle,
+}
+
+/// Reads a log body at a pace.
+///
+/// Reading from a connection costs more than one line is worth. So after a read that found something the reader pauses
+/// until the next tick, and it waits for the next byte only after a read that found nothing, or much.
+pub(super) struct PacedReader {
+    body: LogBody,
+    container: watch::Receiver<ContainerState>,
+    readers: ReaderCount,
+    /// The last time the log was due to be read.
+    last_read: Instant,
+    /// How many bytes came since the last wait.
+    bytes: usize,
+}
+
+impl PacedReader {
+    pub(super) fn new(
+        body: LogBody,
+        container: watch::Receiver<ContainerState>,
+        readers: ReaderCount,
+    ) -> Self {
+        readers.open.fetch_add(1, Ordering::Relaxed);
+        Self { body, container, readers, last_read: Instant::now(), bytes: 0 }
+    }
+
+    /// Reads what has arrived.
+    pub(super) fn try_read(&mut self, mut take: impl FnMut(&[u8])) -> ReadResult {
+        self.body.try_read(&mut |bytes| {
+            self.bytes += bytes.len();
+            take(bytes);
+        })
+    }
+
+    /// Waits until it is worth reading again.
+    pub(super) async fn wait(&mut self) -> Wake {
+        let trickles = (1..timing::BUSY_LOG_BYTES).contains(&std::mem::take(&mut self.bytes));
+        if trickles && !self.container.borrow_and_update().is_over() {
+            self.body.pause();
+            let next = self.readers.next_read(self.last_read);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                // The container has ended, so the run waits for the rest of the log.
+                _ = self.container.changed() => {}
+            }
+            // Not the time now, which is a moment later: the next tick would be missed.
+            self.last_read = next;
+            return Wake::Read;
+        }
+        let ready = poll_fn(|context| self.body.poll_ready(context));
+        let waited = tokio::time::timeout(timing::LOG_IDLE_LIMIT, ready).await;
+        self.last_read = Instant::now();
+        if waited.is_ok() { Wake::Read } else { Wake::Idle }
+    }
+}
+
+impl Drop for PacedReader {
+    fn drop(&mut self) {
+        self.readers.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
