@@ -1,11 +1,11 @@
 //! One run's life, in stages.
 //!
-//! 1. [`start`]: queue behind the agent's other runs, claim the start, guard against live Jobs, prepare, create the Job
-//!    or reattach to one.
-//! 2. [`finish`]: wait for the pod, follow its [`log`], wait for the end, and find out how it ended.
-//! 3. [`cleanup`]: delete what the run created. `outcome` chooses the result.
+//! 1. `start`: queue behind the agent's other runs, claim the start, guard against live Jobs, prepare, create the Job or
+//!    reattach to one.
+//! 2. `finish`: wait for the pod, follow its `log`, wait for the end, and find out how it ended.
+//! 3. `cleanup`: delete what the run created. `outcome` chooses the result.
 //!
-//! [`runner`] plays them in this order. The stages see a cluster through [`Cluster`](crate::cluster::Cluster) and the
+//! `runner` plays them in this order. The stages see a cluster through [`Cluster`](crate::cluster::Cluster) and the
 //! control plane through [`Host`], so that a whole run can be played in memory under a paused clock (`scenarios`).
 
 mod active;
@@ -17,7 +17,7 @@ mod host;
 mod isolate;
 mod job_view;
 mod log;
-pub mod preflight;
+mod preflight;
 mod runner;
 mod start;
 mod timing;
@@ -31,6 +31,7 @@ pub use host::{Host, HostError, StatusAnswer, StatusQuery};
 pub use isolate::isolate;
 pub(crate) use log::sink::LogSink;
 pub use log::sink::{Delivery, recycle};
+pub use preflight::{Check, Level};
 pub use runner::{RunError, Runner, Vitals};
 pub use start::bundle;
 pub use start::queue::Turn;
