@@ -15,6 +15,8 @@
 
 pub mod claude;
 pub mod cluster;
+#[cfg(any(test, feature = "compat"))]
+mod compat;
 pub mod forensics;
 pub mod js_semantics;
 pub mod manifest;

@@ -1,8 +1,6 @@
 //! From what a run saw of its Job and pod to a cause and a message. Nothing here fails a run: what is not known is
 //! reported as not known.
 
-#[cfg(feature = "binding")]
-mod api;
 mod container;
 mod disruption;
 #[cfg(test)]
@@ -23,9 +21,8 @@ pub(crate) use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditi
 pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
 pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
 
-// Only the helpers of the existing package use these two, no run.
-#[cfg(feature = "binding")]
-pub(crate) use {api::is_not_found_message, container::describe_pod_terminated_error};
+#[cfg(feature = "compat")]
+pub(crate) use container::describe_pod_terminated_error;
 
 /// The text, unless it is empty: 0.1.49 treats both alike, as JavaScript does.
 pub(crate) fn non_empty(text: &Option<String>) -> Option<&str> {

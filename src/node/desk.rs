@@ -271,7 +271,7 @@ pub struct Desk {
 #[napi]
 impl Desk {
     /// A desk; `wake` is called when something waits on it, and is to `take` it.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(#[napi(ts_arg_type = "() => void")] wake: WakeFunction) -> Self {
         let state = State {
             waiting: VecDeque::new(),
@@ -287,14 +287,14 @@ impl Desk {
 
     /// The kinds of questions that [`Desk::take`] tells by number: the log's two streams, what the host is asked, and
     /// how a run ends.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn kinds() -> Vec<&'static str> {
         vec!["stdout", "stderr", "meta", "prepare", "bundle", "result", "error"]
     }
 
     /// What waits, as texts. `heads` gets whether there is more to be taken in another turn of the event loop, then for
     /// each text the number of the question, that of its run, and its kind; so its length limits how many are taken.
-    #[napi(ts_return_type = "string[]")]
+    #[napi(catch_unwind, ts_return_type = "string[]")]
     pub fn take<'env>(&self, env: &'env Env, mut heads: Uint32ArraySlice<'_>) -> napi::Result<Array<'env>> {
         // SAFETY: JavaScript, which alone has this array too, does not run meanwhile.
         #[expect(unsafe_code, reason = "napi-rs cannot know that JavaScript does not write meanwhile")]

@@ -6,8 +6,8 @@
 #![allow(unreachable_pub)] // what JavaScript reaches, no Rust path does
 #![cfg_attr(test, allow(dead_code))] // napi registers nothing in a test build
 
+mod bundle;
 mod desk;
-mod helpers;
 mod host;
 mod logging;
 mod status;
@@ -27,19 +27,16 @@ use self::desk::Question;
 use crate::cluster::client::KubeClusters;
 use crate::run::{Runner, Turn, isolate};
 
-/// A callback that resolves to the text of its error, if any. Weak: it does not hold the process open.
-type HostFunction<Args> = ThreadsafeFunction<
-    Args,
+/// `ensureSymlink(source, target)`, which resolves to the text of its error, if any. Weak: it does not hold the process
+/// open.
+type LinkFunction = ThreadsafeFunction<
+    FnArgs<(String, String)>,
     Promise<Option<String>>,
-    Args,
+    FnArgs<(String, String)>,
     Status,
     /* callee handled */ false,
     /* weak */ true,
 >;
-/// `onLog(stream, chunk)`.
-type LogFunction = HostFunction<FnArgs<(String, String)>>;
-/// `ensureSymlink(source, target)`.
-type LinkFunction = HostFunction<FnArgs<(String, String)>>;
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
@@ -54,7 +51,7 @@ fn runtime() -> &'static tokio::runtime::Runtime {
     })
 }
 
-fn runner() -> &'static Runner<KubeClusters> {
+pub(crate) fn runner() -> &'static Runner<KubeClusters> {
     static RUNNER: OnceLock<Runner<KubeClusters>> = OnceLock::new();
     RUNNER.get_or_init(|| Runner::new(KubeClusters::default()))
 }
@@ -80,21 +77,21 @@ pub struct RunControl {
 impl RunControl {
     /// A hold on a run that has not started. With an agent's id it is also a place in the queue of that agent's
     /// runs, from this call on: they start one after the other.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(agent_id: Option<String>) -> Self {
         let turn = agent_id.map(|agent| runner().queue(&agent));
         Self { cancel: CancellationToken::new(), gone: CancellationToken::new(), turn: Mutex::new(turn) }
     }
 
     /// Cancels the run: its Job is deleted, and the run resolves when the pod is gone.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
 
     /// To be called after the run has settled: keeps this object alive until then, and gives up the place in the
     /// queue of a run that never started.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn release(&self) {
         self.take_turn();
     }
@@ -106,7 +103,8 @@ impl RunControl {
     }
 
     /// Resolves when the host cancels or goes away.
-    fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+    #[cfg(feature = "compat")]
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         let (cancel, gone) = (self.cancel.clone(), self.gone.clone());
         async move {
             tokio::select! {
@@ -201,7 +199,7 @@ pub fn vitals() -> Vitals {
 }
 
 /// Runs a future on our runtime and turns its error into a JavaScript one.
-async fn on_own_runtime<T: Send + 'static>(
+pub(crate) async fn on_own_runtime<T: Send + 'static>(
     work: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> napi::Result<T> {
     match runtime().spawn(work).await {

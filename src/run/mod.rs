@@ -11,7 +11,6 @@
 mod active;
 mod cleanup;
 mod context;
-mod exported;
 mod finish;
 mod host;
 mod isolate;
@@ -26,7 +25,6 @@ mod timing;
 mod scenarios;
 
 pub use active::ActiveJob;
-pub use exported::LogOrder;
 pub use host::{Host, HostError, StatusAnswer, StatusQuery};
 pub use isolate::isolate;
 pub(crate) use log::sink::LogSink;

@@ -54,10 +54,10 @@ pub struct Vitals {
 
 /// Everything that the runs of one process share.
 pub struct Runner<K: Clusters> {
-    pub(super) clusters: K,
+    pub(crate) clusters: K,
     pub(super) queues: AgentQueues,
     pub(super) active: ActiveJobs<K::Cluster>,
-    pub(super) self_pods: SelfPods,
+    pub(crate) self_pods: SelfPods,
     pub(super) watches: Watches<K::Cluster>,
     pub(super) claims: Claims<K::Cluster>,
     pub(super) readers: ReaderCount,

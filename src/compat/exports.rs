@@ -1,24 +1,37 @@
-//! The helpers of the existing package, for whoever imports them from its modules (contract sections 4 to 8).
+//! The exports for JavaScript: the helpers under the names that 0.1.49 gives them.
 //!
-//! Objects come in as JSON text, so that a property that is `undefined` is simply not there.
+//! Objects come in as JSON text, so that a property that is `undefined` is not there.
+#![allow(unreachable_pub, reason = "JavaScript reaches these items, no Rust path does")]
+#![cfg_attr(test, allow(dead_code, reason = "napi registers nothing in a test build"))]
 
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
-use napi::bindgen_prelude::PromiseRaw;
-use napi::{Env, Error};
+use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
+use napi::threadsafe_function::ThreadsafeFunction;
+use napi::{Env, Error, Status};
 use napi_derive::napi;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{LinkFunction, LogFunction, RunControl, on_own_runtime, runner};
+use super::cluster::LogOrder;
+use super::{api_error, dedup, login, parse};
 use crate::claude;
 use crate::forensics::{self, Expected, OrphanVerdict, TerminatedState};
 use crate::js_semantics;
 use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
+use crate::node::{RunControl, on_own_runtime, runner};
 use crate::request::{self, MAX_LABEL_LEN, Request};
-use crate::run::bundle::{self, BundleInput, Links};
-use crate::run::{HostError, LogOrder};
+
+/// `onLog(stream, chunk)`, which resolves to the text of its error, if any. Weak: it does not hold the process open.
+type LogFunction = ThreadsafeFunction<
+    FnArgs<(String, String)>,
+    Promise<Option<String>>,
+    FnArgs<(String, String)>,
+    Status,
+    /* callee handled */ false,
+    /* weak */ true,
+>;
 
 /// Reads an argument that JavaScript wrote as JSON.
 fn read<T: DeserializeOwned>(what: &str, json: &str) -> napi::Result<T> {
@@ -34,20 +47,20 @@ fn written(value: impl serde::Serialize) -> napi::Result<Value> {
 /// `parseClaudeStreamJson(stdout)`.
 #[napi(catch_unwind, ts_return_type = "object")]
 pub fn parse_claude_stream_json(stdout: String) -> napi::Result<Value> {
-    written(claude::parse_claude_stream_json(&stdout))
+    written(parse::parse_claude_stream_json(&stdout))
 }
 
 /// `extractClaudeLoginUrl(text)`.
 #[napi(catch_unwind)]
 pub fn extract_claude_login_url(text: String) -> Option<String> {
-    claude::extract_claude_login_url(&text)
+    login::extract_claude_login_url(&text)
 }
 
 /// `detectClaudeLoginRequired({parsed, stdout, stderr})`, `parsed` as JSON.
 #[napi(catch_unwind, ts_return_type = "object")]
 pub fn detect_claude_login_required(parsed: String, stdout: String, stderr: String) -> napi::Result<Value> {
     let parsed: Option<Value> = read("parsed", &parsed)?;
-    written(claude::detect_claude_login_required(parsed.as_ref(), &stdout, &stderr))
+    written(login::detect_claude_login_required(parsed.as_ref(), &stdout, &stderr))
 }
 
 /// `describeClaudeFailure(parsed)`, `parsed` as JSON.
@@ -72,31 +85,31 @@ pub fn is_claude_unknown_session_error(parsed: String) -> napi::Result<bool> {
 /// `eventDedupKey(event)`, `event` as JSON.
 #[napi(catch_unwind)]
 pub fn event_dedup_key(event: String) -> napi::Result<Option<String>> {
-    Ok(claude::event_dedup_key(&read("event", &event)?))
+    Ok(dedup::event_dedup_key(&read("event", &event)?))
 }
 
-/// Passes a text on, without the JSON lines that were passed on before.
+/// Drops the JSON lines that it has passed on before.
 #[napi]
 #[derive(Default)]
 pub struct LogLineDedupFilter {
-    inner: claude::LogLineDedupFilter,
+    inner: dedup::LogLineDedupFilter,
 }
 
 #[napi]
 impl LogLineDedupFilter {
     /// A filter that has seen nothing.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The complete lines of the text so far that are new.
+    /// The complete lines of the text so far that were not passed on before.
     #[napi(catch_unwind)]
     pub fn filter(&mut self, chunk: String) -> String {
         self.inner.filter(&chunk)
     }
 
-    /// The unfinished line, if it is new.
+    /// The unfinished line, unless it was passed on before.
     #[napi(catch_unwind)]
     pub fn flush(&mut self) -> String {
         self.inner.flush()
@@ -173,7 +186,7 @@ pub fn build_partial_run_error(
     pod_state: String,
 ) -> napi::Result<String> {
     let state: Option<TerminatedState> = read("podState", &pod_state)?;
-    Ok(claude::build_partial_run_error(exit_code, &model, &stdout, &forensics::pod_cause(state.as_ref())))
+    Ok(parse::build_partial_run_error(exit_code, &model, &stdout, &forensics::pod_cause(state.as_ref())))
 }
 
 /// `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON.
@@ -220,33 +233,7 @@ pub fn describe_truncation_cause(state: String) -> napi::Result<String> {
 /// The part of `isK8s404(err)` that looks at the message.
 #[napi(catch_unwind)]
 pub fn is_not_found_message(message: String) -> bool {
-    forensics::is_not_found_message(&message)
-}
-
-struct HostLinks(LinkFunction);
-
-impl Links for HostLinks {
-    async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
-        let call = self.0.call_async_catch((source.to_owned(), target.to_owned()).into());
-        let lost = |error: Error| HostError(error.reason.to_string());
-        call.await.map_err(lost)?.await.map_err(lost)?.map_or(Ok(()), |text| Err(HostError(text)))
-    }
-}
-
-/// Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error.
-#[napi(ts_return_type = "Promise<object>")]
-pub fn prepare_prompt_bundle<'env>(
-    env: &'env Env,
-    input: String,
-    #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
-    link: LinkFunction,
-) -> napi::Result<PromiseRaw<'env, Value>> {
-    env.spawn_future(on_own_runtime(async move {
-        let input = BundleInput::parse(&input).map_err(|error| error.to_string())?;
-        let (bundle, warnings) =
-            bundle::prepare(input, &HostLinks(link)).await.map_err(|error| error.to_string())?;
-        Ok(json!({"bundle": bundle, "warnings": warnings}))
-    }))
+    api_error::is_not_found_message(&message)
 }
 
 /// `getSelfPodInfo(kubeconfigPath)`, for the `config` and `hostEnv` of a request as JSON.
@@ -271,7 +258,7 @@ pub fn stream_pod_logs_once<'env>(
     let over = control.over();
     let log = Arc::new(log);
     env.spawn_future(on_own_runtime(async move {
-        let tell = |text: String| {
+        let log = |text: String| {
             let log = log.clone();
             async move {
                 // A host that rejects a chunk still gets the next one.
@@ -281,7 +268,7 @@ pub fn stream_pod_logs_once<'env>(
             }
         };
         tokio::select! {
-            ended = runner().stream_log_once(&order, tell) => ended.map_err(|error| error.to_string()),
+            ended = runner().stream_log_once(&order, log) => ended.map_err(|error| error.to_string()),
             () = over => Err("given up".to_owned()),
         }
     }))

@@ -1,7 +1,7 @@
-//! The dedup helper exported to JavaScript.
+//! The filter against repeated log lines.
 //!
 //! A run does not use it: its keys drop every later part of a message that the CLI prints in parts, and its
-//! memory grows with the log. Live logs are resumed exactly, see [`super::resume`].
+//! memory grows with the log. Runs resume a log exactly, see [`Resume`](crate::stream::Resume).
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::js_semantics;
 
 /// What identifies an event of the CLI; `None` for events without an identity.
-pub fn event_dedup_key(event: &Value) -> Option<String> {
+pub(super) fn event_dedup_key(event: &Value) -> Option<String> {
     match js_semantics::string_field(event, "type")? {
         "system" if event.get("subtype").and_then(Value::as_str) == Some("init") => {
             js_semantics::string_field(event, "session_id").map(|id| format!("system:init:{id}"))
@@ -33,20 +33,15 @@ pub fn event_dedup_key(event: &Value) -> Option<String> {
 
 /// Passes a text on, without the JSON lines that were passed on before.
 #[derive(Debug, Default)]
-pub struct LogLineDedupFilter {
+pub(super) struct LogLineDedupFilter {
     pending: String,
     seen: HashSet<String>,
 }
 
 impl LogLineDedupFilter {
-    /// A filter that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The complete lines of the text so far that are new, each with its newline. What follows the last
     /// newline waits for more.
-    pub fn filter(&mut self, chunk: &str) -> String {
+    pub(super) fn filter(&mut self, chunk: &str) -> String {
         self.pending.push_str(chunk);
         let Some(end) = self.pending.rfind('\n') else {
             return String::new();
@@ -57,7 +52,7 @@ impl LogLineDedupFilter {
     }
 
     /// The unfinished line, if it is new.
-    pub fn flush(&mut self) -> String {
+    pub(super) fn flush(&mut self) -> String {
         let line = std::mem::take(&mut self.pending);
         if self.is_new(&line) { line } else { String::new() }
     }
@@ -84,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn identities() {
+    fn event_has_the_identity_of_its_type() {
         for (event, key) in [
             (json!({"type": "assistant", "message": {"id": "m1"}}), Some("assistant:m1")),
             (json!({"type": "assistant", "message": {}}), None),
@@ -113,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_passes_once() {
+    fn event_passes_once() {
         let user = json!({"type": "user", "message": {"content": [{"tool_use_id": "t1"}]}}).to_string();
         let init = json!({"type": "system", "subtype": "init", "session_id": "s"}).to_string();
         let result = json!({"type": "result", "session_id": "s", "n": 1}).to_string();
@@ -126,20 +121,20 @@ mod tests {
             (result, again),
             (raw.clone(), raw),
         ] {
-            let mut filter = LogLineDedupFilter::new();
+            let mut filter = LogLineDedupFilter::default();
             let text = format!("{first}\n{second}\n");
             assert_eq!(filter.filter(&text), format!("{first}\n"));
             assert_eq!(filter.filter(&text), "");
             assert_eq!(filter.filter(&format!("{}\n", assistant("new"))), format!("{}\n", assistant("new")));
         }
-        let mut filter = LogLineDedupFilter::new();
+        let mut filter = LogLineDedupFilter::default();
         let text = format!("{}\n{}\n", assistant("a"), assistant("b"));
         assert_eq!(filter.filter(&text), text);
     }
 
     #[test]
-    fn plain_text_always_passes() {
-        let mut filter = LogLineDedupFilter::new();
+    fn plain_text_passes_every_time() {
+        let mut filter = LogLineDedupFilter::default();
         for text in ["plain\n", "\n", "{not json}\n", "[1]\r\n", "x\r\n\r\n"] {
             assert_eq!(filter.filter(text), text);
             assert_eq!(filter.filter(text), text);
@@ -148,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_lines_wait() {
-        let mut filter = LogLineDedupFilter::new();
+    fn unfinished_line_waits_for_its_end() {
+        let mut filter = LogLineDedupFilter::default();
         let (a, b, c) = (assistant("a"), assistant("b"), assistant("c"));
         let (head, tail) = a.split_at(10);
         assert_eq!(filter.filter(head), "");
@@ -163,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_leaves_only_what_is_new() {
-        let mut filter = LogLineDedupFilter::new();
+    fn replay_passes_only_new_lines() {
+        let mut filter = LogLineDedupFilter::default();
         let (a, b, c) = (assistant("a"), assistant("b"), assistant("c"));
         filter.filter(&format!("{a}\n{b}\n"));
         assert_eq!(filter.filter(&format!("{a}\n{b}\n{c}\n")), format!("{c}\n"));

@@ -1,13 +1,13 @@
-//! Whether the CLI asks for a login, and where. Only the exported helpers use it, no run.
+//! Whether the CLI asks for a login, and where.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::failure::{contains_words, error_messages};
+use crate::claude::failure::{contains_words, error_messages};
 use crate::js_semantics;
 
 /// The address to log in at: the first one in the text that names claude, anthropic or auth, else the first.
-pub fn extract_claude_login_url(text: &str) -> Option<String> {
+pub(super) fn extract_claude_login_url(text: &str) -> Option<String> {
     let all = urls(text);
     let login = |url: &&str| ["claude", "anthropic", "auth"].iter().any(|word| url.contains(word));
     all.iter().copied().find(login).or(all.first().copied()).map(str::to_owned)
@@ -52,15 +52,15 @@ fn urls(text: &str) -> Vec<&str> {
 /// What `detectClaudeLoginRequired` returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LoginCheck {
+pub(super) struct LoginCheck {
     /// Some line asks for a login.
-    pub requires_login: bool,
+    pub(super) requires_login: bool,
     /// An address found in the output, whether a login is asked for or not.
-    pub login_url: Option<String>,
+    pub(super) login_url: Option<String>,
 }
 
 /// Whether the CLI asks for a login, by what its result event and its output say.
-pub fn detect_claude_login_required(parsed: Option<&Value>, stdout: &str, stderr: &str) -> LoginCheck {
+pub(super) fn detect_claude_login_required(parsed: Option<&Value>, stdout: &str, stderr: &str) -> LoginCheck {
     const PHRASES: [&[&str]; 8] = [
         &["not", "logged", "in"],
         &["please", "log", "in"],

@@ -1,10 +1,10 @@
-//! Only the helpers of the existing package use this: no run reads an error by its message.
+//! Reads an API error by its message, as no run does.
 
 use crate::js_semantics;
 
 /// Whether an error message is that of an HTTP 404 of the Kubernetes API: `HTTP-Code:`, white space, `404`
 /// and no further letter or digit.
-pub(crate) fn is_not_found_message(message: &str) -> bool {
+pub(super) fn is_not_found_message(message: &str) -> bool {
     message.split("HTTP-Code:").skip(1).any(|rest| {
         let after = rest.trim_start_matches(js_semantics::is_space).strip_prefix("404");
         after.is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))

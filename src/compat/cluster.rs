@@ -3,26 +3,26 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 
-use super::{RunError, Runner};
 use crate::cluster::{Cluster, Clusters, LogQuery, ReadResult};
 use crate::manifest::{CLAUDE_CONTAINER, SelfPod};
 use crate::request::Request;
+use crate::run::{RunError, Runner};
 use crate::stream::{LineSplitter, split_stamp};
 
 /// Which log to read (`docs/contract.md`, "Exported helpers").
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LogOrder {
-    /// Path of a kubeconfig; `None`: the cluster this process runs in.
-    pub kubeconfig: Option<String>,
+pub(super) struct LogOrder {
+    /// Path of a kubeconfig; `None` is the cluster this process runs in.
+    pub(super) kubeconfig: Option<String>,
     /// The host's environment.
-    pub host_env: BTreeMap<String, String>,
+    pub(super) host_env: BTreeMap<String, String>,
     /// The pod's namespace.
-    pub namespace: String,
+    pub(super) namespace: String,
     /// The pod.
-    pub pod: String,
-    /// Only what is younger than this.
-    pub since_seconds: Option<u32>,
+    pub(super) pod: String,
+    /// Only lines younger than this.
+    pub(super) since_seconds: Option<u32>,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -30,18 +30,18 @@ impl<K: Clusters> Runner<K> {
     ///
     /// # Errors
     /// Outside a pod, or when it cannot be read.
-    pub async fn self_pod(&self, request: &Request) -> Result<SelfPod, RunError> {
+    pub(super) async fn self_pod(&self, request: &Request) -> Result<SelfPod, RunError> {
         let kubeconfig = request.config.kubeconfig.as_deref();
         let cluster = self.clusters.cluster(kubeconfig, &request.host_env.vars).await?;
         self.self_pods.read(cluster.as_ref(), request).await
     }
 
-    /// Follows a container's log once, to the end of the body. `text` is given what arrived, in whole lines but
-    /// for the last one; the next is read when it has resolved.
+    /// Follows the log of a pod's agent container to the end of one body. Calls `text` with whole lines (the last one
+    /// may be unfinished) and reads on when it has resolved.
     ///
     /// # Errors
     /// When the log cannot be opened or breaks off.
-    pub async fn stream_log_once<F: Future<Output = ()> + Send>(
+    pub(super) async fn stream_log_once<F: Future<Output = ()> + Send>(
         &self,
         order: &LogOrder,
         mut text: impl FnMut(String) -> F + Send,

@@ -1,33 +1,32 @@
-//! The CLI's whole output, read from a text in memory. Only the exported helpers use it, no run.
+//! The CLI's whole output, read from a text in memory.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::no_result::{OutputFacts, no_result_error};
-use super::tally::{Captured, Tally, Usage};
+use crate::claude::{Captured, OutputFacts, Tally, Usage, no_result_error};
 use crate::js_semantics;
 
 /// What `parseClaudeStreamJson` returns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ParsedStream {
+pub(super) struct ParsedStream {
     /// The last non-empty session id.
-    pub session_id: Option<String>,
+    pub(super) session_id: Option<String>,
     /// The model of the init event, or empty.
-    pub model: String,
+    pub(super) model: String,
     /// Cost in US dollars, of the result event.
     #[serde(serialize_with = "optional_number")]
-    pub cost_usd: Option<f64>,
+    pub(super) cost_usd: Option<f64>,
     /// Tokens of the result event.
-    pub usage: Option<Usage>,
+    pub(super) usage: Option<Usage>,
     /// The result's text, else all assistant texts; trimmed.
-    pub summary: String,
+    pub(super) summary: String,
     /// The last result event.
-    pub result_json: Option<Value>,
+    pub(super) result_json: Option<Value>,
     /// The model answered with nothing, and no result came.
-    pub llm_api_empty_response: bool,
+    pub(super) llm_api_empty_response: bool,
     /// The model answered, and no result came.
-    pub truncated_mid_stream: bool,
+    pub(super) truncated_mid_stream: bool,
 }
 
 fn optional_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -35,7 +34,7 @@ fn optional_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> 
 }
 
 /// Reads the CLI's whole output. Lines that are no events are skipped.
-pub fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
+pub(super) fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
     let captured = capture(stdout);
     ParsedStream {
         cost_usd: captured.cost_usd(),
@@ -51,7 +50,12 @@ pub fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
 
 /// The error of a run without a result whose whole output is at hand. `pod_cause` is what the pod says about the end of
 /// the container, see [`no_result_error`].
-pub fn build_partial_run_error(exit_code: Option<i32>, model: &str, stdout: &str, pod_cause: &str) -> String {
+pub(super) fn build_partial_run_error(
+    exit_code: Option<i32>,
+    model: &str,
+    stdout: &str,
+    pod_cause: &str,
+) -> String {
     let captured = capture(stdout);
     no_result_error(exit_code, model, OutputFacts::of(&captured, model), pod_cause)
 }
