@@ -3,6 +3,8 @@
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer } from 'vitest/node';
 
+import { compatAddon } from './__test__/parity/plugin.mjs';
+
 /** By name: the first host spec is the one that says whether the adapter can be installed at all. */
 class ByName extends BaseSequencer {
   async sort(files) {
@@ -27,6 +29,8 @@ export default defineConfig({
     projects: [
       project('unit', ['__test__/unit/*.test.js'], local),
       project('embedded', ['__test__/embedded/*.test.js'], local),
+      // On an addon of its own, which `npm run test:existing` builds.
+      { plugins: [compatAddon()], ...project('parity', ['__test__/parity/*.test.js'], local) },
       project('soak', ['__test__/soak/*.test.js'], local),
       project('conformance', ['__test__/conformance/{runs,api}.test.js'], {
         ...conformance,

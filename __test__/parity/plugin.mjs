@@ -1,5 +1,10 @@
-// Gives the existing package's tests this binding in place of its modules.
+// Gives tests the addon with the helpers of 0.1.49, and the tests of 0.1.49 our modules in place of its own.
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const SHIPPED = path.join(root, 'js', 'binding.js');
+const WITH_HELPERS = path.join(root, '__test__', 'parity', 'compat.js');
 
 /** The global (a registered symbol) that a loop over promise turns becomes a call of. */
 export const TURNS = 'existing.turns';
@@ -25,11 +30,27 @@ const OURS = {
 const HOST = '@paperclipai/adapter-utils';
 
 /**
- * @param {{checkout: string, root: string, adapterUtils: string}} where the existing package, this one, and the
- *   installed host package to run with
+ * Puts the addon that is built with the feature `compat` in the place of the shipped one.
+ *
  * @returns {import('vitest/config').Plugin}
  */
-export function existingPackage({ checkout, root, adapterUtils }) {
+export function compatAddon() {
+  return {
+    name: 'compat-addon',
+    enforce: 'pre',
+    resolveId(source, importer) {
+      const file = importer && source.startsWith('.') && path.resolve(path.dirname(importer), source);
+      return file === SHIPPED ? WITH_HELPERS : null;
+    },
+  };
+}
+
+/**
+ * @param {{checkout: string, adapterUtils: string}} where the existing package, and the installed host package to run
+ *   with
+ * @returns {import('vitest/config').Plugin}
+ */
+export function existingPackage({ checkout, adapterUtils }) {
   const src = path.join(checkout, 'src');
   const isTheirs = (file) => file !== undefined && path.resolve(file).startsWith(src + path.sep);
   return {

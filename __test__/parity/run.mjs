@@ -1,11 +1,12 @@
-// npm run test:existing -- DIR: the unchanged tests of the existing package 0.1.49, against this binding.
+// npm run test:existing: the unchanged tests of the existing package 0.1.49, against an addon that also exports its
+// helpers, after our own tests of how these helpers are called.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import {
   Problem,
-  buildAddon,
+  buildSimulator,
   checkPrerequisites,
   installDependencies,
   program,
@@ -13,13 +14,19 @@ import {
   run,
   step,
 } from '../../tools/dev/lib.mjs';
-import { existingPackage } from './plugin.mjs';
+import { home } from '../../tools/kubernetes/cache.mjs';
+import { compatAddon, existingPackage } from './plugin.mjs';
 
 const VERSION = '0.1.49';
 /** Published, and the nearest to the version the existing package was developed with. */
 const ADAPTER_UTILS = '2026.403.0';
-const USAGE = `npm run test:existing -- DIR [options]
-  DIR                      a checkout of paperclip-adapter-claude-k8s ${VERSION}
+/** Everything that this program builds or installs. */
+const OUT = path.join(root, 'target', 'parity');
+/** Where a checkout is looked for when none is named. */
+const CACHED = path.join(home, `existing-package-v${VERSION}`);
+const USAGE = `npm run test:existing -- [DIR] [options]
+  DIR                      a checkout of paperclip-adapter-claude-k8s ${VERSION}; else EXISTING_PACKAGE names one, else
+                           ${CACHED} is one, else its tests are left out
   --adapter-utils VERSION  the host package to run with (default: ${ADAPTER_UTILS})
   --no-build               use the addon that is there
   -t PATTERN               only the tests with such names`;
@@ -31,15 +38,34 @@ const OPTIONS = /** @type {const} */ ({
 });
 
 await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ values, positionals }) => {
-  const checkout = checkoutOf(positionals);
+  if (positionals.length > 1) throw new Problem(USAGE);
+  const checkout = checkoutOf(positionals[0]);
   const { pattern, 'adapter-utils': version } = values;
   checkPrerequisites();
   await installDependencies();
-  if (!values['no-build']) await buildAddon();
+  if (!values['no-build']) {
+    step('Building the addon with the helpers of the existing package');
+    await run('npm', ['run', '--silent', 'build:addon:compat']);
+    await buildSimulator();
+  }
+  if (pattern === undefined) {
+    step('Our own tests of these helpers');
+    await run('npx', ['vitest', 'run', '--project', 'parity']);
+  }
+  if (checkout === undefined) {
+    console.log(`left out: the tests of ${VERSION}, no checkout of it is at hand`);
+    return 0;
+  }
   const adapterUtils = await installAdapterUtils(version);
   step(`The tests of ${VERSION} with adapter-utils ${version}`);
+  return runTheirs(checkout, adapterUtils, pattern);
+});
+
+/** Runs the tests of the checkout with this host package; resolves to the exit code. */
+async function runTheirs(checkout, adapterUtils, pattern) {
   // The worker processes inherit it, and are ended too abruptly to tidy up.
   process.env.EXISTING_BRIDGE_DIR = mkdtempSync(path.join(tmpdir(), 'existing-bridge-'));
+  const began = Date.now();
   const { startVitest } = await import('vitest/node'); // installed by now
   const vitest = await startVitest(
     'test',
@@ -62,19 +88,21 @@ await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ valu
       allowOnly: false,
     },
     {
-      cacheDir: path.join(root, 'target', 'parity', 'cache'),
-      plugins: [existingPackage({ checkout, root, adapterUtils })],
+      cacheDir: path.join(OUT, 'cache'),
+      plugins: [compatAddon(), existingPackage({ checkout, adapterUtils })],
     },
   );
-  const failed = report(vitest, pattern);
+  const failed = report(vitest, pattern, (Date.now() - began) / 1_000);
   await vitest.close();
   rmSync(process.env.EXISTING_BRIDGE_DIR, { recursive: true, force: true });
   return failed;
-});
+}
 
-function checkoutOf(positionals) {
-  if (positionals.length !== 1) throw new Problem(USAGE);
-  const checkout = path.resolve(positionals[0]);
+/** The checkout to test with: the one that is named, or the cached one if it is there. */
+function checkoutOf(argument) {
+  const named = argument ?? process.env.EXISTING_PACKAGE;
+  if (!named && !existsSync(CACHED)) return undefined;
+  const checkout = path.resolve(named || CACHED);
   const manifest = path.join(checkout, 'package.json');
   const found = existsSync(manifest) ? JSON.parse(readFileSync(manifest, 'utf8')).version : undefined;
   if (found !== VERSION || !existsSync(path.join(checkout, 'src'))) {
@@ -87,7 +115,7 @@ function checkoutOf(positionals) {
 
 /** The folder of this version of the host package; installed once below `target/`. */
 async function installAdapterUtils(version) {
-  const dir = path.join(root, 'target', 'parity', `adapter-utils-${version}`);
+  const dir = path.join(OUT, `adapter-utils-${version}`);
   const installed = path.join(dir, 'node_modules', '@paperclipai', 'adapter-utils');
   if (!existsSync(path.join(installed, 'package.json'))) {
     step(`Installing adapter-utils ${version}`);
@@ -101,7 +129,7 @@ async function installAdapterUtils(version) {
 }
 
 /** Prints what was adapted and how it went; returns the exit code. */
-function report(vitest, pattern) {
+function report(vitest, pattern, seconds) {
   const modules = vitest.state.getTestModules();
   const tests = modules.flatMap((module) => [...module.children.allTests()]);
   const counts = { passed: 0, failed: 0, skipped: 0, pending: 0 };
@@ -118,10 +146,11 @@ function report(vitest, pattern) {
   }
   const errors = vitest.state.getUnhandledErrors();
   const broken = modules.filter((module) => module.errors().length > 0);
+  const { passed, failed, skipped } = counts;
   console.log(
-    `\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped of ${tests.length}`,
+    `\ntests of ${VERSION}: ${passed} passed, ${failed} failed, ${skipped} skipped in ${seconds.toFixed(0)} s`,
   );
-  const whole = pattern !== undefined || counts.passed === tests.length;
-  const good = tests.length > 0 && whole && counts.failed === 0 && broken.length === 0 && errors.length === 0;
+  const whole = pattern !== undefined || passed === tests.length;
+  const good = tests.length > 0 && whole && failed === 0 && broken.length === 0 && errors.length === 0;
   return good ? 0 : 1;
 }

@@ -31,16 +31,6 @@ export declare class Desk {
   done(calls: Uint32Array, count: number): void
 }
 
-/** Passes a text on, without the JSON lines that were passed on before. */
-export declare class LogLineDedupFilter {
-  /** A filter that has seen nothing. */
-  constructor()
-  /** The complete lines of the text so far that are new. */
-  filter(chunk: string): string
-  /** The unfinished line, if it is new. */
-  flush(): string
-}
-
 /**
  * The host's hold on one run.
  *
@@ -66,76 +56,16 @@ export declare class RunControl {
 export declare function activeJobs(): Array<string>
 
 /**
- * `buildJobManifest({ctx, selfPod, promptBundle})`: the request of `execute`, the self pod, the answers of the
- * host's helpers and the bundle, all as JSON.
- */
-export declare function buildJobManifest(request: string, selfPod: string, prepared: string, bundle: string): object
-
-/** `buildPartialRunError(exitCode, model, stdout, podState)`, `podState` as JSON. */
-export declare function buildPartialRunError(exitCode: number | undefined | null, model: string, stdout: string, podState: string): string
-
-/** `buildRtkSetupCommands(maxOutputBytes)`. */
-export declare function buildRtkSetupCommands(maxOutputBytes: number): string
-
-/** `classifyOrphan(job, {taskId, sessionId})`, `job` as JSON. */
-export declare function classifyOrphan(job: string, taskId?: string | undefined | null, sessionId?: string | undefined | null): string
-
-/** `describeClaudeFailure(parsed)`, `parsed` as JSON. */
-export declare function describeClaudeFailure(parsed: string): string | null
-
-/**
- * `describePodTerminatedError(podName, phase, containerStatuses)`; of the statuses the `terminated` state of
- * the container `claude`, as JSON.
- */
-export declare function describePodTerminatedError(podName: string, phase: string, terminated: string): string
-
-/** `describeTruncationCause(state)`, `state` as JSON. */
-export declare function describeTruncationCause(state: string): string
-
-/** `detectClaudeLoginRequired({parsed, stdout, stderr})`, `parsed` as JSON. */
-export declare function detectClaudeLoginRequired(parsed: string, stdout: string, stderr: string): object
-
-/** `eventDedupKey(event)`, `event` as JSON. */
-export declare function eventDedupKey(event: string): string | null
-
-/**
  * Starts one agent run. `request` is the JSON of what the host passed. What the run asks of JavaScript, its
  * `result` (the adapter's, as JSON) or its `error` at last, waits on the desk under the number `run`.
  */
 export declare function execute(request: string, control: RunControl, desk: Desk, run: number): void
 
-/** `extractClaudeLoginUrl(text)`. */
-export declare function extractClaudeLoginUrl(text: string): string | null
-
-/** `getSelfPodInfo(kubeconfigPath)`, for the `config` and `hostEnv` of a request as JSON. */
-export declare function getSelfPodInfo(request: string): Promise<object>
-
-/** `isClaudeMaxTurnsResult(parsed)`, `parsed` as JSON. */
-export declare function isClaudeMaxTurnsResult(parsed: string): boolean
-
-/** `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON. */
-export declare function isClaudeUnknownSessionError(parsed: string): boolean
-
-/** The part of `isK8s404(err)` that looks at the message. */
-export declare function isNotFoundMessage(message: string): boolean
-
-/** `parseClaudeStreamJson(stdout)`. */
-export declare function parseClaudeStreamJson(stdout: string): object
-
 /** Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error. */
 export declare function preparePromptBundle(input: string, link: (source: string, target: string) => Promise<string | undefined>): Promise<object>
 
-/** `sanitizeLabelValue(value, maxLen)`. */
-export declare function sanitizeLabelValue(value: string, maxLen?: number | undefined | null): string | null
-
-/** `shouldAbortForCancellation(runStatus)`. */
-export declare function shouldAbortForCancellation(runStatus?: string | undefined | null): boolean
-
 /** Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names. */
 export declare function shutdown(): Promise<string[]>
-
-/** Follows a container's log to the end of one body; rejects when it breaks off or `control` is cancelled. */
-export declare function streamPodLogsOnce(order: string, control: RunControl, log: (stream: string, chunk: string) => Promise<string | undefined>): Promise<void>
 
 /** Checks what runs will need; resolves to the list of checks. */
 export declare function testEnvironment(request: string): Promise<object[]>

@@ -123,6 +123,7 @@ impl Tally {
     }
 
     /// A tally over a text that is in memory anyway: no bounds and no copy.
+    #[cfg(any(test, feature = "compat"))]
     pub(crate) fn over_text() -> Self {
         Self { excerpt: None, most_text: usize::MAX, most_content: usize::MAX, ..Self::new() }
     }

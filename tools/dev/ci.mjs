@@ -61,6 +61,8 @@ const SUITES = [
   { name: 'real CLI', commands: ['npm --silent run test:cli'], minutes: 15, needs: REAL, leaves: 'real-cli' },
   // On the embedded cluster: where a real one differs is for the conformance specs to find.
   { name: 'real host', commands: ['npm --silent run test:host'], minutes: 30, leaves: 'host' },
+  // The last to build the addon: its own has other features, and the same folder for what cargo builds.
+  { name: 'existing package', commands: ['npm --silent run test:existing'], minutes: 40 },
 ];
 /** @type {Suite} */
 const DOWN = {
@@ -201,17 +203,22 @@ function lineOf({ name, passed, seconds, notes }) {
   return `${passed ? 'ok    ' : 'FAILED'}  ${name.padEnd(22)} ${time}  ${notes.join('; ')}`;
 }
 
-/** What a suite has counted: its own lines if it prints such (see specs.mjs), else the sum of cargo's and vitest's. */
+/**
+ * What a suite has counted and what it says it left out: its own lines if it prints such (see specs.mjs), else the sum
+ * of cargo's and vitest's.
+ */
 function counts(output) {
   const text = stripVTControlCharacters(output);
+  const leftOut = text.match(/^left out: .+$/gm) ?? [];
   const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped in \d+ s$/gm);
-  if (own) return own;
+  if (own) return [...own, ...leftOut];
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const lines = text.match(/^(test result: |\s+Tests  |\d+ passed, ).*$/gm) ?? [];
   for (const [, count, what] of lines.join('\n').matchAll(/(\d+) (passed|failed|skipped|ignored)/g)) {
     sum[what === 'ignored' ? 'skipped' : what] += Number(count);
   }
-  return lines.length > 0 ? [`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`] : [];
+  const counted = `${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`;
+  return [...(lines.length > 0 ? [counted] : []), ...leftOut];
 }
 
 /** The processes, in any group, that have a suite's mark in their environment; known on Linux only. */

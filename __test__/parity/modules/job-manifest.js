@@ -1,6 +1,6 @@
-import { binding } from '../../../js/binding.js';
 import { renderPrompts } from '../../../js/prepare.js';
 import { requestOf } from '../../../js/request.js';
+import { binding } from '../compat.js';
 
 export const { buildRtkSetupCommands, sanitizeLabelValue } = binding;
 

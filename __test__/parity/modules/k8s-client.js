@@ -1,10 +1,10 @@
-import { binding } from '../../../js/binding.js';
 import { requestOf } from '../../../js/request.js';
+import { binding } from '../compat.js';
 
 export const getSelfPodInfo = (kubeconfigPath) =>
   binding.getSelfPodInfo(requestOf({ config: { kubeconfig: kubeconfigPath } }));
 
-// The clients of the binding are native, one per kubeconfig. These names exist to be replaced by a test, whose
+// The clients of the compat are native, one per kubeconfig. These names exist to be replaced by a test, whose
 // replacements the bridge then asks.
 const notInJavaScript = () => {
   throw new Error('this client is native: only its mock can be asked from JavaScript');

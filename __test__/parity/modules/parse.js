@@ -1,4 +1,4 @@
-import { binding } from '../../../js/binding.js';
+import { binding } from '../compat.js';
 
 const json = (value) => JSON.stringify(value ?? null);
 

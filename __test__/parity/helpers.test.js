@@ -1,17 +1,17 @@
-// The helpers of the existing package that the addon exports: how arguments and answers cross. What they do is
-// tested in Rust, and by `npm run test:existing`.
+// The helpers of 0.1.49 that the addon exports with the feature `compat`: how arguments and answers cross. What they do
+// is tested in Rust, and by the tests of 0.1.49 themselves.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { binding } from '../../js/binding.js';
 import { renderPrompts } from '../../js/prepare.js';
 import { requestOf } from '../../js/request.js';
 import { clusterForHost, eventually, hostRun, leftovers } from '../support/host.js';
 import { createServerAdapter } from '../../index.js';
+import { binding } from './compat.js';
 
 const INIT = '{"type":"system","subtype":"init","session_id":"s","model":"m"}';
 
 describe('pure helpers', () => {
-  it('answer null where there is nothing, and plain objects', () => {
+  it('answer null and plain objects', () => {
     expect(binding.extractClaudeLoginUrl('none')).toBeNull();
     expect(binding.sanitizeLabelValue('@@@')).toBeNull();
     expect(binding.sanitizeLabelValue('abcdef', 3)).toBe('abc');
@@ -43,7 +43,7 @@ describe('pure helpers', () => {
     expect(binding.shouldAbortForCancellation(undefined)).toBe(false);
   });
 
-  it('refuse what is no JSON with the name of the argument', () => {
+  it('name the argument that is not JSON', () => {
     expect(() => binding.describeTruncationCause('{')).toThrow(/^state: /);
   });
 
@@ -54,7 +54,7 @@ describe('pure helpers', () => {
     expect(filter.flush()).toBe('rest');
   });
 
-  it('make a manifest of exactly the eight members', () => {
+  it('make a manifest of exactly eight members', () => {
     const ctx = /** @type {any} */ ({
       runId: 'run-1',
       agent: { id: 'agent-1', companyId: 'c', name: 'Ada' },
@@ -103,7 +103,7 @@ describe('helpers that need a cluster', () => {
     });
   });
 
-  it('follow a log once, without its stamps, to its end', async () => {
+  it('follow a log once, to its end, without its stamps', async () => {
     const { ctx, output } = hostRun(cluster, { env: { CLAUDE_STAND_IN_DELAY_MS: '500' } });
     const run = createServerAdapter().execute(ctx);
     const pod = await eventually(() => /Pod running: (\S+)/.exec(output.stdout)?.[1]);
@@ -121,7 +121,7 @@ describe('helpers that need a cluster', () => {
     );
   });
 
-  it('give up a log when they are told to', async () => {
+  it('stop following a log when they are cancelled', async () => {
     const control = new binding.RunControl();
     control.cancel();
     const order = {

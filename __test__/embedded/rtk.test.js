@@ -1,23 +1,51 @@
-// The two programs that limit tool output, run by Node as the agent's container runs them.
+// The two programs that limit tool output, run by Node as the agent's container runs them. They are read from the Jobs
+// that runs have created.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { binding } from '../../js/binding.js';
+import { createServerAdapter } from '../../index.js';
+import { RUN_JOBS, clusterForHost, hostRun } from '../support/host.js';
+import { temporaryFolder } from '../support/temporary.js';
 
-let dir;
+const dir = temporaryFolder('rtk');
+/** The shell command of a run with this limit. @type {Map<number, string>} */
+const commandOf = new Map();
+let cluster;
 
-beforeAll(() => {
-  dir = mkdtempSync(path.join(tmpdir(), 'rtk-'));
+beforeAll(async () => {
+  cluster = await clusterForHost();
+  const limits = [5, 6, 1000];
+  await Promise.all(limits.map(createJob));
+  const { items } = await cluster.get(`/apis/batch/v1/namespaces/${cluster.namespace}/jobs?${RUN_JOBS}`);
+  for (const limit of limits) {
+    const job = items.find(({ metadata }) => metadata.labels[LIMIT] === String(limit));
+    commandOf.set(limit, job.spec.template.spec.containers[0].command.at(-1));
+  }
 });
 
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
+afterAll(() => cluster?.stop());
+
+const LIMIT = 'rtk-limit';
+
+/** A run whose Job stays and whose pod never starts: no node has the label that it asks for. */
+async function createJob(limit) {
+  const config = {
+    kubeconfig: cluster.kubeconfig,
+    enableRtk: true,
+    rtkMaxOutputBytes: limit,
+    retainJobs: true,
+    labels: { [LIMIT]: String(limit) },
+    nodeSelector: { absent: 'true' },
+  };
+  const { errorCode } = await createServerAdapter().execute(hostRun(cluster, { config }).ctx);
+  expect(errorCode).toBe('k8s_pod_schedule_failed');
+}
 
 /** The two shell commands, and the program that the first one leaves behind. */
 function setup(limit) {
-  const commands = binding.buildRtkSetupCommands(limit).split(' && ');
+  const commands = commandOf.get(limit).split(' && ');
   const [, payload] = /Buffer\.from\('([A-Za-z0-9+/=]+)','base64'\)/.exec(commands[0]) ?? [];
   return { commands, filter: Buffer.from(payload ?? '', 'base64').toString() };
 }
@@ -36,7 +64,7 @@ const event = (limit, object) => JSON.parse(filtered(limit, JSON.stringify(objec
 describe('the filter', () => {
   const cut = (bytes) => `\n[...${bytes} bytes truncated by paperclip-rtk]`;
 
-  it('cuts at the limit, before a character that would be split', () => {
+  it('cuts at the limit, before a character it would split', () => {
     const answer = event(5, { tool_name: 'Bash', tool_response: { content: '€€', other: 1 } });
     expect(answer).toEqual({ tool_name: 'Bash', tool_response: { content: `€${cut(3)}`, other: 1 } });
     expect(event(6, { tool_response: { content: '€€' } }).tool_response.content).toBe('€€');
@@ -45,7 +73,7 @@ describe('the filter', () => {
     );
   });
 
-  it('cuts every text of an array and leaves what else is in it', () => {
+  it('cuts every text of an array and keeps the rest', () => {
     const content = [
       { type: 'text', text: '0123456789', cache: true },
       { type: 'image', source: {} },
@@ -59,7 +87,7 @@ describe('the filter', () => {
     ]);
   });
 
-  it('passes on what is no tool output', () => {
+  it('passes on what is not tool output', () => {
     for (const object of [
       null,
       7,
@@ -72,7 +100,7 @@ describe('the filter', () => {
     }
   });
 
-  it('passes on what is no JSON, byte for byte', () => {
+  it('passes on what is not JSON, byte for byte', () => {
     for (const bytes of [Buffer.from('not json €\n'), Buffer.from([0xff, 0x00, 0x0a]), Buffer.alloc(0)]) {
       expect(filtered(5, bytes)).toEqual(bytes);
     }
@@ -98,7 +126,7 @@ describe('the settings program', () => {
     return JSON.parse(readFileSync(file, 'utf8'));
   }
 
-  it('makes the file where there is none, or none that can be read', () => {
+  it('creates the file where it is missing or unreadable', () => {
     for (const before of [undefined, '', '{broken', 'null', '[]']) {
       expect(settingsAfter(before), before).toEqual({ hooks: { PostToolUse: [hook] } });
     }
