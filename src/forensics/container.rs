@@ -10,15 +10,15 @@ use crate::js_semantics;
 /// How a container ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct TerminatedState {
+pub(crate) struct TerminatedState {
     /// Exit code; 128 + n for a process ended by signal n.
-    pub exit_code: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
     /// Reason in one word, such as `OOMKilled`.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Message, trimmed; never blank.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// Signal number, where the runtime gives it.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
 }
 
 impl From<&ContainerStateTerminated> for TerminatedState {

@@ -15,8 +15,6 @@ pub(crate) enum JobState {
     Failed {
         /// Such as `DeadlineExceeded` or `BackoffLimitExceeded`.
         reason: Option<String>,
-        /// What the Job controller says about it.
-        message: Option<String>,
     },
 }
 
@@ -27,7 +25,7 @@ impl JobState {
             return Self::Complete;
         }
         match is_true(job, "Failed") {
-            Some(failed) => Self::Failed { reason: failed.reason.clone(), message: failed.message.clone() },
+            Some(failed) => Self::Failed { reason: failed.reason.clone() },
             None => Self::Running,
         }
     }
@@ -111,10 +109,7 @@ mod tests {
 
     #[test]
     fn job_has_state_and_text_of_its_conditions() {
-        let failed = |reason: Option<&str>, message: Option<&str>| JobState::Failed {
-            reason: reason.map(str::to_owned),
-            message: message.map(str::to_owned),
-        };
+        let failed = |reason: Option<&str>| JobState::Failed { reason: reason.map(str::to_owned) };
         for (conditions, state, text) in [
             (json!([]), JobState::Running, "none_observed"),
             (json!(null), JobState::Running, "none_observed"),
@@ -130,10 +125,10 @@ mod tests {
                     {"type": "Suspended", "status": "False", "reason": ""},
                     {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}
                 ]),
-                failed(Some("BackoffLimitExceeded"), Some("m")),
+                failed(Some("BackoffLimitExceeded")),
                 "[Suspended=False,Failed=True(BackoffLimitExceeded)]",
             ),
-            (json!([{"type": "Failed", "status": "True"}]), failed(None, None), "[Failed=True]"),
+            (json!([{"type": "Failed", "status": "True"}]), failed(None), "[Failed=True]"),
         ] {
             let mut job = job(conditions);
             assert_eq!(JobState::read(&job), state);

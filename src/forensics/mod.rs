@@ -11,9 +11,8 @@ mod pod;
 mod vanished;
 mod waiting;
 
-pub use container::TerminatedState;
 pub(crate) use container::{
-    ContainerPhase, container_phase, describe_truncation_cause, pod_cause, terminated_state,
+    ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
 pub(crate) use disruption::{Disruption, disruption};
 pub(crate) use host_status::should_abort_for_cancellation;
@@ -25,6 +24,6 @@ pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
 pub(crate) use container::describe_pod_terminated_error;
 
 /// The text, unless it is empty: 0.1.49 treats both alike, as JavaScript does.
-pub(crate) fn non_empty(text: &Option<String>) -> Option<&str> {
+fn non_empty(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }

@@ -21,8 +21,6 @@ pub(crate) enum JobEnd {
     Failed {
         /// Such as `DeadlineExceeded`.
         reason: Option<String>,
-        /// What the Job controller says about it.
-        message: Option<String>,
     },
     /// It was gone before it had a final condition.
     Gone(Vanished),
@@ -79,7 +77,7 @@ pub(crate) struct Settled {
 /// is known without one.
 pub(crate) fn classify(settled: Settled) -> Outcome {
     let deadline =
-        matches!(&settled.end, JobEnd::Failed { reason: Some(reason), .. } if reason == "DeadlineExceeded");
+        matches!(&settled.end, JobEnd::Failed { reason: Some(reason) } if reason == "DeadlineExceeded");
     let exit_code = settled.container.as_ref().and_then(|state| state.exit_code);
     if settled.timed_out || deadline {
         return timed_out(exit_code, settled.timeout_sec);
@@ -241,7 +239,7 @@ mod tests {
     }
 
     fn failed_job() -> JobEnd {
-        JobEnd::Failed { reason: Some("BackoffLimitExceeded".into()), message: None }
+        JobEnd::Failed { reason: Some("BackoffLimitExceeded".into()) }
     }
 
     fn gone() -> JobEnd {
@@ -348,7 +346,7 @@ mod tests {
                 "exitCode": 0, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout"
             })
         );
-        let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()), message: None };
+        let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
         let mut run = settled(&[], Some(143), end);
         run.timeout_sec = 30.0;
         let outcome = classify(run.clone());

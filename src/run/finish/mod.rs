@@ -192,7 +192,7 @@ fn job_end<C>(
     disruption: Option<&Disruption>,
 ) -> JobEnd {
     match end {
-        RunEnd::Job(JobState::Failed { reason, message }) => JobEnd::Failed { reason, message },
+        RunEnd::Job(JobState::Failed { reason }) => JobEnd::Failed { reason },
         RunEnd::Job(_) => JobEnd::Complete,
         RunEnd::Gone(path) => JobEnd::Gone(Vanished {
             path,
