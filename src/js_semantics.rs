@@ -1,12 +1,12 @@
-//! JavaScript's own notions where the contract is written in them: white space, trimming, numbers, JSON.
+//! JavaScript's rules, where the contract depends on them: white space, trimming, numbers, JSON.
 
 use std::io;
 
 use serde_json::{Map, Value};
 
-/// What `\s` matches and `String.prototype.trim` removes. It differs from Rust's white space in U+0085 (not
-/// in JavaScript) and U+FEFF (only in JavaScript).
-pub fn is_space(c: char) -> bool {
+/// Whether `\s` matches it and `String.prototype.trim` removes it. Unlike Rust's white space it includes U+FEFF and not
+/// U+0085.
+pub(crate) fn is_space(c: char) -> bool {
     matches!(
         c,
         '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'
@@ -15,7 +15,7 @@ pub fn is_space(c: char) -> bool {
 }
 
 /// `String.prototype.trim`.
-pub fn trim(text: &str) -> &str {
+pub(crate) fn trim(text: &str) -> &str {
     // Most lines begin and end with a brace.
     let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
     if is_edge(text.as_bytes().first()) && is_edge(text.as_bytes().last()) {
@@ -24,9 +24,8 @@ pub fn trim(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// A number as JavaScript turns it into text (`String(n)`): shortest digits that read back, exponents only
-/// from 1e21 on and below 1e-6.
-pub fn number(value: f64) -> String {
+/// `String(number)`: the shortest digits that read back, with an exponent from 1e21 on and below 1e-6.
+pub(crate) fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".into();
     }
@@ -40,7 +39,7 @@ pub fn number(value: f64) -> String {
     if (1e-6..1e21).contains(&magnitude) {
         return format!("{value}");
     }
-    // Rust writes `1.5e21` and `1e-7`; JavaScript wants a sign in front of a positive exponent.
+    // Rust writes `1.5e21` and `1e-7`; JavaScript puts a sign before a positive exponent.
     let text = format!("{value:e}");
     match text.split_once('e') {
         Some((digits, exponent)) if !exponent.starts_with('-') => format!("{digits}e+{exponent}"),
@@ -59,7 +58,7 @@ pub(crate) fn number_value(value: f64) -> Value {
 }
 
 /// `JSON.stringify(value)`: no spaces, numbers as JavaScript prints them.
-pub fn stringify(value: &Value) -> String {
+pub(crate) fn stringify(value: &Value) -> String {
     struct Compact;
     impl serde_json::ser::Formatter for Compact {
         fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
@@ -74,7 +73,7 @@ pub fn stringify(value: &Value) -> String {
     }
 }
 
-/// `JSON.parse`, also for what `JSON.stringify` makes of strings with lone surrogates.
+/// `JSON.parse`, including what `JSON.stringify` makes of strings with lone surrogates.
 pub(crate) fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text).or_else(|error| match replace_lone_surrogates(text) {
         Some(mended) => serde_json::from_str(&mended),
@@ -116,7 +115,7 @@ enum Half {
     Low,
 }
 
-/// The surrogate written as `\uXXXX` at `at`, if that is what stands there.
+/// The surrogate that is written as `\uXXXX` at `at`, if there is one.
 fn surrogate(bytes: &[u8], at: usize) -> Option<Half> {
     let escape = bytes.get(at..at + 6)?;
     if !escape.starts_with(b"\\u") || !escape[2..].iter().all(u8::is_ascii_hexdigit) {
@@ -142,12 +141,12 @@ pub(crate) fn object(value: Option<&Value>) -> Option<&Map<String, Value>> {
     value?.as_object()
 }
 
-/// A string with something besides spaces in it, trimmed.
+/// A string that is not blank, trimmed.
 pub(crate) fn trimmed(value: Option<&Value>) -> Option<&str> {
     Some(trim(value?.as_str()?)).filter(|text| !text.is_empty())
 }
 
-/// A string's length in JavaScript: UTF-16 code units.
+/// `text.length`: the number of UTF-16 code units.
 pub(crate) fn utf16_len(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
@@ -163,7 +162,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn numbers_read_as_in_javascript() {
+    fn number_is_written_as_in_javascript() {
         for (value, text) in [
             (0.0, "0"),
             (-0.0, "0"),
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_have_no_fraction_in_json() {
+    fn whole_number_has_no_fraction_in_json() {
         assert_eq!(number_value(3.0), json!(3));
         assert_eq!(number_value(0.25), json!(0.25));
         assert_eq!(number_value(f64::NAN), Value::Null);
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_javascripts() {
+    fn trim_removes_the_white_space_of_javascript() {
         assert_eq!(trim("\u{feff}\u{a0} x \u{2028}\r\n"), "x");
         assert_eq!(trim("\u{85}x"), "\u{85}x");
         assert_eq!(trimmed(Some(&json!("  "))), None);

@@ -18,7 +18,7 @@ pub mod cluster;
 #[cfg(any(test, feature = "compat"))]
 mod compat;
 pub mod forensics;
-pub mod js_semantics;
+mod js_semantics;
 pub mod manifest;
 #[cfg(feature = "binding")]
 mod node;

@@ -15,3 +15,39 @@ export function recordedLines(name) {
   const text = readFileSync(new URL(`claude-cli-${name}.jsonl`, directory), 'utf8');
   return text.split('\n').filter((line) => line !== '');
 }
+
+/**
+ * The lines on which all three readers of the CLI's events are tested: `src/claude/event.rs`, `js/print.js` and
+ * `js/ui-parser.cjs`. One line of each kind, with its kind.
+ *
+ * @type {Array<{kind: string, line: string}>}
+ */
+export const eventLines = readFileSync(new URL('event-lines.jsonl', import.meta.url), 'utf8')
+  .split('\n')
+  .filter((text) => text !== '')
+  .map((text) => {
+    const { kind, line, event } = JSON.parse(text);
+    return { kind, line: line ?? JSON.stringify(event) };
+  });
+
+/**
+ * The kind of a line: type and subtype of its event, or type and content blocks; `(error)` where `is_error` says so.
+ *
+ * @param {string} line
+ * @returns {string}
+ */
+export function kindOf(line) {
+  let event;
+  try {
+    event = JSON.parse(line);
+  } catch {
+    return 'text';
+  }
+  if (typeof event?.type !== 'string') return 'JSON without a type';
+  const { type, subtype, is_error, message } = event;
+  const mark = (/** @type {boolean | undefined} */ isError) => (isError ? ' (error)' : '');
+  if (subtype !== undefined) return `${type}/${subtype}${mark(is_error)}`;
+  const content = Array.isArray(message?.content) ? message.content : [];
+  const blocks = new Set(content.map((block) => `${block.type}${mark(block.is_error)}`));
+  return [type, ...blocks].join('/');
+}

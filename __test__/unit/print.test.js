@@ -1,13 +1,14 @@
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { formatClaudeStreamLine, printClaudeStreamEvent } from '../../js/print.js';
 import { logLine } from '../support/arbitraries.js';
-import { recordedLines, recordings } from '../support/recordings.js';
+import { eventLines, recordedLines, recordings } from '../support/recordings.js';
 
 // Colours as on a terminal, whatever these tests run in.
 vi.mock('picocolors', async (original) => {
@@ -183,6 +184,57 @@ describe('what each kind of line says', () => {
     for (const [, line] of table) {
       for (const args of calls(line)) expect(args).toEqual([expect.any(String)]);
     }
+  });
+});
+
+const DONE = ['tokens: in=12 out=34 cached=0 cost=$0.500000'];
+/**
+ * What is printed of each kind of line in event-lines.jsonl; null: the line itself, and in debug mode only.
+ *
+ * @type {Record<string, string[] | null>}
+ */
+const SHARED = {
+  text: ['npm warn config: plain text between the events'],
+  'JSON without a type': null,
+  'system/init': ['Claude initialized (model: claude-opus-4-8, session: s-1)'],
+  'system/api_retry': null,
+  'system/thinking_tokens': null,
+  'system/background_tasks_changed': null,
+  'system/task_started': null,
+  'system/task_updated': null,
+  'system/task_notification': null,
+  'assistant/text': ['assistant: naïve café ✓'],
+  'assistant/thinking': ['thinking: Let me see.'],
+  'assistant/redacted_thinking': [],
+  'assistant/tool_use': ['tool_call: Bash', '{\n  "command": "ls"\n}'],
+  assistant: [],
+  'user/text': [],
+  'user/tool_result': ['tool_result', 'one\ntwo'],
+  'user/tool_result (error)': ['tool_result (error)', 'Exit code 3'],
+  'result/success': ['result:', 'Done.', 'tokens: in=12 out=34 cached=9 cost=$0.500000'],
+  'result/success (error)': [
+    'result:',
+    'Invalid API key',
+    'claude_result: subtype=success is_error=true',
+    tokens(),
+  ],
+  'result/error_max_turns (error)': ['claude_result: subtype=error_max_turns is_error=true', ...DONE],
+  'result/error_during_execution (error)': [
+    'claude_result: subtype=error_during_execution is_error=true',
+    'claude_errors: No conversation found with session ID: s-2',
+    tokens(),
+  ],
+  rate_limit_event: ['rate_limit: type=five_hour status=allowed resets=1970-01-01T00:01:00.000Z'],
+  stream_event: null,
+};
+
+describe('the lines that all readers are tested on', () => {
+  it.each(eventLines)('prints $kind', ({ kind, line }) => {
+    const expected = SHARED[kind];
+    if (expected === undefined) throw new Error(`js/print.js: say here what it prints of ${kind}`);
+    const text = expected?.length ? expected.join('\n') : null;
+    expect(formatClaudeStreamLine(line)).toBe(text);
+    expect(printed(line, true).map(stripVTControlCharacters)).toEqual(expected ?? [line]);
   });
 });
 

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { logLine } from '../support/arbitraries.js';
-import { recordedLines, recordings } from '../support/recordings.js';
+import { eventLines, recordedLines, recordings } from '../support/recordings.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const source = readFileSync(new URL('../../js/ui-parser.cjs', import.meta.url), 'utf8');
@@ -29,6 +29,49 @@ function evaluateAsHost() {
 const required = createRequire(import.meta.url)('../../js/ui-parser.cjs');
 const ts = '2026-01-02T03:04:05.000Z';
 const json = JSON.stringify;
+
+/**
+ * The entries of each kind of line in event-lines.jsonl; `stdout`: the line itself, as one entry.
+ *
+ * @type {Record<string, 'stdout' | object[]>}
+ */
+const SHARED = {
+  text: 'stdout',
+  'JSON without a type': 'stdout',
+  'system/init': [{ kind: 'init', model: 'claude-opus-4-8', sessionId: 's-1' }],
+  'system/api_retry': 'stdout',
+  'system/thinking_tokens': [],
+  'system/background_tasks_changed': 'stdout',
+  'system/task_started': 'stdout',
+  'system/task_updated': 'stdout',
+  'system/task_notification': 'stdout',
+  'assistant/text': [{ kind: 'assistant', text: 'naïve café ✓' }],
+  'assistant/thinking': [{ kind: 'thinking', text: 'Let me see.' }],
+  'assistant/redacted_thinking': 'stdout',
+  'assistant/tool_use': [{ kind: 'tool_call', name: 'Bash', toolUseId: 'toolu_1', input: { command: 'ls' } }],
+  assistant: 'stdout',
+  'user/text': [{ kind: 'user', text: 'go on' }],
+  'user/tool_result': [{ kind: 'tool_result', toolUseId: 'toolu_1', content: 'one\ntwo', isError: false }],
+  'user/tool_result (error)': [{ kind: 'tool_result', content: 'Exit code 3', isError: true }],
+  'result/success': [
+    {
+      kind: 'result',
+      text: 'Done.',
+      inputTokens: 12,
+      outputTokens: 34,
+      cachedTokens: 9,
+      costUsd: 0.5,
+      isError: false,
+    },
+  ],
+  'result/success (error)': [{ kind: 'result', text: 'Invalid API key', subtype: 'success', isError: true }],
+  'result/error_max_turns (error)': [{ kind: 'result', text: '', subtype: 'error_max_turns', isError: true }],
+  'result/error_during_execution (error)': [
+    { kind: 'result', isError: true, errors: ['No conversation found with session ID: s-2'] },
+  ],
+  rate_limit_event: 'stdout',
+  stream_event: 'stdout',
+};
 
 describe('the file', () => {
   it('needs nothing from outside', () => {
@@ -210,6 +253,13 @@ describe.each([
     expect(parse({ type: 'result', errors })).toMatchObject([
       { errors: ['first', 'm', 'e', 'c', '{"status":500}'] },
     ]);
+  });
+
+  it.each(eventLines)('reads $kind', ({ kind, line }) => {
+    const expected = SHARED[kind];
+    if (expected === undefined) throw new Error(`js/ui-parser.cjs: say here what it reads of ${kind}`);
+    expect(parse(line)).toMatchObject(expected === 'stdout' ? raw(line) : expected);
+    expect(parse(line)).toHaveLength(expected === 'stdout' ? 1 : expected.length);
   });
 
   it('gives at least one entry for any line, and never throws', () => {

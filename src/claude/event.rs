@@ -1,9 +1,8 @@
-//! One line of the CLI's stream-json, read only as far as the result needs it.
+//! Reads one line of the CLI's stream-json, as far as the result of a run needs it.
 //!
-//! Most of a log is tool output in events that nothing here looks at. So a line is scanned once, strings of
-//! interest are borrowed from it, everything else is checked for being JSON and skipped; only the result
-//! event becomes a [`Value`]. Fields of an unexpected type count as absent, and of repeated keys the last
-//! counts, as in JavaScript.
+//! Most of a log is tool output in events that a run does not need. So a line is scanned once: the strings that a run
+//! needs are borrowed from it, everything else is only checked to be JSON; the result event alone becomes a [`Value`].
+//! Fields of an unexpected type count as absent, and of repeated keys the last counts, as in JavaScript.
 
 use std::borrow::Cow;
 
@@ -15,9 +14,9 @@ use crate::stream::json::Json;
 /// What a line is.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event<'a> {
-    /// Not a JSON object with a non-empty `type`: something for people to read.
+    /// Not a JSON object with a non-empty `type`: text for people.
     Content,
-    /// An event that changes nothing here.
+    /// An event that a run does not need.
     Other,
     /// `system` / `init`.
     Init {
@@ -37,14 +36,14 @@ pub(crate) enum Event<'a> {
     },
 }
 
-/// What matters of an `assistant` event.
+/// What a run needs of an `assistant` event.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Assistant<'a> {
     /// `session_id`, when non-empty.
     pub(crate) session_id: Option<Cow<'a, str>>,
     /// `message.id`, when non-empty.
     pub(crate) id: Option<Cow<'a, str>>,
-    /// `message.stop_reason` is there and `null`.
+    /// `message.stop_reason` is present and `null`.
     pub(crate) stop_reason_null: bool,
     /// `message.output_tokens`, else `message.usage.output_tokens`, else −1.
     pub(crate) output_tokens: f64,
@@ -54,12 +53,12 @@ pub(crate) struct Assistant<'a> {
     pub(crate) has_content: bool,
 }
 
-/// Reads a line that was trimmed and is not empty. Without `with_texts` those of an assistant event are left out.
+/// Reads a trimmed line that is not empty. Without `with_texts` the texts of an assistant event are left out.
 pub(crate) fn read(line: &str, with_texts: bool) -> Event<'_> {
     if !line.starts_with('{') {
         return Event::Content;
     }
-    // The common line is read once, borrowing. A line with lone surrogates is rare and read again, owned.
+    // A common line is read once and borrowed from. A line with lone surrogates is rare; it is read again, as a copy.
     if let Some(event) = read_whole(line, with_texts) {
         return event;
     }
@@ -86,20 +85,18 @@ impl<'a> Event<'a> {
                     .into_iter()
                     .map(|(i, text)| (i, Cow::Owned(text.into_owned())))
                     .collect(),
-                ..assistant_rest(assistant.stop_reason_null, assistant.output_tokens, assistant.has_content)
+                stop_reason_null: assistant.stop_reason_null,
+                output_tokens: assistant.output_tokens,
+                has_content: assistant.has_content,
             }),
         }
     }
 }
 
-fn assistant_rest<'a>(stop_reason_null: bool, output_tokens: f64, has_content: bool) -> Assistant<'a> {
-    Assistant { stop_reason_null, output_tokens, has_content, ..Assistant::default() }
-}
-
-/// `None`: not JSON.
+/// The event of a line; `None` when the line is not JSON.
 fn read_whole(line: &str, with_texts: bool) -> Option<Event<'_>> {
     let read_top = |with_message: bool| read_top(line, with_message, with_texts);
-    // The CLI prints `type` first; where that says `assistant`, its message is taken in the same pass.
+    // The CLI prints `type` first; where that is `assistant`, the message is read in the same pass.
     let top = read_top(line.starts_with(r#"{"type":"assistant""#))?;
     let Some(kind) = non_empty(top.kind) else {
         return Some(Event::Content);
@@ -131,6 +128,7 @@ fn non_empty(text: Option<Cow<'_, str>>) -> Option<Cow<'_, str>> {
     text.filter(|text| !text.is_empty())
 }
 
+/// The members of an event that a run needs.
 #[derive(Default)]
 struct Top<'a> {
     kind: Option<Cow<'a, str>>,
@@ -178,39 +176,46 @@ impl<'a> Message<'a> {
                 b"id" => message.id = json.text()?,
                 b"stop_reason" => message.stop_reason_null = json.is_null()?,
                 b"output_tokens" => message.output_tokens = json.number()?,
-                b"usage" => {
-                    message.usage_output_tokens = None;
-                    json.object(|json, key| {
-                        match key {
-                            b"output_tokens" => message.usage_output_tokens = json.number()?,
-                            _ => json.skip()?,
-                        }
-                        Some(())
-                    })?;
-                }
-                b"content" => {
-                    message.texts.clear();
-                    let mut index = 0;
-                    json.array(|json| {
-                        if with_texts {
-                            message.texts.extend(read_block(json)?.map(|text| (index, text)));
-                        } else {
-                            json.skip()?;
-                        }
-                        index += 1;
-                        Some(())
-                    })?;
-                    message.has_content = index > 0;
-                }
+                b"usage" => message.usage_output_tokens = read_usage(json)?,
+                b"content" => message.read_content(json, with_texts)?,
                 _ => json.skip()?,
             }
             Some(())
         })?;
         Some(message)
     }
+
+    fn read_content(&mut self, json: &mut Json<'a>, with_texts: bool) -> Option<()> {
+        self.texts.clear();
+        let mut index = 0;
+        json.array(|json| {
+            if with_texts {
+                self.texts.extend(read_block(json)?.map(|text| (index, text)));
+            } else {
+                json.skip()?;
+            }
+            index += 1;
+            Some(())
+        })?;
+        self.has_content = index > 0;
+        Some(())
+    }
 }
 
-/// One element of `message.content`: its text, where it is a block of type `text`.
+/// `output_tokens` of `message.usage`.
+fn read_usage(json: &mut Json<'_>) -> Option<Option<f64>> {
+    let mut output_tokens = None;
+    json.object(|json, key| {
+        match key {
+            b"output_tokens" => output_tokens = json.number()?,
+            _ => json.skip()?,
+        }
+        Some(())
+    })?;
+    Some(output_tokens)
+}
+
+/// The text of one element of `message.content`, if that is a block of type `text`.
 fn read_block<'a>(json: &mut Json<'a>) -> Option<Option<Cow<'a, str>>> {
     let (mut is_text, mut text) = (false, None);
     json.object(|json, key| {
@@ -241,8 +246,69 @@ mod tests {
         }
     }
 
+    /// A record of `event-lines.jsonl`: a line of the CLI, as an event or as a text, and its kind.
+    #[derive(serde::Deserialize)]
+    struct EventLine<'a> {
+        kind: &'a str,
+        line: Option<&'a str>,
+        #[serde(borrow)]
+        event: Option<&'a serde_json::value::RawValue>,
+    }
+
+    /// The readers of the CLI's events in JavaScript are tested on the same lines (`js/print.js`, `js/ui-parser.cjs`).
     #[test]
-    fn what_is_no_event_is_content() {
+    fn shared_lines_are_read_by_kind() {
+        let assistant = |id: &'static str, output_tokens: f64| Assistant {
+            session_id: Some("s-1".into()),
+            id: Some(id.into()),
+            stop_reason_null: true,
+            output_tokens,
+            ..Assistant::default()
+        };
+        let file = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/__test__/support/event-lines.jsonl"));
+        for record in file.lines() {
+            let EventLine { kind, line, event } = serde_json::from_str(record).unwrap();
+            let line = line.or_else(|| event.map(|event| event.get())).unwrap();
+            let expected = match kind {
+                "text" | "JSON without a type" => Event::Content,
+                "system/init" => {
+                    Event::Init { session_id: Some("s-1".into()), model: Some("claude-opus-4-8".into()) }
+                }
+                "system/api_retry"
+                | "system/thinking_tokens"
+                | "system/background_tasks_changed"
+                | "system/task_started"
+                | "system/task_updated"
+                | "system/task_notification"
+                | "user/text"
+                | "user/tool_result"
+                | "user/tool_result (error)"
+                | "rate_limit_event"
+                | "stream_event" => Event::Other,
+                "assistant/text" => Event::Assistant(Assistant {
+                    texts: vec![(0, "naïve café ✓".into())],
+                    has_content: true,
+                    ..assistant("msg_1", 34.0)
+                }),
+                "assistant/thinking" | "assistant/redacted_thinking" | "assistant/tool_use" => {
+                    Event::Assistant(Assistant { has_content: true, ..assistant("msg_1", 1.0) })
+                }
+                "assistant" => Event::Assistant(assistant("msg_1", 0.0)),
+                "result/success"
+                | "result/success (error)"
+                | "result/error_max_turns (error)"
+                | "result/error_during_execution (error)" => Event::Result {
+                    session_id: Some("s-2".into()),
+                    event: serde_json::from_str(line).unwrap(),
+                },
+                new => panic!("say here what event.rs makes of {new}"),
+            };
+            assert_eq!(read(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn line_without_a_type_is_content() {
         for line in [
             "hello",
             "{",
@@ -266,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_no_interest_are_told_from_content() {
+    fn unneeded_event_is_not_content() {
         for line in [
             r#"{"type":"user","message":{"content":[{"type":"tool_result","content":"x"}]}}"#,
             r#"{"type":"system","subtype":"api_retry","session_id":"s"}"#,
@@ -278,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_keys_does_not_matter_and_the_last_of_two_counts() {
+    fn keys_come_in_any_order_and_the_last_one_counts() {
         let line = r#"{"message":{"id":"m","content":[{"text":"a","type":"text"}]},"session_id":"s","type":"assistant"}"#;
         let event = assistant(line);
         assert_eq!(event.texts, [(0, "a".into())]);
@@ -291,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn without_texts_an_assistant_event_is_the_same_in_all_else() {
+    fn without_texts_leaves_out_the_texts_only() {
         let line = r#"{"type":"assistant","session_id":"s","message":{"id":"m","stop_reason":null,"usage":{"output_tokens":3},"content":[{"type":"text","text":"a"}]}}"#;
         let expected = Assistant { texts: Vec::new(), ..assistant(line) };
         assert_eq!(super::read(line, false), Event::Assistant(expected));
     }
 
     #[test]
-    fn fields_of_unexpected_types_count_as_absent() {
+    fn field_of_an_unexpected_type_counts_as_absent() {
         for message in
             ["null", "3", "-3.5", "true", "\"x\"", "[1,{}]", "{}", r#"{"id":3,"usage":[],"content":"x"}"#]
         {
@@ -311,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_and_stop_reason() {
+    fn output_tokens_of_the_message_come_before_its_usage() {
         for (message, tokens, null) in [
             (r#"{"output_tokens":3,"usage":{"output_tokens":9},"stop_reason":null}"#, 3.0, true),
             (r#"{"output_tokens":"3","usage":{"output_tokens":9},"stop_reason":"end_turn"}"#, 9.0, false),
@@ -326,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_do_not_make_an_event_content() {
+    fn event_with_a_lone_surrogate_is_still_an_event() {
         let line = r#"{"type":"assistant","session_id":"s","message":{"id":"m","usage":{"output_tokens":2},"content":[{"type":"text","text":"cut \ud83d"}]}}"#;
         let event = assistant(line);
         assert_eq!(event.texts, [(0, "cut \u{fffd}".into())]);
@@ -338,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_no_obstacle_outside_the_result() {
+    fn deep_nesting_is_read_outside_the_result() {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         let line = format!(r#"{{"type":"user","x":{deep}}}"#);
         assert_eq!(read(&line), Event::Other);

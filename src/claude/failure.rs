@@ -46,7 +46,7 @@ pub(crate) fn describe_claude_failure(parsed: &Value) -> Option<String> {
     Some(text)
 }
 
-/// Whether the run ended because it had used up its turns.
+/// Whether the run ended because it reached its limit of turns.
 pub(crate) fn is_claude_max_turns_result(parsed: Option<&Value>) -> bool {
     parsed.is_some_and(|parsed| {
         trimmed(parsed, "subtype").eq_ignore_ascii_case("error_max_turns")
@@ -56,13 +56,13 @@ pub(crate) fn is_claude_max_turns_result(parsed: Option<&Value>) -> bool {
     })
 }
 
-/// Whether the session that was to be resumed does not exist.
+/// Whether the CLI does not know the session that it was asked to resume.
 pub(crate) fn is_claude_unknown_session_error(parsed: &Value) -> bool {
     let unknown = |text: &str| {
         let text = text.to_ascii_lowercase();
         text.contains("no conversation found with session id")
             || text.contains("unknown session")
-            // "session … not found" with anything but a line end between.
+            // "session … not found" on one line.
             || text.split(['\n', '\r', '\u{2028}', '\u{2029}']).any(|line| {
                 line.split_once("session ").is_some_and(|(_, after)| after.contains(" not found"))
             })
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn failures_in_one_line() {
+    fn failure_is_described_in_one_line() {
         for (parsed, text) in [
             (json!({}), None),
             (json!({"result": " "}), None),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn used_up_turns() {
+    fn max_turns_result_is_recognised() {
         assert!(!is_claude_max_turns_result(None));
         for (parsed, expected) in [
             (json!(null), false),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_do_not_exist() {
+    fn unknown_session_error_is_recognised() {
         for (parsed, expected) in [
             (json!({"result": "No conversation found with session ID: 1"}), true),
             (json!({"result": "UNKNOWN SESSION"}), true),

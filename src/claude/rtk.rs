@@ -1,11 +1,12 @@
-//! The filter for oversized tool output: two small Node programs, carried in the agent's command line.
+//! rtk, the filter that cuts oversized tool output: two small Node programs, carried in the agent's command line.
 
 use k8s_openapi::ByteString;
 
-/// Runs as a Claude Code hook: the event comes on stdin as JSON and goes to stdout, tool output cut.
+/// Runs as a Claude Code hook: reads the event from stdin as JSON and writes it to stdout with the tool output cut.
 ///
 /// `trunc` cuts at `MAX` bytes, earlier where that would split a character: bytes `10xxxxxx` continue one.
-/// The text from `function trunc` up to `const tr=` has to stay self-contained, it is read on its own.
+/// The text from `function trunc` up to `const tr=` must be self-contained, because the suite of 0.1.49 evaluates it on
+/// its own.
 const FILTER: &str = concat!(
     "const MAX=@MAX@;",
     "function trunc(s){",
@@ -33,10 +34,10 @@ const FILTER: &str = concat!(
     "});",
 );
 
-/// Registers the filter in Claude Code's settings and leaves everything else in them alone.
+/// Registers the filter in Claude Code's settings and keeps everything else in them.
 ///
-/// The file lies on the volume all runs share: it is written beside and renamed, and only when it changes, so
-/// that no other run ever reads half of it. A link is followed first, renaming would replace it.
+/// The file is on the volume that all runs share: it is written only when it changes, under another name, and renamed,
+/// so that another run never reads half of it. A link is resolved first, because renaming would replace it.
 const SETTINGS: &str = concat!(
     "const fs=require('fs'),dir=process.env.HOME+'/.claude';",
     "let file=dir+'/settings.json',old='',s={};",
@@ -54,12 +55,10 @@ const SETTINGS: &str = concat!(
     "}",
 );
 
-/// The shell commands that install the filter, to be run before the CLI: they write `/tmp/.rtk-filter.js` and
-/// register it in `$HOME/.claude/settings.json`. Tool output of more than `max_output_bytes` UTF-8 bytes is
-/// cut there.
+/// The shell commands that install the filter; they run before the CLI. They write `/tmp/.rtk-filter.js` and register
+/// it in `$HOME/.claude/settings.json`. The filter cuts tool output of more than `max_output_bytes` UTF-8 bytes.
 ///
-/// Both programs travel as Base64, so nothing in them can meet the shell's quoting. They need `node` and
-/// nothing else.
+/// Both programs are encoded in Base64, so the shell's quoting cannot change them. They need only `node`.
 pub fn rtk_setup_commands(max_output_bytes: u64) -> String {
     let filter = base64(&FILTER.replace("@MAX@", &max_output_bytes.to_string()));
     let settings = base64(SETTINGS);
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_have_the_agreed_form() {
+    fn commands_have_the_form_of_the_contract() {
         let command = rtk_setup_commands(50_000);
         let (first, second) = command.split_once(" && ").unwrap();
         assert!(
@@ -107,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn filter_has_the_agreed_traits() {
+    fn filter_has_the_parts_of_the_contract() {
         for max in [1000, 50_000] {
             let filter = &payloads(&rtk_setup_commands(max))[0];
             assert!(filter.contains(&format!("MAX={max};")), "{filter}");
-            for trait_ in
+            for part in
                 ["truncated by paperclip-rtk", "tool_response", "tool_result", "Array.isArray", "b.text"]
             {
-                assert!(filter.contains(trait_), "{trait_}");
+                assert!(filter.contains(part), "{part}");
             }
             assert!(!filter.contains(['\n', '"']));
             let (_, from_trunc) = filter.split_once("function trunc(s){").unwrap();
@@ -125,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn settings_have_the_agreed_traits() {
+    fn settings_have_the_parts_of_the_contract() {
         let settings = &payloads(&rtk_setup_commands(1))[1];
-        for trait_ in ["PostToolUse", "settings.json", "'.*'", "node /tmp/.rtk-filter.js", "recursive:true"] {
-            assert!(settings.contains(trait_), "{trait_}");
+        for part in ["PostToolUse", "settings.json", "'.*'", "node /tmp/.rtk-filter.js", "recursive:true"] {
+            assert!(settings.contains(part), "{part}");
         }
         assert!(!settings.contains('"'));
     }
 
     #[test]
-    fn nothing_downloads_or_installs() {
+    fn programs_neither_download_nor_install() {
         let command = rtk_setup_commands(50_000);
         for text in std::iter::once(command.clone()).chain(payloads(&command)) {
             for tool in ["curl", "wget", "apt", "yum", "pip", "gem", "cargo", "go get"] {

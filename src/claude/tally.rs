@@ -1,4 +1,4 @@
-//! What a run's result needs from its output, gathered while the lines pass by.
+//! Gathers what the result of a run needs from its output, line by line.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,26 +19,26 @@ const TEXTS: usize = 256 * 1024;
 const CONTENT_LINE: usize = 8 * 1024;
 /// Most different model names remembered.
 const MODELS: usize = 32;
-/// How a model is named in the output of the CLI.
+/// What stands before the name of a model in the CLI's output.
 const MODEL_KEY: &[u8] = b"\"model\":\"";
 
 /// Reads the lines of a run once, in order, and keeps only what the result needs.
 ///
-/// The size of what it holds does not depend on the length of the run: 256 KiB of text for the summary, 160
-/// KiB of output for a failed run, and a few fields.
+/// Its size does not depend on the length of the run: at most 256 KiB of text for the summary, 160 KiB of output for a
+/// failed run, and a few fields.
 #[derive(Debug)]
 pub struct Tally {
     captured: Captured,
     excerpt: Option<Excerpt>,
-    /// Hashes of (key, text) of the texts collected. The CLI prints an `assistant` event per content block,
-    /// all with one message id and index 0, so the key alone would drop text that was not seen.
+    /// Hashes of (key, text) of the collected texts. The CLI prints an `assistant` event per content block, all with
+    /// the same message id and index 0, so the key alone would drop new text.
     seen: HashSet<u64>,
     hasher: RandomState,
     most_text: usize,
     most_content: usize,
 }
 
-/// What [`Tally`] found.
+/// What a [`Tally`] kept of a run's output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Captured {
     /// The last non-empty `session_id` of an init, assistant or result event.
@@ -47,16 +47,16 @@ pub struct Captured {
     pub init_model: Option<String>,
     /// The last result event.
     pub result: Option<Value>,
-    /// What the result events before it say.
+    /// The sum of the result events before it.
     earlier: Earlier,
-    /// An assistant event with stop reason `null` and no output tokens, and no output after it. False with a
+    /// There was an assistant event with stop reason `null` and no output tokens, and no output after it. False with a
     /// result.
     pub llm_api_empty: bool,
-    /// An assistant event with output tokens, and no result.
+    /// There was an assistant event with output tokens, and no result.
     pub truncated: bool,
     /// The assistant's texts joined with blank lines, at most 256 KiB from the beginning.
     pub texts: String,
-    /// The first line that is no event of the CLI, trimmed; at most 8 KiB.
+    /// The first line that is not an event of the CLI, trimmed; at most 8 KiB.
     pub content_line: Option<String>,
     /// The values of `"model":"…"` in the output, up to the first content line.
     pub models_named: Vec<String>,
@@ -66,25 +66,23 @@ pub struct Captured {
     pub lines: u64,
     /// Lines with more than white space.
     pub nonempty_lines: u64,
-    /// Lines that were not UTF-8; what was wrong in them is U+FFFD now.
-    pub invalid_utf8_lines: u64,
-    /// The output, at most 32 KiB of its beginning and 128 KiB of its end, for a run without a result; empty
-    /// with one.
+    /// The output of a run without a result, at most 32 KiB of its beginning and 128 KiB of its end; empty with a
+    /// result.
     pub stdout: String,
 }
 
-/// What result events of earlier turns add to that of the last. The CLI takes a turn of its own, with a result,
-/// when a command ends that was left in the background.
+/// What the result events of earlier turns add to the last one. When a background command ends, the CLI takes another
+/// turn, with another result event.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Earlier {
     usage: Usage,
     /// Their shares of the cost, in US dollars.
     cost_usd: f64,
-    /// One of them did not tell its share.
+    /// One of them did not give its share.
     unknown_cost: bool,
 }
 
-/// Tokens of result events. Fields that are missing or no finite number are 0.
+/// Tokens of result events. A field that is missing or not a finite number is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -122,27 +120,21 @@ impl Tally {
         }
     }
 
-    /// A tally over a text that is in memory anyway: no bounds and no copy.
+    /// A tally of a text that is in memory already: without bounds, and without a copy of the output.
     #[cfg(any(test, feature = "compat"))]
     pub(crate) fn over_text() -> Self {
         Self { excerpt: None, most_text: usize::MAX, most_content: usize::MAX, ..Self::new() }
     }
 
-    /// Takes the next line, without its newline (and without a stamp), and returns it as text: what is not UTF-8 in
-    /// it is U+FFFD then.
+    /// Adds the next line, given without its stamp and its newline, and returns it as text: bytes that are not UTF-8
+    /// become U+FFFD.
     pub fn line<'a>(&mut self, line: &'a [u8]) -> Cow<'a, str> {
-        let text = match std::str::from_utf8(line) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => {
-                self.captured.invalid_utf8_lines += 1;
-                String::from_utf8_lossy(line)
-            }
-        };
+        let text = String::from_utf8_lossy(line);
         self.text_line(&text, line.len());
         text
     }
 
-    /// The same for a line that is text already.
+    /// Adds a line that is text already.
     pub fn text(&mut self, line: &str) {
         self.text_line(line, line.len());
     }
@@ -152,7 +144,7 @@ impl Tally {
         self.captured.result.is_some()
     }
 
-    /// What was found so far.
+    /// What was kept so far.
     pub fn so_far(&self) -> &Captured {
         &self.captured
     }
@@ -169,7 +161,7 @@ impl Tally {
             return;
         }
         captured.nonempty_lines += 1;
-        // Models matter only for a run without any content line; what the content line says is better.
+        // Models matter only for a run without a content line: its error says more than the model does.
         if captured.content_line.is_none() {
             captured.note_models(text);
         }
@@ -190,7 +182,7 @@ impl Tally {
                 captured.llm_api_empty = false;
                 captured.truncated = false;
                 captured.take_result(event);
-                // With a result nobody asks for the output again.
+                // The result of a run with a result event does not need the output.
                 self.excerpt = None;
             }
         }
@@ -219,8 +211,8 @@ impl Tally {
             if !captured.texts.is_empty() {
                 captured.texts.push_str("\n\n");
             }
-            let room = self.most_text.saturating_sub(captured.texts.len());
-            captured.texts.push_str(&text[..text.floor_char_boundary(room)]);
+            let left = self.most_text.saturating_sub(captured.texts.len());
+            captured.texts.push_str(&text[..text.floor_char_boundary(left)]);
         }
     }
 
@@ -259,7 +251,7 @@ impl Captured {
         self.init_model.as_deref().or_else(|| js_semantics::string_field(self.result.as_ref()?, "model"))
     }
 
-    /// A result event takes the place of another, unless both have ids and these differ: then both count.
+    /// A result event replaces the last one, unless both have ids and these differ: then both count.
     fn take_result(&mut self, event: Value) {
         if let Some(last) = self.result.replace(event)
             && let Some(result) = &self.result
@@ -275,8 +267,8 @@ impl Captured {
         }
     }
 
-    /// What the run cost, in US dollars: the shares of its result events, else `total_cost_usd` of the last one,
-    /// which counts from the beginning of the session in newer versions of the CLI.
+    /// The cost of the run in US dollars: the shares of its result events, else `total_cost_usd` of the last one. In newer
+    /// versions of the CLI that is the cost of the whole session.
     pub fn cost_usd(&self) -> Option<f64> {
         let result = self.result.as_ref()?;
         match turn_cost_usd(result) {
@@ -322,7 +314,7 @@ impl Usage {
     }
 }
 
-/// What was spent since the result event before this one, on all models; `None` where the CLI does not tell.
+/// The cost since the result event before this one, of all models; `None` where the CLI does not give it.
 fn turn_cost_usd(result: &Value) -> Option<f64> {
     let models = result.get("model_usage_since_last_result")?.as_object()?;
     models.values().map(|model| model.get("costUSD")?.as_f64().filter(|cost| cost.is_finite())).sum()
@@ -372,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_real_cli_printed() {
+    fn recorded_runs_are_tallied() {
         let auth = "Invalid API key · Fix external API key";
         let overload = "API Error: 529 Overloaded. This is a server-side issue, usually temporary — try again in a \
                         moment. If it persists, check your inference gateway (127.0.0.1:8080).";
@@ -416,18 +408,18 @@ mod tests {
     }
 
     #[test]
-    fn the_results_of_all_turns_of_a_run_are_added_up() {
+    fn results_of_all_turns_are_added_up() {
         let text = fixture!("2.1.330", "background");
         let lines: Vec<&str> = text.lines().collect();
         let captured = tally(&lines);
         let usage = Usage { input_tokens: 360.0, cached_input_tokens: 192.0, output_tokens: 126.0 };
         assert_eq!(captured.usage(), Some(usage));
         assert_eq!(captured.cost_usd(), Some(0.0042384));
-        // A line that comes twice is counted once.
+        // A repeated line counts once.
         let twice: Vec<&str> = lines.iter().flat_map(|line| [*line, *line]).collect();
         assert_eq!(tally(&twice).usage(), Some(usage));
         assert_eq!(tally(&twice).cost_usd(), Some(0.0042384));
-        // An older CLI gives the cost of the run so far, and no share of a turn.
+        // An older CLI gives the cost of the run so far, and no share per turn.
         let result = |uuid: &str, cost: f64| {
             json!({"type": "result", "uuid": uuid, "total_cost_usd": cost, "usage": {"input_tokens": 10}})
                 .to_string()
@@ -438,10 +430,10 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_session_costs_what_this_run_cost() {
+    fn resumed_session_costs_only_this_run() {
         for (text, total) in [
             (fixture!("2.1.330", "first"), 0.0014128),
-            // The total is the session's.
+            // The total cost is that of the session.
             (fixture!("2.1.330", "resume"), 0.0028256),
         ] {
             let lines: Vec<&str> = text.lines().collect();
@@ -456,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_a_message_printed_in_parts_is_kept() {
+    fn message_printed_in_parts_keeps_every_text() {
         let part = |text: &str| {
             json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": text}]}})
                 .to_string()
@@ -466,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_flag_is_cleared_by_later_output() {
+    fn flags_follow_the_last_assistant_event() {
         let event = |stop: Value, tokens: i64, content: Value| {
             json!({"type": "assistant", "message": {"stop_reason": stop, "output_tokens": tokens, "content": content}})
                 .to_string()
@@ -491,20 +483,20 @@ mod tests {
     }
 
     #[test]
-    fn invalid_utf8_is_replaced_and_counted() {
+    fn invalid_utf8_is_replaced() {
         let mut tally = Tally::new();
         tally.line(b"caf\xc3");
         tally.line(b"{\"type\":\"result\",\"result\":\"\xff\",\"session_id\":\"s\"}");
         tally.line(b"\xe2\x82");
         let captured = tally.finish();
-        assert_eq!((captured.lines, captured.invalid_utf8_lines), (3, 3));
+        assert_eq!(captured.lines, 3);
         assert_eq!(captured.content_line.as_deref(), Some("caf\u{fffd}"));
         assert_eq!(captured.summary(), "\u{fffd}");
         assert_eq!(captured.stdout_bytes, 5 + 48 + 3);
     }
 
     #[test]
-    fn counters_and_output_of_a_run_without_a_result() {
+    fn run_without_a_result_keeps_its_output() {
         let captured = tally(&["", " \t\r", "plain", r#"{"type":"user"}"#, "more\r"]);
         assert_eq!((captured.lines, captured.nonempty_lines), (5, 3));
         assert_eq!(captured.content_line.as_deref(), Some("plain"));
@@ -513,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn models_are_noted_until_the_first_content_line() {
+    fn model_names_count_until_the_first_content_line() {
         let init = r#"{"type":"system","subtype":"init","model":"claude-a"}"#;
         let spaced = r#"{"type":"system","model": "claude-b"}"#;
         let under =
@@ -531,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_result_and_the_last_session_count() {
+    fn last_result_and_last_session_count() {
         let captured = tally(&[
             r#"{"type":"system","subtype":"init","session_id":"a","model":"m"}"#,
             r#"{"type":"system","subtype":"init","session_id":"","model":""}"#,
@@ -546,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_bounded() {
+    fn memory_is_bounded() {
         let mut tally = Tally::new();
         tally.line("x".repeat(100_000).as_bytes());
         for n in 0..2000 {
@@ -564,7 +556,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken_without_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20)) {
+        fn any_bytes_are_tallied_without_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20)) {
             let mut tally = Tally::new();
             lines.iter().for_each(|line| drop(tally.line(line)));
             let captured = tally.finish();

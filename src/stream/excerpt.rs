@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 
 /// Bytes kept from the beginning.
-pub(crate) const HEAD: usize = 32 * 1024;
-/// Bytes kept from the end; a power of two, as the deque's memory is.
-pub(crate) const TAIL: usize = 128 * 1024;
+const HEAD: usize = 32 * 1024;
+/// Bytes kept from the end; a power of two, like the capacity of the deque.
+const TAIL: usize = 128 * 1024;
 
-/// Keeps the first lines and the last lines of a text, and counts what lies between.
+/// Keeps the first lines and the last lines of a text, and counts those between.
 #[derive(Debug, Default)]
 pub(crate) struct Excerpt {
     head: String,
-    /// Once a line did not fit into the head, all further lines go to the tail.
+    /// A line did not fit into the head: all further lines go to the tail.
     head_full: bool,
     tail: VecDeque<u8>,
     /// Lengths of the lines in `tail`, with their newlines.
@@ -32,7 +32,7 @@ impl Excerpt {
         self.head_full = true;
         while self.tail.len() + length > TAIL {
             let Some(first) = self.lengths.pop_front() else {
-                // Longer than the whole tail.
+                // The line is longer than the whole tail.
                 self.leave_out(length);
                 return;
             };
@@ -49,14 +49,14 @@ impl Excerpt {
         self.left_out_lines += 1;
     }
 
-    /// The text, with one line in the middle that says what was left out, if anything was.
+    /// The text, with one line in the middle that says how much was left out, if anything was.
     pub(crate) fn finish(self) -> String {
         let mut text = self.head;
         if self.left_out_lines > 0 {
             let (bytes, lines) = (self.left_out_bytes, self.left_out_lines);
             text.push_str(&format!("[paperclip] {bytes} bytes in {lines} line(s) of output left out here\n"));
         }
-        // Only whole lines go in and out, so the tail is as valid as they were.
+        // Lines enter and leave the tail whole, so it is valid UTF-8.
         text.push_str(&String::from_utf8_lossy(&Vec::from(self.tail)));
         text
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_long_output_is_counted() {
+    fn long_output_loses_its_middle_and_says_how_much() {
         let lines: Vec<String> = (0..100_000).map(|n| format!("line {n}")).collect();
         let total: usize = lines.iter().map(|line| line.len() + 1).sum();
         let text = excerpt(lines);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_everything_is_left_out() {
+    fn line_longer_than_the_tail_is_left_out() {
         let text = excerpt(["a".into(), "x".repeat(HEAD + TAIL), "b".into()]);
         assert_eq!(text, "a\n[paperclip] 163841 bytes in 1 line(s) of output left out here\nb\n");
         let text = excerpt(["x".repeat(HEAD), "b".into()]);

@@ -1,18 +1,17 @@
-//! Bytes into lines.
+//! Splits chunks of bytes into lines.
 
 use memchr::memchr;
 
-/// How much room for an unfinished line is kept after it was finished, in bytes. A run whose longest line was
-/// 5 MiB does not hold 5 MiB until its end.
-const KEEP: usize = 64 * 1024;
+/// Capacity kept for unfinished lines, in bytes: a run with a line of 5 MiB does not hold 5 MiB until its end.
+const KEPT_CAPACITY: usize = 64 * 1024;
 
 /// Splits a stream of byte chunks into lines at `\n`.
 ///
-/// Lines are cut on bytes, so a character divided between two chunks stays whole. A line inside one chunk is
-/// handed out without copying; only what is left of a chunk after its last newline is kept. Lines may have
-/// any length.
+/// It works on bytes, so a character divided between two chunks stays whole. A line inside one chunk is not copied; only
+/// what follows the last newline of a chunk is kept. Lines may have any length.
 #[derive(Debug, Default)]
 pub struct LineSplitter {
+    /// The unfinished line.
     carry: Vec<u8>,
 }
 
@@ -22,7 +21,7 @@ impl LineSplitter {
         Self::default()
     }
 
-    /// Takes the next chunk and calls `f` for each line that is now complete, without its newline.
+    /// Adds the next chunk and calls `f` for each line that is complete now, without its newline.
     pub fn push(&mut self, chunk: &[u8], mut f: impl FnMut(&[u8])) {
         let mut rest = chunk;
         if !self.carry.is_empty() {
@@ -33,7 +32,7 @@ impl LineSplitter {
             self.carry.extend_from_slice(&rest[..end]);
             f(&self.carry);
             self.carry.clear();
-            self.carry.shrink_to(KEEP);
+            self.carry.shrink_to(KEPT_CAPACITY);
             rest = &rest[end + 1..];
         }
         while let Some(end) = memchr(b'\n', rest) {
@@ -43,15 +42,10 @@ impl LineSplitter {
         self.carry.extend_from_slice(rest);
     }
 
-    /// What came after the last newline, at the end of a body; `None` when that is nothing. The splitter is
-    /// then ready for another body.
-    pub fn take_partial(&mut self) -> Option<Vec<u8>> {
+    /// At the end of a body: the unfinished last line, `None` when there is none. The splitter is then ready for another
+    /// body.
+    pub(crate) fn take_partial(&mut self) -> Option<Vec<u8>> {
         (!self.carry.is_empty()).then(|| std::mem::take(&mut self.carry))
-    }
-
-    /// Bytes of the unfinished line held at the moment.
-    pub fn pending(&self) -> usize {
-        self.carry.len()
     }
 }
 
@@ -70,27 +64,27 @@ mod tests {
     }
 
     #[test]
-    fn characters_divided_between_chunks_stay_whole() {
+    fn character_divided_between_chunks_stays_whole() {
         let (lines, rest) = split(&[b"caf\xc3", b"\xa9\n", b"", b"\n\nx"]);
         assert_eq!(lines, ["café".as_bytes(), b"", b""]);
         assert_eq!(rest.as_deref(), Some(&b"x"[..]));
     }
 
     #[test]
-    fn a_line_of_five_mebibytes_passes_and_its_room_is_given_back() {
+    fn long_line_passes_and_its_memory_is_released() {
         let mut splitter = LineSplitter::new();
         let mut lengths = Vec::new();
         for _ in 0..80 {
             splitter.push(&[b'x'; 65_536], |line| lengths.push(line.len()));
         }
-        assert_eq!(splitter.pending(), 5 << 20);
+        assert_eq!(splitter.carry.len(), 5 << 20);
         splitter.push(b"\ny\n", |line| lengths.push(line.len()));
         assert_eq!(lengths, [5 << 20, 1]);
-        assert!(splitter.carry.capacity() <= KEEP);
+        assert!(splitter.carry.capacity() <= KEPT_CAPACITY);
     }
 
     #[test]
-    fn the_end_of_a_body_leaves_a_clean_splitter() {
+    fn taking_the_unfinished_line_empties_the_splitter() {
         let mut splitter = LineSplitter::new();
         splitter.push(b"half", |_| panic!("no line is complete"));
         assert_eq!(splitter.take_partial(), Some(b"half".to_vec()));
@@ -99,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_chunking_gives_the_lines_of_the_whole(
+        fn any_chunks_give_the_lines_of_the_whole(
             bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..400),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {

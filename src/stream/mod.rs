@@ -1,17 +1,18 @@
-//! From the bytes of a log body to whole lines, each exactly once.
+//! From the bytes of a log body to whole lines, each exactly once. It knows neither Kubernetes nor the CLI.
 //!
 //! ```text
 //! bytes → lines (LineSplitter) → stamp (Stamp) → resume (Resume)
 //! ```
 //!
-//! What the lines mean is the business of [`claude`](crate::claude).
+//! What the lines mean is known in [`claude`](crate::claude), which also uses `json` and `excerpt`.
 
 pub(crate) mod excerpt;
 pub(crate) mod json;
-pub mod lines;
-pub mod resume;
-pub mod stamp;
+mod lines;
+mod resume;
+mod stamp;
 
 pub use lines::LineSplitter;
 pub use resume::{Resume, Verdict};
-pub use stamp::{Stamp, join_pieces, split_stamp};
+pub use stamp::Stamp;
+pub(crate) use stamp::{join_pieces, split_stamp};

@@ -1,62 +1,60 @@
-//! Following one container's log over any number of bodies, each line exactly once.
+//! Follows one container's log over any number of bodies and delivers each line exactly once.
 //!
-//! What is known of the server:
+//! How the server behaves:
 //!
 //! - `sinceTime` is cut to whole seconds and is inclusive, so a resumed body repeats lines: the *overlap*.
-//! - A body is the log file from some line on, in file order. Lines are appended only; rotation removes a
-//!   prefix. So every line before a line that was delivered has been delivered too, and what follows the last
+//! - A body is the log file from some line on, in file order. Lines are only appended; rotation removes a
+//!   prefix. So every line before a delivered line has been delivered too, and what follows the last
 //!   delivered line is new.
-//! - stdout and stderr are stamped by two writers, so stamps can be out of order by a little. A body is asked
-//!   from one second (`SLACK`) before the newest delivered stamp, or a late line would be filtered out on the
-//!   server.
+//! - stdout and stderr are stamped by two writers, so stamps can be slightly out of order. A body is requested
+//!   from one second (`SLACK`) before the newest delivered stamp, or the server would filter a late line out.
 //! - A long line is stored in pieces with a stamp each, and the server filters pieces. The first line of a
 //!   resumed body can therefore be the tail of a line, under the stamp of a later piece.
-//!
 //! - A kubelet that follows a file through its rotation can send the new file twice in one body (before 1.27 it also
-//!   leaves out lines there, which nothing tells; kubernetes#115701).
+//!   leaves out lines there, without a sign; kubernetes#115701).
 //!
-//! [`Resume`] keeps stamp and hash of the lines delivered in the window a resume asks for, in order, and lays
-//! the beginning of a new body against them.
+//! [`Resume`] remembers stamp and hash of the lines delivered in the window that the next request covers, in order, and
+//! compares the beginning of a new body with them.
 //!
 //! | line of a resumed body | verdict |
 //! |---|---|
 //! | is in the overlap | `Duplicate` |
 //! | after the last line of the overlap | `Deliver`, whatever its stamp |
-//! | first line, not in the overlap | `Refetch`: either a tail, or the overlap was rotated away. The next body is asked from the log's beginning, where no filter cuts lines |
+//! | first line, not in the overlap | `Refetch`: either it is a tail, or the overlap was rotated away. The next body is requested from the log's beginning, where no filter cuts lines |
 //! | the same in a body from the beginning | `Gap`: lines were lost |
-//! | in the middle of a body, back behind all that is remembered | `Refetch`, from the log's beginning: a file that is sent twice, or the clock was set back. What comes again after the overlap is new |
-//! | unknown, between two lines of the overlap | the tail of a line whose beginning was filtered out: `Duplicate`; or, where no such line was delivered, one that an earlier body left out: `Deliver` |
+//! | in the middle of a body, with a stamp before all that is remembered | `Refetch`, from the log's beginning: the file is sent twice, or the clock was set back. What follows the overlap there is new |
+//! | unknown, between two lines of the overlap | the tail of a line whose beginning was filtered out: `Duplicate`; or, where no such line was delivered, a line that an earlier body left out: `Deliver` |
 //!
 //! Two limits. When rotation removed exactly the delivered lines and no other, a gap is reported although
-//! nothing is missing: it cannot be told apart. And after the node's clock was set back by more than the
+//! nothing is missing: the two cases look the same. And after the node's clock was set back by more than the
 //! slack, each resume reads from the beginning.
 
 use std::collections::VecDeque;
 
 use super::stamp::{Stamp, split_stamp};
 
-/// How far stamps may be out of order, in seconds: a resumed body is asked from this much before the second
-/// of the newest delivered line.
+/// How far stamps may be out of order, in seconds: a resumed body is requested from this long before the second of the
+/// newest delivered line.
 const SLACK: i64 = 1;
 
-/// Most lines remembered (16 bytes each). Reached only above 130 000 lines per second; then the oldest are
-/// told by their stamp alone.
-const MOST: usize = 1 << 18;
+/// Most lines remembered (16 bytes each). Reached only above 130,000 lines per second; then the oldest lines are
+/// recognised by their stamp alone.
+const MOST_LINES: usize = 1 << 18;
 
 /// What to do with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// A new line, without its stamp.
     Deliver(&'a [u8]),
-    /// A new line before which lines of the log were lost to rotation: say so, then deliver it.
+    /// A new line, before which rotation removed lines of the log: report the gap, then deliver the line.
     Gap(&'a [u8]),
     /// Delivered before (or the tail of such a line).
     Duplicate,
     /// The unfinished last line of a body: kept for [`Resume::finish_partial`].
     Partial,
-    /// A line without a stamp. The kubelet or a proxy wrote it, not the container.
+    /// A line without a stamp: the kubelet or a proxy wrote it, not the container.
     Noise(&'a [u8]),
-    /// Stop reading this body and open another one from [`Resume::since`].
+    /// Stop reading this body and request another one from [`Resume::since`].
     Refetch,
 }
 
@@ -70,13 +68,13 @@ struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     seen: Seen,
-    /// Its place in `delivered` when the body began.
+    /// Its index in `delivered` when the body began.
     index: usize,
-    /// Delivered lines older than what the body was asked from lie right before it: their tails may show.
+    /// Right before it are delivered lines that are older than what was requested: their tails may appear.
     tails_before: bool,
 }
 
-/// How the overlap at the beginning of a body is being matched.
+/// The state of matching the overlap at the beginning of a body.
 #[derive(Debug, Default)]
 struct Replay {
     expected: Vec<Expected>,
@@ -86,69 +84,64 @@ struct Replay {
     next: usize,
     /// Lowest and highest stamp in `expected`.
     range: Option<(Stamp, Stamp)>,
-    /// Lines accepted in this body after a gap while the overlap might still come.
+    /// Number of lines accepted in this body after a gap, while the overlap may still follow.
     after_gap: Option<usize>,
-    /// Lines put into `delivered` before the places of `expected`.
+    /// Number of lines inserted into `delivered` before the lines of `expected`.
     shifted: usize,
 }
 
-/// The state of following one container's log. See the module's text.
+/// The state of following one container's log, see the module.
 #[derive(Debug, Default)]
 pub struct Resume {
-    /// Lines delivered and possibly repeated by the next body, in the log's order.
+    /// The delivered lines that the next body may repeat, in the order of the log.
     delivered: VecDeque<Seen>,
     newest: Option<Stamp>,
     last: Option<Stamp>,
     /// The newest stamp that was dropped from `delivered`.
     forgotten: Option<Stamp>,
-    /// Ask for the whole log next time.
+    /// The next body is requested from the beginning of the log.
     from_start: bool,
-    /// What the current body was asked from.
-    asked: Option<Stamp>,
+    /// Where the current body was requested from.
+    requested_from: Option<Stamp>,
     replay: Option<Replay>,
     stopped: bool,
     progress: bool,
-    /// The line before which the last body was left because its stamp jumped back.
+    /// The line at which the last body was given up, because its stamp jumped back.
     jumped: Option<Seen>,
     partial: Option<(Seen, Vec<u8>)>,
 }
 
 impl Resume {
-    /// Nothing was read yet.
+    /// Before the first body.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What to ask the next body from, a whole second; `None`: from the beginning of the log.
-    pub fn since(&self) -> Option<Stamp> {
+    /// Where to request the next body from, a whole second; `None`: from the beginning of the log.
+    pub(crate) fn since(&self) -> Option<Stamp> {
         let low = self.low()?;
-        // A last line older than the window means that the clock was set back. Asking from the window would
-        // hide what is written from now on.
+        // A last line older than the window means that the clock was set back. A request from the window on would hide
+        // what is written from now on.
         let clock_set_back = self.last.is_some_and(|last| last < low);
         (!self.from_start && !clock_set_back).then_some(low)
     }
 
-    /// Ask for the whole log next time: where the clock was set back between two bodies, new lines are older than
-    /// what a body would be asked from.
-    pub fn start_over(&mut self) {
+    /// Makes the next request one for the whole log: where the clock was set back between two bodies, new lines are
+    /// older than what a body would be requested from.
+    pub(crate) fn start_over(&mut self) {
         self.from_start = true;
     }
 
-    /// Stamp of the newest delivered line.
-    pub fn watermark(&self) -> Option<Stamp> {
-        self.newest
-    }
-
-    /// A new body begins, asked from [`Resume::since`].
+    /// A new body begins, requested from [`Resume::since`].
     pub fn begin_body(&mut self) {
-        self.asked = self.since();
+        self.requested_from = self.since();
         self.stopped = false;
         self.progress = false;
         self.partial = None;
         let mut replay = Replay::default();
         let mut tails_before = false;
         for (index, &seen) in self.delivered.iter().enumerate() {
-            if self.asked.is_some_and(|asked| seen.stamp < asked) {
+            if self.requested_from.is_some_and(|from| seen.stamp < from) {
                 tails_before = true;
                 continue;
             }
@@ -167,7 +160,7 @@ impl Resume {
         }
         let stamped = split_stamp(raw);
         if !complete {
-            // Inside the overlap an unfinished line is the beginning of one that was delivered.
+            // Inside the overlap an unfinished line is the beginning of a delivered line.
             if let (Some((stamp, text)), None) = (stamped, &self.replay) {
                 self.partial = Some((Seen { stamp, hash: hash(text) }, text.to_vec()));
             }
@@ -224,32 +217,31 @@ impl Resume {
         std::mem::take(&mut self.progress)
     }
 
-    /// The text of an unfinished last line of the last body, for a container that is terminated and will
-    /// never finish it.
-    pub fn finish_partial(&mut self) -> Option<Vec<u8>> {
+    /// The text of the unfinished last line of the last body, for a container that has ended and will not finish it.
+    pub(crate) fn finish_partial(&mut self) -> Option<Vec<u8>> {
         let (seen, text) = self.partial.take()?;
         self.accept(seen);
         Some(text)
     }
 
-    /// Where the remembered window begins.
+    /// The beginning of the remembered window.
     fn low(&self) -> Option<Stamp> {
         self.newest.map(|newest| newest.floor_seconds().back_seconds(SLACK))
     }
 
-    /// The line's stamp lies before what is remembered, and that of the line before it does not.
+    /// Whether the line's stamp is before the remembered window, and that of the line before it is not.
     fn jumps_back(&self, seen: Seen) -> bool {
         let behind = |stamp: Stamp| self.low().is_some_and(|low| stamp < low);
         behind(seen.stamp) && self.last.is_some_and(|last| !behind(last))
     }
 
-    /// A line while no line of the overlap was met yet.
+    /// Judges a line before the first line of the overlap was found.
     fn find_overlap(&mut self, replay: &mut Replay, seen: Seen) -> Step {
         let within = replay.range.is_some_and(|(low, high)| (low..=high).contains(&seen.stamp));
         let found =
             within.then(|| replay.expected.iter().position(|expected| expected.seen == seen)).flatten();
         if let Some(found) = found {
-            // Lines accepted after a gap turn out to stand before the overlap.
+            // The lines accepted after a gap come before the overlap in the log.
             if let Some(count) = replay.after_gap.take() {
                 self.delivered.rotate_right(count.min(self.delivered.len()));
                 replay.shifted += count;
@@ -264,10 +256,10 @@ impl Resume {
             return if beyond { Step::PastOverlap } else { Step::New };
         }
         let forgotten = self.forgotten.is_some_and(|forgotten| seen.stamp <= forgotten);
-        if forgotten || self.asked.is_some_and(|asked| seen.stamp < asked) {
+        if forgotten || self.requested_from.is_some_and(|from| seen.stamp < from) {
             return Step::Known;
         }
-        if self.asked.is_some() {
+        if self.requested_from.is_some() {
             return Step::Tail;
         }
         replay.after_gap = Some(1);
@@ -275,7 +267,7 @@ impl Resume {
         Step::Lost
     }
 
-    /// A line after the first line of the overlap.
+    /// Judges a line after the first line of the overlap.
     fn follow_overlap(&mut self, replay: &mut Replay, start: usize, seen: Seen) -> Step {
         let expected = &replay.expected;
         let next = expected[replay.next];
@@ -283,8 +275,7 @@ impl Resume {
             replay.next += 1;
             return Step::Known;
         }
-        // Equal lines can make the overlap seem to begin too early. Lay what was matched against a later
-        // place.
+        // Equal lines can make the overlap seem to begin too early. Try to match the same lines at a later index.
         let matched = replay.next - start;
         let same = |at: usize| (0..matched).all(|i| expected[at + i].seen == expected[start + i].seen);
         let fits = |at: &usize| {
@@ -334,7 +325,7 @@ impl Resume {
         }
         let low = self.low();
         while let Some(front) = self.delivered.front() {
-            if self.delivered.len() <= MOST && low.is_none_or(|low| front.stamp >= low) {
+            if self.delivered.len() <= MOST_LINES && low.is_none_or(|low| front.stamp >= low) {
                 break;
             }
             self.forgotten = self.forgotten.max(Some(front.stamp));
@@ -347,20 +338,20 @@ impl Resume {
 enum Step {
     /// Delivered before.
     Known,
-    /// New, and the overlap may still come.
+    /// New, and the overlap may still follow.
     New,
-    /// New, and the overlap is over.
+    /// New, and the overlap has ended.
     PastOverlap,
-    /// New, but its place is before lines already delivered.
+    /// New, but in the log it is before lines already delivered.
     Late,
     /// New, and lines before it are lost.
     Lost,
-    /// Not to be told from the tail of a line.
+    /// Possibly the tail of a line.
     Tail,
 }
 
-/// 64 bits of a text. Lines are compared under equal stamps only, so speed matters more than strength: four words at a
-/// time, because a multiplication waits for the one before it.
+/// A 64-bit hash of a text. Only lines with equal stamps are compared, so speed matters more than strength: four words at
+/// a time, because a multiplication waits for the one before it.
 fn hash(text: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: [u8; 8]| {
@@ -422,7 +413,7 @@ mod tests {
     }
 
     impl Reader {
-        /// Reads a body cut after `cut` bytes. False when a refetch was asked for.
+        /// Reads a body cut after `cut` bytes. False when the verdict was a refetch.
         fn read(&mut self, body: &[u8], cut: usize) -> bool {
             let Self { resume, lines, gaps, refetched } = self;
             let mut splitter = LineSplitter::new();
@@ -455,14 +446,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_hidden_by_a_clock_that_was_set_back_are_found_from_the_beginning() {
+    fn start_over_finds_lines_older_than_the_window() {
         let at = |seconds: i64, text: &'static str| (seconds * 1000, text);
         let mut log = lines(&[at(3600, "a"), at(3601, "b"), at(3605, "c")]);
         let mut reader = Reader::default();
         reader.read_all(&log);
         log.extend(lines(&[at(6, "d"), at(7, "e")]));
         reader.read_all(&log);
-        assert_eq!(reader.lines, ["a", "b", "c"], "nothing that young is asked for");
+        assert_eq!(reader.lines, ["a", "b", "c"], "lines older than the window are not requested");
         reader.resume.start_over();
         reader.read_all(&log);
         assert_eq!(
@@ -471,11 +462,11 @@ mod tests {
         );
         log.extend(lines(&[at(8, "f")]));
         reader.read_all(&log);
-        assert_eq!(reader.lines.len(), 6, "from then on it is known");
+        assert_eq!(reader.lines.len(), 6, "the clock is known to be set back from then on");
     }
 
     #[test]
-    fn a_body_is_asked_from_a_whole_second_before_the_newest_line() {
+    fn body_is_requested_from_one_second_before_the_newest_line() {
         let mut resume = Resume::new();
         assert_eq!(resume.since(), None);
         resume.begin_body();
@@ -488,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn transport_noise_is_told_from_lines() {
+    fn line_without_a_stamp_is_noise() {
         let mut resume = Resume::new();
         resume.begin_body();
         assert_eq!(
@@ -502,13 +493,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_last_line_waits_for_the_container_to_be_over() {
+    fn unfinished_last_line_waits_for_the_containers_end() {
         let mut resume = Resume::new();
         resume.begin_body();
         assert_eq!(resume.line(b"2026-01-02T03:04:07Z a", true), Verdict::Deliver(b"a"));
         assert_eq!(resume.line(b"2026-01-02T03:04:07Z bc", false), Verdict::Partial);
         resume.end_body();
-        // The connection was cut: the line comes again, whole.
+        // The connection was cut: the line is repeated, whole.
         resume.begin_body();
         assert_eq!(resume.line(b"2026-01-02T03:04:07Z a", false), Verdict::Partial);
         resume.end_body();
@@ -522,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lines_under_one_stamp_are_counted() {
+    fn equal_lines_with_one_stamp_are_counted() {
         let log = lines(&[(0, "a"), (0, "a"), (0, "b"), (0, "a")]);
         let mut reader = Reader::default();
         for upto in 1..=4 {
@@ -533,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_stamp_from_the_other_stream_is_not_lost() {
+    fn late_stamp_of_the_other_stream_is_not_lost() {
         let log = lines(&[(2100, "out"), (1900, "err"), (1950, "err2"), (2200, "out2")]);
         let mut reader = Reader::default();
         for upto in 1..=4 {
@@ -543,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_of_a_delivered_line_is_found_out_by_reading_from_the_beginning() {
+    fn tail_of_a_delivered_line_leads_to_a_refetch() {
         let mut log = lines(&[(0, "first")]);
         log.push(Stored(vec![(START + 900 * MS, "beginning-".into()), (START + 1100 * MS, "tail".into())]));
         log.extend(lines(&[(2300, "c")]));
@@ -556,8 +547,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_between_lines_of_the_overlap_is_a_duplicate() {
-        // The long line began late (out of order) and its beginning falls below what is asked for.
+    fn tail_inside_the_overlap_is_a_duplicate() {
+        // The long line began late (out of order), and its beginning is before what is requested.
         let mut log = lines(&[(1200, "a")]);
         log.push(Stored(vec![(START + 900 * MS, "beginning-".into()), (START + 1300 * MS, "tail".into())]));
         log.extend(lines(&[(2300, "c")]));
@@ -570,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_that_leaves_the_overlap_is_no_loss() {
+    fn rotation_that_keeps_the_overlap_loses_nothing() {
         let log = lines(&[(0, "a"), (100, "b"), (200, "c"), (300, "d")]);
         let mut reader = Reader::default();
         reader.read_all(&log[..3]);
@@ -591,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_file_that_begins_inside_a_delivered_line_repeats_nothing_else() {
+    fn file_that_begins_inside_a_line_repeats_only_its_tail() {
         let mut log = vec![Stored(vec![(START, "beginning-".into()), (START + 1, "tail".into())])];
         log.extend(lines(&[(1, "b"), (2, "c")]));
         let mut reader = Reader::default();
@@ -605,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_an_earlier_body_left_out_is_delivered_late_and_once() {
+    fn line_left_out_by_an_earlier_body_is_delivered_once() {
         let log = lines(&[(0, "a"), (1, "left out"), (2, "b")]);
         let without = [log[0].clone(), log[2].clone()];
         let mut reader = Reader::default();
@@ -617,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_reads_from_the_beginning() {
+    fn clock_set_back_reads_from_the_beginning() {
         let log =
             lines(&[(0, "a"), (60_000, "b"), (60_500, "c"), (10_000, "d"), (11_000, "e"), (12_000, "f")]);
         let mut reader = Reader::default();
@@ -629,13 +620,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_sent_twice_in_one_body_is_delivered_once() {
+    fn file_sent_twice_in_one_body_is_delivered_once() {
         let log: Vec<Stored> =
             (0..40).map(|n| Stored(vec![(START + n * 500 * MS, format!("line {n}"))])).collect();
         let mut reader = Reader::default();
         let twice = [serve(&log[..20], None), serve(&log[..30], None)].concat();
         assert!(!reader.read(&twice, usize::MAX));
-        // Again, in the body that is read for that.
+        // Again, in the body of the refetch.
         assert!(!reader.read(&[serve(&log[..30], None), serve(&log, None)].concat(), usize::MAX));
         reader.read_all(&log);
         assert_eq!(reader.lines, log.iter().map(Stored::whole).collect::<Vec<_>>());
@@ -643,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_in_one_body_loses_nothing() {
+    fn clock_set_back_in_one_body_loses_nothing() {
         let log =
             lines(&[(0, "a"), (60_000, "b"), (60_500, "c"), (10_000, "d"), (11_000, "e"), (70_000, "f")]);
         let mut reader = Reader::default();
@@ -656,11 +647,11 @@ mod tests {
     fn memory_is_bounded() {
         let mut resume = Resume::new();
         resume.begin_body();
-        for n in 0..MOST + 1000 {
+        for n in 0..MOST_LINES + 1000 {
             let line = format!("{} {n}", Stamp::from_nanos(START + n as i64));
             assert!(matches!(resume.line(line.as_bytes(), true), Verdict::Deliver(_)));
         }
-        assert_eq!(resume.delivered.len(), MOST);
+        assert_eq!(resume.delivered.len(), MOST_LINES);
         resume.begin_body();
         let line = |n: usize| format!("{} {n}", Stamp::from_nanos(START + n as i64));
         assert_eq!(resume.line(line(3).as_bytes(), true), Verdict::Duplicate);
@@ -674,8 +665,8 @@ mod tests {
         assert!(slow.delivered.len() <= 3);
     }
 
-    /// A log: per line the time since the one before, how late its stamp is (below 1 s), and its pieces. A
-    /// tail never has stamp and text of the next line: it could not be told from it.
+    /// A log: per line the time since the line before it, how late its stamp is (below 1 s), and its pieces. A tail
+    /// never has stamp and text of the next line, since the two would be equal.
     fn log() -> impl Strategy<Value = Vec<Stored>> {
         let step = prop_oneof![3 => Just(0), 3 => 0..1000i64, 2 => 0..900 * MS, 1 => 0..4000 * MS];
         let late = prop_oneof![4 => Just(0), 1 => 0..1000 * MS];
@@ -703,7 +694,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(600))]
 
         #[test]
-        fn cut_anywhere_any_number_of_times_each_line_comes_once(
+        fn bodies_cut_anywhere_deliver_each_line_once(
             log in log(),
             reads in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..14),
         ) {
@@ -721,11 +712,11 @@ mod tests {
         }
 
         #[test]
-        fn a_rotated_prefix_gives_one_gap_per_loss(
+        fn rotated_prefix_gives_one_gap_per_loss(
             mut log in log(),
             reads in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..10),
         ) {
-            // Each line is told from the others, so that the test itself can tell what was lost.
+            // Every line is different, so that the test knows which are lost.
             for (n, line) in log.iter_mut().enumerate() {
                 line.0[0].1.insert_str(0, &format!("{n}:"));
             }

@@ -1,11 +1,11 @@
-//! The time stamp the kubelet puts in front of a log line when asked with `timestamps=true`.
+//! The time stamp that the kubelet puts in front of each log line with `timestamps=true`.
 
 use std::borrow::Cow;
 use std::fmt;
 
 const NANOS: i64 = 1_000_000_000;
 
-/// A moment, in nanoseconds since 1970-01-01T00:00:00Z (from 1677 to 2262).
+/// A time, in nanoseconds since 1970-01-01T00:00:00Z (from 1677 to 2262).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(i64);
 
@@ -16,18 +16,19 @@ impl Stamp {
     }
 
     /// Nanoseconds since the epoch.
-    pub const fn nanos(self) -> i64 {
+    #[cfg(test)]
+    pub(crate) const fn nanos(self) -> i64 {
         self.0
     }
 
-    /// The start of the second the stamp lies in. `sinceTime` reaches the kubelet in whole seconds, and
-    /// rounding up would lose lines.
-    pub const fn floor_seconds(self) -> Self {
+    /// The start of the stamp's second. `sinceTime` reaches the kubelet in whole seconds, and rounding up would lose
+    /// lines.
+    pub(crate) const fn floor_seconds(self) -> Self {
         Self(self.0.div_euclid(NANOS).saturating_mul(NANOS))
     }
 
     /// The start of the stamp's second as RFC 3339, for `sinceTime`: `2026-01-02T03:04:05Z`.
-    pub fn floor_seconds_rfc3339(self) -> String {
+    pub(crate) fn floor_seconds_rfc3339(self) -> String {
         let seconds = self.0.div_euclid(NANOS);
         let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
         let of_day = seconds.rem_euclid(86_400);
@@ -48,10 +49,9 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// Divides a raw log line into its stamp and its text. `None` when the line does not begin with an RFC 3339
-/// time (0 to 9 digits of a fraction, `Z` or an offset) and one space: such a line was not written by the
-/// container.
-pub fn split_stamp(line: &[u8]) -> Option<(Stamp, &[u8])> {
+/// Divides a raw log line into its stamp and its text. `None` when the line does not begin with an RFC 3339 time (0 to 9
+/// digits of a fraction, `Z` or an offset) and one space: the container did not write such a line.
+pub(crate) fn split_stamp(line: &[u8]) -> Option<(Stamp, &[u8])> {
     let (date, rest) = line.split_at_checked(19)?;
     if date[4] != b'-' || date[7] != b'-' || date[10] != b'T' || date[13] != b':' || date[16] != b':' {
         return None;
@@ -78,10 +78,10 @@ pub fn split_stamp(line: &[u8]) -> Option<(Stamp, &[u8])> {
 /// The longest piece that container runtimes store of one line, in bytes.
 const PIECE: usize = 16 * 1024;
 
-/// A raw log line with one stamp at its beginning, as kubelets from 1.26 on (and the last releases of 1.23 to 1.25)
-/// write it. Older ones put a stamp before every stored piece of a long line, into the middle of its text
-/// (kubernetes#77603): those are taken out.
-pub fn join_pieces(line: &[u8]) -> Cow<'_, [u8]> {
+/// The raw log line with one stamp, at its beginning, as kubelets from 1.26 on (and the last releases of 1.23 to 1.25)
+/// write it. Older kubelets put a stamp before every stored piece of a long line, into the middle of its text
+/// (kubernetes#77603): these stamps are removed.
+pub(crate) fn join_pieces(line: &[u8]) -> Cow<'_, [u8]> {
     if line.len() <= PIECE {
         return Cow::Borrowed(line);
     }
@@ -90,7 +90,7 @@ pub fn join_pieces(line: &[u8]) -> Cow<'_, [u8]> {
     };
     let mut joined = Vec::new();
     while let Some((piece, rest)) = text.split_at_checked(PIECE) {
-        // Pieces are stored one after the other: an older stamp is the container's own text.
+        // Pieces are stored one after the other: an older stamp is text of the container.
         let Some((later, rest)) = split_stamp(rest).filter(|(later, _)| *later >= stamp) else {
             break;
         };
@@ -179,6 +179,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// A line as a kubelet before 1.26 sends it.
     fn in_pieces(text: &[u8]) -> Vec<u8> {
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kubelet_stamps_every_piece_of_a_long_line() {
+    fn stamps_inside_a_long_line_are_removed() {
         for bytes in [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE + 7] {
             let text: Vec<u8> = (0..bytes).map(|i| b'a' + (i % 26) as u8).collect();
             let whole = [b"2026-01-02T03:04:05.000000000Z ".as_slice(), &text].concat();
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_that_is_text_of_the_container_stays() {
+    fn stamp_that_the_container_printed_stays() {
         let stamp = "2026-01-02T03:04:05.000000000Z ";
         let elsewhere = format!("{stamp}{}{stamp}tail", "x".repeat(PIECE - 1));
         let older = format!("{stamp}{}2025-01-02T03:04:05.000000000Z tail", "x".repeat(PIECE));
@@ -209,10 +210,9 @@ mod tests {
             assert!(*join_pieces(line.as_bytes()) == *line.as_bytes());
         }
     }
-    use proptest::prelude::*;
 
     #[test]
-    fn prefixes_as_the_kubelet_writes_them() {
+    fn prefixes_of_the_kubelet_are_read() {
         let base = 1_767_323_045 * NANOS; // 2026-01-02T03:04:05Z
         for (line, nanos, text) in [
             ("2026-01-02T03:04:05.123456789Z hello", base + 123_456_789, "hello"),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_not_a_stamp() {
+    fn anything_else_is_not_a_stamp() {
         for line in [
             "",
             "hello",
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_cut_and_never_rounded_up() {
+    fn floor_never_rounds_up() {
         let (stamp, _) = split_stamp(b"2026-03-01T00:00:00.999999999Z x").unwrap();
         assert_eq!(stamp.floor_seconds_rfc3339(), "2026-03-01T00:00:00Z");
         assert_eq!(stamp.floor_seconds().to_string(), "2026-03-01T00:00:00.000000000Z");
@@ -264,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back(nanos in -9_000_000_000_000_000_000i64..9_000_000_000_000_000_000) {
+        fn printed_stamp_reads_back(nanos in -9_000_000_000_000_000_000i64..9_000_000_000_000_000_000) {
             let stamp = Stamp::from_nanos(nanos);
             let line = format!("{stamp} text");
             prop_assert_eq!(split_stamp(line.as_bytes()), Some((stamp, &b"text"[..])));
