@@ -14,10 +14,10 @@ use crate::cluster::{ApiError, ApiErrorKind};
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// This many requests may be in flight at once, watches and logs apart: each has a connection and a TLS handshake of
-/// its own, and a server does not serve more of them any sooner. A request waits for its turn for [`TURN_LIMIT`] at
-/// most, so that a slow server delays only the requests that it serves.
+/// its own, and a server does not serve more of them any sooner. A request waits for its permit for [`PERMIT_WAIT`] at
+/// most and then goes without, so that a slow server delays only the requests that it serves.
 const MOST_REQUESTS: usize = 32;
-const TURN_LIMIT: Duration = Duration::from_secs(1);
+const PERMIT_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_PATCH: &str = "application/json-patch+json";
@@ -27,17 +27,17 @@ pub(super) struct ApiClient {
     client: kube::Client,
     /// Host and port, as messages name the server.
     pub(super) host: String,
-    turns: Semaphore,
+    permits: Semaphore,
 }
 
 impl ApiClient {
     pub(super) fn new(client: kube::Client, host: String) -> Self {
-        Self { client, host, turns: Semaphore::new(MOST_REQUESTS) }
+        Self { client, host, permits: Semaphore::new(MOST_REQUESTS) }
     }
 
-    /// The turn of a request whose answer is short, to be held until the answer has arrived.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::time::timeout(TURN_LIMIT, self.turns.acquire()).await.ok()?.ok()
+    /// The permit of a request whose answer is short, to be held until the answer has arrived.
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(PERMIT_WAIT, self.permits.acquire()).await.ok()?.ok()
     }
 
     /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
@@ -90,6 +90,7 @@ impl ApiClient {
         Err(ApiError::from_answer(attempt, status.as_u16(), retry_after, &body))
     }
 
+    /// The whole body of an answer.
     pub(super) async fn collect(&self, attempt: &str, response: Response<Body>) -> Result<Vec<u8>, ApiError> {
         let collected = tokio::time::timeout(ANSWER_LIMIT, response.into_body().collect()).await;
         match collected {
@@ -116,6 +117,7 @@ impl ApiClient {
         )
     }
 
+    /// Sends a request and decodes its answer. `body` comes with its content type.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         attempt: &str,
@@ -124,10 +126,10 @@ impl ApiClient {
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, ApiError> {
         let request = request(attempt, method, path, body)?;
-        let turn = self.turn().await;
+        let permit = self.permit().await;
         let response = self.send(attempt, request).await?;
         let body = self.collect(attempt, response).await?;
-        drop(turn);
+        drop(permit);
         serde_json::from_slice(&body).map_err(|error| {
             ApiError::local(
                 ApiErrorKind::Decode,

@@ -75,7 +75,7 @@ impl Clusters for KubeClusters {
         if let Some(other) = known.get(&key).filter(|other| !other.expires_soon()) {
             return Ok(other.clone());
         }
-        // What the file said before is of no use to anybody but the runs that go on with it.
+        // A client of the file's earlier contents serves only the runs that use it already.
         let file = |key: &str| key.rsplit_once('\n').map(|(path, _)| path.to_owned());
         known.retain(|other, _| file(other) != file(&key));
         known.insert(key, cluster.clone());
@@ -262,11 +262,11 @@ impl Cluster for KubeCluster {
             request.extensions_mut().insert(DedicatedConnection);
         }
         let mut response = self.api.send(&attempt, request).await?;
-        let broken = self.api.broken(attempt, "log stream");
+        let broken = self.api.broken(attempt.clone(), "log stream");
         let socket = response.extensions_mut().remove::<PacedSocket>();
         let body = response.into_body().map_err(move |error| broken(&error));
         Ok(match socket {
-            Some(socket) => Box::new(FollowedLog::new(body.boxed_unsync(), socket)),
+            Some(socket) => Box::new(FollowedLog::new(attempt, body.boxed_unsync(), socket)),
             None => log_of(body.into_data_stream()),
         })
     }

@@ -7,6 +7,7 @@ mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -25,11 +26,23 @@ pub(super) struct FollowedLog {
     socket: PacedSocket,
     /// How the body ended, until a read has reported it.
     end: Option<ReadResult>,
+    /// The request, as errors and diagnostics name it.
+    attempt: String,
+    opened: Instant,
 }
 
 impl FollowedLog {
-    pub(super) fn new(body: UnsyncBoxBody<Bytes, ApiError>, socket: PacedSocket) -> Self {
-        Self { body, socket, end: None }
+    pub(super) fn new(attempt: String, body: UnsyncBoxBody<Bytes, ApiError>, socket: PacedSocket) -> Self {
+        tracing::debug!(request = attempt, "log connection opened");
+        Self { body, socket, end: None, attempt, opened: Instant::now() }
+    }
+}
+
+impl Drop for FollowedLog {
+    fn drop(&mut self) {
+        let ms = self.opened.elapsed().as_millis();
+        // A log that its reader gives up has no end yet.
+        tracing::debug!(request = self.attempt, ms, ended = self.end.is_some(), "log connection closed");
     }
 }
 

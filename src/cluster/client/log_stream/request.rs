@@ -31,7 +31,7 @@ use super::socket::PacedSocket;
 
 /// This much is read from a socket at once: a whole TLS record. rustls by itself asks for 4 KiB at a time.
 const SOCKET_READ_BYTES: usize = 16 * 1024;
-/// A response head may be this long, and this much of a body is buffered.
+/// Limits a response head, and how much of a body is buffered.
 const HTTP_BUFFER_BYTES: usize = 64 * 1024;
 
 type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -59,7 +59,7 @@ impl<T> Connect for T where
 {
 }
 
-/// How connections are made; `T` makes those of TCP.
+/// Makes connections, with TLS where the address asks for it; `T` makes those of TCP.
 #[derive(Clone)]
 pub(crate) struct Connector<T> {
     pub(crate) tcp: T,
@@ -69,7 +69,7 @@ pub(crate) struct Connector<T> {
 }
 
 impl<T: Connect> Connector<T> {
-    /// The same for a pool.
+    /// Makes the same connections for a pool.
     pub(crate) fn for_pool(&self) -> HttpsConnector<T> {
         let builder =
             HttpsConnectorBuilder::new().with_tls_config(ClientConfig::clone(&self.tls)).https_or_http();
@@ -80,9 +80,7 @@ impl<T: Connect> Connector<T> {
         .enable_http1()
         .wrap_connector(self.tcp.clone())
     }
-}
 
-impl<T: Connect> Connector<T> {
     /// Sends a request without a body on a new connection; resolves at the response headers. The answer's extensions
     /// have its [`PacedSocket`].
     pub(super) async fn send(mut self, request: Request<Body>) -> Result<Response<AnswerBody>, BoxError> {
@@ -141,7 +139,7 @@ where
     Ok(response.map(|incoming| DedicatedBody { connection, incoming }.map_err(Into::into).boxed_unsync()))
 }
 
-/// The request as a server reads it that is asked for nothing else on this connection.
+/// The request as HTTP/1.1 wants it on the wire; it is the only one of its connection.
 fn in_origin_form(mut request: Request<Body>) -> Result<Request<Body>, BoxError> {
     let authority = request.uri().authority().ok_or("the address of the request names no host")?;
     let host = HeaderValue::from_str(authority.as_str())?;
@@ -167,7 +165,7 @@ impl<C: Future<Output = hyper::Result<()>> + Unpin> HttpBody for DedicatedBody<C
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // How a connection ended is an event of its body, too.
+        // An error of the connection is also the body's.
         if let Some(connection) = &mut self.connection
             && Pin::new(connection).poll(context).is_ready()
         {

@@ -280,7 +280,7 @@ async fn followed<S: Future<Output = ()> + Send + 'static>(
     let mut response = sent?;
     let socket = response.extensions_mut().remove::<PacedSocket>().expect("its socket");
     let broken = |error: BoxError| ApiError::local(ApiErrorKind::Connection, "read", causes(error.as_ref()));
-    Ok(FollowedLog::new(response.into_body().map_err(broken).boxed_unsync(), socket))
+    Ok(FollowedLog::new("read".to_owned(), response.into_body().map_err(broken).boxed_unsync(), socket))
 }
 
 /// Answers a request with these pieces, each sent by itself, and closes the connection. Returns the request.
@@ -386,7 +386,10 @@ async fn answer_that_is_cut_or_malformed_is_an_error() {
             followed("http", None, |io, _| async { drop(serve_plain(io, sent).await) }).await.expect("a log");
         let (text, end) = read_to_end(&mut log).await;
         assert!(b"hello".starts_with(&text[..]) && end.is_err(), "{rest:?}: {text:?}, {end:?}");
-        assert!(matches!(log.try_read(&mut |_| panic!("the body is over")), ReadResult::End), "told once");
+        assert!(
+            matches!(log.try_read(&mut |_| panic!("the body is over")), ReadResult::End),
+            "reported once"
+        );
     }
     let length = vec![b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel".to_vec()];
     let mut log =
