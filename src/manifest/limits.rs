@@ -44,12 +44,12 @@ pub enum ManifestError {
 }
 
 /// Whether a variable fits into a process's environment.
-pub(crate) fn env_fits(name: &str, value: &str) -> bool {
+pub(super) fn env_fits(name: &str, value: &str) -> bool {
     env_size(name, value) < PROCESS_STRING
 }
 
 /// Checks a variable.
-pub(crate) fn check_env(name: &str, value: &str) -> Result<(), ManifestError> {
+pub(super) fn check_env(name: &str, value: &str) -> Result<(), ManifestError> {
     if value.contains('\0') {
         return Err(ManifestError::Nul { what: format!("Environment variable {name}") });
     }
@@ -60,7 +60,7 @@ pub(crate) fn check_env(name: &str, value: &str) -> Result<(), ManifestError> {
 }
 
 /// Checks the shell command of the agent's container.
-pub(crate) fn check_command(command: &str) -> Result<(), ManifestError> {
+pub(super) fn check_command(command: &str) -> Result<(), ManifestError> {
     if command.contains('\0') {
         return Err(ManifestError::Nul { what: "The agent's command".to_owned() });
     }
@@ -71,7 +71,7 @@ pub(crate) fn check_command(command: &str) -> Result<(), ManifestError> {
 }
 
 /// Checks the data of a Secret.
-pub(crate) fn check_secret<'a>(values: impl Iterator<Item = &'a String>) -> Result<(), ManifestError> {
+pub(super) fn check_secret<'a>(values: impl Iterator<Item = &'a String>) -> Result<(), ManifestError> {
     let size = values.map(String::len).sum();
     if size > SECRET {
         return Err(ManifestError::SecretTooLarge { size });

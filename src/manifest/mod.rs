@@ -10,7 +10,7 @@ mod env;
 mod host_local;
 mod job;
 pub(crate) mod labels;
-pub(crate) mod limits;
+mod limits;
 mod prompt;
 mod self_pod;
 mod serde_ext;

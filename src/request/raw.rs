@@ -58,6 +58,7 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// As [`text`](Self::text), and `valid`; `why` says what would be.
     pub(super) fn name(
         &mut self,
         key: &str,
@@ -93,6 +94,7 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// A finite number.
     pub(super) fn number(&mut self, key: &str) -> Option<f64> {
         let value = self.get(key)?;
         let number = value.as_f64().filter(|number| number.is_finite());
@@ -102,6 +104,7 @@ impl<'a> Raw<'a> {
         number
     }
 
+    /// A time from 0 to [`MAX_SECONDS`].
     pub(super) fn seconds(&mut self, key: &str) -> Result<Option<f64>, RequestError> {
         match self.number(key) {
             Some(seconds) if !(0.0..=MAX_SECONDS).contains(&seconds) => {
