@@ -1,5 +1,5 @@
-//! What a run sees of its Job and pod: through the shared watches, or by polling every [`timing::POLL_INTERVAL`] where they
-//! do not work. A run may change from one to the other at any moment.
+//! What a run sees of its Job and pod: through the shared watches, or by polling every [`timing::POLL_INTERVAL`] where
+//! they do not work. A run may change from one to the other at any moment.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -180,8 +180,8 @@ impl<C: Cluster> Observed<C> {
         PodPoller { observed: self, changes, read_at: Instant::now() + timing::UNSEEN_LIMIT, unreadable: 0 }
     }
 
-    /// The Job, at once and at every change, or every [`timing::POLL_INTERVAL`] where it cannot be watched. The stream never
-    /// ends, not even with an error.
+    /// The Job, at once and at every change, or every [`timing::POLL_INTERVAL`] where it cannot be watched. The stream
+    /// never ends, not even with an error.
     pub(super) fn jobs(self: Arc<Self>) -> impl Stream<Item = Result<JobSeen, ApiError>> {
         let poller = JobPoller {
             changes: self.watched.changes(),

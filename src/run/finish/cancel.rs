@@ -30,7 +30,8 @@ pub(super) async fn cancelled_by_control_plane<C: Cluster, H: Host>(
         match run.host.run_status(query).await {
             StatusAnswer::Status(status) => {
                 let abort = should_abort_for_cancellation(status.as_deref());
-                // One stale read must not end a run: every status but `cancelled` counts when it is read twice in a row.
+                // One stale read must not end a run: every status but `cancelled` counts when it is read twice in a
+                // row.
                 if abort && (suspicious || status.as_deref() == Some("cancelled")) {
                     return;
                 }

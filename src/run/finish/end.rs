@@ -160,8 +160,8 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         })
     }
 
-    /// Reads the Job after the grace period: its condition may have come at the last moment, it may be gone, or its state
-    /// cannot be read. Each but the first is logged.
+    /// Reads the Job after the grace period: its condition may have come at the last moment, it may be gone, or its
+    /// state cannot be read. Each but the first is logged.
     async fn verify_after_grace(&mut self) -> RunEnd {
         let name = &self.observed.job_name;
         let seen = self.observed.job().await;

@@ -26,8 +26,8 @@ impl ExitStatus {
     }
 }
 
-/// Finds out how the container ended: from what the run has seen, even of a pod that is gone by now, or from the pod, read
-/// again while its status lags. A failing read loses the exit code, never the run.
+/// Finds out how the container ended: from what the run has seen, even of a pod that is gone by now, or from the pod,
+/// read again while its status lags. A failing read loses the exit code, never the run.
 pub(super) async fn find<C: Cluster>(observed: &Observed<C>, follower: &mut Follower<C>) -> ExitStatus {
     let last_read = follower.last_pod.take();
     let (pod, container) = (&follower.pod, &*follower.container);

@@ -65,8 +65,9 @@ fn is_stalled(progress: &Progress, since: Instant) -> bool {
 
 /// Reads the log again where no result was found (`docs/contract.md`, "Waiting for the end", the one-shot read).
 ///
-/// A followed body that ended before the container did looks like one that ended with it. So the log is read until nothing
-/// new comes: first from where it was left, then from its beginning, because the node's clock may have been set back.
+/// A followed body that ended before the container did looks like one that ended with it. So the log is read until
+/// nothing new comes: first from where it was left, then from its beginning, because the node's clock may have been set
+/// back.
 pub(super) async fn read_the_rest<C: Cluster>(log: &LogSink, follower: &mut Follower<C>, end: &RunEnd) {
     if !follower.is_incomplete() {
         return;

@@ -1,9 +1,9 @@
 //! From the created Job to everything that the result is chosen from: the pod, the log and how the run ended.
 //!
-//! `pod_wait` waits for the pod. Then two futures run side by side in one task: the follower reads the log while the watches
-//! show how the container is, and `end` waits for the run's end (`cancel` is one of its reasons). They share only the
-//! [`ContainerState`](super::job_view::ContainerState) and the follower's progress. `last_read` reads what is left of the log,
-//! `exit_status` how the container ended.
+//! `pod_wait` waits for the pod. Then two futures run side by side in one task: the follower reads the log while the
+//! watches show how the container is, and `end` waits for the run's end (`cancel` is one of its reasons). They share
+//! only the [`ContainerState`](super::job_view::ContainerState) and the follower's progress. `last_read` reads what is
+//! left of the log, `exit_status` how the container ended.
 
 mod cancel;
 mod end;
@@ -135,8 +135,8 @@ async fn find_pod<C: Cluster, H: Host>(
     Ok(FoundPod { name, failed: None })
 }
 
-/// Reads the log of a container that failed before the run saw it running: what the container printed says more than that
-/// it failed. Without any output the run stops here, unless the end of the Job explains the failure.
+/// Reads the log of a container that failed before the run saw it running: what the container printed says more than
+/// that it failed. Without any output the run stops here, unless the end of the Job explains the failure.
 async fn read_early_failure<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,

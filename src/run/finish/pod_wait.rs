@@ -163,8 +163,8 @@ enum JobCheck {
     OverWithPod(Arc<Pod>),
 }
 
-/// Waits for the pod of a Job that another run created, whatever its phase. A Job that may be too young to have a pod is
-/// given `patience`.
+/// Waits for the pod of a Job that another run created, whatever its phase. A Job that may be too young to have a pod
+/// is given `patience`.
 pub(super) async fn wait_for_any_pod<C: Cluster>(
     observed: &Observed<C>,
     patience: Duration,

@@ -1,7 +1,7 @@
 //! Follows a container's log to its true end and delivers each line exactly once.
 //!
-//! The end of a body proves nothing: a log is over when its body has ended *and* the container has. Until then the log is
-//! opened again from the last delivered line. One body is open at a time. (`docs/contract.md`, "Following the log".)
+//! The end of a body proves nothing: a log is over when its body has ended *and* the container has. Until then the log
+//! is opened again from the last delivered line. One body is open at a time. (`docs/contract.md`, "Following the log".)
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -232,8 +232,8 @@ impl<C: Cluster> Follower<C> {
             }
         };
         self.flush().await;
-        // What follows the last newline is a whole line only when the container had ended before the body did. A followed
-        // body does not show that: see `is_incomplete`.
+        // What follows the last newline is a whole line only when the container had ended before the body did. A
+        // followed body does not show that: see `is_incomplete`.
         let partial = splitter.take_partial();
         self.ended_in_mid_line = partial.is_some();
         if let Some(partial) = partial {
@@ -272,8 +272,8 @@ impl<C: Cluster> Follower<C> {
         false
     }
 
-    /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is lost
-    /// when this is dropped while it waits.
+    /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is
+    /// lost when this is dropped while it waits.
     pub(crate) async fn flush(&mut self) {
         if !self.chunk.is_empty() {
             self.full_chunks.push_back(std::mem::take(&mut self.chunk));

@@ -16,7 +16,7 @@ pub(crate) enum Activity {
     Delivering,
 }
 
-/// When output last came, and what the follower is doing about the rest.
+/// When output last came, and what the follower is doing now.
 pub(crate) struct Progress {
     since: Instant,
     /// Milliseconds after `since`.

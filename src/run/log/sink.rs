@@ -1,8 +1,9 @@
 //! Delivers a run's log lines to the host's `onLog`, in order and with back-pressure.
 //!
-//! A chunk is delivered at once, and a run has only a few slots for chunks that the host has not taken yet. So when the host
-//! is slow, the log's socket is not read, and the kubelet holds the output back. A chunk that the host rejects does not end
-//! the run; the first rejection is logged. When the host has taken a chunk, only a task that waits for a slot is woken.
+//! A chunk is delivered at once, and a run has only a few slots for chunks that the host has not taken yet. So when the
+//! host is slow, the log's socket is not read, and the kubelet holds the output back. A chunk that the host rejects
+//! does not end the run; the first rejection is logged. When the host has taken a chunk, only a task that waits for a
+//! slot is woken.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::outcome::{LogLine, Outcome, StdStream};
 use crate::run::{Host, HostError};
 
-/// A chunk for the host ends at this size, unless one line alone is longer. The host keeps the last 8 KiB of a chunk live.
+/// A chunk for the host ends at this size, unless one line alone is longer. The host keeps the last 8 KiB of a chunk
+/// live.
 pub(super) const CHUNK_BYTES: usize = 8 * 1024;
 
 /// How many chunks of a run may be with the host or wait for it.
@@ -99,8 +101,8 @@ pub(crate) struct LogDrain {
 }
 
 impl LogDrain {
-    /// Resolves when every clone of the sink is dropped and the host has taken every chunk. Nothing reaches the host after
-    /// that.
+    /// Resolves when every clone of the sink is dropped and the host has taken every chunk. Nothing reaches the host
+    /// after that.
     pub(crate) async fn drained(mut self) {
         while self.open.recv().await.is_some() {}
         let _ = self.slots.acquire_many(SLOTS).await;

@@ -25,7 +25,7 @@ pub(super) struct FakeHost {
     pub(super) rejects: bool,
     /// The answers of the control plane in turn; the last one is repeated forever.
     pub(super) statuses: Mutex<Vec<StatusAnswer>>,
-    /// A prompt that takes the place of a short one.
+    /// The prompt, if not a short one: a long prompt needs a Secret.
     pub(super) prompt: Option<String>,
 }
 

@@ -348,7 +348,7 @@ async fn log_that_seems_complete_is_read_until_its_result(mode: Mode) {
     let lines = lines_of(&script);
     let scenario = Scenario::new(mode).script(script.clone());
     let read: usize = lines[..lines.len() - 1].iter().map(|line| line.len() + 32).sum();
-    // Cut just before the container ends, and then three more times at or before that place.
+    // Cut just before the container ends, and then three more times at that byte or earlier.
     scenario.cluster.fault_logs([read, read, 1, 60].map(LogFault::Short));
     let result = scenario.run().await;
     assert_success(&scenario, &result, &lines);

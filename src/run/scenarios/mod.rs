@@ -135,7 +135,11 @@ impl Scenario {
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(self.host.log_calls(), calls, "nothing is logged after the run has resolved");
         assert_eq!(self.cluster.watches_open(), 0, "no watch is open without a run");
-        assert_eq!(self.runner.vitals(), super::Vitals::default(), "no task, claim or lock is left");
+        assert_eq!(
+            self.runner.vitals(),
+            super::Vitals::default(),
+            "no Job, queue, watch or subscription is left"
+        );
         let created =
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.host.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();

@@ -188,7 +188,8 @@ async fn silent_watch_only_costs_time() {
         scenario.cluster.fault_watch(WatchKind::Pods, silent(pods_at));
         let (result, took) = scenario.timed_run().await.expect("resolves");
         assert_success(&scenario, &result);
-        // The log's end shows that of the container. The Job's end, which no watch reports, is read after the grace period.
+        // The log's end shows that of the container. The Job's end, which no watch reports, is read after the grace
+        // period.
         assert!(took <= Duration::from_secs(34 + 30 + 1), "{quiet}: {took:?}");
         assert!(!scenario.host.out().contains("still present"), "{}", scenario.host.out());
     }

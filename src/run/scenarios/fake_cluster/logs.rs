@@ -19,7 +19,7 @@ pub(crate) enum LogFault {
     Short(usize),
     /// After this number of bytes nothing more comes, not even its end.
     HalfOpen(usize),
-    /// This text comes in place of the log.
+    /// This text comes instead of the log.
     Text(&'static str),
     /// Each line takes this time.
     Slow(Duration),

@@ -317,7 +317,7 @@ fn connection_lost(request: &str) -> ApiError {
 }
 
 impl FakeCluster {
-    /// Whether a name is that of a claim. Requests for claims are counted and get faults under names of their own.
+    /// Whether a name is that of a claim. Requests for claims are counted and get faults under their own names.
     fn is_claim(name: &str) -> bool {
         name.contains("-claim-")
     }
@@ -467,7 +467,7 @@ impl Cluster for FakeCluster {
         let mut state = self.lock();
         // A change at the exact moment of the version is reported twice rather than never.
         let reported = query.resource_version.as_ref().map_or_else(BTreeMap::new, |version| {
-            let nanos: u64 = version.parse().expect("a version of ours");
+            let nanos: u64 = version.parse().expect("a version of this cluster");
             match nanos.checked_sub(2) {
                 Some(before) => {
                     snapshot(&state, kind, &query.selector, self.origin + Duration::from_nanos(before))
@@ -508,7 +508,7 @@ impl Cluster for FakeCluster {
     ) -> Result<LogBody, ApiError> {
         assert_eq!(container, "claude");
         self.receive("open log").await?;
-        let job = pod.strip_suffix("-pod").expect("a pod of ours");
+        let job = pod.strip_suffix("-pod").expect("a pod of this cluster");
         let mut state = self.lock();
         let stored = state.jobs.get(job).filter(|stored| stored.pod_now().is_some());
         let stored = stored.ok_or_else(|| not_found("open log"))?;

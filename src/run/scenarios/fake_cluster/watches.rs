@@ -26,7 +26,7 @@ pub(crate) enum WatchFault {
     Garbage(&'static str),
 }
 
-/// The objects of a kind at a moment, by the name of their Job; a replacement pod has a key of its own.
+/// The objects of a kind at a moment, by the name of their Job; a replacement pod has its own key.
 pub(super) fn snapshot(
     state: &State,
     kind: WatchKind,
