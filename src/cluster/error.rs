@@ -1,8 +1,10 @@
-//! What can go wrong between us and a cluster, as data.
+//! What can go wrong between a run and a cluster, as data.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The class of an [`ApiError`]; decisions are made on this, never on a message.
+/// The class of an [`ApiError`]. Decisions are made on it, never on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiErrorKind {
     /// 404: the object (or its namespace) does not exist.
@@ -11,15 +13,15 @@ pub enum ApiErrorKind {
     AlreadyExists,
     /// 409 otherwise: a precondition (UID, resourceVersion) did not hold.
     Conflict,
-    /// 400: the request makes no sense now, for example a log that is opened before its container started.
+    /// 400: the request cannot be served now, for example a log before its container has started.
     BadRequest,
-    /// 401: the credentials are unknown or have expired.
+    /// 401: the server does not know the credentials, or they have expired.
     Unauthorized,
-    /// 403: RBAC, quota or an admission plugin refused.
+    /// 403: refused by RBAC, a quota or an admission plugin.
     Forbidden,
-    /// 410 or reason `Expired`: a resourceVersion that the server has forgotten.
+    /// 410 or reason `Expired`: the server no longer has this resourceVersion.
     Expired,
-    /// 422: the object was refused by validation.
+    /// 422: the object is not valid.
     Invalid,
     /// 429: too many requests; see [`ApiError::retry_after`].
     TooManyRequests,
@@ -27,21 +29,22 @@ pub enum ApiErrorKind {
     Server,
     /// Any other status.
     Other,
-    /// No answer: refused, reset, name not found, TLS failure.
+    /// No answer: connection refused or reset, name not found, TLS failure.
     Connection,
-    /// No answer within our own limit.
+    /// No answer within the client's own limit.
     Timeout,
-    /// An answer that could not be read as what was asked for.
+    /// An answer that could not be decoded.
     Decode,
-    /// The client itself could not be set up: kubeconfig missing or malformed, no in-cluster environment.
+    /// The client could not be set up: kubeconfig missing or malformed, not in a cluster.
     Setup,
 }
 
-/// A failed request: what was tried on which object, and what came back.
+/// A failed request: what was tried, and what came back.
 ///
 /// Its `Display` is the `{msg}` of the log lines and messages of the contract: for an answer of the API server
 /// one line `HTTP-Code: {code} Message: {message of the Status}`, otherwise a sentence with host, port and cause.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", self.text())]
 pub struct ApiError {
     /// The class.
     pub kind: ApiErrorKind,
@@ -51,22 +54,14 @@ pub struct ApiError {
     pub reason: Option<String>,
     /// `message` of the Status object, or the cause of a failure without an answer.
     pub message: String,
-    /// How long the server asked us to stay away (header `Retry-After` or `details.retryAfterSeconds`).
+    /// How long the server asked clients to wait (header `Retry-After` or `details.retryAfterSeconds`).
     pub retry_after: Option<Duration>,
     /// What was tried, for example `list jobs in paperclip`.
     pub attempt: String,
+    /// The underlying error, when there was one. `message` already says it.
+    #[source]
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
-
-impl std::fmt::Display for ApiError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.code {
-            Some(code) => write!(f, "HTTP-Code: {code} Message: {}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for ApiError {}
 
 impl ApiError {
     /// An error without an answer of the server.
@@ -78,11 +73,11 @@ impl ApiError {
             message: message.into(),
             retry_after: None,
             attempt: attempt.into(),
+            source: None,
         }
     }
 
-    /// The error that an HTTP answer stands for. `body` is a `Status` object where the API server speaks and
-    /// arbitrary text where a proxy does.
+    /// The error of an HTTP answer. `body` is a `Status` object from an API server, and any text from a proxy.
     pub fn from_answer(
         attempt: impl Into<String>,
         code: u16,
@@ -102,7 +97,7 @@ impl ApiError {
             details: Option<Details>,
         }
         let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.kind == "Status");
-        let (message, reason, told) = match status {
+        let (message, reason, seconds) = match status {
             Some(status) => (
                 status.message,
                 status.reason,
@@ -134,12 +129,26 @@ impl ApiError {
             code: Some(code),
             reason,
             message,
-            retry_after: retry_after.or(told.map(Duration::from_secs)),
+            retry_after: retry_after.or(seconds.map(Duration::from_secs)),
             attempt: attempt.into(),
+            source: None,
         }
     }
 
-    /// True when the same request may well succeed a moment later.
+    /// The same error with its cause.
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    fn text(&self) -> String {
+        match self.code {
+            Some(code) => format!("HTTP-Code: {code} Message: {}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    /// True when the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind,
@@ -162,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_object_gives_kind_reason_message_and_delay() {
+    fn status_object_gives_kind_message_and_delay() {
         let body = br#"{"kind":"Status","message":"slow down","reason":"TooManyRequests","details":{"retryAfterSeconds":7}}"#;
         let error = ApiError::from_answer("list jobs", 429, None, body);
         assert_eq!(error.kind, ApiErrorKind::TooManyRequests);
@@ -171,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_page_becomes_one_short_line() {
+    fn html_page_of_a_proxy_becomes_one_short_line() {
         let body = format!("<html>\nbad gateway{}</html>", " ".repeat(2000));
         let error = ApiError::from_answer("get job", 502, None, body.as_bytes());
         assert_eq!(error.kind, ApiErrorKind::Server);
@@ -181,10 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_told_from_an_existing_object() {
+    fn conflict_and_existing_object_are_different_kinds() {
         let exists = br#"{"kind":"Status","message":"x","reason":"AlreadyExists"}"#;
         let conflict = br#"{"kind":"Status","message":"x","reason":"Conflict"}"#;
         assert_eq!(ApiError::from_answer("", 409, None, exists).kind, ApiErrorKind::AlreadyExists);
         assert_eq!(ApiError::from_answer("", 409, None, conflict).kind, ApiErrorKind::Conflict);
+    }
+
+    #[test]
+    fn source_is_kept_and_leaves_the_text_alone() {
+        let error = ApiError::local(ApiErrorKind::Connection, "get job", "request failed, reason: reset")
+            .with_source(std::io::Error::other("reset"));
+        assert_eq!(error.to_string(), "request failed, reason: reset");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("reset"));
     }
 }

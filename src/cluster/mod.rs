@@ -1,8 +1,8 @@
-//! The only room that talks to Kubernetes.
+//! The only module that talks to Kubernetes.
 //!
-//! A run reaches a cluster through [`Cluster`], so that its whole life can be played against an in-memory
-//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS, [`watch`] shares
-//! watches between runs and knows nothing but the trait.
+//! A run reaches a cluster through the trait [`Cluster`], so that tests can play whole runs against an in-memory
+//! cluster under a paused clock. `client` (feature `client`) implements the trait over HTTPS; [`watch`] shares
+//! watches between runs and depends on the trait alone.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,50 +26,50 @@ pub mod watch;
 
 pub use error::{ApiError, ApiErrorKind};
 
-/// What to ask of a container's log.
+/// Which part of a container's log to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogQuery {
     /// Keep the body open until the container ends.
     pub follow: bool,
-    /// RFC 3339, whole seconds, inclusive (the kubelet cuts fractions off). `None`: from the start.
+    /// RFC 3339, whole seconds, inclusive (the kubelet cuts fractions off). `None`: from the beginning.
     pub since_time: Option<String>,
 }
 
-/// A log body: its bytes as they arrive. Its end is the end of the body, never the end of the response headers.
+/// A log body: its bytes as they arrive.
 ///
-/// It is looked at when its reader wants to, because each look at a connection costs more than a line.
+/// The reader decides when to read, because each read of a connection costs more than a line.
 pub trait LogRead: Send {
-    /// Ready once a look will, or may, find something.
+    /// Ready once a read may find something.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// Hands on what has arrived, in any number of pieces; never waits.
+    /// Passes on what has arrived, in any number of pieces; never waits.
     fn try_read(&mut self, take: &mut dyn FnMut(&[u8])) -> ReadResult;
 
-    /// Nobody waits until the next [`LogRead::poll_ready`]: what arrives meanwhile need wake nobody.
+    /// Until the next [`LogRead::poll_ready`] the reader does not need wake-ups.
     fn pause(&mut self) {}
 }
 
 /// An open log.
 pub type LogBody = Box<dyn LogRead>;
 
-/// What a look at a log found.
+/// What a read of a log found.
 #[derive(Debug)]
 pub enum ReadResult<E = ApiError> {
-    /// Pending, for now.
+    /// Nothing has arrived.
     Pending,
-    /// Some bytes.
+    /// Bytes were passed on.
     Data {
-        /// That was everything there was: another look at once would find nothing.
+        /// Everything that had arrived: another read right away would find nothing.
         all: bool,
     },
-    /// The end, cleanly.
+    /// The body ended properly.
     End,
-    /// The end of a connection that broke.
+    /// The connection broke.
     Broken(E),
 }
 
 impl<E> ReadResult<E> {
-    /// The same with another error.
+    /// Converts the error.
     pub fn map_broken<F>(self, change: impl FnOnce(E) -> F) -> ReadResult<F> {
         match self {
             ReadResult::Pending => ReadResult::Pending,
@@ -80,18 +80,18 @@ impl<E> ReadResult<E> {
     }
 }
 
-/// A log body of a stream.
-pub fn log_of(stream: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static) -> LogBody {
-    Box::new(Streamed { stream: Box::pin(stream), next: None })
+/// A log body that reads from a stream.
+pub fn log_from_stream(stream: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static) -> LogBody {
+    Box::new(StreamedLog { stream: Box::pin(stream), next: None })
 }
 
-struct Streamed {
+struct StreamedLog {
     stream: BoxStream<'static, Result<Bytes, ApiError>>,
-    /// What has come of the stream and was not looked at yet.
+    /// The stream's next item, or its end, where it has arrived and was not read yet.
     next: Option<Option<Result<Bytes, ApiError>>>,
 }
 
-impl LogRead for Streamed {
+impl LogRead for StreamedLog {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.next.is_none() {
             self.next = Some(ready!(self.stream.poll_next_unpin(context)));
@@ -100,7 +100,7 @@ impl LogRead for Streamed {
     }
 
     fn try_read(&mut self, take: &mut dyn FnMut(&[u8])) -> ReadResult {
-        // Whoever waits next registers itself anew.
+        // The next `poll_ready` registers a waker that counts.
         let _ = self.poll_ready(&mut Context::from_waker(Waker::noop()));
         match self.next.take() {
             None => ReadResult::Pending,
@@ -124,7 +124,7 @@ pub enum WatchKind {
 }
 
 impl WatchKind {
-    /// The resource's name in paths and messages.
+    /// The name of the resource in paths and messages.
     pub const fn resource(self) -> &'static str {
         match self {
             WatchKind::Jobs => "jobs",
@@ -133,36 +133,36 @@ impl WatchKind {
     }
 }
 
-/// What to watch, and from where on.
+/// What to watch, and from which version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchQuery {
     /// Label selector.
     pub selector: String,
-    /// Changes after this version. `None`: the objects as they are, each as `ADDED`, then the changes.
+    /// Changes after this version. `None`: every object as `ADDED`, then the changes.
     pub resource_version: Option<String>,
-    /// When the server is to end the watch.
+    /// After which time the server ends the watch.
     pub timeout: Duration,
 }
 
 /// The bytes of a watch as they arrive: one JSON event per line.
 pub type WatchBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
 
-/// One question to the API server: may I do this?
+/// A question to the API server: may this service account do this?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccessQuestion<'a> {
+pub struct AccessReview<'a> {
     /// API group, `""` for core.
     pub group: &'a str,
     /// Resource, for example `jobs` or `pods/log`.
     pub resource: &'a str,
     /// Verb.
     pub verb: &'a str,
-    /// Namespace asked about.
+    /// The namespace.
     pub namespace: &'a str,
 }
 
 /// The requests a run needs of a cluster.
 ///
-/// Every method is one request. Errors are typed; nothing retries in here (see [`retry`]).
+/// Every method is one request. Errors are typed. No method retries; see [`retry`].
 pub trait Cluster: Send + Sync + 'static {
     /// Jobs that match a label selector, in the server's order.
     fn list_jobs(
@@ -212,8 +212,8 @@ pub trait Cluster: Send + Sync + 'static {
         namespace: &str,
         selector: &str,
     ) -> impl Future<Output = Result<Vec<Pod>, ApiError>> + Send;
-    /// The list that a watch goes on from: the JSON of a whole list object, undecoded, because one bad item must
-    /// not hide the others.
+    /// The list from which a watch continues: the JSON of a whole list object, undecoded, because one bad item
+    /// must not hide the others.
     fn list_for_watch(
         &self,
         kind: WatchKind,
@@ -235,9 +235,9 @@ pub trait Cluster: Send + Sync + 'static {
         container: &str,
         query: &LogQuery,
     ) -> impl Future<Output = Result<LogBody, ApiError>> + Send;
-    /// True when the namespace can be read.
+    /// Succeeds when the namespace can be read.
     fn get_namespace(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
-    /// True when the Secret can be read.
+    /// Succeeds when the Secret can be read.
     fn get_secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// The access modes of a PersistentVolumeClaim.
     fn claim_access_modes(
@@ -246,16 +246,16 @@ pub trait Cluster: Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
     /// Whether the service account may do something (SelfSubjectAccessReview).
-    fn can_i(&self, question: AccessQuestion<'_>) -> impl Future<Output = Result<bool, ApiError>> + Send;
+    fn can_i(&self, review: AccessReview<'_>) -> impl Future<Output = Result<bool, ApiError>> + Send;
 }
 
 /// The clusters of a process, by kubeconfig path.
 pub trait Clusters: Send + Sync + 'static {
-    /// The kind of cluster given out.
+    /// The implementation.
     type Cluster: Cluster;
 
-    /// The cluster of a kubeconfig file (its current context), or the one this process runs in. Clients are
-    /// kept, one per cluster. `env` is the host's environment as the call found it.
+    /// The cluster of a kubeconfig file (its current context), or the one this process runs in. There is one client
+    /// per cluster, which is kept. `env` is the host's environment at the time of the call.
     ///
     /// # Errors
     /// [`ApiErrorKind::Setup`] when the file cannot be read or used, or outside a cluster.

@@ -1,4 +1,4 @@
-//! Retrying reads: jittered, within a budget of time, and honouring what the server asks for.
+//! Retries reads: with jitter, within a time budget, and never sooner than the server asks.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
@@ -8,52 +8,51 @@ use tokio::time::Instant;
 
 use super::{ApiError, ApiErrorKind};
 
-/// The pauses between attempts: doubling from `first` to `most`, each shortened by a random part of up to a
-/// half, so that many runs that failed together do not come back together.
+/// The pauses between attempts: doubling from `first` to `longest`, each shortened by a random part of up to a half,
+/// so that runs that failed together do not retry together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
     first: Duration,
-    most: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
-    /// Pauses from `first` to `most`.
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { next: first, first, most }
+    /// Pauses from `first` to `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { next: first, first, longest }
     }
 
-    /// Starts again with the first pause; to be called on progress.
+    /// Starts again with the first pause. To be called on progress.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// The next pause; never shorter than what the server asked for.
-    pub fn pause(&mut self, asked: Option<Duration>) -> Duration {
+    /// The next pause, never shorter than the server's `Retry-After`.
+    pub fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
         let full = self.next;
-        self.next = (self.next * 2).min(self.most);
+        self.next = (self.next * 2).min(self.longest);
         let jittered = jittered(full, 0.5);
-        asked.map_or(jittered, |asked| asked.max(jittered))
+        retry_after.map_or(jittered, |least| least.max(jittered))
     }
 }
 
-/// A time shortened by a random part of up to `most` (`0.0..1.0`) of it.
-pub fn jittered(full: Duration, most: f64) -> Duration {
-    full - full.mul_f64(most * unit_random())
+/// A time shortened at random by up to this fraction (`0.0..1.0`) of it.
+pub fn jittered(full: Duration, fraction: f64) -> Duration {
+    full - full.mul_f64(fraction * unit_random())
 }
 
-/// A number in `0.0..1.0`. Std's hasher keys are random, which is all the randomness jitter needs.
+/// A number in `0.0..1.0`. The keys of std's hashers are random, and jitter needs no better randomness.
 fn unit_random() -> f64 {
     let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Repeats a read while it fails in a way that may pass, for at most `budget` from now. The last error is
-/// returned. Only for requests that may be sent twice. One 401 may pass, too: a token that has expired is renewed
-/// before the next request.
+/// Repeats a request while its errors are transient, for at most `budget` from now. Only for requests that may be
+/// sent twice. The first 401 counts as transient, too: an expired token is renewed before the next request.
 ///
 /// # Errors
-/// The first error that will not pass, or the last one within the budget.
+/// The first error that is not transient, or the last one within the budget.
 pub async fn with_budget<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
@@ -89,10 +88,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_passing_error_is_retried_and_a_final_one_is_not() {
+    async fn transient_error_is_retried_and_other_error_is_not() {
         let mut answers = vec![Err(error(503)), Err(error(429)), Ok(5)].into_iter();
         let got = with_budget(Duration::from_secs(60), || {
-            let answer = answers.next().expect("asked too often");
+            let answer = answers.next().expect("one request too many");
             async move { answer }
         })
         .await;
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_401_may_pass_and_a_second_may_not() {
+    async fn first_401_is_retried_and_second_is_not() {
         for (answers, expected) in [
             (vec![401, 0], Ok(())),
             (vec![503, 401, 429, 0], Ok(())),
@@ -118,20 +117,20 @@ mod tests {
         ] {
             let mut left = answers.iter();
             let got = with_budget(Duration::from_secs(60), || {
-                let code = *left.next().expect("asked too often");
+                let code = *left.next().expect("one request too many");
                 async move { if code == 0 { Ok(()) } else { Err(error(code)) } }
             })
             .await;
             assert_eq!(got.map_err(|error| error.kind), expected, "{answers:?}");
-            assert_eq!(left.len(), 0, "{answers:?}: asked for every answer");
+            assert_eq!(left.len(), 0, "{answers:?}: every answer was used");
         }
-        // It is repeated after a pause, within the budget.
+        // It is retried after a pause, within the budget.
         let got = with_budget(Duration::ZERO, || async { Err::<(), _>(error(401)) }).await;
         assert_eq!(got.map_err(|error| error.kind), Err(ApiErrorKind::Unauthorized));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_budget_bounds_the_whole_and_the_server_sets_the_pace() {
+    async fn budget_bounds_all_attempts_and_retry_after_is_honoured() {
         let started = Instant::now();
         let mut calls = 0;
         let got: Result<(), _> = with_budget(Duration::from_secs(10), || {
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_their_bound_and_start_again_on_progress() {
+    fn pauses_grow_to_the_longest_and_reset_on_progress() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(400));
         for most in [100, 200, 400, 400] {
             let pause = backoff.pause(None);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{RunError, Runner};
-use crate::cluster::{AccessQuestion, Cluster, Clusters};
+use crate::cluster::{AccessReview, Cluster, Clusters};
 use crate::request::Request;
 
 /// How serious a check's result is.
@@ -177,7 +177,7 @@ async fn check_namespace<C: Cluster>(cluster: &C, namespace: &str, own: &str) ->
 
 async fn check_permission<C: Cluster>(cluster: &C, permission: &Permission, namespace: &str) -> Check {
     let Permission { code, group, resource, verb, label, lack } = *permission;
-    match cluster.can_i(AccessQuestion { group, resource, verb, namespace }).await {
+    match cluster.can_i(AccessReview { group, resource, verb, namespace }).await {
         Ok(true) => Check::new(code, Level::Info, format!("RBAC: allowed to {label} in {namespace}")),
         Ok(false) => Check::new(code, lack, format!("RBAC: not allowed to {label} in {namespace}")).hint(
             format!("Grant the service account permission to {verb} {resource} in namespace {namespace}."),

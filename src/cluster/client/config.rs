@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt as _;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tower::{BoxError, ServiceBuilder};
 
@@ -28,17 +28,19 @@ pub(super) async fn from_file(path: &str) -> Result<kube::Config, ApiError> {
     let attempt = "read the kubeconfig";
     let setup = |text: String| ApiError::local(ApiErrorKind::Setup, attempt, text);
     // Node's wording: hosts and operators know this line from the existing package.
-    tokio::fs::metadata(path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => setup(format!("ENOENT: no such file or directory, open '{path}'")),
-        std::io::ErrorKind::PermissionDenied => setup(format!("EACCES: permission denied, open '{path}'")),
-        _ => setup(format!("cannot read the kubeconfig {path}: {error}")),
+    tokio::fs::metadata(path).await.map_err(|error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
+            std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
+            _ => format!("cannot read the kubeconfig {path}: {error}"),
+        };
+        setup(text).with_source(error)
     })?;
-    let described =
-        |error: &dyn std::error::Error| setup(format!("cannot use the kubeconfig {path}: {}", causes(error)));
-    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| described(&error))?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| described(&error))
+    let unusable = |error: KubeconfigError| {
+        setup(format!("cannot use the kubeconfig {path}: {}", causes(&error))).with_source(error)
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)
 }
 
 /// The configuration of the cluster that this process runs in.
@@ -56,7 +58,9 @@ pub(super) fn in_cluster(env: &BTreeMap<String, String>) -> Result<kube::Config,
     let scheme = if matches!(port.as_str(), "80" | "8080" | "8001") { "http" } else { "https" };
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
     let url = format!("{scheme}://{host}:{port}");
-    let uri = url.parse().map_err(|error| setup(format!("Invalid URL {url}: {error}")))?;
+    let uri = url.parse().map_err(|error: http::uri::InvalidUri| {
+        setup(format!("Invalid URL {url}: {error}")).with_source(error)
+    })?;
     let mut config = kube::Config::new(uri);
     config.root_cert_file = Some(PathBuf::from(format!("{ACCOUNT_DIR}/ca.crt")));
     config.auth_info = AuthInfo { token_file: Some(format!("{ACCOUNT_DIR}/token")), ..AuthInfo::default() };
@@ -86,9 +90,9 @@ pub(super) fn client(
 ) -> Result<kube::Client, ApiError> {
     // Several TLS providers may be linked into one process; ours is named, not guessed. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let tls = Arc::new(config.rustls_client_config().map_err(|error| cannot_set_up(&error))?);
+    let tls = Arc::new(config.rustls_client_config().map_err(cannot_set_up)?);
     let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
-    let name = name.map_err(|error| cannot_set_up(&error))?;
+    let name = name.map_err(cannot_set_up)?;
     let tcp = tcp(config);
     let proxy = config.proxy_url.clone().filter(|_| !goes_direct(&config.cluster_url, env));
     match proxy {
@@ -107,9 +111,9 @@ pub(super) fn client(
     }
 }
 
-fn cannot_set_up(error: &dyn std::error::Error) -> ApiError {
-    let text = format!("cannot set up the Kubernetes client: {}", causes(error));
-    ApiError::local(ApiErrorKind::Setup, "set up the Kubernetes client", text)
+fn cannot_set_up(error: impl std::error::Error + Send + Sync + 'static) -> ApiError {
+    let text = format!("cannot set up the Kubernetes client: {}", causes(&error));
+    ApiError::local(ApiErrorKind::Setup, "set up the Kubernetes client", text).with_source(error)
 }
 
 fn tcp(config: &kube::Config) -> HttpConnector {
@@ -131,8 +135,8 @@ where
     let mut pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
     pool.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60));
     let pool = pool.build(connector.for_pool());
-    let auth = config.auth_layer().map_err(|error| cannot_set_up(&error))?;
-    let headers = config.extra_headers_layer().map_err(|error| cannot_set_up(&error))?;
+    let auth = config.auth_layer().map_err(cannot_set_up)?;
+    let headers = config.extra_headers_layer().map_err(cannot_set_up)?;
     let stack = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(auth)

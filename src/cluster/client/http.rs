@@ -75,7 +75,7 @@ impl ApiClient {
                     format!("no answer from {} within {} s", self.host, ANSWER_LIMIT.as_secs()),
                 )
             })?
-            .map_err(|error| self.failed(attempt, &error))?;
+            .map_err(|error| self.failed(attempt, error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -95,7 +95,7 @@ impl ApiClient {
         let collected = tokio::time::timeout(ANSWER_LIMIT, response.into_body().collect()).await;
         match collected {
             Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
-            Ok(Err(error)) => Err(self.failed(attempt, &error)),
+            Ok(Err(error)) => Err(self.failed(attempt, error)),
             Err(_) => Err(ApiError::local(
                 ApiErrorKind::Timeout,
                 attempt,
@@ -109,12 +109,9 @@ impl ApiClient {
     }
 
     /// An error without an answer: host, port and the deepest cause.
-    fn failed(&self, attempt: &str, error: &dyn std::error::Error) -> ApiError {
-        ApiError::local(
-            ApiErrorKind::Connection,
-            attempt,
-            format!("request to {} failed, reason: {}", self.host, causes(error)),
-        )
+    fn failed(&self, attempt: &str, error: impl std::error::Error + Send + Sync + 'static) -> ApiError {
+        let text = format!("request to {} failed, reason: {}", self.host, causes(&error));
+        ApiError::local(ApiErrorKind::Connection, attempt, text).with_source(error)
     }
 
     /// Sends a request and decodes its answer. `body` comes with its content type.
@@ -131,11 +128,8 @@ impl ApiClient {
         let body = self.collect(attempt, response).await?;
         drop(permit);
         serde_json::from_slice(&body).map_err(|error| {
-            ApiError::local(
-                ApiErrorKind::Decode,
-                attempt,
-                format!("the answer of {} to `{attempt}` could not be read: {error}", self.host),
-            )
+            let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);
+            ApiError::local(ApiErrorKind::Decode, attempt, text).with_source(error)
         })
     }
 
@@ -144,11 +138,11 @@ impl ApiClient {
         &self,
         attempt: String,
         what: &'static str,
-    ) -> impl Fn(&dyn std::error::Error) -> ApiError + Send + use<> {
+    ) -> impl Fn(kube::Error) -> ApiError + Send + use<> {
         let host = self.host.clone();
         move |error| {
-            let text = format!("the {what} of {host} broke: {}", causes(error));
-            ApiError::local(ApiErrorKind::Connection, attempt.as_str(), text)
+            let text = format!("the {what} of {host} broke: {}", causes(&error));
+            ApiError::local(ApiErrorKind::Connection, attempt.as_str(), text).with_source(error)
         }
     }
 
@@ -178,6 +172,7 @@ pub(super) fn request(
     };
     builder.body(Body::from(bytes)).map_err(|error| {
         ApiError::local(ApiErrorKind::BadRequest, attempt, format!("cannot ask for {path}: {error}"))
+            .with_source(error)
     })
 }
 

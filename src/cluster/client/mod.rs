@@ -28,7 +28,8 @@ use self::http::{ApiClient, JSON, JSON_PATCH, encoded, escaped, request};
 use self::log_stream::request::DedicatedConnection;
 use self::log_stream::{FollowedLog, PacedSocket};
 use super::{
-    AccessQuestion, ApiError, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery, log_of,
+    AccessReview, ApiError, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
+    log_from_stream,
 };
 
 /// A client is built anew this long before its exec plugin's certificate ends.
@@ -232,7 +233,7 @@ impl Cluster for KubeCluster {
         Ok(response
             .into_body()
             .into_data_stream()
-            .map(move |piece| piece.map_err(|error| broken(&error)))
+            .map(move |piece| piece.map_err(|error| broken(error)))
             .boxed())
     }
 
@@ -264,10 +265,10 @@ impl Cluster for KubeCluster {
         let mut response = self.api.send(&attempt, request).await?;
         let broken = self.api.broken(attempt.clone(), "log stream");
         let socket = response.extensions_mut().remove::<PacedSocket>();
-        let body = response.into_body().map_err(move |error| broken(&error));
+        let body = response.into_body().map_err(move |error| broken(error));
         Ok(match socket {
             Some(socket) => Box::new(FollowedLog::new(attempt, body.boxed_unsync(), socket)),
-            None => log_of(body.into_data_stream()),
+            None => log_from_stream(body.into_data_stream()),
         })
     }
 
@@ -288,7 +289,7 @@ impl Cluster for KubeCluster {
         Ok(claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default())
     }
 
-    async fn can_i(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, question: AccessReview<'_>) -> Result<bool, ApiError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {

@@ -197,15 +197,15 @@ pub(super) struct DecodedList<T> {
 pub(super) fn decode_list<T: Watchable>(body: &[u8]) -> Result<DecodedList<T>, ApiError> {
     let attempt = || format!("list {}", T::KIND.resource());
     let bad = |text: String| ApiError::local(ApiErrorKind::Decode, attempt(), text);
-    let list: List<'_> =
-        serde_json::from_slice(body).map_err(|error| bad(format!("the list could not be read: {error}")))?;
+    let list: List<'_> = serde_json::from_slice(body)
+        .map_err(|error| bad(format!("the list could not be read: {error}")).with_source(error))?;
     let version = list.metadata["resourceVersion"].as_str().map(str::to_owned);
     match list.items.map(|items| serde_json::from_str::<Vec<&RawValue>>(items.get())) {
         Some(Ok(items)) => Ok(DecodedList {
             version,
             items: items.into_iter().map(|item| decode_object(item.get())).collect(),
         }),
-        // A list without objects may have none, but it has a version.
+        // A list without items may be empty, but it has a version.
         None if version.is_some() => Ok(DecodedList { version, items: Vec::new() }),
         Some(Err(_)) | None => Err(bad("the answer is no list".to_owned())),
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::{
-    AccessQuestion, ApiError, ApiErrorKind, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
+    AccessReview, ApiError, ApiErrorKind, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
 };
 use super::*;
 
@@ -142,7 +142,7 @@ impl Cluster for ScriptedCluster {
     async fn claim_access_modes(&self, _: &str, _: &str) -> Result<Vec<String>, ApiError> {
         unreachable!("the watches make no other request")
     }
-    async fn can_i(&self, _: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, _: AccessReview<'_>) -> Result<bool, ApiError> {
         unreachable!("the watches make no other request")
     }
 }

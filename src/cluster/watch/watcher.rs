@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What was received is kept in the [`Store`](super::store::Store) of the kind, so a new attempt continues from the
-//! last version and lists only where there is none. A panic or a request for a resync leaves any state for
-//! `BackingOff`, with the version forgotten.
+//! last version and lists only where there is none. On a panic or a request for a resync, any state
+//! changes to `BackingOff` and the version is forgotten.
 
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;

@@ -24,8 +24,8 @@ use self::objects::{StoredJob, is_inert};
 pub(crate) use self::watches::WatchFault;
 use self::watches::{OpenWatch, snapshot};
 use crate::cluster::{
-    AccessQuestion, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
-    WatchQuery, log_of,
+    AccessReview, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
+    WatchQuery, log_from_stream,
 };
 use crate::manifest::LABEL_AGENT_ID;
 
@@ -565,7 +565,7 @@ impl Cluster for FakeCluster {
             let chunk = body.next().await?;
             Some((chunk, body))
         });
-        Ok(log_of(body))
+        Ok(log_from_stream(body))
     }
 
     async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {
@@ -581,7 +581,7 @@ impl Cluster for FakeCluster {
         Ok(vec!["ReadWriteMany".to_owned()])
     }
 
-    async fn can_i(&self, question: AccessQuestion<'_>) -> Result<bool, ApiError> {
+    async fn can_i(&self, question: AccessReview<'_>) -> Result<bool, ApiError> {
         self.receive("review access").await?;
         Ok(question.verb != "patch")
     }
