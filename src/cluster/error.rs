@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The class of an [`ApiError`]. Decisions are made on it, never on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApiErrorKind {
+pub(crate) enum ApiErrorKind {
     /// 404: the object (or its namespace) does not exist.
     NotFound,
     /// 409 with reason `AlreadyExists`.
@@ -45,7 +45,7 @@ pub enum ApiErrorKind {
 /// one line `HTTP-Code: {code} Message: {message of the Status}`, otherwise a sentence with host, port and cause.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", self.text())]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// The class.
     pub kind: ApiErrorKind,
     /// HTTP status, when there was an answer.
@@ -65,7 +65,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error without an answer of the server.
-    pub fn local(kind: ApiErrorKind, attempt: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn local(kind: ApiErrorKind, attempt: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             kind,
             code: None,
@@ -78,7 +78,7 @@ impl ApiError {
     }
 
     /// The error of an HTTP answer. `body` is a `Status` object from an API server, and any text from a proxy.
-    pub fn from_answer(
+    pub(crate) fn from_answer(
         attempt: impl Into<String>,
         code: u16,
         retry_after: Option<Duration>,
@@ -136,7 +136,7 @@ impl ApiError {
     }
 
     /// The same error with its cause.
-    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(Arc::from(source.into()));
         self
     }
@@ -149,7 +149,7 @@ impl ApiError {
     }
 
     /// True when the same request may succeed a moment later.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(
             self.kind,
             ApiErrorKind::TooManyRequests
@@ -161,7 +161,7 @@ impl ApiError {
     }
 
     /// True for a 404.
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.kind == ApiErrorKind::NotFound
     }
 }

@@ -19,16 +19,16 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::Value;
 
 #[cfg(feature = "client")]
-pub mod client;
+pub(crate) mod client;
 mod error;
-pub mod retry;
-pub mod watch;
+pub(crate) mod retry;
+pub(crate) mod watch;
 
-pub use error::{ApiError, ApiErrorKind};
+pub(crate) use error::{ApiError, ApiErrorKind};
 
 /// Which part of a container's log to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogQuery {
+pub(crate) struct LogQuery {
     /// Keep the body open until the container ends.
     pub follow: bool,
     /// RFC 3339, whole seconds, inclusive (the kubelet cuts fractions off). `None`: from the beginning.
@@ -38,7 +38,7 @@ pub struct LogQuery {
 /// A log body: its bytes as they arrive.
 ///
 /// The reader decides when to read, because each read of a connection costs more than a line.
-pub trait LogRead: Send {
+pub(crate) trait LogRead: Send {
     /// Ready once a read may find something.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
@@ -50,11 +50,11 @@ pub trait LogRead: Send {
 }
 
 /// An open log.
-pub type LogBody = Box<dyn LogRead>;
+pub(crate) type LogBody = Box<dyn LogRead>;
 
 /// What a read of a log found.
 #[derive(Debug)]
-pub enum ReadResult<E = ApiError> {
+pub(crate) enum ReadResult {
     /// Nothing has arrived.
     Pending,
     /// Bytes were passed on.
@@ -65,23 +65,13 @@ pub enum ReadResult<E = ApiError> {
     /// The body ended properly.
     End,
     /// The connection broke.
-    Broken(E),
-}
-
-impl<E> ReadResult<E> {
-    /// Converts the error.
-    pub fn map_broken<F>(self, change: impl FnOnce(E) -> F) -> ReadResult<F> {
-        match self {
-            ReadResult::Pending => ReadResult::Pending,
-            ReadResult::Data { all } => ReadResult::Data { all },
-            ReadResult::End => ReadResult::End,
-            ReadResult::Broken(error) => ReadResult::Broken(change(error)),
-        }
-    }
+    Broken(ApiError),
 }
 
 /// A log body that reads from a stream.
-pub fn log_from_stream(stream: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static) -> LogBody {
+pub(crate) fn log_from_stream(
+    stream: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static,
+) -> LogBody {
     Box::new(StreamedLog { stream: Box::pin(stream), next: None })
 }
 
@@ -116,7 +106,7 @@ impl LogRead for StreamedLog {
 
 /// The kinds of objects that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WatchKind {
+pub(crate) enum WatchKind {
     /// `batch/v1` Jobs.
     Jobs,
     /// `v1` Pods.
@@ -125,7 +115,7 @@ pub enum WatchKind {
 
 impl WatchKind {
     /// The name of the resource in paths and messages.
-    pub const fn resource(self) -> &'static str {
+    pub(crate) const fn resource(self) -> &'static str {
         match self {
             WatchKind::Jobs => "jobs",
             WatchKind::Pods => "pods",
@@ -135,7 +125,7 @@ impl WatchKind {
 
 /// What to watch, and from which version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchQuery {
+pub(crate) struct WatchQuery {
     /// Label selector.
     pub selector: String,
     /// Changes after this version. `None`: every object as `ADDED`, then the changes.
@@ -145,11 +135,11 @@ pub struct WatchQuery {
 }
 
 /// The bytes of a watch as they arrive: one JSON event per line.
-pub type WatchBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+pub(crate) type WatchBody = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
 
 /// A question to the API server: may this service account do this?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccessReview<'a> {
+pub(crate) struct AccessReview<'a> {
     /// API group, `""` for core.
     pub group: &'a str,
     /// Resource, for example `jobs` or `pods/log`.
@@ -163,7 +153,7 @@ pub struct AccessReview<'a> {
 /// The requests a run needs of a cluster.
 ///
 /// Every method is one request. Errors are typed. No method retries; see [`retry`].
-pub trait Cluster: Send + Sync + 'static {
+pub(crate) trait Cluster: Send + Sync + 'static {
     /// Jobs that match a label selector, in the server's order.
     fn list_jobs(
         &self,
@@ -250,7 +240,7 @@ pub trait Cluster: Send + Sync + 'static {
 }
 
 /// The clusters of a process, by kubeconfig path.
-pub trait Clusters: Send + Sync + 'static {
+pub(crate) trait Clusters: Send + Sync + 'static {
     /// The implementation.
     type Cluster: Cluster;
 

@@ -11,7 +11,7 @@ use super::{ApiError, ApiErrorKind};
 /// The pauses between attempts: doubling from `first` to `longest`, each shortened by a random part of up to a half,
 /// so that runs that failed together do not retry together.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
     first: Duration,
     longest: Duration,
@@ -19,17 +19,17 @@ pub struct Backoff {
 
 impl Backoff {
     /// Pauses from `first` to `longest`.
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         Self { next: first, first, longest }
     }
 
     /// Starts again with the first pause. To be called on progress.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 
     /// The next pause, never shorter than the server's `Retry-After`.
-    pub fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
+    pub(crate) fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
         let full = self.next;
         self.next = (self.next * 2).min(self.longest);
         let jittered = jittered(full, 0.5);
@@ -38,7 +38,7 @@ impl Backoff {
 }
 
 /// A time shortened at random by up to this fraction (`0.0..1.0`) of it.
-pub fn jittered(full: Duration, fraction: f64) -> Duration {
+pub(crate) fn jittered(full: Duration, fraction: f64) -> Duration {
     full - full.mul_f64(fraction * unit_random())
 }
 
@@ -53,7 +53,7 @@ fn unit_random() -> f64 {
 ///
 /// # Errors
 /// The first error that is not transient, or the last one within the budget.
-pub async fn with_budget<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
+pub(crate) async fn with_budget<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
 {

@@ -17,7 +17,7 @@ pub(crate) use code::ErrorCode;
 /// Which of the host's two streams a log line goes to: the first argument of `onLog`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StdStream {
+pub(crate) enum StdStream {
     /// What the agent printed, and progress.
     Stdout,
     /// Warnings and errors of the adapter.
@@ -46,7 +46,7 @@ enum Recovery {
 
 /// The result of a run, and the lines its log gets because of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     exit_code: Option<i32>,
     timed_out: bool,
     message: Option<String>,
@@ -139,7 +139,7 @@ impl Outcome {
     }
 
     /// The object that `execute` resolves with.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let mut object = Map::new();
         let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
         set("exitCode", self.exit_code.into());

@@ -13,7 +13,7 @@ use crate::request::{HostShutdown, Request};
 
 /// A Job under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActiveJob {
+pub(crate) struct ActiveJob {
     /// Its namespace.
     pub namespace: String,
     /// Its name.

@@ -10,7 +10,7 @@ use crate::outcome::StdStream;
 /// What a run asks of its host and of the control plane.
 ///
 /// A method resolves when the host's own promise has settled; an error is the text of its rejection.
-pub trait Host: Send + Sync + 'static {
+pub(crate) trait Host: Send + Sync + 'static {
     /// `onLog(stream, chunk)`, called in the order of these calls and after all earlier ones have settled. The chunk is
     /// whole lines. `delivery` is dropped once the host's promise has settled; where the promise rejected,
     /// [`Delivery::rejected`] is called. A rejection keeps no later chunk from being delivered.
@@ -27,7 +27,7 @@ pub trait Host: Send + Sync + 'static {
 
 /// Which run's status to ask for: `GET {api_url}/api/heartbeat-runs/{run_id}`.
 #[derive(Debug, Clone, Copy)]
-pub struct StatusQuery<'a> {
+pub(crate) struct StatusQuery<'a> {
     /// `PAPERCLIP_API_URL`.
     pub api_url: &'a str,
     /// The run.
@@ -38,7 +38,7 @@ pub struct StatusQuery<'a> {
 
 /// What came of a [`StatusQuery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StatusAnswer {
+pub(crate) enum StatusAnswer {
     /// 2xx with the value of `status`, when it is a string.
     Status(Option<String>),
     /// Any other HTTP status.
@@ -50,4 +50,4 @@ pub enum StatusAnswer {
 /// A rejected or failed host callback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct HostError(pub String);
+pub(crate) struct HostError(pub String);

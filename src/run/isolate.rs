@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 ///
 /// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen futures
 /// while its log arrives line by line: polling all of them for each line costs more than reading the line.
-pub async fn isolate<F: Future>(future: F) -> F::Output {
+pub(crate) async fn isolate<F: Future>(future: F) -> F::Output {
     let mut only = FuturesUnordered::new();
     only.push(future);
     match only.next().await {

@@ -24,12 +24,10 @@ mod timing;
 #[cfg(test)]
 mod scenarios;
 
-pub use active::ActiveJob;
-pub use host::{Host, HostError, StatusAnswer, StatusQuery};
-pub use isolate::isolate;
+pub(crate) use host::{Host, HostError, StatusAnswer, StatusQuery};
+pub(crate) use isolate::isolate;
 pub(crate) use log::sink::LogSink;
-pub use log::sink::{Delivery, recycle};
-pub use preflight::{Check, Level};
-pub use runner::{RunError, Runner, Vitals};
-pub use start::bundle;
-pub use start::queue::Turn;
+pub(crate) use log::sink::{Delivery, recycle};
+pub(crate) use runner::{RunError, Runner};
+pub(crate) use start::bundle;
+pub(crate) use start::queue::Turn;

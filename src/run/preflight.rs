@@ -9,7 +9,7 @@ use crate::request::Request;
 /// How serious a check's result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// Nothing is wrong.
     Info,
     /// Runs may work.
@@ -20,7 +20,7 @@ pub enum Level {
 
 /// One line of the test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// Stable name of the check.
     pub code: &'static str,
     /// How serious.
@@ -102,7 +102,7 @@ const PERMISSIONS: &[Permission] = &[
 impl<K: Clusters> Runner<K> {
     /// All checks, in a stable order: API, namespace, permissions, Secret, PVC. Those after the API's run concurrently.
     /// Never fails: every error is a check.
-    pub async fn test_environment(&self, request_json: &str) -> Vec<Check> {
+    pub(crate) async fn test_environment(&self, request_json: &str) -> Vec<Check> {
         let unreachable = |error: &dyn std::fmt::Display| {
             vec![
                 Check::new("k8s_api_unreachable", Level::Error, format!("Cannot reach Kubernetes API: {error}"))

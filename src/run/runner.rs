@@ -24,7 +24,7 @@ use crate::request::Request;
 
 /// Why `execute` rejects instead of resolving with a result (`docs/contract.md`, "Rejections").
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// The cluster cannot be set up, or the host's own pod cannot be read.
     #[error(transparent)]
     Cluster(#[from] ApiError),
@@ -41,19 +41,19 @@ pub enum RunError {
 
 /// What a process has alive: all of it is zero when no run is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Vitals {
+pub(crate) struct Vitals {
     /// Jobs on the list of those under way.
-    pub jobs: usize,
+    pub(crate) jobs: usize,
     /// Agents whose runs queue for their start.
-    pub queues: usize,
+    pub(crate) queues: usize,
     /// Namespaces that are watched; their watches stay open for a moment after the last run.
-    pub watches: usize,
+    pub(crate) watches: usize,
     /// Subscriptions to them, one per run.
-    pub subscriptions: usize,
+    pub(crate) subscriptions: usize,
 }
 
 /// Everything that the runs of one process share.
-pub struct Runner<K: Clusters> {
+pub(crate) struct Runner<K: Clusters> {
     pub(crate) clusters: K,
     pub(super) queues: AgentQueues,
     pub(super) active: ActiveJobs<K::Cluster>,
@@ -65,7 +65,7 @@ pub struct Runner<K: Clusters> {
 
 impl<K: Clusters> Runner<K> {
     /// A runner without any run.
-    pub fn new(clusters: K) -> Self {
+    pub(crate) fn new(clusters: K) -> Self {
         Self {
             clusters,
             queues: AgentQueues::default(),
@@ -79,24 +79,24 @@ impl<K: Clusters> Runner<K> {
 
     /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
     /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
-    pub async fn shutdown(&self) -> Vec<ActiveJob> {
+    pub(crate) async fn shutdown(&self) -> Vec<ActiveJob> {
         let deleted = self.active.delete_all().await;
         self.claims.release_all().await;
         deleted
     }
 
     /// Queues a run of this agent: its runs start one after the other, in the order of these calls.
-    pub fn queue(&self, agent_id: &str) -> Turn {
+    pub(crate) fn queue(&self, agent_id: &str) -> Turn {
         self.queues.queue(agent_id)
     }
 
     /// The Jobs of all runs that are under way.
-    pub fn active_jobs(&self) -> Vec<ActiveJob> {
+    pub(crate) fn active_jobs(&self) -> Vec<ActiveJob> {
         self.active.list()
     }
 
     /// How much of everything is alive.
-    pub fn vitals(&self) -> Vitals {
+    pub(crate) fn vitals(&self) -> Vitals {
         let (watches, subscriptions) = self.watches.count();
         Vitals { jobs: self.active.list().len(), queues: self.queues.count(), watches, subscriptions }
     }
@@ -109,7 +109,7 @@ impl<K: Clusters> Runner<K> {
     ///
     /// # Errors
     /// See [`RunError`]; every failure of the run itself is an [`Outcome`].
-    pub async fn execute<H: Host>(
+    pub(crate) async fn execute<H: Host>(
         &self,
         request_json: &str,
         host: Arc<H>,

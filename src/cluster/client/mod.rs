@@ -37,7 +37,7 @@ const RENEWAL_MARGIN_SEC: i64 = 60;
 
 /// The clusters of this process, by kubeconfig path (`""`: the one it runs in) and in-cluster address.
 #[derive(Default)]
-pub struct KubeClusters {
+pub(crate) struct KubeClusters {
     known: Mutex<HashMap<String, Arc<KubeCluster>>>,
 }
 
@@ -91,7 +91,7 @@ impl KubeClusters {
 }
 
 /// One cluster: a client with its own connections.
-pub struct KubeCluster {
+pub(crate) struct KubeCluster {
     api: ApiClient,
     valid_until: Option<jiff::Timestamp>,
 }
@@ -230,11 +230,7 @@ impl Cluster for KubeCluster {
         let request = request(&attempt, Method::GET, &path, None)?;
         let response = self.api.send(&attempt, request).await?;
         let broken = self.api.broken(attempt, "watch");
-        Ok(response
-            .into_body()
-            .into_data_stream()
-            .map(move |piece| piece.map_err(|error| broken(error)))
-            .boxed())
+        Ok(response.into_body().into_data_stream().map(move |piece| piece.map_err(&broken)).boxed())
     }
 
     async fn open_log(
@@ -265,7 +261,7 @@ impl Cluster for KubeCluster {
         let mut response = self.api.send(&attempt, request).await?;
         let broken = self.api.broken(attempt.clone(), "log stream");
         let socket = response.extensions_mut().remove::<PacedSocket>();
-        let body = response.into_body().map_err(move |error| broken(error));
+        let body = response.into_body().map_err(broken);
         Ok(match socket {
             Some(socket) => Box::new(FollowedLog::new(attempt, body.boxed_unsync(), socket)),
             None => log_from_stream(body.into_data_stream()),

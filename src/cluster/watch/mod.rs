@@ -24,7 +24,7 @@ mod watcher;
 
 /// How well the watches of a namespace work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Health {
+pub(crate) enum Health {
     /// Both are open, or about to be opened again.
     Live,
     /// Not open yet.
@@ -38,7 +38,7 @@ pub enum Health {
 
 /// What was last seen of an object.
 #[derive(Debug, Default)]
-pub enum Seen<T> {
+pub(crate) enum Seen<T> {
     /// Not seen yet.
     #[default]
     Unseen,
@@ -60,7 +60,7 @@ impl<T> Clone for Seen<T> {
 
 impl<T> Seen<T> {
     /// The object as it was last seen, deleted or not.
-    pub fn last(&self) -> Option<&Arc<T>> {
+    pub(crate) fn last(&self) -> Option<&Arc<T>> {
         match self {
             Seen::Unseen => None,
             Seen::Present(object) | Seen::Deleted(object) => Some(object),
@@ -70,7 +70,7 @@ impl<T> Seen<T> {
 
 /// Everything a subscription has seen.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// How well the watches work.
     pub health: Health,
     /// The Job.
@@ -86,7 +86,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The pod that exists, the first by name if there are several.
-    pub fn pod(&self) -> Option<&Arc<Pod>> {
+    pub(crate) fn pod(&self) -> Option<&Arc<Pod>> {
         self.pods.values().find_map(|seen| match seen {
             Seen::Present(pod) => Some(pod),
             _ => None,
@@ -94,7 +94,7 @@ impl Snapshot {
     }
 
     /// The pod of this name as it was last seen, or any other pod.
-    pub fn last_pod(&self, name: &str) -> Option<&Arc<Pod>> {
+    pub(crate) fn last_pod(&self, name: &str) -> Option<&Arc<Pod>> {
         let named = self.pods.get(name).and_then(Seen::last);
         named.or_else(|| self.pod()).or_else(|| self.pods.values().rev().find_map(Seen::last))
     }
@@ -104,7 +104,7 @@ impl Snapshot {
 type NamespaceKey = (usize, String);
 
 /// All watches of this process.
-pub struct Watches<C> {
+pub(crate) struct Watches<C> {
     selector: String,
     namespaces: Mutex<HashMap<NamespaceKey, Arc<NamespaceWatch<C>>>>,
     /// Clusters whose refusal was reported. Weak: an address is not reused while it is on this list.
@@ -113,13 +113,13 @@ pub struct Watches<C> {
 
 impl<C: Cluster> Watches<C> {
     /// No watches yet; all will use this label selector.
-    pub fn new(selector: impl Into<String>) -> Self {
+    pub(crate) fn new(selector: impl Into<String>) -> Self {
         Self { selector: selector.into(), namespaces: Mutex::default(), refusals: Mutex::default() }
     }
 
     /// Subscribes to one Job and its pods; starts the watches where they do not run. With a UID, only the Job with
     /// that UID counts: a name can be used again.
-    pub fn subscribe(
+    pub(crate) fn subscribe(
         &self,
         cluster: &Arc<C>,
         namespace: &str,
@@ -139,7 +139,7 @@ impl<C: Cluster> Watches<C> {
     }
 
     /// The number of watched namespaces, and of subscriptions.
-    pub fn count(&self) -> (usize, usize) {
+    pub(crate) fn count(&self) -> (usize, usize) {
         let namespaces = lock(&self.namespaces);
         let states = namespaces.values().map(|watch| watch.lock());
         states.fold((0, 0), |(watched, subscribers), state| {
@@ -148,7 +148,7 @@ impl<C: Cluster> Watches<C> {
     }
 
     /// True on the first call for a cluster: a refusal is logged once.
-    pub fn is_first_refusal(&self, cluster: &Arc<C>) -> bool {
+    pub(crate) fn is_first_refusal(&self, cluster: &Arc<C>) -> bool {
         let mut refusals = lock(&self.refusals);
         refusals.retain(|known| known.strong_count() > 0);
         let known = refusals.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(cluster)));
@@ -160,7 +160,7 @@ impl<C: Cluster> Watches<C> {
 }
 
 /// Keeps the watches running, and holds what they bring for one Job.
-pub struct Subscription<C> {
+pub(crate) struct Subscription<C> {
     watch: Arc<NamespaceWatch<C>>,
     job: String,
     id: u64,
@@ -169,23 +169,23 @@ pub struct Subscription<C> {
 
 impl<C> Subscription<C> {
     /// What was seen so far.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
     }
 
     /// How well the watches work now.
-    pub fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.snapshot.borrow().health
     }
 
     /// What was seen so far, with a notification of every change.
-    pub fn changes(&self) -> watch::Receiver<Snapshot> {
+    pub(crate) fn changes(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.clone()
     }
 
     /// To be called when a direct read has found what the watches should have brought: they start over with a
     /// list, unless they were opened only just now.
-    pub fn request_resync(&self) {
+    pub(crate) fn request_resync(&self) {
         self.watch.resync_requests.send_modify(|requests| *requests += 1);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn chunk_buffer() -> String {
 }
 
 /// Puts the buffers of delivered chunks back into the pool.
-pub fn recycle(texts: impl IntoIterator<Item = String>) {
+pub(crate) fn recycle(texts: impl IntoIterator<Item = String>) {
     let chunks = texts.into_iter().filter(|text| text.capacity() == CHUNK_BYTES);
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     for mut text in chunks.take(POOL_LIMIT - pool.len()) {
@@ -57,7 +57,7 @@ struct Shared {
 
 /// A chunk that the host has been given. Dropped once the host's promise has settled, or never will.
 #[must_use]
-pub struct Delivery {
+pub(crate) struct Delivery {
     shared: Arc<Shared>,
     _slot: OwnedSemaphorePermit,
 }
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Delivery {
 
 impl Delivery {
     /// Reports that the host's promise has rejected; the first rejection of a run is logged.
-    pub fn rejected(self, error: &HostError) {
+    pub(crate) fn rejected(self, error: &HostError) {
         if !self.shared.rejection_logged.swap(true, Ordering::Relaxed) {
             let line =
                 format!("[paperclip] Warning: onLog failed: {error} — the run goes on, this is said once\n");

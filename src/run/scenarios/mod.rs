@@ -137,7 +137,7 @@ impl Scenario {
         assert_eq!(self.cluster.watches_open(), 0, "no watch is open without a run");
         assert_eq!(
             self.runner.vitals(),
-            super::Vitals::default(),
+            super::runner::Vitals::default(),
             "no Job, queue, watch or subscription is left"
         );
         let created =

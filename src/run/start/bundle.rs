@@ -20,7 +20,7 @@ use crate::run::HostError;
 /// skills are the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BundleOrder {
+pub(crate) struct BundleOrder {
     /// `agent.companyId`, raw.
     pub company_id: String,
     /// Skills to link, in order.
@@ -31,7 +31,7 @@ pub struct BundleOrder {
 
 /// The host's answer to a [`BundleOrder`].
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Bundled {
+pub(crate) struct Bundled {
     /// The bundle.
     pub bundle: PromptBundle,
     /// Log lines about it: whole lines.
@@ -40,7 +40,7 @@ pub struct Bundled {
 }
 
 /// Links a skill's folder into a bundle, with the host's own helper.
-pub trait Links {
+pub(crate) trait Links {
     /// Makes `target` a link to `source`, unless it is there already.
     fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
 }
@@ -48,7 +48,7 @@ pub trait Links {
 /// What a bundle is made of.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BundleInput {
+pub(crate) struct BundleInput {
     /// `agent.companyId`, a path segment of the bundle.
     pub company_id: String,
     /// `PAPERCLIP_HOME`, or `None` for `{home}/.paperclip`.
@@ -65,7 +65,7 @@ pub struct BundleInput {
 
 /// Why a bundle could not be made. The messages are the contract's.
 #[derive(Debug, thiserror::Error)]
-pub enum BundleError {
+pub(crate) enum BundleError {
     /// The input is not the JSON of a [`BundleInput`].
     #[error("the bundle's input cannot be read: {0}")]
     Input(#[source] serde_json::Error),
@@ -99,7 +99,7 @@ impl BundleInput {
     ///
     /// # Errors
     /// When it is not one.
-    pub fn parse(json: &str) -> Result<Self, BundleError> {
+    pub(crate) fn parse(json: &str) -> Result<Self, BundleError> {
         js_semantics::parse_json(json).and_then(serde_json::from_value).map_err(BundleError::Input)
     }
 }
@@ -109,7 +109,7 @@ impl BundleInput {
 ///
 /// # Errors
 /// See [`BundleError`].
-pub async fn prepare(
+pub(crate) async fn prepare(
     input: BundleInput,
     links: &impl Links,
 ) -> Result<(PromptBundle, Vec<String>), BundleError> {

@@ -1,6 +1,6 @@
 //! Everything until a run's Job exists.
 
-pub mod bundle;
+pub(crate) mod bundle;
 pub(super) mod claim;
 mod create;
 mod guard;

@@ -17,7 +17,7 @@ pub(crate) struct AgentQueues {
 }
 
 /// A turn in the queue of one agent's runs. Dropping it gives the turn back.
-pub struct Turn {
+pub(crate) struct Turn {
     guard: Option<OwnedMutexGuard<()>>,
     waiting: Option<BoxFuture<'static, OwnedMutexGuard<()>>>,
     locks: Locks,
