@@ -8,14 +8,14 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** Where cargo leaves the release builds of the cluster and of the stand-in CLI. */
+/** Where cargo leaves the release builds of the cluster and of the fake CLI. */
 export const programs = path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, 'target'), 'release');
 
 /**
  * Starts a cluster of its own on loopback. It ends with `stop()`, or with this process.
  *
  * @param {{port?: number, binDirs?: string[], args?: string[], env?: Record<string, string>}} [options] `binDirs` come
- *   first on the PATH of every container, by default the stand-in CLI's; `env` is added to the cluster's own environment.
+ *   first on the PATH of every container, by default the fake CLI's; `env` is added to the cluster's own environment.
  *   What it writes to stderr is kept in the folder EMBEDDED_CLUSTER_LOGS, where that is set.
  */
 export async function startCluster({ port = 0, binDirs = [programs], args = [], env } = {}) {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn rules() {
+    fn role_rules_grant_what_they_name() {
         assert!(ask("get", "batch", "jobs", "", "ns", "x"));
         assert!(!ask("get", "batch", "jobs", "", "other", "x"));
         assert!(!ask("watch", "batch", "jobs", "", "ns", ""));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_and_tokens() {
+    fn refusal_names_the_account_and_verb() {
         let a = Attributes {
             verb: "create",
             group: "batch",
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn reviews() {
+    fn access_review_answers_by_the_rules() {
         let ask = |resource: &str, sub: &str| {
             let spec = json!({"verb": "get", "resource": resource, "subresource": sub, "namespace": "ns"});
             review(&user(), json!({"spec": {"resourceAttributes": spec}}))["status"]["allowed"].clone()

@@ -474,7 +474,7 @@ impl Collector {
         }
     }
 
-    /// The history was forgotten: whatever is there is looked at.
+    /// The history was compacted: every object is checked.
     fn relist(&mut self) -> u64 {
         let version = self.sim.store.version();
         for kind in kinds::ALL.into_iter().filter(|k| !k.is_review() && k.kind != "Event") {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What is known about a request when faults are looked up and when it is logged.
+/// What is known about a request when its faults are chosen and when it is logged.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestInfo {
     /// API verb, or the lower-case method for other paths.
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn skip_times_and_globs() {
+    fn fault_honours_skip_times_and_globs() {
         let f = Faults::default();
         f.add(&json!({"match": {"resource": "pods/log", "name": "ac-*"}, "skip": 1, "times": 1,
             "action": {"status": {"code": 503}}}))
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn time_windows() {
+    fn fault_acts_only_in_its_time_window() {
         let f = Faults::default();
         let refuse = json!({"refuse": true});
         f.add(&json!({"afterMs": 60_000, "action": refuse})).expect("valid");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_refused() {
+    fn malformed_fault_is_refused() {
         let f = Faults::default();
         assert!(f.add(&json!({"action": {"explode": true}})).is_err());
         assert!(f.add(&json!({"match": {"verbs": "x"}, "action": {"refuse": true}})).is_err());

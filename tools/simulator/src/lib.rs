@@ -11,9 +11,9 @@
 //! | `selectors`, `patch`, `authz`, `faults`, `settings` | one concern each, pure |
 //! | `controllers` | Jobs, garbage collection, TTL, namespaces |
 //! | `kubelet`, `logs` | scheduling, containers as processes or scripts, their logs |
-//! | `load` | what a load test must know of the cluster itself |
+//! | `load` | what a load test must know about the cluster itself |
 //!
-//! `npm run test:cluster` plays the same specs (`conformance/`) here and on a real cluster. Where it differs from a real
+//! `npm run test:cluster` plays the same specs (`__test__/conformance`) here and on a real cluster. Where it differs from a real
 //! one:
 //!
 //! - It behaves as Kubernetes 1.33. Older versions make a new pod for one that is deleted, write no `DisruptionTarget`
@@ -27,9 +27,9 @@
 //!   grace period: the setting `signalsAsFirstProcess` makes it go as on a real node, and the conformance specs use it.
 //! - The Job controller lags by 50 ms, for speed; a real one, and the one under the conformance specs, by 1 s.
 //! - A paused kubelet lets log requests wait; a real API server gives up after 10 s. Its node stays ready.
-//! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is no snapshot.
-//! - How a container ended is always told. A busy node may have forgotten it (`ContainerStatusUnknown`, which before 1.22
-//!   is in `lastState` only): that is luck, and the specs must hold with and without it.
+//! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is not a snapshot.
+//! - How a container ended is always reported. A busy node may have lost it (`ContainerStatusUnknown`, which before 1.22
+//!   is in `lastState` only), which no spec can force: the specs must hold with and without it.
 //! - A lost node stops its processes and leaves log streams half-open.
 
 mod authz;

@@ -28,7 +28,7 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// Notes that a line was due so many seconds ago.
+    /// Records that a line was due this many seconds ago.
     pub(crate) fn note(&self, seconds: f64) {
         let us = (seconds.max(0.0) * 1e6) as u64;
         let mut c = lock(&self.0);

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_chunks_join_but_are_filtered_one_by_one() {
+    fn partial_chunks_join_after_each_is_filtered() {
         let log = log(&[(1, "aa"), (2, "bb\n"), (3, "c\n")]);
         let whole = LogOptions { timestamps: true, ..LogOptions::default() };
         assert!(read(&log, whole).starts_with("1970-01-01T00:00:01.000000000Z aabb\n"));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn tail_and_limit() {
+    fn tail_and_limit_cut_the_log() {
         let log = log(&[(1, "a\n"), (2, "b\n"), (3, "c\n")]);
         let options = |tail, limit| LogOptions { tail, limit, ..LogOptions::default() };
         assert_eq!(read(&log, options(Some(2), None)), "b\nc\n");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn splitting() {
+    fn output_is_split_at_lines_and_chunk_size() {
         let mut s = Splitter::default();
         let mut out = Vec::new();
         s.buffer.extend_from_slice(b"one\ntw");

@@ -147,14 +147,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn merge_patch() {
+    fn merge_patch_merges_objects_and_removes_nulls() {
         let mut v = json!({"a": {"b": 1, "c": 2}, "l": [1]});
         merge(&mut v, &json!({"a": {"b": null, "d": {"e": null, "f": 1}}, "l": [2]}));
         assert_eq!(v, json!({"a": {"c": 2, "d": {"f": 1}}, "l": [2]}));
     }
 
     #[test]
-    fn strategic_lists() {
+    fn strategic_patch_merges_lists_by_key() {
         let mut v = json!({"c": [{"name": "x", "i": 1}, {"name": "y"}]});
         strategic(
             &mut v,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn operations() {
+    fn json_patch_applies_its_operations() {
         let mut v = json!({"metadata": {"labels": {"a/b": "1"}}, "l": [1, 3]});
         json_patch(
             &mut v,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn failures() {
+    fn json_patch_that_fails_is_an_error() {
         for bad in [
             json!([{"op": "add", "path": "/x/y", "value": 1}]),
             json!([{"op": "replace", "path": "/x", "value": 1}]),

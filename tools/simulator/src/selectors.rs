@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn label_selector_matches() {
         for yes in [
             "",
             "a=1",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn field_selector_matches() {
         let pod = json!({"metadata": {"name": "p"}, "status": {"phase": "Running"}});
         let hit = |s: &str| FieldSelector::parse(&POD, s).expect(s).matches(&pod);
         assert!(hit("metadata.name=p,status.phase!=Failed") && hit("spec.nodeName="));

@@ -36,8 +36,8 @@ pub(crate) struct Settings {
     pub expired_as_status: bool,
     /// The Job controller does nothing.
     pub job_controller_paused: bool,
-    /// A container's first process gets signals as the first process of a PID namespace: nobody else gets them, and
-    /// only those that it handles. A shell handles no SIGTERM, so pods then take their whole grace period to end. Off:
+    /// Signals go as in a PID namespace: only the container's first process gets them, and only those that it
+    /// handles. A shell handles no SIGTERM, so pods then take their whole grace period to end. Off:
     /// the whole process group gets them.
     pub signals_as_first_process: bool,
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images() {
+    fn unpullable_images_match_by_glob() {
         let mut s = Settings::default();
         assert!(s.cannot_pull("missing/x:1") && !s.cannot_pull("missing"));
         s.apply(&json!({"unpullable": ["a:1", "b*"]})).expect("known");

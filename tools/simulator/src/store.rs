@@ -114,7 +114,7 @@ type Key = (String, String);
 struct Inner {
     version: u64,
     objects: HashMap<&'static str, BTreeMap<Key, Arc<Object>>>,
-    // Who names an owner, by the owner's UID: every Job is looked at for its pods, often.
+    // The dependents of an owner, by its UID: the Job controller reads the pods of each Job often.
     owned: HashMap<String, BTreeSet<(&'static str, Key)>>,
     history: VecDeque<Arc<Event>>,
     // Oldest version a new watch may start from.
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_history_and_compaction() {
+    fn history_is_kept_until_it_is_compacted() {
         let s = Store::default();
         let start = s.version();
         let a = s.create(&SECRET, secret("a")).expect("created");

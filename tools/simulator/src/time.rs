@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip() {
+    fn timestamp_round_trips() {
         for secs in [0, 951_782_400, 1_709_164_800, 1_795_361_814, 4_102_444_799] {
             assert_eq!(parse_rfc3339(&rfc3339(secs)), Some(secs));
         }

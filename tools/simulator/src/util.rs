@@ -138,13 +138,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn globs() {
+    fn glob_matches_stars() {
         assert!(glob("*", "") && glob("ac-*", "ac-1") && glob("*-x-*", "a-x-b"));
         assert!(glob("a", "a") && !glob("a", "ab") && !glob("a*c", "ab"));
     }
 
     #[test]
-    fn decoding() {
+    fn percent_escapes_are_decoded() {
         assert_eq!(percent_decode("a%3Db%2Cc+d", true), "a=b,c d");
         assert_eq!(percent_decode("%zz+", false), "%zz+");
     }

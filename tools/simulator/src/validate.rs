@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs() {
+    fn invalid_jobs_are_refused() {
         assert_eq!(verdict(|_| ()), "");
         assert!(verdict(|v| v["metadata"]["name"] = json!("A")).contains("RFC 1123 subdomain"));
         assert!(verdict(|v| v["metadata"]["labels"] = json!({"a": "-x"})).contains("a valid label"));
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_immutability() {
+    fn invalid_secrets_and_changes_are_refused() {
         let mut s = json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}});
         set_defaults(&SECRET, &mut s);
         assert_eq!(s["data"]["k"], "dg==");

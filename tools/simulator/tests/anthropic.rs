@@ -1,4 +1,4 @@
-//! The stand-in for the Messages API as a process.
+//! The fake Messages API as a process.
 #![allow(missing_docs)]
 
 use nix::sys::signal::{Signal, kill};
@@ -22,7 +22,7 @@ impl Api {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the stand-in");
+            .expect("the fake API");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("stdout")).read_line(&mut line).expect("a line");
         let ready: Value = serde_json::from_str(&line).expect("JSON");
@@ -84,7 +84,7 @@ fn hello(stream: bool) -> Value {
 }
 
 #[test]
-fn an_answer_is_streamed_or_whole() {
+fn answer_is_streamed_or_whole() {
     let api = Api::start(&[]);
     let (status, head, body) = api.message("k", &hello(true));
     assert_eq!(status, 200);
@@ -101,7 +101,7 @@ fn an_answer_is_streamed_or_whole() {
 }
 
 #[test]
-fn what_is_refused_is_told_and_recorded() {
+fn refused_request_is_answered_and_recorded() {
     let directory = std::env::temp_dir().join(format!("anthropic-api-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
     let file = directory.join("record.jsonl");
@@ -130,7 +130,7 @@ fn what_is_refused_is_told_and_recorded() {
 }
 
 #[test]
-fn an_overload_passes() {
+fn overload_ends_after_its_requests() {
     let api = Api::start(&[("ERROR", "overloaded_error"), ("ERRORS", "1")]);
     let (status, head, body) = api.message("k", &hello(true));
     assert_eq!(status, 529);
@@ -140,7 +140,7 @@ fn an_overload_passes() {
     let (status, _, body) = api.message("k", &hello(true));
     let names: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!((status, names), (200, vec!["message_start", "content_block_start", "ping", "error"]));
-    // There is no stream to break.
+    // A whole answer has no stream to break.
     assert_eq!(api.message("k", &hello(false)).0, 529);
 }
 
@@ -151,7 +151,7 @@ fn under_it(script: &str) -> Command {
 }
 
 #[test]
-fn a_program_under_it_has_its_address_its_own_input_and_its_own_end() {
+fn child_program_gets_address_and_input_and_sets_the_exit() {
     let mut child =
         under_it(r#"read -r line; echo "$line $ANTHROPIC_BASE_URL"; exit 7"#).spawn().expect("a program");
     child.stdin.take().expect("stdin").write_all(b"said\n").expect("input");
@@ -167,7 +167,7 @@ fn a_program_under_it_has_its_address_its_own_input_and_its_own_end() {
 }
 
 #[test]
-fn a_signal_is_passed_on() {
+fn signal_is_passed_to_the_child_program() {
     let mut child = under_it("trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done")
         .spawn()
         .expect("a program");

@@ -12,7 +12,7 @@ fn secret(name: &str, labels: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watches_resume_and_expire() {
+async fn watch_resumes_or_expires() {
     let (cluster, c) = start().await;
     c.control("settings", json!({"bookmarkIntervalMs": 100})).await;
     let list = c.get(SECRETS).await;
@@ -55,7 +55,7 @@ async fn watches_resume_and_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_come_in_pages() {
+async fn long_list_comes_in_pages() {
     let (cluster, c) = start().await;
     for i in 0..5 {
         c.post(SECRETS, secret(&format!("s{i}"), json!({"p": "1"}))).await;
@@ -73,7 +73,7 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_conflict_and_checks_apply() {
+async fn stale_update_conflicts_and_invalid_one_is_refused() {
     let (cluster, c) = start().await;
     let mut s = c.post(SECRETS, secret("a", json!({}))).await;
     let path = format!("{SECRETS}/a");
@@ -93,7 +93,7 @@ async fn updates_conflict_and_checks_apply() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_have_rules() {
+async fn token_grants_only_its_rules() {
     let (cluster, c) = start().await;
     c.control(
         "tokens",
@@ -123,7 +123,7 @@ async fn tokens_have_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_wrong_on_demand() {
+async fn request_faults_act_on_demand() {
     let (cluster, c) = start().await;
     let only = json!({"verb": "list", "resource": "secrets"});
     let many = json!({"match": only, "times": 1, "action": {"status": {"code": 429, "retryAfter": 2}}});
@@ -153,7 +153,7 @@ async fn requests_go_wrong_on_demand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_go_wrong_on_demand() {
+async fn stream_faults_act_on_demand() {
     let (cluster, c) = start().await;
     c.post(JOBS, job("j", "for i in 1 2 3 4 5; do echo line $i; done; sleep 30")).await;
     let path = format!("{}/log?follow=true", c.running("j").await);
@@ -190,7 +190,7 @@ async fn streams_go_wrong_on_demand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scripted_pods_and_log_options() {
+async fn scripted_pod_serves_log_options() {
     let (cluster, c) = start().await;
     let mut j = job("j", "");
     j["spec"]["template"]["spec"]["containers"][0]["command"] = json!([
@@ -218,7 +218,7 @@ async fn scripted_pods_and_log_options() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_variable_scripts_a_pod_whose_command_is_somebody_elses() {
+async fn variable_scripts_a_pod_with_any_command() {
     let (cluster, c) = start().await;
     let mut j = job("j", "exit 9");
     let script =

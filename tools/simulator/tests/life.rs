@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_runs_to_complete() {
+async fn job_runs_to_completion() {
     let (cluster, c) = start().await;
     let mut j = job("j", "cat /tmp/prompt/prompt.txt; echo; echo \"$WHERE\"; echo \"$NOTE\"; echo err >&2");
     let spec = &mut j["spec"]["template"]["spec"];
@@ -50,7 +50,7 @@ async fn a_job_runs_to_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleting_a_job_without_a_policy_orphans_its_pod() {
+async fn job_deleted_without_a_policy_orphans_its_pod() {
     let (cluster, c) = start().await;
     c.post(JOBS, job("j", "sleep 30")).await;
     let path = c.running("j").await;
@@ -83,7 +83,7 @@ async fn foreground_deletion_waits_for_the_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_pod_is_seen_with_its_exit_and_fails_the_job() {
+async fn deleted_pod_shows_its_exit_and_fails_the_job() {
     let (cluster, c) = start().await;
     c.post(JOBS, job("j", "sleep 30")).await;
     let path = c.running("j").await;
@@ -106,7 +106,7 @@ async fn a_deleted_pod_is_seen_with_its_exit_and_fails_the_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deadlines_suspension_and_ttl() {
+async fn job_honours_deadline_suspension_and_ttl() {
     let (cluster, c) = start().await;
     let mut j = job("late", "sleep 30");
     j["spec"]["activeDeadlineSeconds"] = json!(1);
@@ -128,7 +128,7 @@ async fn deadlines_suspension_and_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failing_pods_are_retried_up_to_the_limit() {
+async fn failing_pod_is_retried_up_to_the_limit() {
     let (cluster, c) = start().await;
     c.control("settings", json!({"jobBackoffMs": 20, "crashLoopBackoffMs": 20})).await;
     let mut j = job("retry", "exit 3");
@@ -145,7 +145,7 @@ async fn failing_pods_are_retried_up_to_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn things_that_keep_a_container_from_starting() {
+async fn container_that_cannot_start_shows_its_reason() {
     let (cluster, c) = start().await;
     c.control("settings", json!({"imagePullBackoffMs": 100})).await;
     let mut j = job("image", "true");
@@ -206,7 +206,7 @@ async fn things_that_keep_a_container_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_of_other_making() {
+async fn container_killed_from_outside_shows_its_end() {
     let (cluster, c) = start().await;
     let exit = |p: &Value| p["status"]["containerStatuses"][0]["state"]["terminated"].clone();
     let mut paths = Vec::new();
@@ -250,12 +250,12 @@ async fn ends_of_other_making() {
     );
     c.until(&paths[4], |p| p["reason"] == "NotFound").await;
     let more = tokio::time::timeout(Duration::from_millis(200), log.line()).await;
-    assert!(more.is_err(), "a lost node ends no stream");
+    assert!(more.is_err(), "a lost node does not end the stream");
     cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replacement_quota_and_namespaces() {
+async fn pod_replacement_quota_and_namespaces_work() {
     let (cluster, c) = start().await;
     let first = c.post(JOBS, job("j", "trap '' TERM; sleep 30")).await;
     let path = c.running("j").await;
@@ -280,7 +280,7 @@ async fn replacement_quota_and_namespaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_survives_the_cluster() {
+async fn no_process_survives_the_cluster() {
     let (cluster, c) = start().await;
     c.post(JOBS, job("j", "trap '' TERM; sleep 777 & sleep 777")).await;
     c.running("j").await;
@@ -292,7 +292,7 @@ async fn nothing_survives_the_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn volumes_and_environment() {
+async fn container_gets_volumes_and_environment() {
     let (cluster, c) = start().await;
     c.post(SECRETS, json!({"metadata": {"name": "s"}, "stringData": {"a": "secret-a", "B": "secret-b"}}))
         .await;
@@ -331,7 +331,7 @@ async fn volumes_and_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn evictions_collections_and_status() {
+async fn evictions_status_updates_and_control_api_work() {
     let (cluster, c) = start().await;
     for name in ["a", "b", "d"] {
         c.post(JOBS, job(name, "sleep 30")).await;
@@ -390,7 +390,7 @@ async fn evictions_collections_and_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_kubelet_tells_and_does_nothing_until_it_goes_on() {
+async fn paused_kubelet_does_nothing_until_it_is_resumed() {
     let (cluster, c) = start().await;
     c.post(JOBS, job("j", "echo one; sleep 0.5; echo two")).await;
     let path = c.running("j").await;
@@ -414,7 +414,7 @@ async fn a_paused_kubelet_tells_and_does_nothing_until_it_goes_on() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_process_hears_only_the_signals_that_it_handles() {
+async fn first_process_gets_only_signals_that_it_handles() {
     let (cluster, c) = start().await;
     c.control("settings", json!({"signalsAsFirstProcess": true})).await;
     let handler = "trap 'echo heard; exit 7' TERM; echo ready; while :; do sleep 0.05; done";

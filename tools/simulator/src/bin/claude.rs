@@ -1,7 +1,7 @@
-//! A stand-in for the `claude` command line program (Claude Code 2.1.197).
+//! A fake of the `claude` command line program (Claude Code 2.1.197).
 //!
-//! In the embedded cluster a pod is a local process, and this program is what its
-//! agent container finds under the name `claude`:
+//! In the embedded cluster a pod is a local process, whose agent container runs this
+//! program as `claude`:
 //!
 //! ```text
 //! cat prompt.txt | claude --print - --output-format stream-json --verbose [--resume ID] [--model M]
@@ -16,8 +16,8 @@
 //! The scenario is `CLAUDE_STAND_IN_SCENARIO`, else the first line `scenario: NAME` of
 //! the prompt, else `success`. `claude --list-scenarios` lists all of them.
 //!
-//! `--resume` is honoured as the real program does: a value that is no UUID, or a session
-//! that nobody knows, ends the run with the recorded error, whatever the scenario (except
+//! `--resume` is honoured as in the real program: a value that is not a UUID, or an unknown
+//! session, ends the run with the recorded error, whatever the scenario (except
 //! those which never open a session, see [`Scenario::opens_session`]).
 //!
 //! | variable | default | meaning |
@@ -30,7 +30,7 @@
 //! | `CLAUDE_STAND_IN_RATE` | none, as fast as possible | `flood`: lines in a second |
 //! | `CLAUDE_STAND_IN_EXIT_CODE` | `exit-code` 3, `crash` none | exit code, 0 to 255 |
 //! | `CLAUDE_STAND_IN_KNOWN_SESSIONS` | none, every UUID is known | file of the session ids that `--resume` finds |
-//! | `CLAUDE_STAND_IN_REAL_OOM` | off | `oom`: 1 uses memory for real until somebody kills it |
+//! | `CLAUDE_STAND_IN_REAL_OOM` | off | `oom`: 1 uses memory for real until the process is killed |
 //! | `CLAUDE_STAND_IN_OOM_BYTES` | 4294967296 | `oom`: the most memory it uses for real |
 //! | `CLAUDE_STAND_IN_SEED` | random | a number which makes the ids the same in every run |
 //!
@@ -46,7 +46,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const VERSION: &str = "2.1.197 (Claude Code stand-in)";
+const VERSION: &str = "2.1.197 (Claude Code fake)";
 const PREFIX: &str = "CLAUDE_STAND_IN_";
 const TICK: Duration = Duration::from_millis(500);
 /// Stands in a made event for the filling that brings its line to the wanted length.
@@ -138,7 +138,7 @@ struct Scenario {
     name: &'static str,
     meaning: &'static str,
     play: Play,
-    /// Looks at `--resume` first, as the real program does.
+    /// Checks `--resume` first, as the real program does.
     opens_session: bool,
     /// Lives on after SIGTERM, SIGINT and SIGHUP.
     stubborn: bool,
@@ -165,12 +165,12 @@ static SCENARIOS: &[Scenario] = &[
     scenario("unreachable", "recorded: connection refused, exit 1", |p| p.fail(&UNREACHABLE)),
     without_session(scenario(
         "unknown-session",
-        "recorded: --resume of a session nobody knows, exit 1",
+        "recorded: --resume of an unknown session, exit 1",
         play_unknown_session,
     )),
     without_session(scenario(
         "bad-session",
-        "recorded: --resume of something that is no UUID, exit 1",
+        "recorded: --resume of something that is not a UUID, exit 1",
         play_bad_session,
     )),
     scenario("crash", "init, one assistant event, a line on stderr, then SIGSEGV or EXIT_CODE", play_crash),
@@ -603,7 +603,7 @@ impl<'a> Player<'a> {
         filled(&event, wanted, |_, bytes| "x".repeat(bytes)) + "\n"
     }
 
-    /// An event of exactly so many bytes, most of them in multi-byte characters.
+    /// An event of exactly this many bytes, most of them in multi-byte characters.
     fn big_line(&mut self, bytes: usize) -> String {
         let message_id = self.ids.fresh("msg");
         let text = format!("line of {bytes} bytes {FILLING}");
@@ -688,7 +688,7 @@ fn timestamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// The Gregorian date so many days after 1970-01-01, counted in years from March on.
+/// The Gregorian date this many days after 1970-01-01, counted in years from March on.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -821,21 +821,21 @@ struct Settings {
 }
 
 impl Settings {
-    /// `look` gives a variable's value; an empty one is as good as none.
-    fn read(look: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let look = |name: &str| look(&format!("{PREFIX}{name}")).filter(|value| !value.is_empty());
+    /// `variable` gives a variable's value; an empty one counts as unset.
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let variable = |name: &str| variable(&format!("{PREFIX}{name}")).filter(|value| !value.is_empty());
         let settings = Settings {
-            scenario: look("SCENARIO").map(|name| name.trim().to_owned()),
-            delay: Duration::from_millis(number(&look, "DELAY_MS")?.unwrap_or(150)),
-            seconds: duration(&look, "SECONDS")?,
-            lines: number(&look, "LINES")?.unwrap_or(100_000),
-            line_bytes: number(&look, "LINE_BYTES")?.unwrap_or(1200),
-            rate: number(&look, "RATE")?,
-            exit_code: number::<u8>(&look, "EXIT_CODE")?.map(i32::from),
-            known_sessions: look("KNOWN_SESSIONS").map(PathBuf::from),
-            real_oom: number::<u8>(&look, "REAL_OOM")?.unwrap_or(0) != 0,
-            oom_bytes: number(&look, "OOM_BYTES")?.unwrap_or(4 << 30),
-            seed: number(&look, "SEED")?,
+            scenario: variable("SCENARIO").map(|name| name.trim().to_owned()),
+            delay: Duration::from_millis(number(&variable, "DELAY_MS")?.unwrap_or(150)),
+            seconds: duration(&variable, "SECONDS")?,
+            lines: number(&variable, "LINES")?.unwrap_or(100_000),
+            line_bytes: number(&variable, "LINE_BYTES")?.unwrap_or(1200),
+            rate: number(&variable, "RATE")?,
+            exit_code: number::<u8>(&variable, "EXIT_CODE")?.map(i32::from),
+            known_sessions: variable("KNOWN_SESSIONS").map(PathBuf::from),
+            real_oom: number::<u8>(&variable, "REAL_OOM")?.unwrap_or(0) != 0,
+            oom_bytes: number(&variable, "OOM_BYTES")?.unwrap_or(4 << 30),
+            seed: number(&variable, "SEED")?,
         };
         match settings.rate {
             Some(rate) if rate.is_nan() || rate < 0.001 => {
@@ -851,18 +851,18 @@ impl Settings {
 }
 
 fn number<T: std::str::FromStr>(
-    look: &impl Fn(&str) -> Option<String>,
+    variable: &impl Fn(&str) -> Option<String>,
     name: &str,
 ) -> Result<Option<T>, String> {
-    let Some(text) = look(name) else {
+    let Some(text) = variable(name) else {
         return Ok(None);
     };
     let parsed = text.trim().parse().map(Some);
-    parsed.map_err(|_| format!("{PREFIX}{name} is no fitting number: {text}"))
+    parsed.map_err(|_| format!("{PREFIX}{name} is not a valid number: {text}"))
 }
 
-fn duration(look: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Option<Duration>, String> {
-    let seconds = number::<f64>(look, name)?;
+fn duration(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Option<Duration>, String> {
+    let seconds = number::<f64>(variable, name)?;
     let duration = seconds.map(Duration::try_from_secs_f64).transpose();
     duration.map_err(|error| format!("{PREFIX}{name}: {error}"))
 }
@@ -939,7 +939,7 @@ fn option(argv: &[String], names: &[&str]) -> Option<String> {
     None
 }
 
-/// Standard input to its end; nothing if somebody sits there.
+/// Standard input to its end; nothing from a terminal.
 fn read_prompt() -> String {
     let mut bytes = Vec::new();
     let mut stdin = io::stdin();
@@ -994,8 +994,9 @@ fn die_by(signal: libc::c_int) -> ! {
     }
 }
 
-/// Allocates and touches memory up to the cap, and holds it for a while for whoever
-/// watches it. Nobody having killed it is an error of the surroundings: exit 1.
+/// Allocates and touches memory up to the cap, and holds it for a while, so that a memory
+/// limit can act. Without a limit the process survives, which is an error of the test's
+/// surroundings: exit 1.
 fn eat_memory(cap: usize) -> ! {
     let mut eaten: Vec<Vec<u8>> = Vec::new();
     for _ in 0..cap / OOM_STEP {
@@ -1009,7 +1010,7 @@ fn eat_memory(cap: usize) -> ! {
         thread::sleep(OOM_PAUSE);
     }
     thread::sleep(OOM_HOLD);
-    eprintln!("claude stand-in: used {cap} bytes and nobody killed it");
+    eprintln!("fake claude: used {cap} bytes and was not killed");
     drop(eaten);
     process::exit(1)
 }
@@ -1049,7 +1050,7 @@ fn run(mut invocation: Invocation) -> Result<(), String> {
     let mut player = Player::new(&mut out, &mut err, settings, invocation);
     match player.play(scenario) {
         Ok(exit) => finish(exit, oom_bytes),
-        // Whoever read it is gone.
+        // The reader is gone.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(1),
         Err(error) => Err(format!("cannot write: {error}")),
     }
@@ -1064,7 +1065,7 @@ fn main() {
         return print!("{}", list_scenarios());
     }
     if let Err(error) = run(invocation) {
-        eprintln!("claude stand-in: {error}");
+        eprintln!("fake claude: {error}");
         process::exit(2);
     }
 }
@@ -1125,7 +1126,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_words() {
+    fn scenario_names_are_unique_words() {
         let names: HashSet<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), SCENARIOS.len());
         for name in names {
@@ -1135,7 +1136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_prints_json_of_one_session() {
+    fn scenario_prints_json_of_one_session() {
         for scenario in SCENARIOS {
             let events = run_with(scenario.name, small(), resuming(SESSION)).events();
             let mut uuids = HashSet::new();
@@ -1156,7 +1157,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_recording_identifies_the_run() {
+    fn recorded_ids_are_replaced_in_every_run() {
         let run = run("success");
         let text = String::from_utf8(run.out).unwrap();
         for event in SUCCESS.events() {
@@ -1185,7 +1186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_fresh_unless_resumed() {
+    fn session_is_new_unless_resumed() {
         let fresh = |run: Run| run.events()[0]["session_id"].as_str().unwrap().to_owned();
         let unseeded = || run_with("success", settings(&[]).unwrap(), Invocation::default());
         let (one, other) = (fresh(unseeded()), fresh(unseeded()));
@@ -1194,7 +1195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_no_uuid_is_bad() {
+    fn session_that_is_not_a_uuid_is_refused() {
         let run = run_with("success", small(), resuming("my \"title\""));
         assert_eq!(run.exit, Exit::Code(1));
         assert!(run.err.contains("value \"my \"title\"\" is not a UUID"));
@@ -1203,7 +1204,7 @@ mod tests {
     }
 
     #[test]
-    fn known_sessions_are_those_of_the_file() {
+    fn resume_finds_only_the_sessions_of_the_file() {
         let file = std::env::temp_dir().join(format!("known-sessions-{}", process::id()));
         let known = || Settings { known_sessions: Some(file.clone()), ..small() };
         let missing = run_with("success", known(), resuming(SESSION));
@@ -1219,7 +1220,7 @@ mod tests {
     }
 
     #[test]
-    fn exits_are_the_documented_ones() {
+    fn scenario_exits_as_documented() {
         let exits = |names: &[&str], exit| {
             for name in names {
                 assert_eq!(run(name).exit, exit, "{name}");
@@ -1235,7 +1236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_code_may_be_asked_for() {
+    fn exit_code_variable_sets_the_exit_code() {
         for name in ["crash", "exit-code"] {
             let settings = settings(&[("EXIT_CODE", "42")]).unwrap();
             let run = run_with(name, settings, Invocation::default());
@@ -1244,7 +1245,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ticks_all_along() {
+    fn long_scenario_ticks_until_its_end() {
         let run = run("long");
         let text = String::from_utf8(run.out.clone()).unwrap();
         for (line, tick) in text.lines().skip(1).zip(1..=6) {
@@ -1257,7 +1258,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_is_numbered_and_sized() {
+    fn flood_lines_are_numbered_and_sized() {
         let run = run("flood");
         let text = String::from_utf8(run.out.clone()).unwrap();
         for (line, seq) in text.lines().skip(1).zip(1..=20) {
@@ -1281,7 +1282,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_outputs_are_odd() {
+    fn odd_scenarios_print_odd_output() {
         assert!(!run("no-newline").out.ends_with(b"\n"));
         assert!(NOISE.iter().all(|noise| std::str::from_utf8(noise).is_err()));
         assert!(run("binary").out.windows(2).any(|pair| pair == b"\xff\xfe"));
@@ -1293,7 +1294,7 @@ mod tests {
     }
 
     #[test]
-    fn echo_env_says_what_arrived() {
+    fn echo_env_prints_arguments_and_environment() {
         let invocation = Invocation {
             argv: strings("claude --print -"),
             env: vec![("KEY".to_owned(), "quoted \"✓\"".to_owned())],
@@ -1310,7 +1311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_model_is_the_asked_one() {
+    fn model_option_sets_the_model() {
         let invocation = Invocation { model: Some("claude-x".to_owned()), ..Invocation::default() };
         let events = run_with("success", small(), invocation.clone()).events();
         assert_eq!(events[0]["model"], "claude-x");
@@ -1321,7 +1322,7 @@ mod tests {
     }
 
     #[test]
-    fn options_have_values() {
+    fn options_are_read_with_their_values() {
         let resume = |line| option(&strings(line), &["--resume", "-r"]);
         assert_eq!(resume("claude --print - --resume a --verbose").as_deref(), Some("a"));
         assert_eq!(resume("claude --resume=b").as_deref(), Some("b"));
@@ -1342,14 +1343,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_scenario_names_the_known_ones() {
+    fn unknown_scenario_error_lists_the_known_ones() {
         let error = find_scenario("nope").err().unwrap();
         assert!(SCENARIOS.iter().all(|scenario| error.contains(scenario.name)));
         assert_eq!(scenario_in_prompt("a scenario: long one\nscenario: a b"), None);
     }
 
     #[test]
-    fn timestamps_are_iso() {
+    fn timestamps_are_iso_8601() {
         let at = |seconds| timestamp(UNIX_EPOCH + Duration::from_millis(seconds * 1000_u64 + 47));
         assert_eq!(at(0), "1970-01-01T00:00:00.047Z");
         assert_eq!(at(951_782_399), "2000-02-28T23:59:59.047Z");

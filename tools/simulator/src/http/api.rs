@@ -238,30 +238,7 @@ fn change(
             v["status"] = new["status"].take();
             return Ok(());
         }
-        let meta = &mut new["metadata"];
-        for key in [
-            "uid",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-            "namespace",
-            "name",
-            "selfLink",
-        ] {
-            match old.value["metadata"].get(key) {
-                Some(x) => meta[key] = x.clone(),
-                None => {
-                    remove(meta, key);
-                }
-            }
-        }
-        remove(meta, "managedFields");
-        for key in ["labels", "annotations", "ownerReferences", "finalizers"] {
-            if meta.get(key).is_some_and(Value::is_null) {
-                remove(meta, key);
-            }
-        }
+        keep_server_metadata(&mut new["metadata"], &old.value["metadata"]);
         match old.value.get("status") {
             Some(s) => new["status"] = s.clone(),
             None => {
@@ -292,6 +269,33 @@ fn change(
     match preview {
         Some(v) => crate::store::Store::default().create(t.kind, v),
         None => Ok(object),
+    }
+}
+
+/// Restores the metadata that only the server sets.
+fn keep_server_metadata(meta: &mut Value, old: &Value) {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "namespace",
+        "name",
+        "selfLink",
+    ] {
+        match old.get(key) {
+            Some(x) => meta[key] = x.clone(),
+            None => {
+                remove(meta, key);
+            }
+        }
+    }
+    remove(meta, "managedFields");
+    for key in ["labels", "annotations", "ownerReferences", "finalizers"] {
+        if meta.get(key).is_some_and(Value::is_null) {
+            remove(meta, key);
+        }
     }
 }
 

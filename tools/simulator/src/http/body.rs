@@ -59,7 +59,7 @@ impl HttpBody for Body {
     }
 }
 
-/// The stream is over, or nobody reads it any more.
+/// The stream has ended, or its reader is gone.
 pub(crate) struct Closed;
 
 /// The writing end of a stream.

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths() {
+    fn request_paths_are_parsed() {
         let t = target("/apis/batch/v1/namespaces/n/jobs/j/status").expect("known");
         assert_eq!((t.kind.plural, t.namespace.as_str(), t.name.as_str()), ("jobs", "n", "j"));
         assert!(target("/api/v1/namespaces/n").is_some_and(|t| t.kind == &NAMESPACE && t.name == "n"));

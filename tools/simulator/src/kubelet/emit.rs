@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// First word of the command of a scripted container.
 pub(super) const COMMAND: &str = "simulator:emit";
-/// Variable with the script of a container whose command is somebody else's.
+/// Variable with the script of a container whose command the test does not choose.
 pub(super) const VARIABLE: &str = "SIMULATOR_EMIT";
 
 /// What a scripted container does.
@@ -191,7 +191,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn lines_have_the_size_asked_for() {
+    fn lines_have_the_requested_size() {
         let s = Script::parse(r#"{"lines":1,"bytes":100}"#).expect("valid");
         let mut out = BytesMut::new();
         s.line(7, &mut out);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn templates() {
+    fn text_template_fills_in_numbers_and_padding() {
         let s =
             Script::parse(r#"{"text":["a{n}{x}","b","{pad}:{n8}"],"bytes":13,"fill":"yz"}"#).expect("valid");
         let mut out = BytesMut::new();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn one_scripted_container_makes_its_whole_pod_run_without_processes() {
+    fn scripted_container_makes_its_whole_pod_scripted() {
         let claude = json!({"name": "claude", "env": [{"name": VARIABLE, "value": "{\"lines\":3}"}]});
         let init = json!({"name": "init"});
         let scripted = json!({"spec": {"initContainers": [init], "containers": [claude]}});

@@ -207,13 +207,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn expansion() {
+    fn references_to_variables_are_expanded() {
         let env = Env(vec![("A".into(), "1".into())]);
         assert_eq!(expand("$(A)-$$(A)-$(B)-$A-$", &env), "1-$(A)-$(B)-$A-$");
     }
 
     #[test]
-    fn sources() {
+    fn variables_come_from_their_sources() {
         let store = Store::default();
         store
             .create(&SECRET, json!({"metadata": {"name": "s", "namespace": "n"}, "data": {"k": "dg=="}}))

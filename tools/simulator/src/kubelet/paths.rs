@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments() {
+    fn mount_paths_in_arguments_are_mapped() {
         for (from, to) in [
             (
                 "cat /tmp/prompt/prompt.txt | claude '--add-dir' '/paperclip/x'",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_values() {
+    fn mount_paths_in_environment_values_are_mapped() {
         for (from, to) in [
             ("/paperclip", "/d/pvc"),
             ("/paperclip/a:/usr/bin", "/d/pvc/a:/usr/bin"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn roots() {
+    fn path_below_a_root_cannot_leave_it() {
         assert_eq!(below(Path::new("/r"), "/a/../b"), Path::new("/r/a/b"));
     }
 }

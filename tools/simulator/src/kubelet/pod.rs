@@ -358,10 +358,10 @@ impl PodRun {
         }
         let delay = lock(&sim.settings).scheduling_delay_ms;
         self.pause(delay).await?;
-        let mut told = String::new();
+        let mut reported = String::new();
         loop {
             let problem = unschedulable(sim, &pod.value);
-            if problem.as_deref() != Some(told.as_str()) {
+            if problem.as_deref() != Some(reported.as_str()) {
                 let bound = bind(sim, &pod, problem.as_deref()).map_err(|_| Stopped)?;
                 let (normal, reason, message) = match &problem {
                     None => (
@@ -377,7 +377,7 @@ impl PodRun {
                     return Ok(());
                 }
             }
-            told = problem.unwrap_or_default();
+            reported = problem.unwrap_or_default();
             self.pause(100).await?;
         }
     }
@@ -428,15 +428,15 @@ impl PodRun {
 
     async fn set_up_volumes(&self, sim: &Sim) -> Result<(), Stopped> {
         let pod = self.pod();
-        let mut told = String::new();
+        let mut reported = String::new();
         loop {
             let done = volumes::set_up(&sim.store, &sim.kubelet.dir, &self.dir, &pod.value);
             match done {
                 Ok(()) => return Ok(()),
                 Err(why) => {
-                    if why != told {
+                    if why != reported {
                         self.emit(sim, false, "FailedMount", &why);
-                        told = why;
+                        reported = why;
                     }
                 }
             }
@@ -587,17 +587,17 @@ impl PodRun {
         pod: &Value,
         spec: &Value,
     ) -> Result<env::Env, Stopped> {
-        let mut told = String::new();
+        let mut reported = String::new();
         let mut view = pod.clone();
         view["status"]["podIP"] = lock(&self.state).address.as_str().into();
         loop {
             match env::build(&sim.store, &view, spec) {
                 Ok(env) => return Ok(env),
                 Err(why) => {
-                    if told != why {
+                    if reported != why {
                         self.wait_for(sim, index, "CreateContainerConfigError", &why);
                         self.emit(sim, false, "Failed", &format!("Error: {why}"));
-                        told = why;
+                        reported = why;
                     }
                 }
             }

@@ -19,7 +19,7 @@ pub(super) struct Spawner {
     watchdog: Mutex<Option<ChildStdin>>,
 }
 
-// Kills the process groups it was told about when its input ends, however this process ended.
+// Kills the registered process groups when its input ends, however this process ended.
 const WATCHDOG: &str = r#"groups=" "
 while read -r op id; do
   case $op in
@@ -52,7 +52,7 @@ impl Spawner {
         Ok(Spawner { jobs: Mutex::new(Some(send)), watchdog: Mutex::new(input) })
     }
 
-    fn tell(&self, op: char, group: u32) {
+    fn send(&self, op: char, group: u32) {
         if let Some(input) = crate::util::lock(&self.watchdog).as_mut() {
             let _ = input.write_all(format!("{op} {group}\n").as_bytes());
         }
@@ -77,7 +77,7 @@ impl Spawner {
         sender.send((Command::from(command), reply)).map_err(|_| gone())?;
         let child = answer.await.map_err(|_| gone())??;
         if let Some(pid) = child.id() {
-            self.tell('+', pid);
+            self.send('+', pid);
         }
         Ok(child)
     }
@@ -85,7 +85,7 @@ impl Spawner {
     /// Kills what is left of a process group and forgets it.
     pub(super) fn reap(&self, group: u32) {
         signal(group, Signal::SIGKILL);
-        self.tell('-', group);
+        self.send('-', group);
     }
 
     /// Ends the thread and the watchdog; the watchdog kills what it still knows.
@@ -104,8 +104,8 @@ pub(super) fn signal(group: u32, signal: Signal) {
     }
 }
 
-/// Sends a signal as the first process of a PID namespace gets it: nobody else does, and one that it does not handle
-/// changes nothing.
+/// Sends a signal as the first process of a PID namespace gets it: no other process gets it, and a
+/// signal without a handler changes nothing.
 pub(super) fn signal_first(leader: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(leader)
         && pid > 1

@@ -69,7 +69,7 @@ impl ErrorType {
         self.facts().1
     }
 
-    /// Whether the API tells clients to try again (`x-should-retry`).
+    /// Whether the API asks clients to retry (`x-should-retry`).
     pub(crate) const fn worth_a_retry(self) -> bool {
         matches!(self, Self::RateLimit | Self::Api | Self::Overloaded)
     }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_error_has_its_name_and_status() {
+    fn error_type_has_its_name_and_status() {
         for error in ErrorType::ALL {
             assert_eq!(ErrorType::named(error.name()), Some(error));
             assert!((400..600).contains(&error.status()));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_accepted_key_opens() {
+    fn only_the_accepted_key_is_let_in() {
         let key = |key| Credentials { api_key: Some(key), authorization: None };
         let token = |header| Credentials { api_key: None, authorization: Some(header) };
         for (credentials, accepted, complaint) in [
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_is_put_into_turns() {
+    fn conversation_is_split_into_turns() {
         let conversation = Conversation::of(&json!({
             "model": "claude-x", "max_tokens": 64, "stream": true,
             "messages": [
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_refuses_is_refused() {
+    fn request_that_the_api_refuses_is_refused() {
         let said = json!([{"role": "user", "content": "hi"}]);
         for (body, complaint) in [
             (json!({"max_tokens": 1, "messages": said}), "model: Field required"),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_tools_and_their_results_belong_together() {
+    fn tool_calls_and_results_must_match() {
         let call = json!({"type": "tool_use", "id": "t1", "name": "Bash", "input": {}});
         let result = json!({"type": "tool_result", "tool_use_id": "t1", "content": "done"});
         let of = |calls: Value, results: Value| {

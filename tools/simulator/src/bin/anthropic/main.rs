@@ -1,17 +1,16 @@
-//! A stand-in for the Anthropic Messages API, on loopback, for the real `claude` CLI.
+//! A fake of the Anthropic Messages API, on loopback, for the real `claude` CLI.
 //!
 //! ```text
 //! anthropic-api [--port N]                     serves until its stdin ends or a signal comes; prints {"url": …}
 //! anthropic-api [--port N] -- PROGRAM ARGS…    runs PROGRAM with ANTHROPIC_BASE_URL set to itself, and ends with it
 //! ```
 //!
-//! The second form is how it comes into a pod: what is called `claude` there is a one-line script that runs the real
-//! CLI under it. Standard input and output are the CLI's own, signals are passed on, and the exit code is the CLI's
+//! The second form runs it in a pod: `claude` there is a one-line script that runs the real CLI under it. Standard input and output are the CLI's own, signals are passed on, and the exit code is the CLI's
 //! (128 and the signal's number when one killed it).
 //!
 //! It takes `POST /v1/messages`, streamed or not, checks key and conversation as the API does, and answers by scenario
-//! and by what was said before; it remembers nothing between requests but their number. What a request was and how it
-//! was answered goes to a file, a JSON object a line.
+//! and by the conversation so far. Between requests it keeps only their number. Each request and its answer are written
+//! to a file, one JSON object per line.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
@@ -78,30 +77,30 @@ struct Failure {
 }
 
 impl Settings {
-    fn read(look: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let look = |name: &str| look(&format!("{PREFIX}{name}")).filter(|value| !value.is_empty());
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let variable = |name: &str| variable(&format!("{PREFIX}{name}")).filter(|value| !value.is_empty());
         let bad = |name: &str, value: &str| format!("{PREFIX}{name}: {value:?} cannot be used");
-        let scenario = match look("SCENARIO") {
+        let scenario = match variable("SCENARIO") {
             None => Scenario::Text,
             Some(name) => Scenario::named(&name).ok_or_else(|| bad("SCENARIO", &name))?,
         };
-        let times = match look("ERRORS") {
+        let times = match variable("ERRORS") {
             None => u64::MAX,
             Some(n) => n.parse().map_err(|_| bad("ERRORS", &n))?,
         };
-        let in_stream = match look("ERROR_IN_STREAM").as_deref() {
+        let in_stream = match variable("ERROR_IN_STREAM").as_deref() {
             None | Some("0") => false,
             Some("1") => true,
             Some(other) => return Err(bad("ERROR_IN_STREAM", other)),
         };
-        let failure = match look("ERROR") {
+        let failure = match variable("ERROR") {
             None => None,
             Some(name) => {
                 let kind = ErrorType::named(&name).ok_or_else(|| bad("ERROR", &name))?;
                 Some(Failure { kind, times, in_stream })
             }
         };
-        let duration = match look("SECONDS") {
+        let duration = match variable("SECONDS") {
             None => Duration::ZERO,
             Some(n) => n
                 .parse()
@@ -109,7 +108,13 @@ impl Settings {
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                 .ok_or_else(|| bad("SECONDS", &n))?,
         };
-        Ok(Settings { scenario, key: look("KEY"), failure, duration, record: look("RECORD").map(Into::into) })
+        Ok(Settings {
+            scenario,
+            key: variable("KEY"),
+            failure,
+            duration,
+            record: variable("RECORD").map(Into::into),
+        })
     }
 }
 
@@ -139,7 +144,7 @@ impl Server {
                 let version = header("anthropic-version").is_some();
                 self.message(credentials, version, body, &mut record).await
             }
-            // What some clients ask to see whether somebody is there.
+            // Some clients check with HEAD whether the server answers.
             (&Method::HEAD, _) => {
                 self.note(&mut record, 200);
                 return response(200, &request_id, "text/plain", Either::Left(Full::default()));
@@ -247,7 +252,7 @@ fn response(status: u16, request_id: &str, kind: &str, body: Body) -> Response<B
         .unwrap_or_else(|error| unreachable!("headers of known values: {error}"))
 }
 
-/// Sends the events at an even pace, for as long as somebody listens.
+/// Sends the events at an even pace while the client listens.
 async fn send(events: Vec<Value>, mut to: Sender<Bytes, Infallible>, pause: Duration) {
     for event in events {
         if !pause.is_zero() {
@@ -419,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_come_from_variables_and_bad_ones_are_named() {
+    fn settings_are_read_from_variables_and_bad_ones_named() {
         let plain = settings(&[("KEY", "")]).expect("settings");
         assert_eq!((plain.scenario, plain.key, plain.failure), (Scenario::Text, None, None));
         let overloaded = settings(&[("ERROR", "overloaded_error"), ("ERRORS", "2"), ("SECONDS", "0.5")]);
@@ -440,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_after_two_dashes_are_the_programs() {
+    fn arguments_after_two_dashes_belong_to_the_program() {
         let read = |args: &[&str]| arguments(args.iter().map(|arg| (*arg).to_owned()));
         assert_eq!(read(&[]), Ok((0, None)));
         let program = Some(vec!["claude".to_owned(), "--port".to_owned(), "-".to_owned()]);

@@ -1,9 +1,9 @@
-//! What the model says, by scenario and by what was said before, and how that is streamed. Pure.
+//! What the model answers, by scenario and by the conversation so far, and how the answer is streamed. Pure.
 
 use crate::api::{Conversation, Turn};
 use serde_json::{Value, json};
 
-/// What the stand-in plays.
+/// What the fake API plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
     /// One text: every text it has heard from the user in this conversation.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_tells_everything_the_user_said_and_no_reminder() {
+    fn text_repeats_the_user_and_leaves_reminders_out() {
         let reply = answer(
             Scenario::Text,
             json!([
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_are_called_in_turn_and_their_results_told() {
+    fn tools_are_called_in_turn_and_results_repeated() {
         let go = json!({"role": "user", "content": "go"});
         let first = answer(Scenario::Tools, json!([go]));
         let kinds: Vec<&Value> =
@@ -319,15 +319,15 @@ mod tests {
             json!([go, said, results, {"role": "assistant", "content": second["content"]}, failed]),
         );
         let text = third["content"][0]["text"].as_str().expect("a text");
-        let told: Value =
+        let results: Value =
             serde_json::from_str(text.strip_prefix("Tools said: ").expect("a list")).expect("JSON");
-        assert_eq!(told[0], json!({"id": "toolu_1", "error": false, "text": "one\ntwo"}));
-        assert_eq!(told[1]["text"], "1");
-        assert_eq!((&told[2]["error"], &told[2]["text"]), (&json!(true), &json!("Exit code 3")));
+        assert_eq!(results[0], json!({"id": "toolu_1", "error": false, "text": "one\ntwo"}));
+        assert_eq!(results[1]["text"], "1");
+        assert_eq!((&results[2]["error"], &results[2]["text"]), (&json!(true), &json!("Exit code 3")));
     }
 
     #[test]
-    fn a_command_is_left_in_the_background_once() {
+    fn background_command_is_started_once() {
         let go = json!({"role": "user", "content": "go"});
         let first = answer(Scenario::Background, json!([go]));
         assert_eq!(first["content"][0]["input"]["run_in_background"], true);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_events_of_a_message_are_that_message() {
+    fn events_of_a_message_add_up_to_it() {
         for (_, scenario) in Scenario::ALL {
             let reply =
                 answer(scenario, json!([{"role": "user", "content": "naïve – a longer text, to be cut ✓"}]));
