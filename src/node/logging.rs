@@ -1,4 +1,4 @@
-//! Diagnostics on stderr, for whoever operates the host; off unless `PAPERCLIP_K8S_LOG` names a level.
+//! Diagnostics on stderr, for the operator of the host; off unless `PAPERCLIP_K8S_LOG` names a level.
 //!
 //! The code emits `tracing` events everywhere. Without a subscriber an event costs one load of an atomic, so nothing
 //! is installed when the variable is unset: no formatter, no writer, no global default.
