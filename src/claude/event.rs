@@ -268,7 +268,7 @@ mod tests {
         let file = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/__test__/support/event-lines.jsonl"));
         for record in file.lines() {
             let EventLine { kind, line, event } = serde_json::from_str(record).unwrap();
-            let line = line.or_else(|| event.map(|event| event.get())).unwrap();
+            let line = line.or_else(|| event.map(serde_json::value::RawValue::get)).unwrap();
             let expected = match kind {
                 "text" | "JSON without a type" => Event::Content,
                 "system/init" => {
@@ -325,7 +325,7 @@ mod tests {
             r#"{"type":{"a":[1]}}"#,
             r#"{"type":"assistant","#,
             r#"{"type":"assistant"} trailing"#,
-            r#"{'type':'assistant'}"#,
+            r"{'type':'assistant'}",
         ] {
             assert_eq!(read(line), Event::Content, "{line}");
         }

@@ -39,7 +39,7 @@ impl Backoff {
 
 /// A time shortened at random by up to this fraction (`0.0..1.0`) of it.
 pub(crate) fn jittered(full: Duration, fraction: f64) -> Duration {
-    full - full.mul_f64(fraction * unit_random())
+    full.saturating_sub(full.mul_f64(fraction * unit_random()))
 }
 
 /// A number in `0.0..1.0`. The keys of std's hashers are random, and jitter needs no better randomness.

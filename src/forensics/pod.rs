@@ -181,6 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn progress_has_key_line_and_verdict() {
         let init = |state| json!([container("write-prompt", state)]);
         let main = |state| json!([container("claude", state)]);

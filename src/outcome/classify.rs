@@ -359,7 +359,7 @@ mod tests {
     fn unknown_session_of_a_failed_run_is_cleared() {
         for (exit_code, result, code) in [
             (Some(1), UNKNOWN.to_owned(), Some(ErrorCode::SessionUnavailable)),
-            (Some(0), UNKNOWN.replace("}", ",\"is_error\":true}"), Some(ErrorCode::SessionUnavailable)),
+            (Some(0), UNKNOWN.replace('}', ",\"is_error\":true}"), Some(ErrorCode::SessionUnavailable)),
             (Some(0), UNKNOWN.to_owned(), None),
             (None, UNKNOWN.to_owned(), None),
         ] {

@@ -150,6 +150,7 @@ mod tests {
     const BOOTSTRAP: &str = r#"{"kind":"bootstrap","providerWorkStarted":false}"#;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn each_early_failure_has_its_message_log_line_and_recovery() {
         use ErrorCode as Code;
         let blocked = |verdict| Outcome::orphan_blocked(verdict, Some("o")).unwrap();

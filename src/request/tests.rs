@@ -174,7 +174,7 @@ fn settings_of_the_right_type_are_taken() {
         effort: "high".into(),
         max_turns_per_run: Some(12),
         dangerously_skip_permissions: false,
-        extra_args: vec!["--a".into(), "".into(), "b c".into()],
+        extra_args: vec!["--a".into(), String::new(), "b c".into()],
         cwd: Some("/w".into()),
         image: Some("r/i:1".into()),
         image_pull_policy: "Always".into(),
@@ -324,6 +324,7 @@ fn env_keeps_order_and_empty_strings() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn settings_that_cannot_work_are_refused_by_name() {
     let seconds = "must be between 0 and 2147483647 seconds";
     let subdomain = "a name is at most 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part \

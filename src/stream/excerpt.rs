@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn short_output_is_kept_whole() {
         assert_eq!(excerpt([]), "");
-        assert_eq!(excerpt(["a".into(), "".into(), "é".into()]), "a\n\né\n");
+        assert_eq!(excerpt(["a".into(), String::new(), "é".into()]), "a\n\né\n");
         let lines: Vec<String> = (0..1000).map(|n| format!("{n:0120}")).collect();
         assert_eq!(excerpt(lines.clone()), lines.join("\n") + "\n");
     }

@@ -41,6 +41,7 @@ const SUITES = [
       `${CLIPPY} --no-default-features --all-targets -- -D warnings`,
       `${CLIPPY} --no-default-features --features client --all-targets -- -D warnings`,
       `${CLIPPY} --workspace --all-targets -- -D warnings`,
+      `${CLIPPY} --features compat --all-targets -- -D warnings`,
     ],
     minutes: 30,
   },

@@ -197,7 +197,7 @@ pub(super) async fn job_was_ended<C: Cluster>(observed: &Observed<C>, pod: &Pod)
             Some(JobSeen::Present(job)) => match JobState::read(&job) {
                 JobState::Running => {}
                 JobState::Failed { reason, .. } => return reason.as_deref() == Some("DeadlineExceeded"),
-                _ => return false,
+                JobState::Complete => return false,
             },
             Some(JobSeen::Deleted(_) | JobSeen::Gone) => return true,
             None => {}

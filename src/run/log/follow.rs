@@ -19,7 +19,7 @@ use crate::forensics::{ContainerPhase, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::timing;
-use crate::stream::{LineSplitter, Resume, Verdict, join_pieces, split_stamp};
+use crate::stream::{LineSplitter, Resume, Stamp, Verdict, join_pieces, split_stamp};
 
 /// The number of attempts in the contract's log line. A follower never gives up, so its count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
@@ -196,7 +196,7 @@ impl<C: Cluster> Follower<C> {
                 "the Job has no pod any more",
             ));
         }
-        let since_time = self.resume.since().map(|stamp| stamp.floor_seconds_rfc3339());
+        let since_time = self.resume.since().map(Stamp::floor_seconds_rfc3339);
         let query = LogQuery { follow, since_time };
         self.observed.cluster.open_log(&self.observed.namespace, &self.pod, CLAUDE_CONTAINER, &query).await
     }

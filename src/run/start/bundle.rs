@@ -190,10 +190,10 @@ fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> 
 
 /// A damaged or older file is replaced; a rename makes the new one appear whole.
 fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     if std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
         return Ok(());
     }
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let mut temporary = file.as_os_str().to_owned();
     temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
