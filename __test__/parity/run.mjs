@@ -82,7 +82,7 @@ async function runTheirs(checkout, adapterUtils, pattern) {
       pool: 'forks',
       // Real time, and a slow machine.
       testTimeout: 180_000,
-      hookTimeout: 60_000,
+      hookTimeout: 120_000,
       // Calls that a test leaves behind end with their process.
       teardownTimeout: 2_000,
       allowOnly: false,
