@@ -14,25 +14,25 @@ import type {
 /** The adapter type under which the host registers this package. */
 export declare const type: 'claude_k8s';
 
-/** The name people see in the host's UI. */
+/** The name that the host's UI shows. */
 export declare const label: 'Claude (Kubernetes)';
 
-/** There is no fixed model list; the adapter's `listModels()` answers instead. */
+/** There is no fixed model list: call the adapter's `listModels()`. */
 export declare const models: undefined;
 
-/** Markdown about every configuration key. */
+/** Documentation of every configuration key, as Markdown. */
 export declare const agentConfigurationDoc: string;
 
-/** What the host registers: a new object on each call, with the same members. */
+/** Creates the object that the host registers: a new one on each call, with the same members. */
 export declare function createServerAdapter(): ClaudeK8sAdapter;
 
 /**
- * Prints one line of Claude's stream-json output for a person, through `console.log`.
- * Events it does not know are printed only when `debug` is true.
+ * Prints one line of Claude's stream-json output in readable form, through `console.log`. Events of an unknown type are
+ * printed only when `debug` is true.
  */
 export declare function printClaudeStreamEvent(raw: string, debug: boolean): void;
 
-/** The adapter, with every member that is optional in the host's own type known to be there. */
+/** The adapter. All its members are present, also those that are optional in the host's own type. */
 export interface ClaudeK8sAdapter extends ServerAdapterModule {
   type: 'claude_k8s';
   execute(ctx: AdapterExecutionContext): Promise<AdapterExecutionResult>;
@@ -56,13 +56,13 @@ export interface ClaudeK8sAdapter extends ServerAdapterModule {
   supportsInstructionsBundle: true;
   instructionsPathKey: 'instructionsFilePath';
   requiresMaterializedRuntimeSkills: false;
-  /** Read by older hosts only: a run is judged by its staleness and not by a local process id. */
+  /** Only older hosts read it: they then judge a run by its staleness and not by a local process id. */
   hasOutOfProcessLiveness: true;
   agentConfigurationDoc: string;
   getConfigSchema: () => ConfigSchema;
 }
 
-/** What is stored for a task so that its next run resumes the session. */
+/** What the host stores for a task so that its next run resumes the session. */
 export type ClaudeK8sSessionParams = {
   sessionId: string;
   cwd?: string;
@@ -72,14 +72,14 @@ export type ClaudeK8sSessionParams = {
   promptBundleKey?: string;
 };
 
-/** Reads and writes stored session data; anything without a session id becomes null. */
+/** Converts stored session data. Data without a session id becomes null. */
 export interface ClaudeK8sSessionCodec extends AdapterSessionCodec {
   deserialize(raw: unknown): ClaudeK8sSessionParams | null;
   serialize(params: Record<string, unknown> | null | undefined): ClaudeK8sSessionParams | null;
   getDisplayId(params: Record<string, unknown> | null | undefined): string | null;
 }
 
-/** One skill; `required` and `requiredReason` are set for available skills. */
+/** One skill. `required` and `requiredReason` are set for available skills only. */
 export interface ClaudeK8sSkillEntry extends AdapterSkillEntry {
   required?: boolean;
   requiredReason?: string | null;
@@ -99,7 +99,7 @@ interface ConfigFieldBase {
   hint: string;
 }
 
-/** One field of the form that the host shows for an agent of this type. */
+/** One field of the host's form for an agent of this type. */
 export type ConfigField =
   | (ConfigFieldBase & { type: 'text' | 'textarea'; default?: string })
   | (ConfigFieldBase & { type: 'number'; default?: number })
@@ -110,6 +110,7 @@ export type ConfigField =
       options: Array<{ label: string; value: string }>;
     });
 
+/** The adapter's own part of the host's form, in form order. */
 export interface ConfigSchema {
   fields: ConfigField[];
 }

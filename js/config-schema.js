@@ -4,7 +4,7 @@
  */
 
 /**
- * Options whose value is also what people read.
+ * Options whose label is their value.
  *
  * @param {...string} values
  */

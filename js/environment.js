@@ -2,7 +2,7 @@ import { binding } from './binding.js';
 import { requestOf } from './request.js';
 
 /**
- * Checks what runs will need. Never rejects for what it finds.
+ * Checks what runs will need. A failed check is part of the result, not a rejection.
  *
  * @type {import('../index.js').ClaudeK8sAdapter['testEnvironment']}
  */

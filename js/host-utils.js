@@ -1,16 +1,12 @@
-// The one place (beside skills.js) that reaches for the host's helpers. The host's own copy is called,
-// whichever version it runs, so that this package follows the host and not a version of its own.
+// The only module, beside skills.js, that imports the host's helpers. They are the host's own, of the version that it
+// runs: the package follows the host and not a version of its own.
 import * as host from '@paperclipai/adapter-utils/server-utils';
 
 // Present in every supported version.
 export {
-  asBoolean,
-  asNumber,
   asString,
-  asStringArray,
   buildPaperclipEnv,
   ensurePaperclipSkillSymlink,
-  parseJson,
   parseObject,
   readPaperclipRuntimeSkillEntries,
   renderTemplate,
@@ -18,20 +14,20 @@ export {
 } from '@paperclipai/adapter-utils/server-utils';
 
 /**
- * A helper that only some host versions have: the helper, or undefined. Ask at the moment of use.
+ * A helper that only some host versions have: the helper, or undefined. Call this at the moment of use.
  *
  * @template {keyof typeof host} Name
  * @param {Name} name
  * @returns {(typeof host)[Name] | undefined}
  */
 export function optionalHostHelper(name) {
-  // Asked with `in` first, since a replaced module may throw when a name it lacks is read.
+  // `in` comes first, because a mocked module may throw when a name that it lacks is read.
   // oxlint-disable-next-line import/namespace -- the name's type is a key of the namespace
   return name in host ? host[name] : undefined;
 }
 
 /**
- * Whether the host knows that the skill's files are gone. Hosts that cannot tell are taken to have them.
+ * Whether the host knows that the skill's files are gone. For a host without that helper they count as there.
  *
  * @param {import('@paperclipai/adapter-utils/server-utils').PaperclipSkillEntry} entry
  * @returns {boolean}

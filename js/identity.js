@@ -5,7 +5,7 @@ export const type = 'claude_k8s';
 export const label = 'Claude (Kubernetes)';
 
 /**
- * There is no fixed model list: the host asks `listModels()`. The binding itself must exist.
+ * There is no fixed model list: the host calls `listModels()`. The export itself must exist.
  *
  * @type {undefined}
  */

@@ -20,7 +20,7 @@ const BEDROCK_MODELS = [
 ];
 
 /**
- * Whether this process, and with it every Job that inherits its environment, reaches Claude through Bedrock.
+ * Whether this process, and so every Job that inherits its environment, uses Claude through Bedrock.
  *
  * @param {NodeJS.ProcessEnv} env
  */
@@ -30,7 +30,7 @@ function usesBedrock(env) {
 }
 
 /**
- * The models offered in the host's form, for the provider that the environment names at this moment.
+ * The models for the host's form, of the provider that the environment names at this moment.
  *
  * @returns {Promise<AdapterModel[]>}
  */

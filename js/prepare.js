@@ -14,8 +14,8 @@ const DEFAULT_PROMPT_TEMPLATE = 'You are agent {{agent.id}} ({{agent.name}}). Co
 /** @typedef {import('@paperclipai/adapter-utils').AdapterExecutionContext} ExecutionContext */
 
 /**
- * The answers of the host's own helpers to what a Job needs: skills, prompts and the base environment. The
- * native half decides what is used.
+ * What the host's own helpers give for a Job: skills, prompts and the base environment. The native half decides what is
+ * used.
  *
  * @param {ExecutionContext} ctx
  */

@@ -1,8 +1,8 @@
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 
 /**
- * What the native half resolves once: plain data of the host's context, with the environment as it is now (a
- * worker has its own copy, which native code cannot see).
+ * What the native half reads, as JSON: plain data of the host's context, and the environment as it is now (a worker has
+ * its own copy, which native code cannot see).
  *
  * @param {{runId?: string, agent?: {id?: string, companyId?: string, name?: string}, runtime?: unknown,
  *   config?: unknown, context?: unknown, authToken?: string}} ctx
@@ -19,6 +19,16 @@ export function requestOf(ctx, hostEnv = process.env) {
     context: ctx.context,
     authToken: ctx.authToken,
     hostEnv,
+    homeDir: homeDir(),
     tmpDir: tmpdir(),
   });
+}
+
+/** The home directory of this process's user; empty when it has none. Only runs without `PAPERCLIP_HOME` need it. */
+function homeDir() {
+  try {
+    return homedir();
+  } catch {
+    return '';
+  }
 }

@@ -1,7 +1,7 @@
 /** @typedef {import('../index.js').ClaudeK8sSessionParams} SessionParams */
 
 /**
- * Every stored field with the spellings it is accepted under, the preferred one first.
+ * Every stored field with its accepted spellings, the preferred one first.
  *
  * @type {ReadonlyArray<readonly [keyof SessionParams, readonly string[]]>}
  */

@@ -1,5 +1,5 @@
-// Only these three helpers may be named here: all exist in every host version, and a test
-// replaces the whole module by just the three.
+// Only these three helpers may be imported here: all exist in every host version, and a test of 0.1.49 mocks the module
+// with only these three.
 import {
   readInstalledSkillTargets,
   readPaperclipRuntimeSkillEntries,
@@ -142,7 +142,7 @@ export async function listK8sSkills(ctx) {
 }
 
 /**
- * Nothing is installed between runs: each run lays out its own bundle, so the answer is the current snapshot.
+ * Returns the current snapshot: nothing is installed between runs, each run lays out its own bundle.
  *
  * @param {AdapterSkillContext} ctx
  * @param {string[]} _desiredSkills

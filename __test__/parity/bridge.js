@@ -54,7 +54,15 @@ export async function openCall(k8s, kubeconfigPath) {
     }),
   );
   /** @type {NodeJS.ProcessEnv} */
-  const env = { ...process.env, HOSTNAME, PAPERCLIP_NAMESPACE: NAMESPACE, NO_PROXY: '127.0.0.1' };
+  // The mock of `prompt-cache` is not asked: the binding makes bundles itself.
+  const home = path.join(dir, 'home');
+  const env = {
+    ...process.env,
+    PAPERCLIP_HOME: home,
+    HOSTNAME,
+    PAPERCLIP_NAMESPACE: NAMESPACE,
+    NO_PROXY: '127.0.0.1',
+  };
   if (apiUrl) env.PAPERCLIP_API_URL = `http://127.0.0.1:${apiPort}/${id}`;
   return { kubeconfig, env };
 }

@@ -21,7 +21,7 @@ const OURS = {
   'server/log-dedup': '__test__/parity/modules/log-dedup.js',
   'server/models': 'js/models.js',
   'server/parse': '__test__/parity/modules/parse.js',
-  'server/prompt-cache': 'js/prompt-cache.js',
+  'server/prompt-cache': '__test__/parity/modules/prompt-cache.js',
   'server/session': 'js/session.js',
   'server/skills': 'js/skills.js',
   'server/test': 'js/environment.js',

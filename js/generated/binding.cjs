@@ -835,11 +835,10 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
-module.exports.Desk = nativeBinding.Desk
+module.exports.Mailbox = nativeBinding.Mailbox
 module.exports.RunControl = nativeBinding.RunControl
 module.exports.activeJobs = nativeBinding.activeJobs
 module.exports.execute = nativeBinding.execute
-module.exports.preparePromptBundle = nativeBinding.preparePromptBundle
 module.exports.shutdown = nativeBinding.shutdown
 module.exports.testEnvironment = nativeBinding.testEnvironment
 module.exports.vitals = nativeBinding.vitals

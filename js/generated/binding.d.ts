@@ -9,45 +9,46 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
-/** Where the runs of this environment leave what they ask of JavaScript. */
-export declare class Desk {
-  /** A desk; `wake` is called when something waits on it, and is to `take` it. */
+/** Where the runs of this environment leave messages for JavaScript. */
+export declare class Mailbox {
+  /** An empty mailbox. `wake` is called when messages wait in it, and then has to `take` them. */
   constructor(wake: () => void)
   /**
-   * The kinds of questions that [`Desk::take`] tells by number: the log's two streams, what the host is asked, and
-   * how a run ends.
+   * The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, and what the host is
+   * asked to do.
    */
   static kinds(): Array<string>
   /**
-   * What waits, as texts. `heads` gets whether there is more to be taken in another turn of the event loop, then for
-   * each text the number of the question, that of its run, and its kind; so its length limits how many are taken.
+   * The texts of the next messages. `headers` gets 1 if more messages are left for another turn of the event loop,
+   * else 0, and then three numbers per text: the message's own, its run's, and the index of its kind. So its length
+   * limits how many messages are taken.
    */
-  take(heads: Uint32Array): string[]
-  /** Answers a question. */
-  answer(call: number, text?: string | undefined | null): void
-  /** Answers a question with the text of an error. */
-  fail(call: number, error: string): void
-  /** Answers the first `count` of these questions, which have nothing to say. */
-  done(calls: Uint32Array, count: number): void
+  take(headers: Uint32Array): string[]
+  /** Answers a message. */
+  answer(number: number, text?: string | undefined | null): void
+  /** Answers a message with the text of an error. */
+  fail(number: number, error: string): void
+  /** Answers the first `count` of these messages, to which there is nothing to say. */
+  done(numbers: Uint32Array, count: number): void
 }
 
 /**
- * The host's hold on one run.
+ * The host's handle on one run.
  *
- * Node drops it with the environment it was made in; a run whose environment is gone is given up, and its Job
- * left alone for the next host to attach to.
+ * Node drops it with the environment that created it. A run whose environment is gone is given up, and its Job is left
+ * alone for the next host to reattach to.
  */
 export declare class RunControl {
   /**
-   * A hold on a run that has not started. With an agent's id it is also a place in the queue of that agent's
-   * runs, from this call on: they start one after the other.
+   * A handle on a run that has not started. With an agent's id it also queues the run among those of this agent, from
+   * this call on: they start one after the other.
    */
   constructor(agentId?: string | undefined | null)
   /** Cancels the run: its Job is deleted, and the run resolves when the pod is gone. */
   cancel(): void
   /**
-   * To be called after the run has settled: keeps this object alive until then, and gives up the place in the
-   * queue of a run that never started.
+   * Must be called after the run has settled: that keeps this object alive until then, and takes a run that never
+   * started out of its queue.
    */
   release(): void
 }
@@ -56,13 +57,11 @@ export declare class RunControl {
 export declare function activeJobs(): Array<string>
 
 /**
- * Starts one agent run. `request` is the JSON of what the host passed. What the run asks of JavaScript, its
- * `result` (the adapter's, as JSON) or its `error` at last, waits on the desk under the number `run`.
+ * Runs one agent run; resolves to the adapter's result as JSON. `request` is the JSON of what the host passed. What the
+ * host has to do for the run comes as messages in the mailbox, under the number `run`; all of them are answered when
+ * this resolves.
  */
-export declare function execute(request: string, control: RunControl, desk: Desk, run: number): void
-
-/** Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error. */
-export declare function preparePromptBundle(input: string, link: (source: string, target: string) => Promise<string | undefined>): Promise<object>
+export declare function execute(request: string, control: RunControl, mailbox: Mailbox, run: number): Promise<string>
 
 /** Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names. */
 export declare function shutdown(): Promise<string[]>
@@ -74,9 +73,9 @@ export declare function testEnvironment(request: string): Promise<object[]>
 export declare function vitals(): Vitals
 
 /**
- * What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
- * but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
- * Watches go on for some 10 s.
+ * What this process has alive, for tests that look for a leak. When no run is under way all counts fall to zero except
+ * that of the tasks: connections are kept for a minute, and each known cluster's client has a few tasks of its own.
+ * Watches stay open for some 10 s.
  */
 export interface Vitals {
   /** Tasks of the native runtime. */

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
-use napi::bindgen_prelude::{FnArgs, Promise, PromiseRaw};
+use napi::bindgen_prelude::{FnArgs, Object, Promise};
 use napi::threadsafe_function::ThreadsafeFunction;
 use napi::{Env, Error, Status};
 use napi_derive::napi;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -19,12 +20,14 @@ use super::{api_error, dedup, login, parse};
 use crate::claude;
 use crate::forensics::{self, Expected, OrphanVerdict, TerminatedState};
 use crate::js_semantics;
-use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod};
-use crate::node::{RunControl, on_own_runtime, runner};
+use crate::manifest::{self, Manifest, Prepared, PromptBundle, SelfPod, Skill};
+use crate::node::{RunControl, promise, runner};
 use crate::request::{self, MAX_LABEL_LEN, Request};
+use crate::run::HostError;
+use crate::run::bundle::{self, BundleSpec};
 
-/// `onLog(stream, chunk)`, which resolves to the text of its error, if any. Weak: it does not hold the process open.
-type LogFunction = ThreadsafeFunction<
+/// A callback with two texts that resolves to the text of its error, if any. Weak: it does not hold the process open.
+type CallbackFunction = ThreadsafeFunction<
     FnArgs<(String, String)>,
     Promise<Option<String>>,
     FnArgs<(String, String)>,
@@ -236,28 +239,67 @@ pub fn is_not_found_message(message: String) -> bool {
     api_error::is_not_found_message(&message)
 }
 
+/// What `prepareClaudePromptBundle` is given, and the environment that it reads.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BundleOrder {
+    company_id: String,
+    paperclip_home: Option<String>,
+    user_home: String,
+    instance_id: Option<String>,
+    skills: Vec<Skill>,
+    instructions: Option<String>,
+}
+
+/// Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error, if any.
+#[napi(catch_unwind, ts_return_type = "Promise<object>")]
+pub fn prepare_prompt_bundle<'env>(
+    env: &'env Env,
+    order: String,
+    #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
+    link: CallbackFunction,
+) -> napi::Result<Object<'env>> {
+    let BundleOrder { company_id, paperclip_home, user_home, instance_id, skills, instructions } =
+        read("order", &order)?;
+    let spec = BundleSpec { company_id, paperclip_home, user_home, instance_id, skills, instructions };
+    let link = Arc::new(link);
+    promise(env, async move {
+        let link = |source: String, target: String| {
+            let link = link.clone();
+            async move {
+                let lost = |error: Error| HostError(error.reason.to_string());
+                let call = link.call_async_catch((source, target).into());
+                call.await.map_err(lost)?.await.map_err(lost)?.map_or(Ok(()), |text| Err(HostError(text)))
+            }
+        };
+        let (bundle, warnings) = bundle::prepare(spec, link).await.map_err(|error| error.to_string())?;
+        Ok(json!({"bundle": bundle, "warnings": warnings}))
+    })
+}
+
 /// `getSelfPodInfo(kubeconfigPath)`, for the `config` and `hostEnv` of a request as JSON.
-#[napi(ts_return_type = "Promise<object>")]
-pub fn get_self_pod_info(env: &Env, request: String) -> napi::Result<PromiseRaw<'_, Value>> {
-    env.spawn_future(on_own_runtime(async move {
+#[napi(catch_unwind, ts_return_type = "Promise<object>")]
+pub fn get_self_pod_info(env: &Env, request: String) -> napi::Result<Object<'_>> {
+    promise(env, async move {
         let request = Request::parse(&request).map_err(|error| error.to_string())?;
         let pod = runner().self_pod(&request).await.map_err(|error| error.to_string())?;
         serde_json::to_value(pod).map_err(|error| error.to_string())
-    }))
+    })
 }
 
 /// Follows a container's log to the end of one body; rejects when it breaks off or `control` is cancelled.
-#[napi(ts_return_type = "Promise<void>")]
+#[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn stream_pod_logs_once<'env>(
     env: &'env Env,
     order: String,
     control: &RunControl,
-    #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")] log: LogFunction,
-) -> napi::Result<PromiseRaw<'env, ()>> {
+    #[napi(ts_arg_type = "(stream: string, chunk: string) => Promise<string | undefined>")]
+    log: CallbackFunction,
+) -> napi::Result<Object<'env>> {
     let order: LogOrder = read("order", &order)?;
     let over = control.over();
     let log = Arc::new(log);
-    env.spawn_future(on_own_runtime(async move {
+    promise(env, async move {
         let log = |text: String| {
             let log = log.clone();
             async move {
@@ -271,5 +313,5 @@ pub fn stream_pod_logs_once<'env>(
             ended = runner().stream_log_once(&order, log) => ended.map_err(|error| error.to_string()),
             () = over => Err("given up".to_owned()),
         }
-    }))
+    })
 }

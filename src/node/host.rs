@@ -2,50 +2,47 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::desk::{Question, Questions};
-use super::status;
-use crate::js_semantics;
+use super::control_plane;
+use super::mailbox::{Message, Queue};
 use crate::manifest::Prepared;
 use crate::outcome::StdStream;
-use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
+/// The host of one run: its callbacks are called through the mailbox of the run's environment.
 pub(super) struct NodeHost {
-    pub(super) questions: Arc<Questions>,
+    pub(super) queue: Arc<Queue>,
+    /// The run's number in its environment.
     pub(super) run: u32,
 }
 
 impl NodeHost {
-    async fn ask(&self, question: Question) -> Result<String, HostError> {
-        Ok(self.questions.ask(self.run, question).await?.unwrap_or_default())
+    async fn ask(&self, message: Message) -> Result<String, HostError> {
+        Ok(self.queue.ask(self.run, message).await?.unwrap_or_default())
     }
 }
 
 impl Host for NodeHost {
     fn log(&self, stream: StdStream, chunk: String, delivery: Delivery) {
-        self.questions.log(self.run, stream, chunk, delivery);
+        self.queue.log(self.run, stream, chunk, delivery);
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
-        self.ask(Question::Meta(meta.to_string())).await.map(drop)
+        self.ask(Message::Meta(meta.to_string())).await.map(drop)
     }
 
     async fn prepare(&self) -> Result<Prepared, HostError> {
-        let json = self.ask(Question::Prepare).await?;
+        let json = self.ask(Message::Prepare).await?;
         Prepared::parse(&json)
             .map_err(|error| HostError(format!("the host's helpers gave an unusable answer: {error}")))
     }
 
-    async fn bundle(&self, order: BundleOrder) -> Result<Bundled, HostError> {
-        let order = serde_json::to_string(&order).map_err(|error| HostError(error.to_string()))?;
-        let json = self.ask(Question::Bundle(order)).await?;
-        let answer = js_semantics::parse_json(&json).and_then(serde_json::from_value);
-        answer.map_err(|error| HostError(format!("the prompt bundle cannot be used: {error}")))
+    async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
+        self.ask(Message::Link(json!([source, target]).to_string())).await.map(drop)
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
-        status::ask(query).await
+        control_plane::run_status(query).await
     }
 }

@@ -1,48 +1,33 @@
-//! The Node binding: the only room that knows napi.
+//! The Node binding: the only module that knows napi.
 //!
 //! It turns a host's context into a [`Request`](crate::request::Request) and its callbacks into a
-//! [`Host`](crate::run::Host). Runs live on a runtime of their own: napi's dies with the last environment that
-//! uses it, while clients and runs are shared by all environments of the process.
-#![allow(unreachable_pub)] // what JavaScript reaches, no Rust path does
-#![cfg_attr(test, allow(dead_code))] // napi registers nothing in a test build
+//! [`Host`](crate::run::Host). Clients and runs are shared by all environments of the process, so they live on a runtime
+//! that does not end with any of these.
+#![allow(unreachable_pub, reason = "JavaScript reaches these items, no Rust path does")]
+#![cfg_attr(test, allow(dead_code, reason = "napi registers nothing in a test build"))]
 
-mod bundle;
-mod desk;
+mod control_plane;
 mod host;
 mod logging;
-mod status;
+mod mailbox;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
-use napi::bindgen_prelude::{FnArgs, Object, Promise, PromiseRaw};
-use napi::threadsafe_function::ThreadsafeFunction;
-use napi::{Env, Error, Status};
+use napi::bindgen_prelude::{Object, ToNapiValue};
+use napi::{Env, Error};
 use napi_derive::napi;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use self::desk::Question;
 use crate::cluster::client::KubeClusters;
 use crate::run::{Runner, Turn, isolate};
-
-/// `ensureSymlink(source, target)`, which resolves to the text of its error, if any. Weak: it does not hold the process
-/// open.
-type LinkFunction = ThreadsafeFunction<
-    FnArgs<(String, String)>,
-    Promise<Option<String>>,
-    FnArgs<(String, String)>,
-    Status,
-    /* callee handled */ false,
-    /* weak */ true,
->;
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
-            // One is enough for all log streams of a host, and two would wake each other for every line.
+            // One thread is enough for all log streams of a host; two would wake each other for every line.
             .worker_threads(1)
             .thread_name("claude-k8s")
             .enable_all()
@@ -62,10 +47,10 @@ pub fn init(_exports: Object<'_>) {
     logging::init();
 }
 
-/// The host's hold on one run.
+/// The host's handle on one run.
 ///
-/// Node drops it with the environment it was made in; a run whose environment is gone is given up, and its Job
-/// left alone for the next host to attach to.
+/// Node drops it with the environment that created it. A run whose environment is gone is given up, and its Job is left
+/// alone for the next host to reattach to.
 #[napi]
 pub struct RunControl {
     cancel: CancellationToken,
@@ -75,8 +60,8 @@ pub struct RunControl {
 
 #[napi]
 impl RunControl {
-    /// A hold on a run that has not started. With an agent's id it is also a place in the queue of that agent's
-    /// runs, from this call on: they start one after the other.
+    /// A handle on a run that has not started. With an agent's id it also queues the run among those of this agent, from
+    /// this call on: they start one after the other.
     #[napi(constructor, catch_unwind)]
     pub fn new(agent_id: Option<String>) -> Self {
         let turn = agent_id.map(|agent| runner().queue(&agent));
@@ -89,8 +74,8 @@ impl RunControl {
         self.cancel.cancel();
     }
 
-    /// To be called after the run has settled: keeps this object alive until then, and gives up the place in the
-    /// queue of a run that never started.
+    /// Must be called after the run has settled: that keeps this object alive until then, and takes a run that never
+    /// started out of its queue.
     #[napi(catch_unwind)]
     pub fn release(&self) {
         self.take_turn();
@@ -121,44 +106,48 @@ impl Drop for RunControl {
     }
 }
 
-/// Starts one agent run. `request` is the JSON of what the host passed. What the run asks of JavaScript, its
-/// `result` (the adapter's, as JSON) or its `error` at last, waits on the desk under the number `run`.
-#[napi(catch_unwind)]
-pub fn execute(request: String, control: &RunControl, desk: &desk::Desk, run: u32) {
+/// Runs one agent run; resolves to the adapter's result as JSON. `request` is the JSON of what the host passed. What the
+/// host has to do for the run comes as messages in the mailbox, under the number `run`; all of them are answered when
+/// this resolves.
+#[napi(catch_unwind, ts_return_type = "Promise<string>")]
+pub fn execute<'env>(
+    env: &'env Env,
+    request: String,
+    control: &RunControl,
+    mailbox: &mailbox::Mailbox,
+    run: u32,
+) -> napi::Result<Object<'env>> {
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
     let turn = control.take_turn();
-    let questions = desk.questions();
-    let host = Arc::new(host::NodeHost { questions: questions.clone(), run });
-    runtime().spawn(async move {
-        let life = AssertUnwindSafe(runner().execute(&request, host, cancel, turn)).catch_unwind();
-        let ended = tokio::select! {
-            ended = life => match ended {
-                Ok(Ok(outcome)) => Ok(outcome.to_json().to_string()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_panic) => Err("claude_k8s: internal error: the run panicked".to_owned()),
+    let host = Arc::new(host::NodeHost { queue: mailbox.queue(), run });
+    promise(env, async move {
+        tokio::select! {
+            ended = runner().execute(&request, host, cancel, turn) => match ended {
+                Ok(outcome) => Ok(outcome.to_json().to_string()),
+                Err(error) => Err(error.to_string()),
             },
-            () = isolate(gone.cancelled()) => return,
-        };
-        questions.tell(run, Question::Done(ended));
-    });
+            // Nobody hears this: the promise went with the environment.
+            () = isolate(gone.cancelled()) => Err("the environment of this run is gone".to_owned()),
+        }
+    })
 }
 
 /// Checks what runs will need; resolves to the list of checks.
-#[napi(ts_return_type = "Promise<object[]>")]
-pub fn test_environment(env: &Env, request: String) -> napi::Result<PromiseRaw<'_, Value>> {
-    env.spawn_future(on_own_runtime(async move {
+#[napi(catch_unwind, ts_return_type = "Promise<object[]>")]
+pub fn test_environment(env: &Env, request: String) -> napi::Result<Object<'_>> {
+    promise(env, async move {
         let checks = runner().test_environment(&request).await;
         serde_json::to_value(checks).map_err(|error| error.to_string())
-    }))
+    })
 }
 
 /// Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names.
-#[napi(ts_return_type = "Promise<string[]>")]
-pub fn shutdown(env: &Env) -> napi::Result<PromiseRaw<'_, Vec<String>>> {
-    env.spawn_future(on_own_runtime(async move {
-        Ok(runner().shutdown().await.into_iter().map(|job| job.job_name).collect())
-    }))
+#[napi(catch_unwind, ts_return_type = "Promise<string[]>")]
+pub fn shutdown(env: &Env) -> napi::Result<Object<'_>> {
+    promise(env, async {
+        Ok(runner().shutdown().await.into_iter().map(|job| job.job_name).collect::<Vec<_>>())
+    })
 }
 
 /// The names of the Jobs of all runs under way in this process.
@@ -167,9 +156,9 @@ pub fn active_jobs() -> Vec<String> {
     runner().active_jobs().into_iter().map(|job| job.job_name).collect()
 }
 
-/// What this process has alive, for those who look for a leak. When no run is under way all counts come down to zero
-/// but that of the tasks: connections are kept for a minute, and each known cluster's client has a few of its own.
-/// Watches go on for some 10 s.
+/// What this process has alive, for tests that look for a leak. When no run is under way all counts fall to zero except
+/// that of the tasks: connections are kept for a minute, and each known cluster's client has a few tasks of its own.
+/// Watches stay open for some 10 s.
 #[napi(object)]
 pub struct Vitals {
     /// Tasks of the native runtime.
@@ -198,12 +187,20 @@ pub fn vitals() -> Vitals {
     }
 }
 
-/// Runs a future on our runtime and turns its error into a JavaScript one.
-pub(crate) async fn on_own_runtime<T: Send + 'static>(
+/// A promise that settles as `work` does, which runs on our runtime. An error is the text of the rejection.
+pub(crate) fn promise<T: ToNapiValue + Send + 'static>(
+    env: &Env,
     work: impl Future<Output = Result<T, String>> + Send + 'static,
-) -> napi::Result<T> {
-    match runtime().spawn(work).await {
-        Ok(done) => done.map_err(Error::from_reason),
-        Err(error) => Err(Error::from_reason(format!("claude_k8s: internal error: {error}"))),
-    }
+) -> napi::Result<Object<'_>> {
+    let (deferred, promise) = env.create_deferred()?;
+    runtime().spawn(async move {
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(Ok(value)) => deferred.resolve(move |_| Ok(value)),
+            Ok(Err(text)) => deferred.reject(Error::from_reason(text)),
+            Err(_panic) => {
+                deferred.reject(Error::from_reason("claude_k8s: internal error: the run panicked"));
+            }
+        }
+    });
+    Ok(promise)
 }

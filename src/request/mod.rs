@@ -28,7 +28,7 @@ pub(crate) use label::{MAX_LABEL_LEN, sanitize_label_value};
 /// One run as the host asked for it, resolved.
 ///
 /// Its JSON has the fields `runId`, `agent {id, companyId, name}`, `runtime {sessionId, sessionParams}`,
-/// `config`, `context`, `authToken`, `hostEnv` (name → value) and `tmpDir`. Everything may be absent; an
+/// `config`, `context`, `authToken`, `hostEnv` (name → value), `homeDir` and `tmpDir`. Everything may be absent; an
 /// absent string is empty.
 #[derive(Clone)]
 pub struct Request {
@@ -64,6 +64,8 @@ pub(crate) struct Agent {
 pub(crate) struct HostEnv {
     /// Every variable of the host's process.
     pub(crate) vars: BTreeMap<String, String>,
+    /// The home directory of the host's user; empty when unknown.
+    pub(crate) home_dir: String,
     /// The host's directory for temporary files; empty when unknown.
     pub(crate) tmp_dir: String,
 }
@@ -111,7 +113,11 @@ impl Request {
             config: Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?,
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
-            host_env: HostEnv { vars: vars.collect(), tmp_dir: field(Some(&raw), "tmpDir") },
+            host_env: HostEnv {
+                vars: vars.collect(),
+                home_dir: field(Some(&raw), "homeDir"),
+                tmp_dir: field(Some(&raw), "tmpDir"),
+            },
         })
     }
 

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::Delivery;
-use super::bundle::{BundleOrder, Bundled};
 use crate::manifest::Prepared;
 use crate::outcome::StdStream;
 
@@ -19,8 +18,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
-    /// Has the host make the prompt bundle of a run.
-    fn bundle(&self, order: BundleOrder) -> impl Future<Output = Result<Bundled, HostError>> + Send;
+    /// Makes `target` a link to the skill's folder `source` with the host's own helper, unless it is one already.
+    fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
     /// The status of a run in the control plane.
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
 }

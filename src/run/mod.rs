@@ -29,5 +29,6 @@ pub(crate) use isolate::isolate;
 pub(crate) use log::sink::LogSink;
 pub(crate) use log::sink::{Delivery, recycle};
 pub(crate) use runner::{RunError, Runner};
+#[cfg(feature = "compat")]
 pub(crate) use start::bundle;
 pub(crate) use start::queue::Turn;

@@ -12,6 +12,7 @@ use super::cleanup::{self, OwnedObjects};
 use super::context::{LiveJob, RunContext, Stop};
 use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
+use super::start::bundle::BundleError;
 use super::start::claim::Claims;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
@@ -34,6 +35,9 @@ pub(crate) enum RunError {
     /// A helper or callback of the host failed.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The prompt bundle cannot be made.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A bug: a stage panicked. What the run created is cleaned up all the same.
     #[error("claude_k8s: internal error: {0}")]
     Panic(String),

@@ -1,7 +1,7 @@
-import { settled } from '../../../js/errors.js';
 import { createExecute } from '../../../js/execute.js';
 import { binding } from '../compat.js';
 import { openCall } from '../bridge.js';
+import { settled } from '../settled.js';
 import { underTest } from '../state.js';
 import * as k8s from './k8s-client.js';
 

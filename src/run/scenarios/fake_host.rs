@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use crate::manifest::Prepared;
 use crate::outcome::StdStream;
-use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
 /// A host that keeps every log line and answers as a scenario says.
@@ -92,8 +91,8 @@ impl Host for FakeHost {
         .map_err(|error| HostError(error.to_string()))
     }
 
-    async fn bundle(&self, _: BundleOrder) -> Result<Bundled, HostError> {
-        Ok(Bundled::default())
+    async fn link(&self, _: &str, _: &str) -> Result<(), HostError> {
+        Ok(())
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {

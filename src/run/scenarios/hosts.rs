@@ -4,7 +4,6 @@ use super::*;
 use crate::manifest::labels::COMPONENT_CLAIM;
 use crate::manifest::{Prepared, claim_name};
 use crate::outcome::StdStream;
-use crate::run::bundle::{BundleOrder, Bundled};
 use crate::run::{Delivery, Host, HostError, StatusQuery};
 
 /// A host that pauses while it prepares a run, holding the agent's claim.
@@ -28,8 +27,8 @@ impl Host for PausingHost {
         self.inner.prepare().await
     }
 
-    async fn bundle(&self, order: BundleOrder) -> Result<Bundled, HostError> {
-        self.inner.bundle(order).await
+    async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
+        self.inner.link(source, target).await
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {

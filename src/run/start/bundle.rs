@@ -6,69 +6,31 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::js_semantics;
 use crate::manifest::{PromptBundle, Skill};
-use crate::outcome::StdStream;
 use crate::run::HostError;
 
-/// What a run asks of its host: a bundle with these contents.
-///
-/// The bundle is made through the host and not here, because the folders it lies in and the helper that links
-/// skills are the host's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct BundleOrder {
-    /// `agent.companyId`, raw.
-    pub company_id: String,
-    /// Skills to link, in order.
-    pub skills: Vec<Skill>,
-    /// The agent's instructions with their directive.
-    pub instructions_contents: Option<String>,
-}
-
-/// The host's answer to a [`BundleOrder`].
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(crate) struct Bundled {
-    /// The bundle.
-    pub bundle: PromptBundle,
-    /// Log lines about it: whole lines.
-    #[serde(default)]
-    pub told: Vec<(StdStream, String)>,
-}
-
-/// Links a skill's folder into a bundle, with the host's own helper.
-pub(crate) trait Links {
-    /// Makes `target` a link to `source`, unless it is there already.
-    fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
-}
-
-/// What a bundle is made of.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct BundleInput {
+/// What a bundle is made of, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct BundleSpec {
     /// `agent.companyId`, a path segment of the bundle.
-    pub company_id: String,
+    pub(crate) company_id: String,
     /// `PAPERCLIP_HOME`, or `None` for `{home}/.paperclip`.
-    pub paperclip_home: Option<String>,
-    /// The user's home folder.
-    pub user_home: String,
+    pub(crate) paperclip_home: Option<String>,
+    /// The home directory of the host's user; empty when there is none.
+    pub(crate) user_home: String,
     /// `PAPERCLIP_INSTANCE_ID`, or `None` for `default`.
-    pub instance_id: Option<String>,
+    pub(crate) instance_id: Option<String>,
     /// Skills to link, in order.
-    pub skills: Vec<Skill>,
+    pub(crate) skills: Vec<Skill>,
     /// The agent's instructions with their directive.
-    pub instructions: Option<String>,
+    pub(crate) instructions: Option<String>,
 }
 
 /// Why a bundle could not be made. The messages are the contract's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BundleError {
-    /// The input is not the JSON of a [`BundleInput`].
-    #[error("the bundle's input cannot be read: {0}")]
-    Input(#[source] serde_json::Error),
     /// A path segment that is empty or would leave its folder.
     #[error("Invalid {field}: {why}")]
     Segment {
@@ -77,6 +39,9 @@ pub(crate) enum BundleError {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// `PAPERCLIP_HOME` is not set, and neither is there a home directory to use instead.
+    #[error("PAPERCLIP_HOME is not set and the user has no home directory")]
+    NoHome,
     /// The file system refused.
     #[error("cannot {what} {path}: {source}")]
     Io {
@@ -94,34 +59,23 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bundle
     move |source| BundleError::Io { what, path, source }
 }
 
-impl BundleInput {
-    /// Reads the JSON that JavaScript wrote.
-    ///
-    /// # Errors
-    /// When it is not one.
-    pub(crate) fn parse(json: &str) -> Result<Self, BundleError> {
-        js_semantics::parse_json(json).and_then(serde_json::from_value).map_err(BundleError::Input)
-    }
-}
-
-/// Makes the bundle: hash, folders, links, instructions file. Returns it with the warnings about skills that
-/// could not be linked, one line each.
+/// Makes the bundle: hash, folders, links, instructions file. `link` is the host's own helper ([`Host::link`]). Returns
+/// the bundle with the warnings about skills that could not be linked, one line each.
 ///
-/// # Errors
-/// See [`BundleError`].
-pub(crate) async fn prepare(
-    input: BundleInput,
-    links: &impl Links,
+/// [`Host::link`]: crate::run::Host::link
+pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
+    spec: BundleSpec,
+    link: impl Fn(String, String) -> F,
 ) -> Result<(PromptBundle, Vec<String>), BundleError> {
     let mut warnings = Vec::new();
-    let hashed = input.clone();
+    let hashed = spec.clone();
     let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref())).await?;
-    let root = root_of(&input)?.join(&key);
+    let root = root_of(&spec)?.join(&key);
     let skills_dir = root.join(".claude").join("skills");
     tokio::fs::create_dir_all(&skills_dir).await.map_err(io_error("create", &skills_dir))?;
-    for skill in &input.skills {
+    for skill in &spec.skills {
         let target = skills_dir.join(&skill.runtime_name);
-        if let Err(error) = links.link(&skill.source, &target.display().to_string()).await {
+        if let Err(error) = link(skill.source.clone(), target.display().to_string()).await {
             warnings.push(format!(
                 "[paperclip] Failed to materialize Claude skill \"{}\" into {}: {error}",
                 skill.key,
@@ -130,7 +84,7 @@ pub(crate) async fn prepare(
         }
     }
     let mut instructions_file_path = None;
-    if let Some(text) = input.instructions.filter(|text| !text.is_empty()) {
+    if let Some(text) = spec.instructions.filter(|text| !text.is_empty()) {
         let file = root.join("agent-instructions.md");
         let written = file.clone();
         blocking(move || write_instructions(&written, &text)).await?;
@@ -155,20 +109,23 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// `{home}/instances/{instance}/companies/{company}/claude-prompt-cache`, absolute.
-fn root_of(input: &BundleInput) -> Result<PathBuf, BundleError> {
+fn root_of(spec: &BundleSpec) -> Result<PathBuf, BundleError> {
     let given = |value: &Option<String>| {
         value.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let home = given(&input.paperclip_home)
-        .map_or_else(|| Path::new(&input.user_home).join(".paperclip"), PathBuf::from);
-    let instance = given(&input.instance_id).unwrap_or_else(|| "default".to_owned());
-    checked_segment("companyId", &input.company_id)?;
+    let home = match given(&spec.paperclip_home) {
+        Some(home) => PathBuf::from(home),
+        None if spec.user_home.is_empty() => return Err(BundleError::NoHome),
+        None => Path::new(&spec.user_home).join(".paperclip"),
+    };
+    let instance = given(&spec.instance_id).unwrap_or_else(|| "default".to_owned());
+    checked_segment("companyId", &spec.company_id)?;
     checked_segment("instanceId", &instance)?;
     let root = home
         .join("instances")
         .join(instance)
         .join("companies")
-        .join(&input.company_id)
+        .join(&spec.company_id)
         .join("claude-prompt-cache");
     std::path::absolute(&root).map_err(io_error("resolve", &root))
 }
@@ -297,8 +254,6 @@ fn mode_of(_: &std::fs::Metadata) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn temp(name: &str) -> PathBuf {
@@ -350,29 +305,33 @@ mod tests {
 
     #[tokio::test]
     async fn unlinkable_skill_is_a_warning_and_others_are_linked() {
-        struct OneFails(std::sync::Mutex<Vec<String>>);
-        impl Links for OneFails {
-            async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
-                if source.ends_with("bad") {
-                    return Err(HostError("read-only".to_owned()));
-                }
-                self.0.lock().expect("links").push(target.to_owned());
-                Ok(())
-            }
-        }
         let home = temp("links");
         let skill = |name: &str| {
             let source = home.join(name);
             std::fs::create_dir_all(&source).expect("skill");
-            json!({"key": format!("org/{name}"), "runtimeName": name, "source": source})
+            Skill {
+                key: format!("org/{name}"),
+                runtime_name: name.to_owned(),
+                source: source.display().to_string(),
+            }
         };
-        let input = json!({
-            "companyId": "c-1", "paperclipHome": home, "userHome": "/nowhere", "instanceId": null,
-            "skills": [skill("bad"), skill("good")], "instructions": "Be brief.",
-        });
-        let links = OneFails(std::sync::Mutex::default());
-        let input = BundleInput::parse(&input.to_string()).expect("input");
-        let (bundle, warnings) = prepare(input, &links).await.expect("bundle");
+        let spec = BundleSpec {
+            company_id: "c-1".to_owned(),
+            paperclip_home: Some(home.display().to_string()),
+            user_home: "/nowhere".to_owned(),
+            instance_id: None,
+            skills: vec![skill("bad"), skill("good")],
+            instructions: Some("Be brief.".to_owned()),
+        };
+        let linked = std::sync::Mutex::new(Vec::new());
+        let link = async |source: String, target: String| {
+            if source.ends_with("bad") {
+                return Err(HostError("read-only".to_owned()));
+            }
+            linked.lock().expect("links").push(target);
+            Ok(())
+        };
+        let (bundle, warnings) = prepare(spec, link).await.expect("bundle");
         let skills_dir = format!("{}/.claude/skills", bundle.root_dir);
         assert_eq!(
             warnings,
@@ -380,7 +339,7 @@ mod tests {
                 "[paperclip] Failed to materialize Claude skill \"org/bad\" into {skills_dir}: read-only"
             )]
         );
-        assert_eq!(*links.0.lock().expect("links"), [format!("{skills_dir}/good")]);
+        assert_eq!(*linked.lock().expect("links"), [format!("{skills_dir}/good")]);
         let file = bundle.instructions_file_path.expect("instructions");
         assert_eq!(std::fs::read_to_string(file).expect("read"), "Be brief.");
         std::fs::remove_dir_all(home).expect("clean up");

@@ -1,12 +1,12 @@
 //! What the Job's container finds on the shared volume: skills and instructions
 //! (`docs/contract.md`, "Skills and instructions").
 
-use super::bundle::{BundleOrder, Bundled};
+use super::bundle::{self, BundleSpec};
 use crate::manifest::{Prepared, PromptBundle};
 use crate::run::context::RunContext;
 use crate::run::{Host, LogSink, RunError};
 
-/// Logs the skills, reads the instructions, and has the bundle made.
+/// Logs the skills, reads the instructions and makes the bundle.
 pub(super) async fn prepare_bundle<C, H: Host>(
     run: &RunContext<C, H>,
     prepared: &Prepared,
@@ -17,14 +17,19 @@ pub(super) async fn prepare_bundle<C, H: Host>(
         Some(path) => read_instructions(log, path).await,
         None => None,
     };
-    let order = BundleOrder {
+    let env = |name: &str| request.host_env.get(name).map(str::to_owned);
+    let spec = BundleSpec {
         company_id: request.agent.company_id.clone(),
+        paperclip_home: env("PAPERCLIP_HOME"),
+        user_home: request.host_env.home_dir.clone(),
+        instance_id: env("PAPERCLIP_INSTANCE_ID"),
         skills: prepared.skills.clone(),
-        instructions_contents: instructions,
+        instructions,
     };
-    let Bundled { bundle, told } = host.bundle(order).await?;
-    for (stream, text) in told {
-        log.text(stream, text).await;
+    let link = async |source: String, target: String| host.link(&source, &target).await;
+    let (bundle, warnings) = bundle::prepare(spec, link).await?;
+    for warning in warnings {
+        log.err(warning).await;
     }
     Ok(bundle)
 }

@@ -1,4 +1,4 @@
-//! Asking Paperclip's own API whether a run was cancelled.
+//! Asks Paperclip's own API for the status of a run.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::run::{StatusAnswer, StatusQuery};
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<bytes::Bytes>>;
 
-/// How long an answer may take; the next question comes 15 s later.
-const LIMIT: Duration = Duration::from_secs(10);
-/// A run object is a few KiB; anything larger is not one.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// How long an answer may take; a run asks again 15 s later.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A run object is a few KiB; a larger body is not one.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
 fn client() -> Option<&'static HttpClient> {
     static CLIENT: OnceLock<Option<HttpClient>> = OnceLock::new();
@@ -39,8 +39,9 @@ fn client() -> Option<&'static HttpClient> {
         .as_ref()
 }
 
-pub(super) async fn ask(query: StatusQuery<'_>) -> StatusAnswer {
-    tokio::time::timeout(LIMIT, answer(query)).await.ok().flatten().unwrap_or(StatusAnswer::Unreachable)
+/// The status of a run; [`StatusAnswer::Unreachable`] when there is no answer in time.
+pub(super) async fn run_status(query: StatusQuery<'_>) -> StatusAnswer {
+    tokio::time::timeout(TIMEOUT, answer(query)).await.ok().flatten().unwrap_or(StatusAnswer::Unreachable)
 }
 
 async fn answer(query: StatusQuery<'_>) -> Option<StatusAnswer> {
@@ -53,7 +54,7 @@ async fn answer(query: StatusQuery<'_>) -> Option<StatusAnswer> {
     if !response.status().is_success() {
         return Some(StatusAnswer::Refused(response.status().as_u16()));
     }
-    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.ok()?.to_bytes();
+    let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.ok()?.to_bytes();
     let run: serde_json::Value = serde_json::from_slice(&body).ok()?;
     Some(StatusAnswer::Status(run.get("status").and_then(|status| status.as_str()).map(str::to_owned)))
 }

@@ -1,0 +1,137 @@
+import { AsyncResource } from 'node:async_hooks';
+
+import { binding } from './binding.js';
+import { errText } from './errors.js';
+
+/**
+ * What a run asks of its host. Every member may throw or reject.
+ *
+ * @typedef {{
+ *   log: (stream: 'stdout' | 'stderr', chunk: string) => unknown,
+ *   meta: (meta: any) => unknown,
+ *   prepare: () => Promise<string>,
+ *   link: (source: string, target: string) => unknown,
+ * }} HostOfRun
+ * @typedef {HostOfRun & {context: AsyncResource, chunks: any[], delivering: boolean}} Run
+ */
+
+/** The runs under way, by number. @type {Map<number, Run>} */
+const runs = new Map();
+let lastRun = 0;
+
+/** The native half reaches this environment through one function, whatever the number of runs. */
+const mailbox = new binding.Mailbox(takeMessages);
+
+/**
+ * Runs a run of the native half; resolves to its result.
+ *
+ * @param {string} request
+ * @param {import('./generated/binding.js').RunControl} control
+ * @param {HostOfRun} host
+ * @returns {Promise<unknown>}
+ */
+export async function execute(request, control, host) {
+  lastRun = (lastRun + 1) % 2 ** 32;
+  const number = lastRun;
+  // The host's callbacks are called in the asynchronous context of its call.
+  const context = new AsyncResource('claude_k8s');
+  runs.set(number, { ...host, context, chunks: [], delivering: false });
+  try {
+    return JSON.parse(await binding.execute(request, control, mailbox, number));
+  } catch (error) {
+    // The text is the whole error: the code that every error of the native half has says nothing.
+    delete (/** @type {{code?: string}} */ (error).code);
+    throw error;
+  } finally {
+    runs.delete(number);
+    context.emitDestroy();
+  }
+}
+
+/** The kinds of messages by their index. */
+const KINDS = binding.Mailbox.kinds();
+/** Messages taken at once: about a millisecond's work, then the event loop has its turn. */
+const MOST = 128;
+/** Whether more messages wait, then three numbers for each one. */
+const headers = new Uint32Array(1 + 3 * MOST);
+
+/** Takes the messages that wait, and sees to them. */
+function takeMessages() {
+  const texts = mailbox.take(headers);
+  const more = headers[0];
+  for (let n = 0, at = 1; n < texts.length; n++, at += 3) {
+    const message = /** @type {number} */ (headers[at]);
+    const run = runs.get(/** @type {number} */ (headers[at + 1]));
+    const kind = KINDS[/** @type {number} */ (headers[at + 2])];
+    const text = /** @type {string} */ (texts[n]);
+    // The engine moves live objects when it collects: a chunk must not live longer than the host wants it.
+    texts[n] = '';
+    if (!run) continue;
+    if (kind === 'stdout' || kind === 'stderr') {
+      run.chunks.push(message, kind, text);
+      if (!run.delivering) run.context.runInAsyncScope(deliver, undefined, run);
+    } else run.context.runInAsyncScope(answer, undefined, run, message, kind, text);
+  }
+  if (more) setImmediate(takeMessages);
+}
+
+/**
+ * Calls the host's `onLog` with the run's chunks, one after the other, until there are no more.
+ *
+ * @param {Run} run
+ */
+async function deliver(run) {
+  run.delivering = true;
+  while (run.chunks.length > 0) {
+    const { chunks } = run;
+    run.chunks = [];
+    for (let at = 0; at < chunks.length; at += 3) {
+      const text = chunks[at + 2];
+      chunks[at + 2] = undefined;
+      try {
+        await run.log(chunks[at + 1], text);
+        done(chunks[at]);
+      } catch (error) {
+        mailbox.fail(chunks[at], errText(error));
+      }
+    }
+  }
+  run.delivering = false;
+}
+
+/**
+ * @param {Run} run
+ * @param {number} message
+ * @param {string | undefined} kind
+ * @param {string} text
+ */
+async function answer(run, message, kind, text) {
+  try {
+    if (kind === 'prepare') {
+      mailbox.answer(message, await run.prepare());
+    } else {
+      if (kind === 'meta') await run.meta(JSON.parse(text));
+      else if (kind === 'link') await run.link(.../** @type {[string, string]} */ (JSON.parse(text)));
+      else throw new Error(`a message of an unknown kind: ${kind}`);
+      done(message);
+    }
+  } catch (error) {
+    mailbox.fail(message, errText(error));
+  }
+}
+
+const answered = new Uint32Array(MOST);
+let answers = 0;
+
+/** Answers a message to which there is nothing to say; all answers of this turn go back at once. @param {number} message */
+function done(message) {
+  if (answers === 0) process.nextTick(flush);
+  answered[answers] = message;
+  answers += 1;
+  if (answers === answered.length) flush();
+}
+
+function flush() {
+  if (answers > 0) mailbox.done(answered, answers);
+  answers = 0;
+}
