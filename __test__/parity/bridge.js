@@ -53,9 +53,9 @@ export async function openCall(k8s, kubeconfigPath) {
       ],
     }),
   );
-  /** @type {NodeJS.ProcessEnv} */
-  // The mock of `prompt-cache` is not asked: the binding makes bundles itself.
+  // The mock of `prompt-cache` is not called: the binding makes bundles itself.
   const home = path.join(dir, 'home');
+  /** @type {NodeJS.ProcessEnv} */
   const env = {
     ...process.env,
     PAPERCLIP_HOME: home,
