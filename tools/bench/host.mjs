@@ -1,4 +1,5 @@
-// A host in a process of its own: runs so many runs at once with one package and prints what that cost as JSON.
+// The measured host, in a separate process: starts the runs of one row at once, with one package, and prints the cost as
+// JSON.
 // argv: {entry: URL of the package's entry file, kubeconfig, namespace, home, work: {runs, lines, perSecond,
 // startDelayMs}, limitMs}
 import { randomUUID } from 'node:crypto';
@@ -9,7 +10,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Receiver, scriptOf } from './lines.mjs';
 
 const { entry, kubeconfig, namespace, home, work, limitMs } = JSON.parse(process.argv[2]);
-/** Interval of the event loop's meter; it is taken off what it shows. */
+/** Interval of the event-loop meter; it is subtracted from the measured delays. */
 const METER_MS = 1;
 const IDLE_MS = 1_000;
 
@@ -22,11 +23,11 @@ let delivered = 0;
 const late = (us) => {
   delays[delivered++] = Math.max(us, 0);
 };
-/** Milliseconds that the check of the lines took; it waits for nothing, so that is its processor time. */
+/** Milliseconds spent on the check of the lines; the check never waits, so this is its processor time. */
 let checkMs = 0;
 const runs = Array.from({ length: work.runs }, () => newRun());
 
-// What the process costs by itself: the package is loaded, nothing has run, the meter is on.
+// The idle cost of the process: the package is loaded, nothing has run, the meter is on.
 const meter = monitorEventLoopDelay({ resolution: METER_MS });
 meter.enable();
 await setTimeout(200);
@@ -63,7 +64,7 @@ const message = JSON.stringify({
   lineP99Ms: delay(0.99),
   ...counts,
 });
-// What is still open (the existing package's log streams are) must not hold this process.
+// Open handles (such as the log streams of the existing package) must not keep this process alive.
 process.stdout.write(message, () => process.exit(0));
 
 /** A run as the host starts it. */
@@ -85,7 +86,7 @@ function newRun() {
   return { ctx, receiver };
 }
 
-/** Starts all runs, each in a turn of the event loop of its own, as requests reach a host; resolves with the last. */
+/** Starts each run in another turn of the event loop, as requests reach a host; resolves when the last run has ended. */
 async function all() {
   const started = [];
   for (const run of runs) {
@@ -105,7 +106,7 @@ async function toItsEnd(run) {
   finished += 1;
 }
 
-/** Why a run did not succeed, if it did not. @param {any} run */
+/** Why a run did not succeed; undefined for a run that did. @param {any} run */
 function failure({ result }) {
   if (!result) return 'not finished in time';
   return result.exitCode === 0 && !result.errorMessage
@@ -113,7 +114,7 @@ function failure({ result }) {
     : (result.errorMessage ?? `exit ${result.exitCode}`);
 }
 
-/** Processor time of all threads of this process while something happens. */
+/** Processor time of all threads of this process while `happens` runs. */
 async function cpuOf(happens) {
   const began = performance.now();
   const before = process.cpuUsage();
@@ -122,12 +123,12 @@ async function cpuOf(happens) {
   return { cpuSeconds: (user + system) / 1e6, wallSeconds: (performance.now() - began) / 1e3 };
 }
 
-/** Bytes now; the kernel's record of the most starts over from here, where it can. */
+/** Resident bytes now. Resets the kernel's record of the peak, where that is possible. */
 function rss() {
   try {
     writeFileSync('/proc/self/clear_refs', '5');
   } catch {
-    // Not Linux, or not permitted: the record then includes the start of the process.
+    // Not Linux, or not permitted: the peak then includes the start of the process.
   }
   return process.memoryUsage.rss();
 }
@@ -141,8 +142,8 @@ function peakRss() {
 }
 
 /**
- * Microseconds since the epoch, finer than `Date` has them: the moments at which `Date` moves on are looked for. It
- * is seen late or in time, never early, so the largest difference is the truest.
+ * A clock in microseconds since the epoch, finer than `Date`: it waits for the moments at which `Date` advances. Such a
+ * moment is seen late or in time, never early, so the largest difference is the most exact.
  */
 async function wallClock() {
   let offset = -Infinity;

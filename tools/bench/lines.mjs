@@ -1,8 +1,8 @@
-// The lines that scripted pods print, and the check that each one reaches the host once and as it was.
+// The lines that scripted pods print, and the check that each reaches the host once and unchanged.
 
-/** Bytes of a line, its newline included: what a tool result of the CLI commonly has. */
+/** Bytes of a line with its newline: a common size of the CLI's tool results. */
 const BYTES = 1_200;
-/** Stands in JSON strings as tool output does, with its escapes. */
+/** Fills JSON strings like tool output, with its escapes. */
 const FILL = String.raw`    let total = items.iter().map(|item| item.price).sum::<u64>();\n    println!(\"{total}\");\n`;
 const END = `"session_id":"5f0c8a52-5b7e-4a41-9d53-0c5b0a6d1f11","uuid":"{n8}-{us}"}`;
 
@@ -14,7 +14,7 @@ const user = (text) =>
   `{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_{n8}","type":"tool_result",` +
   `"content":"${text}{pad}"}]},"parent_tool_use_id":null,${END}`;
 
-/** The kinds of lines take turns, as in a transcript; one in eight is not ASCII. Ids are those of one line only. */
+/** The kinds of lines alternate, as in a transcript; one in eight is not ASCII. No two lines share an id. */
 const TEXTS = [
   assistant(`{"type":"text","text":"Step {n8}: {pad}"}`),
   assistant(`{"type":"tool_use","id":"toolu_{n8}","name":"Bash","input":{"command":"{pad}"}}`),
@@ -42,13 +42,13 @@ export function scriptOf({ lines, perSecond, startDelayMs }) {
   });
 }
 
-/** A line as JavaScript sees it: where its number and time stand, and everything between. */
+/** A line as JavaScript has it: the offsets of its number and time, and the texts between them. */
 function expected(text, bytes) {
   const fields = [];
-  let room = bytes === undefined ? 0 : bytes - 1 - Buffer.byteLength(widened(text).replace('{pad}', ''));
+  let left = bytes === undefined ? 0 : bytes - 1 - Buffer.byteLength(widened(text).replace('{pad}', ''));
   let pad = '';
-  for (; room >= FILL.length; room -= FILL.length) pad += FILL;
-  const whole = widened(text).replace('{pad}', () => pad + 'x'.repeat(room));
+  for (; left >= FILL.length; left -= FILL.length) pad += FILL;
+  const whole = widened(text).replace('{pad}', () => pad + 'x'.repeat(left));
   const literals = [];
   let from = 0;
   // oxlint-disable-next-line no-control-regex -- the placeholders are control characters, which no text holds
@@ -61,14 +61,14 @@ function expected(text, bytes) {
   return { length: whole.length, literals, fields };
 }
 
-/** Placeholders in the width of what replaces them. */
+/** The text with placeholders as wide as what replaces them. */
 function widened(text) {
   return text.replaceAll('{n8}', '\0'.repeat(8)).replaceAll('{us}', '\u0001'.repeat(16));
 }
 
 const EXPECTED = TEXTS.map((text) => expected(text, BYTES));
 const EXPECTED_LAST = expected(LAST);
-/** From the end of a line back to its time, and to its number. */
+/** Offsets of a line's time and number from its end. */
 const TIME_AT = 16 + '"}'.length;
 const NUMBER_AT = TIME_AT + 1 + 8;
 
@@ -82,11 +82,11 @@ function digits(text, at, count) {
   return value;
 }
 
-/** What reached the host of one run. */
+/** Checks the output of one run as the host receives it. */
 export class Receiver {
   /**
-   * @param {number} lines how many the pod prints, without the result
-   * @param {(us: number) => void} late told of each line how many microseconds ago it was written
+   * @param {number} lines the number of lines that the pod prints, without the result
+   * @param {(us: number) => void} late called for each line with its age in microseconds
    */
   constructor(lines, late) {
     this.lines = lines;
@@ -131,7 +131,7 @@ export class Receiver {
     if (us > 0) this.late(now - us);
   }
 
-  /** Counts once the run is over; what is left without a newline is damaged. */
+  /** The counts after the end of the run; an unfinished line is damaged. */
   finish() {
     if (this.rest && !this.rest.startsWith('[')) this.counts.damaged += 1;
     return { ...this.counts, lost: this.lines + 1 - this.counts.delivered };

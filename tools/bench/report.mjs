@@ -1,8 +1,8 @@
-// The table: medians over the repetitions with their spread, and how many times the other package is larger.
-import { roomLines } from './rooms.mjs';
+// Formats the results: medians over the repetitions with their spread, and the ratio to the other package.
+import { moduleLines } from './modules.mjs';
 import { FIGURES, MUST_BE_ZERO, ROWS } from './rows.mjs';
 
-const ROOMS = '(f) the pure rooms, on one core';
+const MODULES = '(f) the pure modules, on one core';
 
 /** The value at a share of sorted numbers; null of none. */
 export function percentile(sorted, share) {
@@ -11,7 +11,7 @@ export function percentile(sorted, share) {
     : null;
 }
 
-/** Median, least and most of what is a number; null of none. */
+/** Median, least and most of the finite numbers; null of none. */
 function spread(values) {
   const sorted = values.filter((value) => Number.isFinite(value)).toSorted((a, b) => a - b);
   if (!sorted.length) return null;
@@ -25,7 +25,7 @@ function number(value) {
   return value.toLocaleString('en-US', { maximumFractionDigits: digits, minimumFractionDigits: 0 });
 }
 
-function told(of) {
+function formatted(of) {
   if (!of) return '–';
   return of.min === of.max
     ? number(of.median)
@@ -44,17 +44,17 @@ function lines(row, packages) {
       unit ? `${title} (${unit})` : title,
       limit === undefined ? '' : `≤ ${number(limit)} ${reached}`,
     ];
-    cells.push(...each.map(told));
+    cells.push(...each.map(formatted));
     if (packages.length > 1) cells.push(ratio(packages, name));
     return cells;
   });
 }
 
-/** How many times the second package's figure is the first's, repetition by repetition. */
+/** The second package's figure divided by the first's, repetition by repetition. */
 function ratio([ours, theirs], name) {
   const pairs = ours.map((measured, i) => theirs[i]?.[name] / measured[name]);
   const of = spread(pairs);
-  return of && !MUST_BE_ZERO.includes(name) ? `${told(of)} ×` : '';
+  return of && !MUST_BE_ZERO.includes(name) ? `${formatted(of)} ×` : '';
 }
 
 function notes(row, packages, names) {
@@ -71,10 +71,10 @@ function headers(results) {
   return ['', 'reach', ...names, ...(names.length > 1 ? ['ratio'] : [])];
 }
 
-/** What the cluster did in a row, for who wants to know whether it held. */
+/** What the cluster used in a row, which shows whether it kept its schedule. */
 function clusterLine(packages, names) {
   const parts = packages.map((repetitions, i) => {
-    const of = (key) => told(spread(repetitions.map((measured) => measured[key])));
+    const of = (key) => formatted(spread(repetitions.map((measured) => measured[key])));
     return `${names[i]}: ${of('clusterCpuSeconds')} s CPU, wrote late by ${of('clusterLateP99Ms')} ms (p99)`;
   });
   return `The cluster itself: ${parts.join('; ')}.`;
@@ -86,13 +86,13 @@ function heading(row, results) {
   return `(${row}) ${title}${results.quick ? ` — quick: ${small}` : ''}`;
 }
 
-/** Columns as wide as they must be. */
+/** Pads the columns to equal widths. */
 function aligned(table) {
   const widths = table[0].map((_, i) => Math.max(...table.map((cells) => cells[i].length)));
   return table.map((cells) => `  ${cells.map((cell, i) => cell.padEnd(widths[i])).join('  ')}`.trimEnd());
 }
 
-/** For a terminal. */
+/** The results for a terminal. */
 export function asText(results) {
   const names = results.packages.map(({ name }) => name);
   const out = [summary(results)];
@@ -103,11 +103,11 @@ export function asText(results) {
       ...notes(row, packages, names).map((note) => `  ! ${note}`),
     );
   }
-  if (results.rooms) out.push('', ROOMS, ...aligned(roomLines(results.rooms)));
+  if (results.modules) out.push('', MODULES, ...aligned(moduleLines(results.modules)));
   return out.join('\n');
 }
 
-/** For docs/benchmarks.md. */
+/** The results for docs/benchmarks.md. */
 export function asMarkdown(results) {
   const names = results.packages.map(({ name }) => name);
   const line = (cells) => `| ${cells.join(' | ')} |`;
@@ -128,7 +128,7 @@ export function asMarkdown(results) {
     out.push(clusterLine(packages, names));
     out.push(...notes(row, packages, names).map((note) => `- ${note}`));
   }
-  if (results.rooms) out.push('', `### ${ROOMS}`, '', ...table(roomLines(results.rooms)));
+  if (results.modules) out.push('', `### ${MODULES}`, '', ...table(moduleLines(results.modules)));
   return out.join('\n');
 }
 

@@ -1,9 +1,9 @@
-// What is measured: the rows of the table, and the figures of each.
+// The rows of the benchmark table and the figures of each row.
 
 /**
- * The work of each row: `runs` at once, each printing `lines` lines of 1.2 KB (and a result) at `perSecond`,
- * beginning `startDelayMs` after its container started, as the CLI does. `quick` is the same in small. `reach` is
- * what this package must not exceed.
+ * The work of each row: `runs` at once, each printing `lines` lines of 1.2 KB (and a result) at `perSecond` lines per
+ * second, from `startDelayMs` after the start of its container on, as the CLI does. `quick` is the same in small. `reach`
+ * is what this package must not exceed.
  */
 export const ROWS = {
   a: {
@@ -53,7 +53,7 @@ function growth(runs) {
   };
 }
 
-/** The figures of a row in the order of the table; `of` takes what a measurement brought. */
+/** The figures of a row, in the order of the table. */
 export const FIGURES = {
   resolveP50Ms: { title: 'Complete to resolved, p50', unit: 'ms' },
   resolveP99Ms: { title: 'Complete to resolved, p99', unit: 'ms' },

@@ -1,4 +1,4 @@
-// npm run bench: what a run costs the host, beside the existing package where there is one. See docs/benchmarks.md.
+// npm run bench: measures what runs cost the host, for this package and the existing one. See docs/benchmarks.md.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -16,24 +16,24 @@ import {
   step,
   wholeNumber,
 } from '../dev/lib.mjs';
-import { measureRooms } from './rooms.mjs';
+import { measureModules } from './modules.mjs';
 import { asMarkdown, asText, percentile } from './report.mjs';
 import { MUST_BE_ZERO, ROWS } from './rows.mjs';
 
 const USAGE = `npm run bench -- [options]
   --against DIR     also measure the package built in DIR, in turns
-  --rows a,b        only these rows: ${Object.keys(ROWS).join(', ')}, e (all of e1 to e100), f (the pure rooms)
-  --repetitions N   how often each is measured (default 5)
+  --rows a,b        only these rows: ${Object.keys(ROWS).join(', ')}, e (all of e1 to e100), f (the pure modules)
+  --repetitions N   how often each row is measured (default 5)
   --quick           each row in small, once
   --markdown        print the table as Markdown too
-  --write           put it into docs/benchmarks.md
-  --from FILE       print the results in FILE again instead of measuring
-  --no-build        take what is built`;
+  --write           write the table into docs/benchmarks.md
+  --from FILE       print the results in FILE instead of measuring
+  --no-build        measure the addon as it is built`;
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-/** A measurement that takes longer is given up. */
+/** The time limit of a measurement. */
 const LIMIT_MS = 150_000;
-/** A cluster that writes later than this, in the 99th percentile, is no measure for hosts. */
+/** A cluster that writes later than this, in the 99th percentile, makes the measurement doubtful. */
 const LATE_MS = 25;
 
 const OPTIONS = /** @type {const} */ ({
@@ -54,10 +54,10 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   console.log(`\n${asText(results)}`);
   if (options.markdown) console.log(`\n${asMarkdown(results)}`);
   if (options.write) write(asMarkdown(results));
-  // Speed is to be read, but a run that fails or a line that is not right is a bug.
+  // A slow run is only reported, but a failed run or a wrong line is a bug.
   const ours = Object.values(results.rows).flatMap(([measured]) => measured);
   const wrong = MUST_BE_ZERO.filter((name) => ours.some((measured) => measured[name] !== 0));
-  if (wrong.length > 0) console.error(`\nThis package must have none: ${wrong.join(', ')}`);
+  if (wrong.length > 0) console.error(`\nNot 0 for this package: ${wrong.join(', ')}`);
   return wrong.length > 0 ? 1 : 0;
 });
 
@@ -67,7 +67,7 @@ function chosen(values) {
     name === 'e' ? all.filter((row) => row.startsWith('e')) : [name],
   );
   const unknown = rows.find((name) => !all.includes(name));
-  if (unknown) throw new Problem(`--rows: there is no row ${unknown}.\n${USAGE}`);
+  if (unknown) throw new Problem(`--rows: unknown row ${unknown}.\n${USAGE}`);
   const repetitions = wholeNumber('--repetitions', values.repetitions ?? (values.quick ? '1' : '5'), {
     least: 1,
   });
@@ -91,7 +91,7 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
     machine: machine(),
     packages: packages.map(({ name, version }) => ({ name, version })),
     rows: /** @type {Record<string, any[][]>} */ ({}),
-    rooms: /** @type {any} */ (undefined),
+    modules: /** @type {any} */ (undefined),
   };
   for (const row of rows.filter((name) => name in ROWS)) {
     results.rows[row] = packages.map(() => []);
@@ -99,13 +99,13 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
       for (const [index, each] of packages.entries()) {
         const measured = await measure(each, quick ? ROWS[row].quick : ROWS[row].work);
         results.rows[row][index].push(measured);
-        tell(row, repetition, repetitions, each.name, measured);
+        report(row, repetition, repetitions, each.name, measured);
       }
     }
   }
   if (rows.includes('f')) {
-    step('(f) the pure rooms');
-    results.rooms = await measureRooms({ quick });
+    step('(f) the pure modules');
+    results.modules = await measureModules({ quick });
   }
   return results;
 }
@@ -113,7 +113,7 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
 /** The entry file of a package, as the host finds it. */
 function entryOf(dir) {
   const file = path.join(dir, 'package.json');
-  if (!existsSync(file)) throw new Problem(`--against ${dir}: there is no package.json.`);
+  if (!existsSync(file)) throw new Problem(`--against ${dir}: it has no package.json.`);
   const { name, version, exports } = JSON.parse(readFileSync(file, 'utf8'));
   const entry = exports?.['.'];
   return {
@@ -131,12 +131,12 @@ function checkBuilt({ dir, entry }) {
   }
 }
 
-/** One package, one row, once: a fresh cluster, a fresh host. */
+/** Measures one row of one package once, with a new cluster and a new host process. */
 async function measure({ entry }, work) {
   const { startCluster } = await import('../simulator/cluster.mjs');
   const cluster = await startCluster({ binDirs: [] });
   try {
-    // A kubelet rotates logs at some size; a host that is behind must not lose lines for that here.
+    // No log rotation here: a host that is slow must not lose lines to it.
     await cluster.post('/simulator/settings', { logRotateBytes: 2 ** 31 });
     await cluster.post('/simulator/reset-requests');
     const before = processorSeconds(cluster.pid);
@@ -165,7 +165,7 @@ async function runHost(cluster, entry, work) {
   let errors = '';
   child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
   child.stderr.setEncoding('utf8').on('data', (text) => (errors = (errors + text).slice(-4_096)));
-  // A host that does not even notice its own limit.
+  // For a host process that does not keep its own limit.
   const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS + 60_000);
   const code = await new Promise((resolve) => child.once('close', resolve));
   clearTimeout(timer);
@@ -173,7 +173,7 @@ async function runHost(cluster, entry, work) {
     return JSON.parse(out);
   } catch {
     throw new Problem(
-      `the host process ended with ${code} and without figures: ${errors || out.slice(-2_000)}`,
+      `the host process exited with ${code} and printed no figures: ${errors || out.slice(-2_000)}`,
     );
   }
 }
@@ -194,11 +194,13 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   const busy = (host.cpuSeconds + clusterCpuSeconds) / host.seconds;
   const notes = [];
   if (lateMs > LATE_MS)
-    notes.push(`the cluster wrote late (p99 ${lateMs.toFixed(0)} ms): it or the machine was the bottleneck`);
+    notes.push(
+      `the cluster wrote late (p99 ${lateMs.toFixed(0)} ms): the cluster or the machine was the bottleneck`,
+    );
   if (busy > 0.9 * os.availableParallelism())
-    notes.push(`host and cluster kept ${busy.toFixed(1)} processors busy: the machine was full`);
+    notes.push(`host and cluster used ${busy.toFixed(1)} processors: the machine was full`);
   if (host.finished < runs)
-    notes.push(`${runs - host.finished} runs were not over after ${LIMIT_MS / 1e3} s`);
+    notes.push(`${runs - host.finished} runs had not ended after ${LIMIT_MS / 1e3} s`);
   return {
     resolveP50Ms: percentile(resolve, 0.5),
     resolveP99Ms: percentile(resolve, 0.99),
@@ -215,7 +217,7 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
     loopMaxMs: host.loopMaxMs,
     requests: of(() => true),
     ownRequests: of((what) => !what.startsWith('watch ') && what !== 'get pods/log'),
-    // The harness itself has one open.
+    // One of them is the connection of this program.
     connections: connections.most.connections - 1,
     logConnections: connections.most.logStreams,
     lost: host.lost,
@@ -234,7 +236,7 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   };
 }
 
-/** Processor time that a process has used so far; 0 where that is not known. */
+/** The processor time of a process so far; 0 where that is not known. */
 function processorSeconds(pid) {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)?.split(' ') ?? [];
@@ -256,7 +258,7 @@ function machine() {
   };
 }
 
-function tell(row, repetition, repetitions, name, m) {
+function report(row, repetition, repetitions, name, m) {
   const ms = (value) => (value === null ? '–' : `${value.toFixed(1)} ms`);
   step(
     `(${row}) ${repetition}/${repetitions} ${name}: resolve p99 ${ms(m.resolveP99Ms)}, line p99 ${ms(m.lineP99Ms)}, ` +
@@ -277,12 +279,12 @@ function write(table) {
   const text = readFileSync(file, 'utf8');
   const [before, rest] = text.split(begin);
   const after = rest?.split(end)[1];
-  if (after === undefined) throw new Problem(`${file}: the places of the table are not marked.`);
+  if (after === undefined) throw new Problem(`${file}: the marks around the table are missing.`);
   writeFileSync(file, `${before}${begin}\n\n${table}\n\n${end}${after}`);
   step(`Written: ${path.relative(process.cwd(), file)}`);
 }
 
-/** Results go into a folder that is not committed. */
+/** Writes the results into a folder that is not committed. */
 function keep(results) {
   const dir = path.join(here, 'results');
   mkdirSync(dir, { recursive: true });

@@ -1,7 +1,7 @@
-//! The pure rooms alone, on one core, beside what memory allows. One iteration is one body of a log of [`LINES`]
-//! lines of 1.2 KB; the counts of allocations are for all of them.
+//! Row (f) of docs/benchmarks.md: the pure modules alone, on one core, and the speed of the memory beside them. One
+//! iteration is one body of a log of [`LINES`] lines of 1.2 KB; the counts of allocations are for all of its lines.
 //!
-//! `cargo bench --no-default-features --bench rooms` (with the binding, nothing but Node can link it).
+//! `cargo bench --no-default-features --bench modules` (with the binding, only Node can link it).
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
@@ -16,14 +16,14 @@ static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 const LINES: usize = 10_000;
 const LINE_BYTES: usize = 1_200;
-/// A TLS record holds no more, so a body comes in such pieces.
+/// The most that a TLS record holds, so a body arrives in pieces of this size.
 const PIECE: usize = 16 * 1024;
 
 fn main() {
     divan::main();
 }
 
-/// What the lines are.
+/// What the lines of a body are.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// As in a transcript: tool calls, their results, some text; one in eight is not ASCII.
@@ -32,7 +32,7 @@ enum Kind {
     ToolResult,
     /// The assistant's text, all different.
     Text,
-    /// No JSON.
+    /// Not JSON.
     Plain,
 }
 
@@ -95,7 +95,7 @@ fn per_line(bytes: usize) -> (BytesCount, ItemsCount) {
     (BytesCount::new(bytes), ItemsCount::new(LINES))
 }
 
-/// Goes over a body as it arrives.
+/// Splits a body as it arrives.
 fn each_line(body: &[u8], mut f: impl FnMut(&[u8])) {
     let mut splitter = LineSplitter::new();
     for piece in body.chunks(PIECE) {
@@ -103,7 +103,7 @@ fn each_line(body: &[u8], mut f: impl FnMut(&[u8])) {
     }
 }
 
-/// What the memory of this machine allows.
+/// The speed of this machine's memory.
 mod memory {
     use super::*;
 
@@ -151,7 +151,7 @@ fn split_and_parse(bencher: Bencher, kind: Kind) {
     });
 }
 
-/// Stamps read, lines remembered for a resume.
+/// Lines with their stamps, remembered for a resume.
 #[divan::bench]
 fn split_and_resume(bencher: Bencher) {
     let body = body(Kind::Mixed);
@@ -167,7 +167,7 @@ fn split_and_resume(bencher: Bencher) {
     });
 }
 
-/// A body that repeats lines which were delivered before.
+/// A body that repeats delivered lines.
 #[divan::bench]
 fn split_and_resume_in_overlap(bencher: Bencher) {
     let body = body(Kind::Mixed);
@@ -187,7 +187,7 @@ fn split_and_resume_in_overlap(bencher: Bencher) {
     });
 }
 
-/// All of it, as a run does it.
+/// All of it, as in a run.
 #[divan::bench]
 fn split_resume_and_parse(bencher: Bencher) {
     let body = body(Kind::Mixed);
@@ -204,7 +204,7 @@ fn split_resume_and_parse(bencher: Bencher) {
     });
 }
 
-/// The host's JSON into a Job as it is sent.
+/// The host's JSON into the JSON of a Job.
 #[divan::bench]
 fn manifest(bencher: Bencher) {
     let request = json!({

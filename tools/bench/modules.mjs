@@ -1,4 +1,4 @@
-// Row (f): the cargo bench of the pure rooms.
+// Row (f): the cargo bench of the pure modules.
 import { spawn } from 'node:child_process';
 
 import { Problem, root } from '../dev/lib.mjs';
@@ -7,18 +7,18 @@ import { Problem, root } from '../dev/lib.mjs';
 const LINES = 10_000;
 
 /**
- * Runs it; resolves to what matters of its table.
+ * Runs the bench; resolves to the parts of its table that are reported.
  *
  * @returns {Promise<{benches: Array<{name: string, median: string, rates: string[], allocations?: number}>}>}
  */
-export async function measureRooms({ quick }) {
+export async function measureModules({ quick }) {
   const args = [
     'bench',
     '--quiet',
     '--locked',
     '--no-default-features',
     '--bench',
-    'rooms',
+    'modules',
     '--',
     '--color',
     'never',
@@ -34,13 +34,13 @@ export async function measureRooms({ quick }) {
     child.once('close', resolve);
   });
   if (code !== 0) throw new Problem(`failed (exit ${code}): cargo ${args.join(' ')}`);
-  const benches = read(text);
-  if (benches.length === 0) throw new Problem(`the table of the bench could not be read:\n${text}`);
+  const benches = parseTable(text);
+  if (benches.length === 0) throw new Problem(`cannot read the table of the bench:\n${text}`);
   return { benches };
 }
 
 /** The median column of divan's table: time, rates and the number of allocations, by the path of names. */
-function read(text) {
+function parseTable(text) {
   const benches = [];
   const path = [];
   let heading = '';
@@ -67,12 +67,12 @@ function read(text) {
   return benches;
 }
 
-/** What is to be reached, in MB/s, by the beginning of a name. */
+/** The reach in MB/s, by the first word of a name. */
 const REACH = { split: 1_000, split_and_parse: 300, split_resume_and_parse: 300 };
 const MB = { 'B/s': 1e-6, 'KB/s': 1e-3, 'MB/s': 1, 'GB/s': 1e3 };
 
 /** The rows of (f), with their headers. */
-export function roomLines({ benches }) {
+export function moduleLines({ benches }) {
   return [
     ['', 'reach', 'median', 'rates', 'allocations'],
     ...benches.map(({ name, median, rates, allocations = 0 }) => {
