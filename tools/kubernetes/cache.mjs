@@ -3,8 +3,8 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os';
 import path from 'node:path';
 
-/** Changes with what is built and with how it is built; each version has its own folder. */
-const VERSION = 'debian12-kubernetes1.20.2-1';
+/** Changes whenever the layout of the cache or a build's flags change; versions of what is built are in the names. */
+const VERSION = 'build-2';
 
 /** `$XDG_CACHE_HOME/paperclip-adapter-claude-k8s`; holds builds (`VERSION/`) and the clusters that run (`run/`). */
 export const home = path.join(

@@ -1,5 +1,5 @@
-// Packages and sources from the Debian archive that this machine is configured for. They are unpacked into the cache
-// and not installed: no service starts, the system does not change, and other versions of the same packages stay.
+// Packages from the Debian archive that this machine is configured for. They are unpacked into the cache and not
+// installed: no service starts, the system does not change, and other versions of the same packages stay.
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -7,20 +7,11 @@ import { Problem } from '../dev/lib.mjs';
 import { cache, once } from './cache.mjs';
 import { output } from './command.mjs';
 
-/** The only release that has all the packages, in versions that fit each other. */
+/** The release that a cluster of processes has been tried on. */
 const CODENAME = 'bookworm';
 
-/** The packages that are unpacked into one tree. */
-const PACKAGES = [
-  'busybox-static',
-  'containerd',
-  'containernetworking-plugins',
-  'etcd-server',
-  'kubernetes-client',
-  'runc',
-];
-/** The packages that build Kubernetes. */
-const TOOLCHAIN = ['golang-1.19-go', 'golang-1.19-src'];
+/** What is unpacked side by side as one tree: a static busybox for images, and what runc links. */
+const PACKAGES = ['busybox-static', 'libseccomp-dev'];
 
 /** Whether this machine runs that release. */
 export function isRelease() {
@@ -32,7 +23,7 @@ export function isRelease() {
 export function checkRelease() {
   if (!isRelease()) {
     throw new Problem(
-      'a cluster without a container engine is built from the packages of Debian 12, and this is another system: ' +
+      'a cluster without a container engine has been tried on Debian 12 alone, and this is another system: ' +
         'install kind and a container engine, or name a cluster of yours with KUBECONFIG and --existing.',
     );
   }
@@ -40,24 +31,7 @@ export function checkRelease() {
 
 /** The programs of all packages below one folder, as in a root file system. */
 export function packages() {
-  return once('packages', (dir) => unpack(PACKAGES, dir));
-}
-
-/** A Go toolchain; returns its GOROOT. */
-export async function goToolchain() {
-  const dir = await once('toolchain', (into) => unpack(TOOLCHAIN, into));
-  return path.join(dir, 'usr/lib/go-1.19');
-}
-
-/** The source of a package with Debian's patches applied, in `into`. */
-export async function source(name, into) {
-  const apt = await lists();
-  const dir = `${into}.download`;
-  mkdirSync(dir, { recursive: true });
-  await output('apt-get', [...apt, '--only-source', '--download-only', 'source', name], { cwd: dir });
-  const description = readdirSync(dir).find((file) => file.endsWith('.dsc'));
-  if (!description) throw new Error(`no source of ${name} was downloaded to ${dir}`);
-  await output('dpkg-source', ['--extract', description, into], { cwd: dir });
+  return once('packages-debian12', (dir) => unpack(PACKAGES, dir));
 }
 
 async function unpack(names, dir) {
@@ -92,7 +66,7 @@ async function lists() {
   return options;
 }
 
-/** The release's stanzas among the machine's sources, in deb822 format, for packages and sources alike. */
+/** The release's stanzas among the machine's own sources, in deb822 format. */
 function releaseSources() {
   const ofRelease = (suite) => suite === CODENAME || suite.startsWith(`${CODENAME}-`);
   const found = [];
@@ -102,7 +76,7 @@ function releaseSources() {
         const suites = /^Suites:(.*)$/im.exec(stanza)?.[1].trim().split(/\s+/) ?? [];
         const off = /^Enabled:\s*no\s*$/im.test(stanza);
         if (suites.length && suites.every(ofRelease) && !off) {
-          found.push(stanza.trim().replace(/^Types:.*$/im, 'Types: deb deb-src'));
+          found.push(stanza.trim().replace(/^Types:.*$/im, 'Types: deb'));
         }
       }
     } else {
@@ -112,7 +86,7 @@ function releaseSources() {
         if (!uri || !ofRelease(suite)) continue;
         const key = /signed-by=(\S+)/i.exec(options)?.[1];
         found.push(
-          `Types: deb deb-src\nURIs: ${uri}\nSuites: ${suite}\nComponents: ${components}` +
+          `Types: deb\nURIs: ${uri}\nSuites: ${suite}\nComponents: ${components}` +
             (key ? `\nSigned-By: ${key}` : ''),
         );
       }

@@ -197,11 +197,12 @@ async function busyboxProgram() {
   return found;
 }
 
-/** kubectl as administrator; with Debian's packages, the kubectl of the same release. */
+/** kubectl as administrator: the one that was built with the cluster, where one was. */
 function kubectl(state) {
   return async (args, input) => {
-    const program = state.type === 'node' ? path.join(await packages(), 'usr/bin/kubectl') : 'kubectl';
-    return output(program, ['--kubeconfig', state.admin, ...args], { input });
+    return output(state.node?.programs.kubectl ?? 'kubectl', ['--kubeconfig', state.admin, ...args], {
+      input,
+    });
   };
 }
 

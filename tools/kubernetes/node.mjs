@@ -1,4 +1,4 @@
-// A single-node cluster of plain processes: etcd, the control plane, containerd and a kubelet, from Debian's packages.
+// A single-node cluster of plain processes: etcd, the control plane, containerd and a kubelet, built from Go modules.
 //
 // containerd and the kubelet have their own mount namespace, in which their fixed paths (/var/lib/kubelet, /var/log/pods,
 // /run/containerd …) are folders of the cluster. So they disturb no other node on this machine, and their mounts end
@@ -22,11 +22,12 @@ import path from 'node:path';
 import { Problem, step } from '../dev/lib.mjs';
 import { makeCertificates } from './certificates.mjs';
 import { output } from './command.mjs';
-import { checkRelease, packages } from './debian.mjs';
+import { checkRelease } from './debian.mjs';
 import { kubeconfig } from './kubeconfig.mjs';
-import { kubernetes } from './kubernetes.mjs';
 import { PAUSE_IMAGE } from './objects.mjs';
 import { isAlive, recorded, signal, start, stop } from './processes.mjs';
+import { programs } from './programs.mjs';
+import { clusterVersion } from './versions.mjs';
 import { until } from './wait.mjs';
 
 /** The API server connects to the kubelet by this name, hence on loopback: a node's address must not be a loopback one. */
@@ -48,6 +49,12 @@ const KERNEL = {
   'kernel/keys/root_maxkeys': '1000000',
   'kernel/keys/root_maxbytes': '25000000',
 };
+/** So that the loss of a node takes a minute and not six: how long it may be silent, and what its pods tolerate. */
+const NODE_MONITOR_GRACE = '16s';
+const NODE_LOSS = [
+  '--default-not-ready-toleration-seconds=20',
+  '--default-unreachable-toleration-seconds=20',
+];
 const SOCKET = '/run/containerd/containerd.sock';
 /** The components, in the order in which they are stopped. */
 const COMPONENTS = [
@@ -78,8 +85,8 @@ export function checkMachine() {
 export async function startNode(state, save) {
   checkMachine();
   const { dir } = state;
-  const tree = await packages();
-  const programs = await kubernetes();
+  const version = clusterVersion();
+  const built = await programs(version.minor);
   step('Starting the control plane, containerd and the kubelet');
   const file = (...parts) => path.join(dir, ...parts);
   const cert = (name) => file('certificates', name);
@@ -91,6 +98,8 @@ export async function startNode(state, save) {
   const ports = await freePorts(['etcd', 'etcdPeer', 'api', 'kubelet']);
   const node = {
     name: NODE,
+    version: version.patch,
+    programs: built,
     api: `https://127.0.0.1:${ports.api}`,
     bridge: `pc-${id}`,
     cgroup: `paperclip-${id}`,
@@ -146,7 +155,7 @@ export async function startNode(state, save) {
   const peer = `https://127.0.0.1:${ports.etcdPeer}`;
   await launch(state, save, 'etcd', {
     command: [
-      path.join(tree, 'usr/bin/etcd'),
+      built.etcd,
       ...['--name=node', `--data-dir=${file('etcd')}`, '--logger=zap', '--log-outputs=stderr'],
       ...[`--listen-client-urls=${etcd}`, `--advertise-client-urls=${etcd}`],
       ...[
@@ -164,13 +173,13 @@ export async function startNode(state, save) {
   });
   await launch(state, save, 'kube-apiserver', {
     command: [
-      path.join(programs, 'kube-apiserver/kube-apiserver'),
+      built['kube-apiserver'],
       ...[`--etcd-servers=${etcd}`, `--etcd-cafile=${cert('ca.crt')}`],
       ...[
         `--etcd-certfile=${cert('apiserver-client.crt')}`,
         `--etcd-keyfile=${cert('apiserver-client.key')}`,
       ],
-      ...['--bind-address=127.0.0.1', `--secure-port=${ports.api}`, '--insecure-port=0'],
+      ...['--bind-address=127.0.0.1', `--secure-port=${ports.api}`],
       ...[`--tls-cert-file=${cert('apiserver.crt')}`, `--tls-private-key-file=${cert('apiserver.key')}`],
       ...[`--client-ca-file=${cert('ca.crt')}`, `--token-auth-file=${file('etc', 'tokens.csv')}`],
       ...['--authorization-mode=Node,RBAC', '--enable-admission-plugins=NodeRestriction'],
@@ -181,7 +190,10 @@ export async function startNode(state, save) {
       `--service-account-key-file=${cert('service-accounts.pub')}`,
       `--service-account-signing-key-file=${cert('service-accounts.key')}`,
       ...['--service-cluster-ip-range=10.96.0.0/24', '--endpoint-reconciler-type=none'],
-      ...['--feature-gates=TTLAfterFinished=true', '--profiling=false'],
+      ...NODE_LOSS,
+      ...(version.gates.length ? [`--feature-gates=${version.gates.join()}`] : []),
+      ...(version.apis.length ? [`--runtime-config=${version.apis.join()}`] : []),
+      '--profiling=false',
     ],
   });
   await until(
@@ -192,13 +204,7 @@ export async function startNode(state, save) {
       // Polled as the controller manager, which gives up if this is refused for 10 s: the API server creates the roles
       // that allow it some time after it answers.
       const as = ['--kubeconfig', file('etc', 'kube-controller-manager.kubeconfig')];
-      await output(path.join(tree, 'usr/bin/kubectl'), [
-        ...as,
-        'get',
-        '--raw',
-        '/healthz',
-        '--request-timeout=5s',
-      ]);
+      await output(built.kubectl, [...as, 'get', '--raw', '/healthz', '--request-timeout=5s']);
       return true;
     },
     { within: 180_000, every: 500, what: 'the API server and its roles' },
@@ -210,28 +216,27 @@ export async function startNode(state, save) {
   ];
   await launch(state, save, 'kube-controller-manager', {
     command: [
-      path.join(programs, 'kube-controller-manager/kube-controller-manager'),
-      ...[...client('kube-controller-manager'), '--port=0', '--secure-port=0'],
+      built['kube-controller-manager'],
+      ...[...client('kube-controller-manager'), '--secure-port=0'],
       ...[
         `--root-ca-file=${cert('ca.crt')}`,
         `--service-account-private-key-file=${cert('service-accounts.key')}`,
       ],
-      ...['--use-service-account-credentials=true', '--feature-gates=TTLAfterFinished=true'],
+      '--use-service-account-credentials=true',
+      `--node-monitor-grace-period=${NODE_MONITOR_GRACE}`,
     ],
   });
   await launch(state, save, 'kube-scheduler', {
-    command: [
-      path.join(programs, 'kube-scheduler/kube-scheduler'),
-      ...[...client('kube-scheduler'), '--port=0', '--secure-port=0'],
-    ],
+    command: [built['kube-scheduler'], ...[...client('kube-scheduler'), '--secure-port=0']],
   });
-  writeFileSync(file('etc', 'containerd.toml'), containerdConfig(dir, tree));
+  writeFileSync(file('etc', 'containerd.toml'), containerdConfig(dir, built));
   mkdirSync(file('etc', 'cni'), { recursive: true });
   writeFileSync(file('etc', 'cni', '10-bridge.conflist'), JSON.stringify(network(node.bridge), null, 2));
   await launch(state, save, 'containerd', {
     inNode: true,
-    command: [path.join(tree, 'usr/bin/containerd'), '--config', file('etc', 'containerd.toml')],
-    env: { PATH: `${path.join(tree, 'usr/bin')}:${path.join(tree, 'usr/sbin')}:${process.env.PATH}` },
+    command: [built.containerd, '--config', file('etc', 'containerd.toml')],
+    // containerd finds its shim by name.
+    env: { PATH: `${path.dirname(built['containerd-shim-runc-v2'])}:${process.env.PATH}` },
   });
   writeFileSync(file('etc', 'resolv.conf'), 'nameserver 127.0.0.1\n');
   writeFileSync(
@@ -242,10 +247,9 @@ export async function startNode(state, save) {
   await launch(state, save, 'kubelet', {
     inNode: true,
     command: [
-      path.join(programs, 'kubelet/kubelet'),
+      built.kubelet,
       ...[`--config=${file('etc', 'kubelet.json')}`, `--kubeconfig=${file('etc', 'kubelet.kubeconfig')}`],
-      ...['--container-runtime=remote', `--container-runtime-endpoint=unix://${SOCKET}`],
-      ...[`--hostname-override=${NODE}`, `--volume-plugin-dir=${file('etc', 'volume-plugins')}`],
+      `--hostname-override=${NODE}`,
     ],
   });
   return file('etc', 'admin.kubeconfig');
@@ -281,7 +285,7 @@ export async function stopNode({ node, dir }) {
   await stop(processOf('holder'), 0);
   await removeCgroup(node.cgroup);
   if (existsSync(`/sys/class/net/${node.bridge}`)) {
-    await output(path.join(await packages(), 'bin/busybox'), ['ip', 'link', 'delete', node.bridge]);
+    await output(node.programs.busybox, ['ip', 'link', 'delete', node.bridge]);
   }
   // Removing a folder also removes what other clusters have mounted on it in their namespaces.
   const others = readdirSync(path.dirname(dir)).filter((name) =>
@@ -303,7 +307,7 @@ export function isNodeAlive({ node }) {
 
 /** Imports an archive's image into the node's containerd. */
 export async function importImage(state, archive) {
-  const ctr = path.join(await packages(), 'usr/bin/ctr');
+  const { ctr } = state.node.programs;
   await inNode(state, [
     ctr,
     '--namespace',
@@ -362,27 +366,31 @@ async function inNode(state, command) {
   return true;
 }
 
-function containerdConfig(dir, tree) {
-  return `version = 2
+function containerdConfig(dir, built) {
+  const bins = ['bridge', 'host-local', 'loopback'].map((name) => path.dirname(built[name]));
+  return `version = 3
 root = ${JSON.stringify(path.join(dir, 'containerd'))}
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.internal.v1.opt"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
 [grpc]
   address = "${SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "${PAUSE_IMAGE}"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "${snapshotter(dir)}"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "${PAUSE_IMAGE}"
+[plugins."io.containerd.cri.v1.runtime"]
   # Lowering the score of a sandbox below our own is refused where this machine is itself a container.
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = ${JSON.stringify(path.join(tree, 'usr/lib/cni'))}
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ${JSON.stringify(bins)}
     conf_dir = ${JSON.stringify(path.join(dir, 'etc', 'cni'))}
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "${snapshotter(dir)}"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        BinaryName = ${JSON.stringify(path.join(tree, 'usr/sbin/runc'))}
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+        BinaryName = ${JSON.stringify(built.runc)}
 `;
 }
 
@@ -418,6 +426,10 @@ function kubeletConfig(file, port, node) {
     kind: 'KubeletConfiguration',
     address: '127.0.0.1',
     port,
+    containerRuntimeEndpoint: `unix://${SOCKET}`,
+    volumePluginDir: file('etc', 'volume-plugins'),
+    // Since 1.35 a kubelet refuses version 1 of cgroups, which some machines still have, unless told otherwise.
+    failCgroupV1: false,
     readOnlyPort: 0,
     healthzPort: 0,
     tlsCertFile: file('certificates', 'kubelet.crt'),
@@ -444,7 +456,7 @@ function kubeletConfig(file, port, node) {
       'imagefs.available': '0%',
     },
     imageGCHighThresholdPercent: 100,
-    // Kubelets before 1.27 leave out lines of a log that is followed through its rotation, or send them twice.
+    // A kubelet's follow that lags behind a rotation skips files or sends them again: what a run makes of that is tested on the embedded cluster.
     containerLogMaxSize: '500Mi',
     // The node is to be ready soon after its start.
     nodeStatusUpdateFrequency: '2s',

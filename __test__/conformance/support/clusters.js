@@ -1,15 +1,16 @@
 // The two clusters that every spec runs against, with one small interface. Where they differ by nature (a real node
 // enforces limits, the embedded one simulates it), the difference is here and not in the specs.
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { isRelease, packages } from '../../../tools/kubernetes/debian.mjs';
+import { isRelease } from '../../../tools/kubernetes/debian.mjs';
 import { openCluster } from '../../../tools/kubernetes/index.mjs';
 import { accounts } from '../../../tools/kubernetes/objects.mjs';
+import { kubectlProgram } from '../../../tools/kubernetes/programs.mjs';
 import { startCluster } from '../../../tools/simulator/cluster.mjs';
 import { eventually } from '../../support/host.js';
 import { apiOf } from './api.js';
@@ -125,7 +126,7 @@ async function embedded() {
   });
   const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
   const recommended = await account(RECOMMENDED);
-  const program = await kubectlProgram();
+  const program = isRelease() ? await kubectlProgram() : 'kubectl';
   return {
     name: 'embedded',
     namespace: cluster.namespace,
@@ -195,9 +196,4 @@ function wrongToken(kubeconfig, dir) {
   const text = readFileSync(kubeconfig, 'utf8').replace(/("?token"?: *"?)[^"\s]+/, '$1unknown-token');
   writeFileSync(file, text, { mode: 0o600 });
   return file;
-}
-
-async function kubectlProgram() {
-  const own = isRelease() ? path.join(await packages(), 'usr/bin/kubectl') : 'kubectl';
-  return existsSync(own) ? own : 'kubectl';
 }
