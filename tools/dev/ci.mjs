@@ -1,7 +1,17 @@
 // .ci/run: every suite, one after the other, also after one that failed; a line for each; all logs in `target/ci`.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -90,14 +100,17 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
 await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
   const suites = choose(positionals);
   rmSync(OUT, { recursive: true, force: true });
+  const clusterBuild = suites.some(({ name }) => name === REAL) ? buildCluster() : undefined;
   /** @type {(Suite & Result)[]} */
   const done = [];
   for (const suite of suites) {
+    if (suite.name === REAL) await clusterBuild?.ended;
     if (interrupted) break;
     const lacking = done.some(({ name, passed }) => name === suite.needs && !passed);
     const notRun = { passed: false, seconds: 0, notes: [`not run without the ${suite.needs}`] };
     done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
   }
+  clusterBuild?.end();
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
     if (existsSync(logsOf(CLUSTER)))
@@ -109,6 +122,33 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
     console.log(`${interrupted ?? 'Failed'}. Logs of the suites and of all that they started: ${OUT}`);
   return interrupted ? 128 + os.constants.signals[interrupted] : Number(!passed);
 });
+
+/**
+ * Builds the real cluster's programs beside the first suites, at low priority. A build that fails is tried again, and
+ * reported, by the suite that raises the cluster.
+ */
+function buildCluster() {
+  mkdirSync(OUT, { recursive: true });
+  const log = openSync(path.join(OUT, 'cluster-build.log'), 'a');
+  const child = spawn('nice', ['-n', '19', 'npm', '--silent', 'run', 'cluster:build'], {
+    cwd: root,
+    detached: true,
+    stdio: ['ignore', log, log],
+  });
+  closeSync(log);
+  let isOver = false;
+  const ended = new Promise((resolve) => {
+    child.once('error', resolve);
+    child.once('close', resolve);
+  }).then(() => {
+    isOver = true;
+  });
+  const end = () => {
+    if (!isOver) signalGroup(child, 'SIGTERM');
+  };
+  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, end);
+  return { ended, end };
+}
 
 /** All suites, or those that are named and what they need. */
 function choose(names) {

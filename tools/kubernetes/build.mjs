@@ -7,7 +7,7 @@ import { programs } from './programs.mjs';
 const USAGE = `npm run cluster:build
 Builds what npm run cluster:up starts, unless kind would make the cluster.`;
 
-await program({ usage: USAGE }, async () => {
+await program(USAGE, {}, async () => {
   if (containerEngine()) return;
   checkMachine();
   await programs();

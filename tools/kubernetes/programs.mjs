@@ -125,7 +125,7 @@ async function seccompEnvironment(dir) {
 
 /** Throws a Problem where Go is missing or older than the module file asks for. */
 function checkGo(modfile) {
-  const [, needed] = /^go (\S+)$/m.exec(readFileSync(modfile, 'utf8'));
+  const needed = /^go (\S+)$/m.exec(readFileSync(modfile, 'utf8'))?.[1] ?? '1.26';
   const { stdout, status } = spawnSync('go', ['env', 'GOVERSION'], {
     encoding: 'utf8',
     env: { ...process.env, GOTOOLCHAIN: 'local' },
