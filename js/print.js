@@ -3,7 +3,7 @@ import pc from 'picocolors';
 /**
  * @typedef {Record<string, unknown>} JsonObject
  * @typedef {'plain' | 'blue' | 'green' | 'yellow' | 'red' | 'cyan' | 'gray'} Tone
- * @typedef {{ tone: Tone, text: string }} Line one console line (its text may itself span several)
+ * @typedef {{ tone: Tone, text: string }} Line one call of console.log (its text may have several lines)
  */
 
 /**
@@ -25,7 +25,7 @@ function asText(value) {
 }
 
 /**
- * `Number(value)`, with 0 for everything that does not come out as a finite number.
+ * `Number(value)`, or 0 where that is not a finite number.
  *
  * @param {unknown} value
  * @returns {number}
@@ -35,7 +35,7 @@ function asCount(value) {
     const number = Number(value ?? 0);
     return Number.isFinite(number) ? number : 0;
   } catch {
-    // An object whose own `valueOf` or `toString` is data and not a function.
+    // An object whose own `valueOf` or `toString` is not a function.
     return 0;
   }
 }
@@ -176,7 +176,7 @@ function rateLimitLines(event) {
 
 /**
  * @param {number} seconds since the epoch
- * @returns {string | null} null for a moment that no date can hold
+ * @returns {string | null} null beyond the range of `Date`
  */
 function isoSeconds(seconds) {
   const date = new Date(seconds * 1000);
@@ -184,7 +184,7 @@ function isoSeconds(seconds) {
 }
 
 /**
- * What one line of Claude's stream-json output says to a person; null when it is an event unknown here.
+ * What to print of one line of Claude's stream-json output; null for an event of another kind.
  *
  * @param {string} raw
  * @returns {Line[] | null}
@@ -220,8 +220,8 @@ function describeLine(raw) {
 }
 
 /**
- * Prints one line of Claude's stream-json output for a person at a terminal. Unknown events are printed
- * as they are, and only in debug mode.
+ * Prints one line of Claude's stream-json output for a person at a terminal. An event of another kind is printed
+ * unchanged, and only in debug mode.
  *
  * @param {string} raw
  * @param {boolean} debug
@@ -236,7 +236,7 @@ export function printClaudeStreamEvent(raw, debug) {
 }
 
 /**
- * The same content as one uncoloured text; null when there is nothing to show.
+ * The same content as one uncoloured text; null when there is nothing to print.
  *
  * @param {string} raw
  * @returns {string | null}

@@ -1,7 +1,7 @@
 'use strict';
 
-// The host's UI fetches this file as text and evaluates it inside a function in a worker: it must stay
-// one self-contained CommonJS file that names nothing but `exports` and the language's own globals.
+// The host's UI fetches this file as text and evaluates it inside a function in a worker: it must be one self-contained
+// CommonJS file that uses only `exports` and the globals of the language.
 
 /**
  * @typedef {import('@paperclipai/adapter-utils', { with: { 'resolution-mode': 'import' } }).TranscriptEntry} TranscriptEntry
@@ -193,9 +193,9 @@ function eventEntries(event, ts) {
 }
 
 /**
- * Turns one stdout line of a run into transcript entries. A line that says nothing this parser knows
- * becomes one `stdout` entry with the untouched line, so that nothing is ever lost; only the count of a
- * thought's tokens, which comes with every piece of it, gives no entry.
+ * Turns one stdout line of a run into transcript entries. A line without an entry of its own becomes one `stdout` entry
+ * with the unchanged line, so that nothing is lost. Only `thinking_tokens`, which the CLI prints for every piece of a
+ * thought, gives no entry.
  *
  * @param {string} line
  * @param {string} ts

@@ -11,7 +11,7 @@
 //! `run::Host`. `cluster::client` (feature `client`) is the only module that knows the Kubernetes client, `node`
 //! (feature `binding`) the only one that knows napi, and `compat` (feature `compat`) is for the parity suite alone.
 //!
-//! Public is what `tools/bench/rooms.rs` measures.
+//! Public is what `tools/bench/modules.rs` measures.
 #![deny(missing_docs)]
 // Without the binding only tests call a run.
 #![cfg_attr(not(feature = "binding"), allow(dead_code, unused_imports))]

@@ -31,7 +31,7 @@ export const eventLines = readFileSync(new URL('event-lines.jsonl', import.meta.
   });
 
 /**
- * The kind of a line: type and subtype of its event, or type and content blocks; `(error)` where `is_error` says so.
+ * The kind of a line: type and subtype of its event, or type and content blocks; with `(error)` where `is_error` is set.
  *
  * @param {string} line
  * @returns {string}

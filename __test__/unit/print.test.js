@@ -10,7 +10,7 @@ import { formatClaudeStreamLine, printClaudeStreamEvent } from '../../js/print.j
 import { logLine } from '../support/arbitraries.js';
 import { eventLines, recordedLines, recordings } from '../support/recordings.js';
 
-// Colours as on a terminal, whatever these tests run in.
+// Colours as on a terminal, also where these tests do not run in one.
 vi.mock('picocolors', async (original) => {
   const { default: pc } = /** @type {{default: any}} */ (await original());
   return { default: pc.createColors(true) };
@@ -44,9 +44,9 @@ const tokens = (text = 'in=0 out=0 cached=0 cost=$0.000000') => `tokens: ${text}
 /** One row per kind of line: the line, and each console line with its colour. */
 /** @type {[string, any, string[][]][]} what it is, the line, and its printed parts: a tone and a text */
 const table = [
-  ['text that is no JSON', '  Claude said hello\r\n', [['plain', 'Claude said hello']]],
+  ['text that is not JSON', '  Claude said hello\r\n', [['plain', 'Claude said hello']]],
   ['broken JSON', '{"type":', [['plain', '{"type":']]],
-  ['a JSON null (B25)', ' null ', [['plain', 'null']]],
+  ['a JSON null', ' null ', [['plain', 'null']]],
   [
     'init',
     { type: 'system', subtype: 'init', model: 'opus', session_id: 's1' },
@@ -170,7 +170,7 @@ const table = [
   ],
 ];
 
-describe('what each kind of line says', () => {
+describe('each kind of line', () => {
   it.each(table)('prints %s', (_name, line, expected) => {
     expect(printed(line)).toEqual(expected.map(([tone, text]) => coloured(tone, text)));
   });
@@ -228,7 +228,7 @@ const SHARED = {
   stream_event: null,
 };
 
-describe('the lines that all readers are tested on', () => {
+describe('the shared lines of all readers', () => {
   it.each(eventLines)('prints $kind', ({ kind, line }) => {
     const expected = SHARED[kind];
     if (expected === undefined) throw new Error(`js/print.js: say here what it prints of ${kind}`);
@@ -270,8 +270,8 @@ describe('lines with nothing to show', () => {
   });
 });
 
-describe('any input', () => {
-  it('neither stops printing nor formatting', () => {
+describe('any line', () => {
+  it('is printed and formatted without an exception', () => {
     vi.spyOn(console, 'log').mockImplementation(() => {});
     fc.assert(
       fc.property(logLine, fc.boolean(), (line, debug) => {
@@ -283,7 +283,7 @@ describe('any input', () => {
     );
   });
 
-  it('is told the same by printer and UI parser: a message shown by one is shown by the other', () => {
+  it('shows every message that the UI parser shows', () => {
     fc.assert(
       fc.property(logLine, (line) => {
         const formatted = formatClaudeStreamLine(line) ?? '';
@@ -301,7 +301,7 @@ describe('any input', () => {
     );
   });
 
-  it.each(recordings)('of the recorded run %s is printed readably', (name) => {
+  it.each(recordings)('formats every line of the recorded run %s', (name) => {
     for (const line of recordedLines(name)) {
       const { type, subtype } = JSON.parse(line);
       const text = formatClaudeStreamLine(line);
@@ -314,7 +314,7 @@ describe('any input', () => {
   });
 });
 
-describe('in a process of its own', () => {
+describe('in a separate process', () => {
   const script = `
     const { printClaudeStreamEvent } = await import('paperclip-adapter-claude-k8s/cli');
     console.log = (...args) => process.stdout.write(JSON.stringify(args) + '\\n');
@@ -334,7 +334,7 @@ describe('in a process of its own', () => {
       .map((line) => JSON.parse(line));
   }
 
-  it('finds console.log when it prints, not when it is loaded', () => {
+  it('uses console.log as it is when it prints', () => {
     expect(run({ NO_COLOR: '1' })).toEqual([['assistant: hi']]);
   });
 

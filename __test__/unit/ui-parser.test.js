@@ -74,7 +74,7 @@ const SHARED = {
 };
 
 describe('the file', () => {
-  it('needs nothing from outside', () => {
+  it('uses nothing from outside', () => {
     const code = source.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '');
     expect(code).not.toMatch(/\b(require|import|export|process|Buffer|module|window|self)\b/);
   });
@@ -106,11 +106,11 @@ describe.each([
   const raw = (line) => [{ kind: 'stdout', ts, text: line }];
 
   it.each(['plain words', '', '   ', ' {"type":', 'null', '7', '"text"', '[{"type":"result"}]', '{}'])(
-    'hands on %j untouched',
+    'returns %j unchanged',
     (line) => expect(parse(line)).toStrictEqual(raw(line)),
   );
 
-  it('keeps the spaces around a line it hands on, and sees through those around an event', () => {
+  it('keeps the spaces around plain text and ignores those around an event', () => {
     expect(parse('  hello \r')).toStrictEqual(raw('  hello \r'));
     expect(parse('  {"type":"system","subtype":"init"} ')).toMatchObject([{ kind: 'init' }]);
   });
@@ -134,7 +134,7 @@ describe.each([
     { type: 'assistant', message: { content: [null, 'x', ['y'], { type: 'text', text: '' }] } },
     { type: 'assistant', message: { content: [{ type: 'thinking', thinking: '' }] } },
     { type: 'user', message: { content: [{ type: 'text', text: 5 }, { type: 'image' }] } },
-  ])('hands on an event that shows nothing: %j', (event) => {
+  ])('returns an event without an entry unchanged: %j', (event) => {
     expect(parse(event)).toStrictEqual(raw(json(event)));
   });
 
@@ -153,7 +153,7 @@ describe.each([
     ]);
   });
 
-  it('finds the id of a tool call in either place', () => {
+  it('finds the id of a tool call under either key', () => {
     expect(assistant({ type: 'tool_use', id: 'a', tool_use_id: 'b' })).toMatchObject([{ toolUseId: 'a' }]);
     expect(assistant({ type: 'tool_use', id: 1, tool_use_id: 'b' })).toMatchObject([{ toolUseId: 'b' }]);
     expect(assistant({ type: 'tool_use' })).toStrictEqual([
@@ -221,7 +221,7 @@ describe.each([
     ]);
   });
 
-  it('takes only real numbers from a result', () => {
+  it('counts only finite numbers of a result', () => {
     const line = '{"type":"result","is_error":true,"total_cost_usd":1e999,"usage":{"input_tokens":"3"}}';
     expect(parse(line)).toStrictEqual([
       {
@@ -239,7 +239,7 @@ describe.each([
     ]);
   });
 
-  it('finds the text of an error wherever it is', () => {
+  it('finds the text of an error under each key', () => {
     const errors = [
       'first',
       '',
@@ -288,7 +288,7 @@ describe.each([
     }
   });
 
-  it('shows a thought and not how its tokens were counted while it grew', () => {
+  it('shows a thought without its token counts', () => {
     const entries = recordedLines('2.1.330/thinking').flatMap((line) => parse(line));
     expect(entries.map(({ kind }) => kind)).toEqual(['init', 'thinking', 'assistant', 'result']);
   });
