@@ -19,7 +19,7 @@ All keys are optional.
 - \`extraArgs\` (string[]): arguments appended to the claude command.
 - \`env\` (object): environment variables; they win over variables inherited from the Deployment.
 - \`cwd\` (string): working directory when the run has no workspace; default \`/paperclip\`.
-- \`dangerouslySkipPermissions\` (boolean): let Claude use tools without asking; default true, since nobody
+- \`dangerouslySkipPermissions\` (boolean): let Claude use tools without asking; default true, since no one
   can answer inside a Job.
 
 ## Kubernetes

@@ -306,7 +306,7 @@ describe('the prompt bundle', () => {
     );
   });
 
-  it('that misses a skill is told in its place, and the run goes on', async () => {
+  it('that misses a skill logs it in its place and continues', async () => {
     const { output, result } = await play({
       config: {
         paperclipRuntimeSkills: [
@@ -390,8 +390,8 @@ describe('the host', () => {
 
   it.each([
     ['expired versions', { expireWatch: true }, 6],
-    ['objects that nobody can read', { garbage: true }, 6],
-    ['lines that are no JSON', { garbage: 'json' }, 6],
+    ['objects that cannot be read', { garbage: true }, 6],
+    ['lines that are not JSON', { garbage: 'json' }, 6],
     ['resets', { cut: { afterLines: 2, reset: true } }, 6],
     ['a server that is overloaded', { status: { code: 429, retryAfter: 1 } }, 4],
     ['errors for as long as it takes', { status: { code: 500 } }, 1_000],
@@ -407,7 +407,7 @@ describe('the host', () => {
     expect(agentLines(output).length).toBe(fixture('success').length);
   });
 
-  it('whose service account may not watch is told so once, and runs all the same', async () => {
+  it('whose service account may not watch says so once and runs all the same', async () => {
     // The Role of existing installations.
     const kubeconfig = await account('unwatching', [
       { apiGroups: ['batch'], resources: ['jobs'], verbs: ['create', 'delete', 'get', 'list'] },
@@ -434,7 +434,7 @@ describe('the host', () => {
     ]);
   });
 
-  it('without the right to list Jobs is told the real reason', async () => {
+  it('without the right to list Jobs reports the real reason', async () => {
     const kubeconfig = await account('limited', [
       { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list'] },
     ]);

@@ -106,7 +106,7 @@ describe('listK8sSkills', () => {
     ]);
   });
 
-  it('misses a wanted skill that nobody has', async () => {
+  it('reports a wanted skill that does not exist as missing', async () => {
     given({ available: [skill('x')], desired: ['ghost', 'x'] });
     const { entries, warnings } = await listK8sSkills(ctx);
     expect(warnings).toEqual(['Desired skill "ghost" is not available from the Paperclip skills directory.']);
@@ -126,7 +126,7 @@ describe('listK8sSkills', () => {
     expect(entries.map(({ key }) => key)).toEqual(['ghost', 'x']);
   });
 
-  it('shows what somebody installed by hand', async () => {
+  it('shows what was installed by hand', async () => {
     given({
       installed: {
         own: { targetPath: '/elsewhere/own', kind: 'symlink' },

@@ -33,7 +33,7 @@ fn optional_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> 
     value.map(js_semantics::number_value).serialize(serializer)
 }
 
-/// Reads the CLI's whole output. Lines that are no events are skipped.
+/// Reads the CLI's whole output. Lines that are not events are skipped.
 pub(super) fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
     let captured = capture(stdout);
     ParsedStream {

@@ -21,7 +21,7 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
 
-/// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; nobody has waited long yet, so
+/// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; the run has not waited long yet, so
 /// a short outage should not fail a run.
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
 /// How long the host's own pod is taken to be as it was read last.

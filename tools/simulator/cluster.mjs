@@ -49,7 +49,7 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
       const call = https.request(new URL(where, ready.url), {
         method,
         agent,
-        // Without a length Node sends the body of a DELETE unframed, and nobody reads its propagation policy.
+        // Without a length Node sends the body of a DELETE unframed, and the server does not read its propagation policy.
         headers: {
           authorization: `Bearer ${token}`,
           'content-type': type,

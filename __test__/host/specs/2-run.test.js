@@ -36,7 +36,7 @@ async function echoOf(run) {
 }
 
 /**
- * How the CLI was called, by the host's record. The log is no source for that: the prompt of a task grows with each of
+ * How the CLI was called, by the host's record. The log is not a source for that: the prompt of a task grows with each of
  * its runs, and the host keeps at most 64 KiB of a line.
  */
 async function argumentsOf({ id }) {

@@ -11,7 +11,7 @@
 //!    the claim announced. A holder that was only slow finds that name taken and gives up; one that had created its Job
 //!    is found by the list.
 //!
-//! So every Job that starts was created by a holder that was not barred, and whoever held the claim next listed after
+//! So every Job that starts was created by a holder that was not barred, and the next holder of the claim listed after
 //! that: safety rests on names alone, clocks only decide how long a run waits. Why not a Lease, a suspended Job or an
 //! order of creations: `docs/decisions/0004-claim-of-inert-jobs.md`.
 

@@ -1,4 +1,4 @@
-//! A TCP connection that the runtime watches only while somebody waits for it.
+//! A TCP connection that the runtime watches only while its reader waits for it.
 //!
 //! A socket that is registered with the runtime's poll wakes its thread for every packet, also while the reader
 //! pauses. So a reader that pauses takes its socket off the poll, reads it directly when the pause is over, and
@@ -73,7 +73,7 @@ fn repeated(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 
-/// The outcome of a call on a socket outside the poll; nothing wakes whoever gets `Pending`.
+/// The outcome of a call on a socket outside the poll; nothing wakes a task that gets `Pending`.
 fn outcome<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
     match result {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Poll::Pending,

@@ -81,7 +81,7 @@ async fn serve_tls(
     let mut flight = Flight::First;
     let mut request = Vec::new();
     let mut arrived = vec![0; 4_096];
-    // A client that hangs up early is no error of a server.
+    // A client that hangs up early is not an error of a server.
     while let Ok(Ok(count @ 1..)) = tokio::time::timeout(Duration::from_secs(1), io.read(&mut arrived)).await
     {
         tls.read_tls(&mut &arrived[..count]).expect("memory");

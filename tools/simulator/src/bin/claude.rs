@@ -181,7 +181,7 @@ static SCENARIOS: &[Scenario] = &[
     scenario("flood", "LINES numbered lines of LINE_BYTES, then the result, exit 0", play_flood),
     scenario("big-line", "lines of 16 KiB (and one byte around), 1 MiB and 5 MiB, exit 0", play_big_line),
     scenario("no-newline", "the success run, no newline after the result, exit 0", play_no_newline),
-    scenario("binary", "the success run, bytes that are no UTF-8 between events, exit 0", play_binary),
+    scenario("binary", "the success run, bytes that are not UTF-8 between events, exit 0", play_binary),
     scenario(
         "stderr-noise",
         "the success run, stderr between events and inside a long line, exit 0",
