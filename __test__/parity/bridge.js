@@ -1,5 +1,5 @@
-// Kubernetes and the control plane on loopback, answered from what a test has put in their place: the client
-// methods of a mocked `k8s-client` module and the global `fetch`.
+// Kubernetes and the control plane on loopback. Answers come from what a test has mocked: the client methods of the
+// `k8s-client` module, and the global `fetch`.
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -23,8 +23,8 @@ const calls = [];
  * Gives one call under test a cluster of its own: a kubeconfig that leads to the bridge, and the environment of
  * a host in that cluster.
  *
- * @param {typeof import('./modules/k8s-client.js')} k8s where the answers come from, asked at each request
- * @param {string} [kubeconfigPath] what the call itself said; the mocked getters are given it
+ * @param {typeof import('./modules/k8s-client.js')} k8s gives the answers, at each request
+ * @param {string} [kubeconfigPath] the path that the call itself names; the mocked getters get it
  */
 export async function openCall(k8s, kubeconfigPath) {
   servers ??= start();
@@ -53,7 +53,7 @@ export async function openCall(k8s, kubeconfigPath) {
       ],
     }),
   );
-  // The mock of `prompt-cache` is not called: the binding makes bundles itself.
+  // The mock of `prompt-cache` is not called: a run lays its bundle out itself.
   const home = path.join(dir, 'home');
   /** @type {NodeJS.ProcessEnv} */
   const env = {
@@ -96,7 +96,7 @@ function send(response, code, object) {
   response.writeHead(code, { 'content-type': 'application/json' }).end(JSON.stringify(object ?? {}));
 }
 
-/** What a rejection of a mocked method is on the wire. */
+/** Sends the rejection of a mocked method as a Status. */
 function refuse(response, error) {
   const message = error instanceof Error ? error.message : String(error);
   const named = /HTTP-Code:\s*(\d{3})/.exec(message)?.[1];
@@ -108,10 +108,10 @@ function refuse(response, error) {
 
 const httpError = (statusCode, message) => Object.assign(new Error(message), { statusCode });
 
-/** An agent's claim by its name: ours alone, no mock knows of it, and none of their answers is meant for it. */
+/** The name of an agent's claim: only this package has claims, so no answer of a mock is meant for one. */
 const CLAIM = /^ac-.*-claim-[0-9a-f]{12}$/;
 
-/** The requests of contract section 3.2, and only these: method, path below the namespace, client method. */
+/** The requests of docs/contract.md, "API requests", and no others: method, path below the namespace, client method. */
 /** @type {[string, RegExp, (call: any, asked: any) => unknown][]} */
 const ROUTES = [
   ['GET', /^pods\/([^/]+)$/, selfPod],
@@ -193,17 +193,17 @@ async function kubernetes(request, response, body) {
     if (!response.headersSent) send(response, 200, object);
     return;
   }
-  // A watch above all: the contract has none, so the binding polls as the contract says.
+  // Above all a watch: 0.1.49 has none, so the adapter polls as the contract says.
   throw httpError(403, `${request.method} ${request.url} is forbidden: no mock can answer it`);
 }
 
-/** Lists that no mock has are forbidden, so that they do not use up answers meant for others. */
+/** Other lists are forbidden, so that they do not consume answers that are meant for these. */
 function selector({ labelSelector = '' }, shape) {
   if (!shape.test(labelSelector)) throw httpError(403, `a list of "${labelSelector}" is forbidden`);
   return labelSelector;
 }
 
-/** The pod from which the same self-pod facts can be read again. */
+/** A pod from which the adapter reads the same facts as the mock gives. */
 async function selfPod(call, { namespace, name }) {
   if (name !== HOSTNAME) throw httpError(403, `pod ${name} is forbidden`);
   const info = await call.info();
@@ -240,7 +240,7 @@ async function selfPod(call, { namespace, name }) {
   };
 }
 
-/** Logs: a follow request lasts as long as the promise of the mocked `log`, whatever is written becomes body. */
+/** Logs: a follow request lasts as long as the promise of the mocked `log`; what the mock writes becomes the body. */
 async function podLog(call, { namespace, name, query, response }) {
   const follow = query.follow === 'true';
   const container = query.container ?? CONTAINER;
@@ -269,7 +269,7 @@ async function podLog(call, { namespace, name, query, response }) {
   response.end();
 }
 
-/** Puts a stamp before each line. A line's stamp follows from its index alone, so it is the same in every body. */
+/** Puts a timestamp before each line. It follows from the line's index alone, so it is the same in every body. */
 function stamps() {
   let index = 0;
   let atLineStart = true;
@@ -287,7 +287,7 @@ function stamps() {
   };
 }
 
-/** The control plane: whatever global `fetch` the test has put there is asked with the test's own URL. */
+/** The control plane: calls the global `fetch` that the test has mocked, with the test's own URL. */
 async function controlPlane(request, response) {
   const [, id, rest] = /^\/(\d+)(\/.*)$/.exec(request.url) ?? [];
   const headers = { Authorization: request.headers.authorization };

@@ -1,4 +1,4 @@
-// A certificate for 127.0.0.1, signed by itself, with nothing but node:crypto: just enough DER.
+// A self-signed certificate for 127.0.0.1, with node:crypto alone: the little DER that it takes.
 import { generateKeyPairSync, sign } from 'node:crypto';
 
 const DAY = 86_400_000;
@@ -23,7 +23,7 @@ const SUBJECT_ALT_NAME = oid(0x55, 0x1d, 0x11);
 const pem = (label, bytes) =>
   `-----BEGIN ${label}-----\n${bytes.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END ${label}-----\n`;
 
-/** A key and the certificate that goes with it, both as PEM, valid for a day. */
+/** A key and its certificate, both as PEM, valid for a day. */
 export function selfSigned() {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
   const name = sequence(der(0x31, sequence(COMMON_NAME, der(0x0c, 'loopback'))));

@@ -27,6 +27,10 @@ const OURS = {
   'server/test': 'js/environment.js',
 };
 
+/** In the tests of 0.1.49 this module of ours gets that one in the place of `js/prepare.js`. */
+const EXECUTE = path.join(root, 'js', 'execute.js');
+const PREPARE = path.join(root, '__test__', 'parity', 'modules', 'prepare.js');
+
 const HOST = '@paperclipai/adapter-utils';
 
 /**
@@ -60,6 +64,7 @@ export function existingPackage({ checkout, adapterUtils }) {
       if (source === HOST || source.startsWith(`${HOST}/`)) {
         return path.join(adapterUtils, 'dist', `${source.slice(HOST.length + 1) || 'index'}.js`);
       }
+      if (importer === EXECUTE && source === './prepare.js') return PREPARE;
       if (importer === undefined || !isTheirs(importer)) return null;
       if (!source.startsWith('.')) {
         return source.startsWith('node:') ? null : this.resolve(source, path.join(root, 'package.json'));

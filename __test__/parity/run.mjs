@@ -18,7 +18,7 @@ import { home } from '../../tools/kubernetes/cache.mjs';
 import { compatAddon, existingPackage } from './plugin.mjs';
 
 const VERSION = '0.1.49';
-/** Published, and the nearest to the version the existing package was developed with. */
+/** The published version that is nearest to the one that the existing package was developed with. */
 const ADAPTER_UTILS = '2026.403.0';
 /** Everything that this program builds or installs. */
 const OUT = path.join(root, 'target', 'parity');
@@ -63,7 +63,7 @@ await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ valu
 
 /** Runs the tests of the checkout with this host package; resolves to the exit code. */
 async function runTheirs(checkout, adapterUtils, pattern) {
-  // The worker processes inherit it, and are ended too abruptly to tidy up.
+  // The worker processes inherit it, and are killed before they can tidy up.
   process.env.EXISTING_BRIDGE_DIR = mkdtempSync(path.join(tmpdir(), 'existing-bridge-'));
   const began = Date.now();
   const { startVitest } = await import('vitest/node'); // installed by now
@@ -78,12 +78,12 @@ async function runTheirs(checkout, adapterUtils, pattern) {
       include: ['src/**/*.test.ts'],
       testNamePattern: pattern,
       setupFiles: [path.join(root, '__test__', 'parity', 'setup.js')],
-      // Processes, not threads: the code under test listens to a signal.
+      // Processes, not threads: the code under test listens for a signal.
       pool: 'forks',
-      // Real time, and a slow machine.
+      // Real time, on a slow machine.
       testTimeout: 180_000,
       hookTimeout: 120_000,
-      // Calls that a test leaves behind end with their process.
+      // Calls that a test leaves under way end with their process.
       teardownTimeout: 2_000,
       allowOnly: false,
     },

@@ -1,5 +1,5 @@
-// Real time for tests written for fake time. The code under test waits in native threads, which no fake clock
-// moves; everything done about it is noted on the test it was done for.
+// Real time for tests that were written for a fake clock: the code under test waits in native threads, which no fake
+// clock moves. Every adaptation is noted on its test.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, vi } from 'vitest';
 
@@ -7,18 +7,18 @@ import { state } from './state.js';
 import { TURNS } from './plugin.mjs';
 
 const STEP_MS = 10;
-/** How long promise turns become: at least this, and until the bridge has been quiet for a while. */
+/** How long promise turns become: at least this long, and until the bridge has been quiet for a while. */
 const TURNS_MS = { least: 1_000, quiet: 500, most: 15_000 };
 
 /** How long after a shutdown the adapter creates no Job (`SHUTDOWN_CLOSED` of src/run/timing.rs), and a second. */
 const SHUTDOWN_MS = 61_000;
 
 let task;
-/** When the process was last told to stop. */
+/** When a test last emitted a SIGTERM. */
 let stoppedAt = -Infinity;
 beforeEach(async (context) => {
   task = context.task;
-  // A process that 0.1.49 is told to stop in still starts runs at once; ours does when it has not stopped in a minute.
+  // After a SIGTERM 0.1.49 still starts runs at once; this adapter does so when the process lives on for a minute.
   const left = stoppedAt + SHUTDOWN_MS - performance.now();
   if (left > 0) {
     note('begun when the shutdown of an earlier test was over');
@@ -26,7 +26,7 @@ beforeEach(async (context) => {
   }
 });
 
-// Not a listener: the adapter counts them.
+// Not a listener, because the adapter counts the listeners.
 const { emit } = process;
 process.emit = function emitAndNote(event, ...args) {
   if (event === 'SIGTERM') stoppedAt = performance.now();
@@ -39,7 +39,7 @@ function note(what) {
 }
 
 vi.useFakeTimers = () => {
-  // The clock of `beforeEach` belongs to the test that follows.
+  // A clock that `beforeEach` fakes is noted on the test that follows.
   note('fake clock left real');
   return vi;
 };
@@ -51,7 +51,7 @@ vi.advanceTimersByTimeAsync = async (ms) => {
   return vi;
 };
 
-// Nothing else of the fake clock has a meaning here.
+// The rest of the fake clock has no meaning here.
 for (const name of Object.keys(vi)) {
   if (
     /^(advanceTimers|run(All|OnlyPending)|setSystemTime|setTimerTickMode)/.test(name) &&

@@ -1,11 +1,11 @@
-// What the adaptations and the bridge know of the call under test.
+// What the adaptations and the bridge share about the call under test.
 
 /** Runs of the code under test that have not settled. */
 let pending = 0;
 let lastTouched = 0;
 
 export const state = {
-  /** Something crossed the bridge. */
+  /** Called when something crosses the bridge. */
   touch() {
     lastTouched = performance.now();
   },

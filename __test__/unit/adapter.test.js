@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
+import { binding } from '../../js/binding.js';
 import { getConfigSchema } from '../../js/config-schema.js';
 import { createServerAdapter } from '../../js/adapter.js';
 import * as root from '../../index.js';
@@ -9,7 +10,7 @@ import * as cli from '../../js/cli.js';
 const adapter = createServerAdapter();
 
 describe('the entries', () => {
-  it('export what they promise, and nothing else', () => {
+  it('export their documented names and no other', () => {
     expect(Object.keys(root).toSorted()).toEqual([
       'agentConfigurationDoc',
       'createServerAdapter',
@@ -43,8 +44,23 @@ describe('the entries', () => {
   });
 });
 
+describe('the addon', () => {
+  it('exports what production and the tests of leaks use', () => {
+    expect(Object.keys(binding).toSorted()).toEqual([
+      'Mailbox',
+      'RunControl',
+      '__napiBindingTarget',
+      'activeJobs',
+      'execute',
+      'shutdown',
+      'testEnvironment',
+      'vitals',
+    ]);
+  });
+});
+
 describe('createServerAdapter', () => {
-  it('has its members in their order, and no other', () => {
+  it('has exactly its members, in their order', () => {
     expect(Object.keys(adapter)).toEqual([
       'type',
       'execute',
@@ -65,7 +81,7 @@ describe('createServerAdapter', () => {
     ]);
   });
 
-  it('states what the host has to know', () => {
+  it('gives the host its capabilities', () => {
     expect(adapter).toMatchObject({
       type: 'claude_k8s',
       models: undefined,

@@ -42,7 +42,7 @@ describe('getConfigSchema', () => {
     ).toEqual(FORM);
   });
 
-  it('gives every field a label and a hint, and no key it does not need', () => {
+  it('gives every field a label, a hint and no unused key', () => {
     for (const { key, type, label, hint, ...rest } of fields) {
       expect(label.trim(), key).toBe(label);
       expect(label, key).not.toBe('');
@@ -53,17 +53,17 @@ describe('getConfigSchema', () => {
     expect(new Set(fields.map(({ label }) => label)).size).toBe(fields.length);
   });
 
-  it('offers the three pull policies under their own names, none of them preselected', () => {
+  it('offers three pull policies and preselects none', () => {
     expect(optionsOf('imagePullPolicy')).toEqual(
       ['IfNotPresent', 'Always', 'Never'].map((value) => ({ label: value, value })),
     );
   });
 
-  it('offers both ways to deal with a stopping host', () => {
+  it('offers both ways to shut down', () => {
     expect(optionsOf('hostShutdown')?.map(({ value }) => value)).toEqual(['delete', 'leave']);
   });
 
-  it('leaves the fields of the host to the host', () => {
+  it('has no field that the host has itself', () => {
     for (const key of [
       'model',
       'effort',

@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import * as utils from '../../js/host-utils.js';
 
 describe('host-utils', () => {
-  it('hands on the helpers of the installed host', async () => {
+  it('re-exports the helpers of the installed host', async () => {
     const host = await import('@paperclipai/adapter-utils/server-utils');
     const { optionalHostHelper, isSkillSourceMissing: _own, ...handedOn } = utils;
     for (const [name, helper] of Object.entries(handedOn)) {
@@ -15,7 +15,7 @@ describe('host-utils', () => {
     expect(optionalHostHelper('helperOfTheFuture')).toBeUndefined();
   });
 
-  it('gets by with a host that lacks the newer helpers', async () => {
+  it('works with a host that lacks the newer helpers', async () => {
     vi.resetModules();
     vi.doMock('@paperclipai/adapter-utils/server-utils', () => ({ asString: () => 'old host' }));
     try {
@@ -29,7 +29,7 @@ describe('host-utils', () => {
     }
   });
 
-  it('asks a newer host whether a skill is still there', () => {
+  it('lets a newer host say whether a skill is missing', () => {
     const entry = { key: 'k', runtimeName: 'r', source: '/s' };
     expect(utils.isSkillSourceMissing({ ...entry, sourceStatus: 'missing' })).toBe(true);
     expect(utils.isSkillSourceMissing({ ...entry, sourceStatus: 'available' })).toBe(false);

@@ -41,7 +41,7 @@ describe('listK8sModels', () => {
     expect(await pairs()).toEqual(expected);
   });
 
-  it('gives each caller a list of its own', async () => {
+  it('gives each caller a new list', async () => {
     const first = await listK8sModels();
     first[0].label = 'changed';
     first.length = 1;

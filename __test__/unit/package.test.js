@@ -22,11 +22,11 @@ const packed = (() => {
   return tarball.files.map((file) => file.path).toSorted();
 })();
 
-/** What `npm run build:addon` writes: it may or may not be there yet. */
+/** What `npm run build:addon` writes; a fresh clone has it already. */
 const GENERATED = ['js/generated/binding.cjs', 'js/generated/binding.d.ts'];
 
 describe('package.json', () => {
-  it('is the replacement of the package of this name', () => {
+  it('replaces the existing package of this name', () => {
     expect(manifest).toMatchObject({
       name: 'paperclip-adapter-claude-k8s',
       license: 'MIT',
@@ -36,7 +36,7 @@ describe('package.json', () => {
     });
   });
 
-  it('opens exactly four subpaths, each to Node, to the host and to TypeScript', () => {
+  it('exports four subpaths, to Node and to TypeScript', () => {
     expect(Object.keys(manifest.exports)).toEqual(['.', './server', './ui-parser', './cli']);
     for (const [subpath, target] of Object.entries(manifest.exports)) {
       expect(Object.keys(target), subpath).toEqual(['types', 'import', 'default']);
@@ -53,18 +53,18 @@ describe('package.json', () => {
     }
   });
 
-  it('keeps its version in step with the crate', () => {
+  it('has the version of the crate', () => {
     const [, version] = /^version = "(.+)"$/m.exec(read('Cargo.toml')) ?? [];
     expect(version).toBe(manifest.version);
   });
 
-  it('has a lock file that names no download host', () => {
+  it('has a lock file without download addresses', () => {
     expect(read('package-lock.json')).not.toMatch(/"resolved"|https?:\/\/[^"]*\.tgz/);
   });
 });
 
 describe('the published files', () => {
-  it('are the package and not its workshop', () => {
+  it('are the package and nothing else', () => {
     const strangers = packed.filter(
       (file) =>
         !/^index\.(js|d\.ts)$/.test(file) &&
@@ -77,7 +77,7 @@ describe('the published files', () => {
     expect(packed).toEqual(expect.arrayContaining(['LICENSE', 'package.json', 'index.js']));
   });
 
-  it('import only each other, Node and what is declared', () => {
+  it('import only each other, Node and declared packages', () => {
     const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)];
     for (const file of packed.filter((name) => /\.(js|cjs)$/.test(name) && !GENERATED.includes(name))) {
       const code = read(file).replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');

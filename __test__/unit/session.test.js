@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import { sessionCodec } from '../../js/session.js';
 
-// Hosts may take the methods off the object.
+// A host may call the methods without their object.
 const { deserialize, serialize, getDisplayId } = sessionCodec;
 
 const SPELLINGS = {
@@ -20,7 +20,7 @@ describe.each([
   ['deserialize', deserialize],
   ['serialize', serialize],
 ])('%s', (_name, codec) => {
-  it('has nothing to say without a session id', () => {
+  it('becomes null without a session id', () => {
     for (const value of [
       null,
       undefined,
@@ -89,7 +89,7 @@ describe('any value', () => {
     { requiredKeys: [] },
   );
 
-  it('becomes null or known keys with trimmed, non-empty values, and is stable from then on', () => {
+  it('becomes null or known keys with trimmed text, and stays so', () => {
     fc.assert(
       fc.property(fc.oneof(fc.jsonValue(), spelled), (value) => {
         const params = deserialize(value);

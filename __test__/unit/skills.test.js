@@ -32,7 +32,7 @@ const skill = (key, more = {}) => ({ key, runtimeName: `${key}-rt`, source: `/sk
 beforeEach(() => vi.resetAllMocks());
 
 describe('listK8sSkills', () => {
-  it('has an empty snapshot in an empty world', async () => {
+  it('is empty where there are no skills', async () => {
     given();
     expect(await listK8sSkills(ctx)).toStrictEqual({
       adapterType: 'claude_k8s',
@@ -44,7 +44,7 @@ describe('listK8sSkills', () => {
     });
   });
 
-  it('asks the host about the agent’s config, this package and the shared home', async () => {
+  it('passes config, package folder and shared home to the host', async () => {
     const available = [skill('x')];
     given({ available });
     await listK8sSkills(ctx);
@@ -55,14 +55,14 @@ describe('listK8sSkills', () => {
     expect(config).toBe(ctx.config);
     const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
     expect(existsSync(path.join(packageRoot, 'package.json'))).toBe(true);
-    // Two folders are tried from there: the package's own, and the one of the folder holding node_modules.
+    // The host tries two folders from there: one in this package, one beside the folder that holds node_modules.
     expect(path.resolve(moduleDir, '../../skills')).toBe(path.join(packageRoot, 'skills'));
     expect(path.resolve(moduleDir, '../../../../../skills')).toBe(
       path.resolve(packageRoot, '../../../skills'),
     );
   });
 
-  it('shows a skill that is there and wanted', async () => {
+  it('lists an available skill that is desired', async () => {
     given({ available: [skill('x')], desired: ['x'] });
     const { entries, desiredSkills, warnings } = await listK8sSkills(ctx);
     expect(desiredSkills).toEqual(['x']);
@@ -86,14 +86,14 @@ describe('listK8sSkills', () => {
     ]);
   });
 
-  it('shows a skill that is there and not wanted', async () => {
+  it('lists an available skill that is not desired', async () => {
     given({ available: [skill('x')] });
     expect((await listK8sSkills(ctx)).entries).toMatchObject([
       { desired: false, state: 'available', detail: null },
     ]);
   });
 
-  it('shows what an older host requires, and why', async () => {
+  it('lists what an older host requires, and why', async () => {
     given({ available: [skill('x', { required: true, requiredReason: 'core' })], desired: ['x'] });
     expect((await listK8sSkills(ctx)).entries).toMatchObject([
       {
@@ -106,7 +106,7 @@ describe('listK8sSkills', () => {
     ]);
   });
 
-  it('reports a wanted skill that does not exist as missing', async () => {
+  it('lists a desired skill that is not available as missing', async () => {
     given({ available: [skill('x')], desired: ['ghost', 'x'] });
     const { entries, warnings } = await listK8sSkills(ctx);
     expect(warnings).toEqual(['Desired skill "ghost" is not available from the Paperclip skills directory.']);
@@ -126,7 +126,7 @@ describe('listK8sSkills', () => {
     expect(entries.map(({ key }) => key)).toEqual(['ghost', 'x']);
   });
 
-  it('shows what was installed by hand', async () => {
+  it('lists a skill that a user installed as external', async () => {
     given({
       installed: {
         own: { targetPath: '/elsewhere/own', kind: 'symlink' },
@@ -151,7 +151,7 @@ describe('listK8sSkills', () => {
     expect(entries[0].targetPath).toBe('/paperclip/.claude/skills/dangling');
   });
 
-  it('lists an installed skill once when it carries an available runtime name', async () => {
+  it('lists an installed skill with an available name once', async () => {
     const target = { targetPath: '/t', kind: 'directory' };
     given({ available: [skill('x')], installed: { 'x-rt': target, x: target } });
     const { entries } = await listK8sSkills(ctx);
@@ -161,7 +161,7 @@ describe('listK8sSkills', () => {
     ]);
   });
 
-  it('sorts by bytes, whatever the locale (A10)', async () => {
+  it('sorts by bytes, in any locale', async () => {
     const keys = ['b', 'a', 'B', 'ä', '_', '𐀀', '\uFFFD', 'A', 'a/b', 'a-b'];
     given({ available: keys.map((key) => skill(key)) });
     const { entries } = await listK8sSkills(ctx);
@@ -179,7 +179,7 @@ describe('listK8sSkills', () => {
     ]);
   });
 
-  it('accounts for every skill exactly once', async () => {
+  it('lists every skill exactly once', async () => {
     const names = fc.uniqueArray(fc.constantFrom('a', 'b', 'c', 'd', 'a-rt', 'b-rt'), { maxLength: 6 });
     await fc.assert(
       fc.asyncProperty(names, names, names, async (available, desired, installed) => {
@@ -209,7 +209,7 @@ describe('listK8sSkills', () => {
 });
 
 describe('syncK8sSkills', () => {
-  it('answers with the snapshot and changes nothing, whatever is asked for', async () => {
+  it('resolves with the snapshot and changes nothing', async () => {
     given({
       available: [skill('x')],
       desired: ['x'],

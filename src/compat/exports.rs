@@ -253,12 +253,12 @@ struct BundleOrder {
 
 /// Makes a prompt bundle; resolves to `{bundle, warnings}`. `link` resolves to the text of its error, if any.
 #[napi(catch_unwind, ts_return_type = "Promise<object>")]
-pub fn prepare_prompt_bundle<'env>(
-    env: &'env Env,
+pub fn prepare_prompt_bundle(
+    env: &Env,
     order: String,
     #[napi(ts_arg_type = "(source: string, target: string) => Promise<string | undefined>")]
     link: CallbackFunction,
-) -> napi::Result<Object<'env>> {
+) -> napi::Result<Object<'_>> {
     let BundleOrder { company_id, paperclip_home, user_home, instance_id, skills, instructions } =
         read("order", &order)?;
     let spec = BundleSpec { company_id, paperclip_home, user_home, instance_id, skills, instructions };
@@ -267,7 +267,7 @@ pub fn prepare_prompt_bundle<'env>(
         let link = |source: String, target: String| {
             let link = link.clone();
             async move {
-                let lost = |error: Error| HostError(error.reason.to_string());
+                let lost = |error: Error| HostError(error.reason.clone());
                 let call = link.call_async_catch((source, target).into());
                 call.await.map_err(lost)?.await.map_err(lost)?.map_or(Ok(()), |text| Err(HostError(text)))
             }

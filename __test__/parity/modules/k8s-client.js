@@ -4,8 +4,7 @@ import { binding } from '../compat.js';
 export const getSelfPodInfo = (kubeconfigPath) =>
   binding.getSelfPodInfo(requestOf({ config: { kubeconfig: kubeconfigPath } }));
 
-// The clients of the compat are native, one per kubeconfig. These names exist to be replaced by a test, whose
-// replacements the bridge then asks.
+// The adapter's clients are native, one per kubeconfig. Tests replace these names; the bridge calls the replacements.
 const notInJavaScript = () => {
   throw new Error('this client is native: only its mock can be asked from JavaScript');
 };
