@@ -1,4 +1,4 @@
-//! The Node binding: the only module that knows napi.
+//! The Node binding: the only module of the shipped addon that knows napi.
 //!
 //! It turns a host's context into a [`Request`](crate::request::Request) and its callbacks into a
 //! [`Host`](crate::run::Host). Clients and runs are shared by all environments of the process, so they live on a runtime

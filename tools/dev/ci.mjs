@@ -57,6 +57,7 @@ const SUITES = [
   },
   // Neither napi nor the Kubernetes client.
   { name: 'core', commands: ['cargo test --quiet --locked --no-default-features'], minutes: 15 },
+  { name: 'binding', commands: ['cargo test --quiet --locked --lib node::'], minutes: 15 },
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
   { name: 'every Node', commands: ['npm --silent run test:nodes'], minutes: 10 },
