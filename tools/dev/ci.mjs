@@ -139,10 +139,12 @@ function buildCluster() {
   closeSync(log);
   let isOver = false;
   const ended = new Promise((resolve) => {
-    child.once('error', resolve);
-    child.once('close', resolve);
-  }).then(() => {
-    isOver = true;
+    const settle = () => {
+      isOver = true;
+      resolve(undefined);
+    };
+    child.once('error', settle);
+    child.once('close', settle);
   });
   const end = () => {
     if (!isOver) signalGroup(child, 'SIGTERM');
