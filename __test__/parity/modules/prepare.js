@@ -9,7 +9,7 @@ import { prepare as prepareForReal } from '../../../js/prepare.js';
  */
 export async function prepare(ctx) {
   const prepared = await prepareForReal(ctx);
-  const empty = path.join(process.env.EXISTING_BRIDGE_DIR, 'empty-skill');
+  const empty = path.join(process.env.EXISTING_BRIDGE_DIR ?? '', 'empty-skill');
   mkdirSync(empty, { recursive: true });
   const skills = prepared.skills.map((skill) =>
     existsSync(skill.source) ? skill : { ...skill, source: empty },
