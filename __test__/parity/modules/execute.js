@@ -36,7 +36,7 @@ export const execute = (ctx) =>
     return createExecute({ hostEnv: () => env })({ ...ctx, config: { ...ctx.config, kubeconfig } });
   });
 
-/** Contract section 4.7, over the native log client. */
+/** The log reader that 0.1.49 exports (`docs/contract.md`, "Exported helpers"), over the native log client. */
 export const streamPodLogsOnce = (namespace, pod, onLog, kubeconfigPath, sinceSeconds, dedup, stopSignal) =>
   underTest(async () => {
     const { kubeconfig, env } = await openCall(k8s, kubeconfigPath);
