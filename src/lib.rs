@@ -9,7 +9,8 @@
 //! `request`, `manifest`, `claude`, `stream`, `forensics` and `outcome` are pure: no I/O, no clock, no runtime. `run`
 //! is the life of one run; it reaches a cluster and a host only through the traits `cluster::Cluster` and
 //! `run::Host`. `cluster::client` (feature `client`) is the only module that knows the Kubernetes client, `node`
-//! (feature `binding`) the only one that knows napi, and `compat` (feature `compat`) is for the parity suite alone.
+//! (feature `binding`) the only one of the shipped addon that knows napi, and `compat` (feature `compat`) is for the parity
+//! suite alone.
 //!
 //! Public is what `tools/bench/modules.rs` measures.
 #![deny(missing_docs)]

@@ -198,7 +198,7 @@ pub(crate) fn promise<T: ToNapiValue + Send + 'static>(
             Ok(Ok(value)) => deferred.resolve(move |_| Ok(value)),
             Ok(Err(text)) => deferred.reject(Error::from_reason(text)),
             Err(_panic) => {
-                deferred.reject(Error::from_reason("claude_k8s: internal error: the run panicked"));
+                deferred.reject(Error::from_reason("claude_k8s: internal error: a task panicked"));
             }
         }
     });

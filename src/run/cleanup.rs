@@ -1,4 +1,5 @@
-//! A run owns the cleanup of what it creates from before the request is sent, whatever happens next.
+//! A run owns the cleanup of what it creates, whatever happens next: of the Secret from before the request is sent, of the
+//! Job from the first answer that leaves open whether it exists.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

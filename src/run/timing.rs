@@ -1,6 +1,6 @@
 //! Every interval, limit and budget of a run.
 //!
-//! The values up to [`SCHEDULE_LIMIT`] are those of `docs/contract.md`, "Timing"; the others are this package's own, and
+//! The values up to [`SCHEDULE_LIMIT`], and [`RECHECK_LIMIT`], are those of `docs/contract.md`, "Timing"; the others are this package's own, and
 //! say what they trade. An interval is a pause between two actions, a limit ends a wait, a budget bounds how long a failing
 //! request is repeated. Times of the cluster client and of the shared watches are constants of `cluster`.
 

@@ -151,6 +151,10 @@ where
 fn goes_direct(cluster: &http::Uri, env: &BTreeMap<String, String>) -> bool {
     let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env.get(*name)).map_or("", String::as_str);
     let entries: Vec<&str> = no_proxy.split(',').map(plain_entry).collect();
+    // The matcher takes `*` for a domain, and an address has none.
+    if entries.contains(&"*") {
+        return true;
+    }
     // Which proxy is exempted does not matter to the matcher, only that there is one.
     let matcher = Matcher::builder().all("http://proxy").no(entries.join(",")).build();
     let cluster = format!("https://{}", cluster.host().unwrap_or_default()).parse();
@@ -189,6 +193,8 @@ mod tests {
             ("example.org", ".example.org", true),
             ("badexample.org", "example.org", false),
             ("anything", "*", true),
+            ("10.0.0.1", "*", true),
+            ("[fd00::1]", "localhost, *", true),
             ("anything", "", false),
         ] {
             for name in ["NO_PROXY", "no_proxy"] {
