@@ -14,6 +14,8 @@
 //!
 //! Public is what `tools/bench/modules.rs` measures.
 #![deny(missing_docs)]
+// A test's blocks are steps of its story.
+#![cfg_attr(test, allow(clippy::excessive_nesting))]
 // Without the binding only tests call a run.
 #![cfg_attr(not(feature = "binding"), allow(dead_code, unused_imports))]
 

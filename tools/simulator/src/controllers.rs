@@ -65,6 +65,18 @@ impl JobController {
         Duration::from_millis(lock(&self.sim.settings).job_condition_lag_ms)
     }
 
+    /// Looks at every object whose time has come.
+    fn sync_due(&mut self) {
+        let now = Instant::now();
+        let ready: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+        for key in ready {
+            self.due.remove(&key);
+            if let Some(next) = self.sync(&key) {
+                self.mark(key, next);
+            }
+        }
+    }
+
     fn mark(&mut self, key: Key, delay: Duration) {
         let at = Instant::now() + delay;
         let slot = self.due.entry(key).or_insert(at);
@@ -93,15 +105,7 @@ impl JobController {
                 }
             }
             if !lock(&self.sim.settings).job_controller_paused {
-                let now = Instant::now();
-                let ready: Vec<Key> =
-                    self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
-                for key in ready {
-                    self.due.remove(&key);
-                    if let Some(next) = self.sync(&key) {
-                        self.mark(key, next);
-                    }
-                }
+                self.sync_due();
             }
             let now = Instant::now();
             let next = self.due.values().min().copied();

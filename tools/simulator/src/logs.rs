@@ -177,10 +177,8 @@ impl LogReader {
                 out.extend_from_slice(&chunk.data);
                 if let Some(left) = &mut self.left {
                     let wrote = (out.len() - from) as u64;
-                    if wrote >= *left {
-                        out.truncate(from + *left as usize);
-                        done = true;
-                    }
+                    done = wrote >= *left;
+                    out.truncate(from + wrote.min(*left) as usize);
                     *left = left.saturating_sub(wrote);
                 }
             }

@@ -119,10 +119,11 @@ pub(crate) fn check_types(kind: &Kind, v: &Value) -> ApiResult<()> {
         for group in ["containers", "initContainers"] {
             for c in list_at(v, &format!("{spec}/{group}")) {
                 text(c.get("image"), "Container.image")?;
-                for key in ["command", "args"] {
-                    for item in list_at(c, &format!("/{key}")) {
-                        text(Some(item), &format!("Container.{key}"))?;
-                    }
+                for item in list_at(c, "/command") {
+                    text(Some(item), "Container.command")?;
+                }
+                for item in list_at(c, "/args") {
+                    text(Some(item), "Container.args")?;
                 }
                 for e in list_at(c, "/env") {
                     text(e.get("value"), "EnvVar.spec.template.spec.containers.env.value")?;
