@@ -65,7 +65,7 @@ impl JobController {
         Duration::from_millis(lock(&self.sim.settings).job_condition_lag_ms)
     }
 
-    /// Looks at every object whose time has come.
+    /// Reconciles every object that is due.
     fn sync_due(&mut self) {
         let now = Instant::now();
         let ready: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
