@@ -1,6 +1,8 @@
 //! From what a run saw of its Job and pod to a cause and a message. Nothing here fails a run: what is not known is
 //! reported as not known.
 
+#[allow(dead_code, reason = "filled in by the stages of a run")]
+mod cause;
 mod container;
 mod disruption;
 #[cfg(test)]
@@ -11,6 +13,8 @@ mod pod;
 mod vanished;
 mod waiting;
 
+#[allow(unused_imports, reason = "filled in by the stages of a run")]
+pub(crate) use cause::{About, Cause, Stage};
 pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
