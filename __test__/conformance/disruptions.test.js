@@ -1,5 +1,5 @@
 // Runs while the cluster itself fails. No other spec may run meanwhile.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { conformanceCluster } from './support/clusters.js';
 import { expectTicks, runsOn } from './support/runs.js';
@@ -15,6 +15,8 @@ beforeAll(async () => {
 afterAll(async () => {
   await cluster?.close();
 });
+
+beforeEach(({ skip }) => skip(cluster.foreign !== undefined, cluster.foreign));
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1_000));
 const long = (seconds, options) =>

@@ -152,7 +152,7 @@ describe.concurrent('a run', () => {
     const { result } = await runs.play({ config: { nodeSelector: 'gpu=yes' } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(
-      /^Pod scheduling failed: Pod unschedulable: 0\/1 nodes are available/,
+      /^Pod scheduling failed: Pod unschedulable: 0\/\d+ nodes are available/,
     );
   });
 

@@ -7,6 +7,7 @@ import {
   createReadStream,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -91,6 +92,20 @@ function place(tree, { to, from = '', content, link, directory, mode = 0o755 }) 
   if (content !== undefined) writeFileSync(target, content);
   else copyFileSync(from, target);
   chmodSync(target, mode);
+}
+
+/**
+ * A short text that changes with what is in these files.
+ *
+ * @param {ImageFile[]} files
+ */
+export function contentTag(files) {
+  const hash = createHash('sha256');
+  for (const { from, ...rest } of files) {
+    hash.update(JSON.stringify(rest));
+    if (from !== undefined) hash.update(readFileSync(from));
+  }
+  return hash.digest('hex').slice(0, 12);
 }
 
 async function sha256(file) {

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -18,7 +19,16 @@ import { Problem, buildSimulator, step } from '../dev/lib.mjs';
 import { home } from './cache.mjs';
 import { output } from './command.mjs';
 import { isRelease, packages } from './debian.mjs';
-import { busyboxFiles, makeImage, programFiles } from './image.mjs';
+import {
+  lastLine,
+  lookAtNodes,
+  newNamespace,
+  removeLabelled,
+  serverOf,
+  serverOfKubeconfig,
+  startExisting,
+} from './existing.mjs';
+import { busyboxFiles, contentTag, makeImage, programFiles } from './image.mjs';
 import { containerEngine, kindControl, loadImage, startKind, stopKind } from './kind.mjs';
 import { checkMachine, importImage, isNodeAlive, nodeControl, startNode, stopNode } from './node.mjs';
 import {
@@ -27,8 +37,9 @@ import {
   HOST_POD,
   NAMESPACE,
   PAUSE_IMAGE,
+  labelsOf,
   makeObjects,
-  removeObjects,
+  manifests,
 } from './objects.mjs';
 import { isAlive, recorded } from './processes.mjs';
 import { until } from './wait.mjs';
@@ -38,7 +49,10 @@ import { until } from './wait.mjs';
  * @property {string} name
  * @property {'node' | 'kind' | 'existing'} type
  * @property {string} dir
+ * @property {string} namespace
+ * @property {string} agentImage
  * @property {string} volume the folder behind the shared claim
+ * @property {boolean} [sharesVolume] whether every node sees that folder; those of our own clusters do
  * @property {string} [admin] kubeconfig of an administrator
  * @property {Record<string, string>} [accounts] service account → kubeconfig
  * @property {boolean} [ready]
@@ -59,9 +73,7 @@ export async function up({ existing = false } = {}) {
   const release = await lock(NAME);
   try {
     const old = read(NAME);
-    const wanted = existing ? 'existing' : undefined;
-    if (old && (wanted ? old.type !== wanted : old.type === 'existing' || !(await answers(old))))
-      await stopCluster(old);
+    if (old) await checkRecorded(old, existing);
     const state = read(NAME) ?? (await begin(existing));
     try {
       if (!state.admin) {
@@ -75,8 +87,7 @@ export async function up({ existing = false } = {}) {
     } catch (error) {
       // Half a cluster is useless; its logs are not.
       if (!state.ready) await stopCluster(state).catch((problem) => console.error(problem.message));
-      error.message += `\nLogs: ${logsOf(state.name)}`;
-      throw error;
+      throw failure(state, error);
     }
     state.ready = true;
     save(state);
@@ -84,6 +95,34 @@ export async function up({ existing = false } = {}) {
   } finally {
     release();
   }
+}
+
+/** Ends a recorded cluster of ours that is no longer alive. A recorded cluster of the other kind is a Problem. */
+async function checkRecorded(old, existing) {
+  const isTheirs = old.type === 'existing';
+  if (isTheirs !== existing) {
+    const what = isTheirs ? 'the cluster of KUBECONFIG' : 'a cluster of this machine';
+    throw new Problem(
+      `under the name ${NAME} ${what} is up: npm run cluster:down ends that, and PAPERCLIP_TEST_CLUSTER=NAME is another name.`,
+    );
+  }
+  if (!isTheirs) return (await answers(old)) ? undefined : stopCluster(old);
+  const recordedServer = old.admin && serverOf(readFileSync(old.admin, 'utf8'));
+  const server = await serverOfKubeconfig();
+  if (recordedServer && server && server !== recordedServer) {
+    throw new Problem(
+      `under the name ${NAME} the cluster ${recordedServer} is in use, and KUBECONFIG names ${server}: npm run cluster:down ends that.`,
+    );
+  }
+}
+
+/** An error of `up` as it is shown: in a cluster of the user's it is one line, and ours has logs. */
+function failure(state, error) {
+  if (state.type !== 'existing') {
+    error.message += `\nLogs: ${logsOf(state.name)}`;
+    return error;
+  }
+  return error instanceof Problem ? error : new Problem(`--existing: ${lastLine(error)}`);
 }
 
 /** Ends what `up` started; returns false if nothing was running. */
@@ -105,9 +144,13 @@ export function openCluster() {
   if (!state?.ready) throw new Problem('no cluster is up: npm run cluster:up');
   return {
     ...state,
-    namespace: NAMESPACE,
     hostPod: HOST_POD,
-    agentImage: AGENT_IMAGE,
+    accounts: /** @type {Record<string, string>} */ (state.accounts),
+    admin: /** @type {string} */ (state.admin),
+    /** Whether pods see the folder of the volume. */
+    sharesVolume: state.type !== 'existing' || state.sharesVolume,
+    /** What everything without a namespace must carry to be removed with the cluster's other objects. */
+    labels: labelsOf(state.namespace),
     logs: logsOf(state.name),
     /** Runs kubectl as administrator; resolves to its output. */
     kubectl: (...args) => kubectl(state)(args),
@@ -126,20 +169,29 @@ export function openCluster() {
 
 async function leaveLogs(state, folder) {
   cpSync(logsOf(state.name), folder, { recursive: true });
-  const objects = await kubectl(state)(['-n', NAMESPACE, 'get', 'jobs,pods,events', '-o', 'json']).catch(
-    String,
-  );
+  const objects = await kubectl(state)([
+    '-n',
+    state.namespace,
+    'get',
+    'jobs,pods,events',
+    '-o',
+    'json',
+  ]).catch(String);
   writeFileSync(path.join(folder, 'objects.json'), objects);
 }
 
+/** @returns {Promise<State & Record<string, any>>} */
 async function begin(existing) {
   const dir = dirOf(NAME);
   const engine = existing ? undefined : containerEngine();
+  /** @type {State & Record<string, any>} */
   const state = {
     name: NAME,
     type: existing ? 'existing' : engine ? 'kind' : 'node',
     engine,
     dir,
+    namespace: existing ? newNamespace() : NAMESPACE,
+    agentImage: AGENT_IMAGE,
     volume: path.join(dir, 'volume'),
   };
   if (state.type === 'node') checkMachine();
@@ -147,7 +199,7 @@ async function begin(existing) {
   mkdirSync(logsOf(NAME), { recursive: true });
   // Containers and the host write here as different users.
   mkdirSync(state.volume, { recursive: true });
-  await output('chmod', ['0777', state.volume]);
+  chmodSync(state.volume, 0o777);
   save(state);
   return state;
 }
@@ -159,32 +211,81 @@ async function furnish(state) {
   step('Images, namespace, volume, host pod and service accounts');
   await until(() => run(['get', '--raw', '/readyz']), { within: 120_000, what: 'the API server' });
   const busybox = busyboxFiles(await busyboxProgram());
-  const claude = programFiles('/usr/local/bin/claude', path.join(programs, 'claude'));
+  const agent = [...busybox, ...programFiles('/usr/local/bin/claude', path.join(programs, 'claude'))];
   if (state.type === 'node') {
     await addImage(state, { name: PAUSE_IMAGE, files: busybox, command: ['sleep', '2147483647'] });
   }
-  await addImage(state, { name: BUSYBOX_IMAGE, files: busybox });
-  await addImage(state, { name: AGENT_IMAGE, files: [...busybox, ...claude] });
+  // A node that has an older one of the same name must not pass for one that has it.
+  if (state.type === 'existing') state.agentImage = `${AGENT_IMAGE}-${contentTag(agent)}`;
+  const images = [
+    { name: BUSYBOX_IMAGE, files: busybox },
+    { name: state.agentImage, files: agent },
+  ];
+  if (state.type === 'existing') await furnishExisting(state, images);
+  else for (const image of images) await addImage(state, image);
   const isReady = ({ status }) =>
     status.conditions?.some((condition) => condition.type === 'Ready' && condition.status === 'True');
   await until(async () => JSON.parse(await run(['get', 'nodes', '-o', 'json'])).items.some(isReady), {
     within: 120_000,
     what: 'a node that is ready',
   });
-  state.accounts = await makeObjects(run, { volume: state.volume, into: state.dir });
+  const { namespace, volume, agentImage, dir } = state;
+  state.accounts = await makeObjects(run, { namespace, volume, agentImage, into: dir });
   save(state);
 }
 
-async function addImage(state, image) {
-  const archive = path.join(state.dir, 'images', `${image.name.replace(/[^\w.-]+/g, '-')}.tar`);
-  const before = digest(archive);
-  await makeImage({ ...image, archive });
-  if (before !== undefined && before === digest(archive)) return archive;
-  if (state.type === 'existing')
-    console.log(`  ${image.name}: the nodes must know this image; it is in ${archive}`);
-  else await (state.type === 'node' ? importImage : loadImage)(state, archive);
-  return archive;
+/** Makes the namespace and finds out there what the nodes lack. */
+async function furnishExisting(state, images) {
+  const run = kubectl(state);
+  const { namespace } = state;
+  const found = await run(['get', 'namespace', namespace, '--ignore-not-found', '-o', 'json']);
+  if (!found) {
+    const [manifest] = manifests(state);
+    await run(['create', '-f', '-'], JSON.stringify(manifest));
+  } else if (
+    Object.entries(labelsOf(namespace)).some(
+      ([key, value]) => JSON.parse(found).metadata.labels?.[key] !== value,
+    )
+  ) {
+    throw new Problem(`--existing: the namespace ${namespace} is not ours: it lacks our label.`);
+  }
+  await checkNodes(state, images);
 }
+
+/** Makes the archives and throws a Problem with a line for each image that a node lacks. */
+async function checkNodes(state, images) {
+  const archived = [];
+  // Those of older builds are of no use.
+  for (const file of filesIn(path.join(state.dir, 'images'))) {
+    const isOld = /agent-test-/.test(file) && !file.includes(state.agentImage.split(':')[1]);
+    if (isOld) rmSync(path.join(state.dir, 'images', file));
+  }
+  for (const image of images) archived.push({ name: image.name, archive: await archiveOf(state, image) });
+  const { missing, sharesVolume } = await lookAtNodes(kubectl(state), { ...state, images: archived });
+  if (missing.length > 0) throw new Problem(missing.join('\n'));
+  if (!sharesVolume) {
+    console.log(
+      `  the nodes do not see ${state.volume} of this machine: what needs a volume that host and pods share is skipped`,
+    );
+  }
+  state.sharesVolume = sharesVolume;
+}
+
+/** Imports an image into the node; a user's nodes must have it. */
+async function addImage(state, image) {
+  if (state.type === 'existing') return checkNodes(state, [image]);
+  const before = digest(archiveFile(state, image));
+  const archive = await archiveOf(state, image);
+  if (before !== undefined && before === digest(archive)) return;
+  await (state.type === 'node' ? importImage : loadImage)(state, archive);
+}
+
+const filesIn = (folder) => (existsSync(folder) ? readdirSync(folder) : []);
+
+const archiveFile = (state, { name }) =>
+  path.join(state.dir, 'images', `${name.replace(/[^\w.-]+/g, '-')}.tar`);
+
+const archiveOf = (state, image) => makeImage({ ...image, archive: archiveFile(state, image) });
 
 function digest(file) {
   return existsSync(file) ? createHash('sha256').update(readFileSync(file)).digest('hex') : undefined;
@@ -206,12 +307,6 @@ function kubectl(state) {
   };
 }
 
-async function startExisting() {
-  const file = process.env.KUBECONFIG;
-  if (!file || !existsSync(file)) throw new Problem('--existing: KUBECONFIG names no file.');
-  return path.resolve(file);
-}
-
 /** Whether the recorded cluster runs and answers. */
 async function answers(state) {
   if (!state.admin || (state.type === 'node' && !isNodeAlive(state))) return false;
@@ -222,22 +317,44 @@ async function answers(state) {
 }
 
 async function stopCluster(state) {
-  if (state.type === 'existing' && state.admin) await removeObjects(kubectl(state));
+  if (state.type === 'existing' && state.admin) await leaveExisting(state);
   if (state.type === 'kind' && state.kind) await stopKind(state);
   if (state.type === 'node') await stopNode(state);
   for (const name of readdirSync(state.dir)) {
-    // The logs stay until the next cluster of this name.
-    if (name !== 'logs' && name !== 'state.json') removeTree(path.join(state.dir, name));
+    // The logs stay until the next cluster of this name, and so do images that a user has to load.
+    const stays = ['logs', 'state.json', ...(state.type === 'existing' ? ['images'] : [])].includes(name);
+    if (!stays) removeTree(path.join(state.dir, name));
   }
   rmSync(stateFile(state.name), { force: true });
+}
+
+/** Removes our objects from a user's cluster. A cluster that no longer answers is left, and is said to be. */
+async function leaveExisting(state) {
+  const { namespace } = state;
+  if (await answers(state)) {
+    return removeLabelled(kubectl(state), namespace).catch((error) => {
+      throw new Problem(`--existing: not everything could be removed, try again: ${lastLine(error)}`);
+    });
+  }
+  const [[key, value]] = Object.entries(labelsOf(namespace));
+  console.error(
+    `--existing: the API server does not answer; what is left there has the label ${key}=${value}, also namespace and volume.`,
+  );
 }
 
 function removeTree(folder) {
   rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 
+/** @returns {State & Record<string, any> | undefined} */
 function read(name) {
-  return existsSync(stateFile(name)) ? JSON.parse(readFileSync(stateFile(name), 'utf8')) : undefined;
+  if (!existsSync(stateFile(name))) return undefined;
+  // A cluster that an older checkout has raised has no names in its state.
+  return {
+    namespace: NAMESPACE,
+    agentImage: AGENT_IMAGE,
+    ...JSON.parse(readFileSync(stateFile(name), 'utf8')),
+  };
 }
 
 function save(state) {

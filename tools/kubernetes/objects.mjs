@@ -6,6 +6,7 @@ import { Problem, root } from '../dev/lib.mjs';
 import { kubeconfig } from './kubeconfig.mjs';
 import { until } from './wait.mjs';
 
+/** The namespace in a cluster that `up` made; in one of the user's it has a name of its own. */
 export const NAMESPACE = 'paperclip';
 /** HOSTNAME in the host's pod. */
 export const HOST_POD = 'paperclip-0';
@@ -14,6 +15,9 @@ export const BUSYBOX_IMAGE = 'docker.io/library/busybox:1.36';
 /** The image that holds a pod's namespaces, on the node of Debian's packages. */
 export const PAUSE_IMAGE = 'docker.io/paperclip/pause:test';
 export const AGENT_IMAGE = 'docker.io/paperclip/agent:test';
+
+/** The labels of everything that is made for the tests: what carries them may be deleted. */
+export const labelsOf = (namespace) => ({ 'paperclip.io/test-namespace': namespace });
 
 /** The Role that the docs of versions up to 0.1.49 give: no watch, no patch, no right to make Secrets. */
 const EXISTING_ROLE = [
@@ -47,35 +51,50 @@ export function recommendedRole() {
   return rules;
 }
 
-/** The manifests. `volume` is the folder of the node behind the shared claim. */
-export function manifests({ volume }) {
+/**
+ * The manifests.
+ *
+ * @param {{namespace: string, volume: string, agentImage: string}} options `volume` is the folder of the node behind the
+ *   shared claim
+ */
+export function manifests({ namespace, volume, agentImage }) {
+  const labels = labelsOf(namespace);
   const named = (kind, name, rest = {}, apiVersion = 'v1') => ({
     apiVersion,
     kind,
-    metadata: { name, namespace: NAMESPACE, ...rest.metadata },
+    metadata: { name, namespace, ...rest.metadata, labels: { ...labels, ...rest.metadata?.labels } },
     ...Object.fromEntries(Object.entries(rest).filter(([key]) => key !== 'metadata')),
   });
   const rbac = 'rbac.authorization.k8s.io/v1';
+  const volumeName = `${namespace}-data`;
   return [
-    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      // Whatever a cluster enforces where nothing is said: the specs set labels of their own where they test that.
+      metadata: {
+        name: namespace,
+        labels: { ...labels, 'pod-security.kubernetes.io/enforce': 'privileged' },
+      },
+    },
     {
       apiVersion: 'v1',
       kind: 'PersistentVolume',
-      metadata: { name: 'paperclip-data' },
+      metadata: { name: volumeName, labels },
       spec: {
         capacity: { storage: '10Gi' },
         accessModes: ['ReadWriteMany'],
         storageClassName: 'test-host-path',
         persistentVolumeReclaimPolicy: 'Retain',
         hostPath: { path: volume, type: 'DirectoryOrCreate' },
-        claimRef: { namespace: NAMESPACE, name: 'paperclip-data' },
+        claimRef: { namespace, name: 'paperclip-data' },
       },
     },
     named('PersistentVolumeClaim', 'paperclip-data', {
       spec: {
         accessModes: ['ReadWriteMany'],
         storageClassName: 'test-host-path',
-        volumeName: 'paperclip-data',
+        volumeName,
         resources: { requests: { storage: '10Gi' } },
       },
     }),
@@ -88,7 +107,7 @@ export function manifests({ volume }) {
         containers: [
           {
             name: 'paperclip',
-            image: AGENT_IMAGE,
+            image: agentImage,
             imagePullPolicy: 'IfNotPresent',
             command: ['sleep', '2147483647'],
             env: [
@@ -116,7 +135,7 @@ export function manifests({ volume }) {
         'RoleBinding',
         name,
         {
-          subjects: [{ kind: 'ServiceAccount', name, namespace: NAMESPACE }],
+          subjects: [{ kind: 'ServiceAccount', name, namespace }],
           roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
         },
         rbac,
@@ -129,22 +148,23 @@ export function manifests({ volume }) {
  * Makes every object that is missing, waits until all are usable, and writes a kubeconfig per account.
  *
  * @param {(args: string[], input?: string) => Promise<string>} kubectl as administrator
- * @param {{volume: string, into: string}} options `into` is the folder for the kubeconfigs
+ * @param {{namespace: string, volume: string, agentImage: string, into: string}} options `into` is the folder for the
+ *   kubeconfigs
  * @returns {Promise<Record<string, string>>} account → file
  */
-export async function makeObjects(kubectl, { volume, into }) {
-  const items = manifests({ volume });
+export async function makeObjects(kubectl, { namespace, volume, agentImage, into }) {
+  const items = manifests({ namespace, volume, agentImage });
   const apply = (list) =>
     kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: list }));
   const isPod = ({ kind }) => kind === 'Pod';
   await apply(items.filter((item) => !isPod(item)));
   // A pod is refused until its namespace has the default account, and delayed for a while if its claim is not bound.
-  await until(() => kubectl(['-n', NAMESPACE, 'get', 'serviceaccount', 'default']), {
+  await until(() => kubectl(['-n', namespace, 'get', 'serviceaccount', 'default']), {
     what: 'the default service account',
   });
   const claim = [
     '-n',
-    NAMESPACE,
+    namespace,
     'get',
     'persistentvolumeclaim',
     'paperclip-data',
@@ -153,14 +173,14 @@ export async function makeObjects(kubectl, { volume, into }) {
   ];
   await until(async () => (await kubectl(claim)) === 'Bound', { what: 'the volume claim to be bound' });
   await apply(items.filter(isPod));
-  await kubectl(['-n', NAMESPACE, 'wait', '--for=condition=Ready', '--timeout=180s', `pod/${HOST_POD}`]);
+  await kubectl(['-n', namespace, 'wait', '--for=condition=Ready', '--timeout=180s', `pod/${HOST_POD}`]);
   const view = JSON.parse(await kubectl(['config', 'view', '--raw', '--minify', '--flatten', '-o', 'json']));
   const { server: api, 'certificate-authority-data': ca } = view.clusters[0].cluster;
   const files = {};
   for (const name of Object.keys(accounts())) {
     const token = await until(
       async () =>
-        JSON.parse(await kubectl(['-n', NAMESPACE, 'get', 'secret', `${name}-token`, '-o', 'json'])).data
+        JSON.parse(await kubectl(['-n', namespace, 'get', 'secret', `${name}-token`, '-o', 'json'])).data
           ?.token,
       { what: `the token of ${name}` },
     );
@@ -170,15 +190,9 @@ export async function makeObjects(kubectl, { volume, into }) {
       ca,
       token: Buffer.from(token, 'base64').toString(),
       user: name,
-      namespace: NAMESPACE,
+      namespace,
     });
     writeFileSync(files[name], text, { mode: 0o600 });
   }
   return files;
-}
-
-/** Removes what `makeObjects` made. */
-export async function removeObjects(kubectl) {
-  await kubectl(['delete', '--ignore-not-found', '--wait=true', 'namespace', NAMESPACE]);
-  await kubectl(['delete', '--ignore-not-found', 'persistentvolume', 'paperclip-data']);
 }

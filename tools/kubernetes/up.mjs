@@ -3,7 +3,8 @@ import { program } from '../dev/lib.mjs';
 import { up } from './index.mjs';
 
 const USAGE = `npm run cluster:up -- [options]
-  --existing   use the cluster that KUBECONFIG names, instead of making one
+  --existing   use the cluster that KUBECONFIG names, instead of making one: in a namespace of its own, and nothing else
+               of that cluster is changed
 With a container engine and kind, kind makes the cluster. Else, on Debian 12 as root, it is built from Go modules, which
 takes about 12 minutes on two cores the first time. CLUSTER_VERSION=1.34 (to 1.37, the default) picks the version.`;
 

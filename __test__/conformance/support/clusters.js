@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 
 import { isRelease } from '../../../tools/kubernetes/debian.mjs';
 import { openCluster } from '../../../tools/kubernetes/index.mjs';
-import { accounts } from '../../../tools/kubernetes/objects.mjs';
+import { accounts, labelsOf } from '../../../tools/kubernetes/objects.mjs';
 import { kubectlProgram } from '../../../tools/kubernetes/programs.mjs';
 import { startCluster } from '../../../tools/simulator/cluster.mjs';
 import { eventually } from '../../support/host.js';
@@ -25,6 +25,9 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  * @property {'embedded' | 'real'} name
  * @property {string} namespace
  * @property {number} minor of the API server's version
+ * @property {string} [foreign] why its components, nodes and settings are left alone, where it is a user's own cluster
+ * @property {Record<string, string>} labels of everything without a namespace that a spec makes: what carries them is
+ *   removed with the cluster's other objects
  * @property {Awaited<ReturnType<typeof apiOf>>} api as administrator
  * @property {{admin: string, existing: string, recommended: string, wrong: string}} kubeconfigs
  * @property {string} home PAPERCLIP_HOME, on the shared volume
@@ -61,7 +64,7 @@ async function real() {
   const api = await apiOf(cluster.admin);
   const { control } = cluster;
   const ours = () => {
-    if (!control) throw new Error('the components of a cluster that we did not make are left alone');
+    if (!control) throw new Error('the components of a cluster that cluster:up did not make are left alone');
     return control;
   };
   return {
@@ -78,6 +81,8 @@ async function real() {
     home: path.join(cluster.volume, 'home'),
     unpullable: UNPULLABLE,
     kubectl: cluster.kubectl,
+    ...(control ? {} : { foreign: 'a cluster that cluster:up did not make is not disturbed' }),
+    labels: cluster.labels,
     outOfMemory: { env: { CLAUDE_STAND_IN_REAL_OOM: '1' }, now: async () => {} },
     kubelet: {
       pause: () => ours().pause('kubelet'),
@@ -140,6 +145,7 @@ async function embedded() {
     },
     home: path.join(cluster.dir, 'paperclip-home'),
     unpullable: UNPULLABLE,
+    labels: labelsOf(cluster.namespace),
     kubectl: async (...args) =>
       (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
     outOfMemory: {

@@ -1,0 +1,231 @@
+// A cluster of the user's own: `cluster:up -- --existing` uses the one that KUBECONFIG names. Everything that is made
+// there carries one label with a random value, and only what carries it is ever deleted. Components, nodes and images are
+// left alone: what is missing is said, one line each.
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { Problem } from '../dev/lib.mjs';
+import { output } from './command.mjs';
+import { BUSYBOX_IMAGE, labelsOf } from './objects.mjs';
+
+/** What an account must be allowed to do, as `kubectl auth can-i` takes it. */
+const NEEDED = [
+  ['list', 'nodes'],
+  ['create', 'namespaces'],
+  ['delete', 'namespaces'],
+  ['create', 'persistentvolumes'],
+  ['delete', 'persistentvolumes'],
+  ['create', 'roles.rbac.authorization.k8s.io'],
+  ['create', 'pods'],
+];
+/** How long a node has to say what became of a pod that only looks; an image that it pulls first takes longer. */
+const LOOK_MS = 60_000;
+/** Kinds without a namespace that the suites make. Volumes are deleted last: until then a claim holds them. */
+const CLUSTER_SCOPED = [
+  'priorityclasses.scheduling.k8s.io',
+  'validatingadmissionpolicybindings.admissionregistration.k8s.io',
+  'validatingadmissionpolicies.admissionregistration.k8s.io',
+  'mutatingadmissionpolicybindings.admissionregistration.k8s.io',
+  'mutatingadmissionpolicies.admissionregistration.k8s.io',
+];
+
+/** A name for the namespace that no other has. */
+export const newNamespace = () => `paperclip-test-${randomBytes(4).toString('hex')}`;
+
+/**
+ * Checks what can be checked before anything is built, and keeps a copy of the current context of KUBECONFIG: whatever the
+ * user switches to later, objects are deleted where they were made.
+ *
+ * @param {{dir: string}} state
+ * @returns {Promise<string>} the copy
+ */
+export async function startExisting({ dir }) {
+  const client = spawnSync('kubectl', ['version', '--client'], { encoding: 'utf8' });
+  if (client.error || client.status !== 0) {
+    throw new Problem(
+      '--existing: kubectl is not on the PATH or does not run: https://kubernetes.io/docs/tasks/tools',
+    );
+  }
+  const view = await currentContext();
+  const admin = path.join(dir, 'admin.kubeconfig');
+  writeFileSync(admin, view, { mode: 0o600 });
+  const run = (args, input) => output('kubectl', ['--kubeconfig', admin, ...args], { input });
+  await run(['get', '--raw', '/readyz', '--request-timeout=10s']).catch((error) => {
+    throw new Problem(`--existing: the API server of KUBECONFIG does not answer: ${lastLine(error)}`);
+  });
+  const answers = await Promise.all(
+    NEEDED.map(async (what) => ((await mayI(run, what)) ? [] : [what.join(' ')])),
+  );
+  const refused = answers.flat();
+  if (refused.length > 0) {
+    throw new Problem(refused.map((what) => `--existing: this account may not ${what}.`).join('\n'));
+  }
+  await takingNodes(run);
+  return admin;
+}
+
+/** The cluster that KUBECONFIG names now; undefined where it names none. */
+export async function serverOfKubeconfig() {
+  return process.env.KUBECONFIG ? serverOf(await currentContext()) : undefined;
+}
+
+/** @param {string} text a kubeconfig as `kubectl config view` prints it */
+export const serverOf = (text) => JSON.parse(text).clusters?.[0]?.cluster?.server;
+
+/** The current context of KUBECONFIG with all that it refers to. */
+async function currentContext() {
+  const files = (process.env.KUBECONFIG ?? '').split(path.delimiter).filter(Boolean);
+  if (!files.some((file) => existsSync(file))) throw new Problem('--existing: KUBECONFIG names no file.');
+  const view = ['config', 'view', '--raw', '--minify', '--flatten', '-o', 'json'];
+  return output('kubectl', view).catch((error) => {
+    throw new Problem(`--existing: KUBECONFIG cannot be used: ${lastLine(error)}`);
+  });
+}
+
+async function mayI(run, what) {
+  return run(['auth', 'can-i', ...what, '--all-namespaces', '-q']).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** The nodes that take any pod. */
+async function takingNodes(run) {
+  const { items } = JSON.parse(await run(['get', 'nodes', '-o', 'json']));
+  const nodes = items
+    .filter(({ spec, status }) => {
+      const ready = status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
+      const taints = (spec.taints ?? []).filter(({ effect }) => effect !== 'PreferNoSchedule');
+      return ready && !spec.unschedulable && taints.length === 0;
+    })
+    .map(({ metadata }) => metadata.name);
+  if (nodes.length === 0) throw new Problem('--existing: no node is ready and takes pods.');
+  return nodes;
+}
+
+/**
+ * Finds out, by a pod on each node, which images the nodes lack and whether they see this machine's folder.
+ *
+ * @param {(args: string[], input?: string) => Promise<string>} run kubectl as administrator
+ * @param {{namespace: string, volume: string, images: {name: string, archive: string}[]}} options
+ * @returns {Promise<{missing: string[], sharesVolume: boolean}>} `missing`: a line for each image that a node lacks
+ */
+export async function lookAtNodes(run, { namespace, volume, images }) {
+  const nodes = await takingNodes(run);
+  const mark = `look-${randomBytes(6).toString('hex')}`;
+  const archives = Object.fromEntries(images.map(({ name, archive }) => [name, archive]));
+  writeFileSync(path.join(volume, mark), mark);
+  const pods = nodes.map((node, index) => lookingPod({ namespace, volume, images, mark, node, index }));
+  try {
+    await run(['create', '-f', '-'], list(pods));
+    const seen = await untilSeen(run, namespace, pods);
+    return {
+      missing: seen.flatMap(({ node, lacking }) =>
+        lacking.map(({ image, why }) => missingImage({ node, image, why, archive: archives[image] })),
+      ),
+      sharesVolume: seen.every((one) => one.sharesVolume),
+    };
+  } finally {
+    rmSync(path.join(volume, mark), { force: true });
+    await run([
+      ...['-n', namespace, 'delete', 'pods', '--ignore-not-found', '--wait=false', '--grace-period=0'],
+      ...['--force', '-l', 'app=look'],
+    ]).catch(() => {});
+  }
+}
+
+/** A line that says which image a node lacks, and how to bring it there. */
+function missingImage({ node, image, why, archive }) {
+  return (
+    `--existing: node ${node} has no image ${image} (${why}): load ${archive} there, ` +
+    'by kind load image-archive, minikube image load, or ctr -n k8s.io images import on the node.'
+  );
+}
+
+/** A container for each image, which all look for the same file on the volume. */
+function lookingPod({ namespace, volume, images, mark, node, index }) {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: `look-${index}`, namespace, labels: { ...labelsOf(namespace), app: 'look' } },
+    spec: {
+      nodeName: node,
+      restartPolicy: 'Never',
+      automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: 0,
+      containers: images.map(({ name }, at) => ({
+        name: `image-${at}`,
+        image: name,
+        // Only we have the agent's image. The other one is to be had anywhere.
+        imagePullPolicy: name === BUSYBOX_IMAGE ? 'IfNotPresent' : 'Never',
+        command: ['sh', '-c', `test "$(cat /look/${mark})" = ${mark}`],
+        volumeMounts: [{ name: 'look', mountPath: '/look', readOnly: true }],
+      })),
+      // Made where it is not there, as the volume of the runs is: the folder is then an empty one of the node.
+      volumes: [{ name: 'look', hostPath: { path: volume, type: 'DirectoryOrCreate' } }],
+    },
+  };
+}
+
+/** Waits until each container of each pod has ended or cannot start. */
+async function untilSeen(run, namespace, pods) {
+  const deadline = Date.now() + LOOK_MS;
+  for (;;) {
+    const found = JSON.parse(
+      await run(['-n', namespace, 'get', 'pods', '-l', 'app=look', '-o', 'json']),
+    ).items;
+    const isLate = Date.now() > deadline;
+    const seen = pods.map((pod) =>
+      judge(
+        pod,
+        found.find(({ metadata }) => metadata.name === pod.metadata.name),
+        isLate,
+      ),
+    );
+    if (seen.every(Boolean)) return seen;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+/** What a pod found out; undefined while it may find out more. */
+export function judge(pod, found, isLate) {
+  const statuses = found?.status?.containerStatuses ?? [];
+  const lacking = [];
+  let sharesVolume = false;
+  for (const { name, image } of pod.spec.containers) {
+    const { state = {} } = statuses.find((status) => status.name === name) ?? {};
+    const reason = state.waiting?.reason;
+    if (state.terminated) sharesVolume ||= state.terminated.exitCode === 0;
+    else if (/^(ErrImage|ImagePull|InvalidImage|ImageInspect)/.test(reason))
+      lacking.push({ image, why: reason });
+    else if (isLate) lacking.push({ image, why: reason ?? found?.status?.reason ?? 'its pod did not start' });
+    else return undefined;
+  }
+  return { node: pod.spec.nodeName, lacking, sharesVolume };
+}
+
+/**
+ * Removes what was made in a cluster that is not ours: what carries the label, and nothing else. Nothing is deleted by name.
+ *
+ * @param {(args: string[], input?: string) => Promise<string>} run kubectl as administrator
+ * @param {string} namespace
+ */
+export async function removeLabelled(run, namespace) {
+  const selector = Object.entries(labelsOf(namespace))
+    .map((pair) => pair.join('='))
+    .join();
+  const served = (await run(['api-resources', '--namespaced=false', '--no-headers', '-o', 'name'])).split(
+    '\n',
+  );
+  const kinds = CLUSTER_SCOPED.filter((kind) => served.includes(kind));
+  for (const kind of [...kinds, 'namespaces', 'persistentvolumes']) {
+    await run(['delete', kind, '-l', selector, '--ignore-not-found', '--wait=true', '--timeout=180s']);
+  }
+}
+
+/** The last line of what a command printed: the reason why it failed. */
+export const lastLine = (error) => String(error.message).trim().split('\n').at(-1);
+
+const list = (items) => JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
