@@ -31,4 +31,5 @@ mod node;
 mod outcome;
 pub mod request;
 mod run;
+mod storable;
 pub mod stream;

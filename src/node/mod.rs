@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::client::KubeClusters;
 use crate::run::{Runner, Turn, isolate};
+use crate::storable;
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
@@ -125,7 +126,7 @@ pub fn execute<'env>(
         tokio::select! {
             ended = runner().execute(&request, host, cancel, turn) => match ended {
                 Ok(outcome) => Ok(outcome.to_json().to_string()),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(storable::owned(error.to_string())),
             },
             // Nobody hears this: the promise went with the environment.
             () = isolate(gone.cancelled()) => Err("the environment of this run is gone".to_owned()),
@@ -138,7 +139,7 @@ pub fn execute<'env>(
 pub fn test_environment(env: &Env, request: String) -> napi::Result<Object<'_>> {
     promise(env, async move {
         let checks = runner().test_environment(&request).await;
-        serde_json::to_value(checks).map_err(|error| error.to_string())
+        serde_json::to_value(checks).map(storable::value).map_err(|error| error.to_string())
     })
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::claude::Usage;
 use crate::js_semantics;
+use crate::storable;
 
 pub(crate) use classify::{JobEnd, Settled, Workspace, classify};
 pub(crate) use code::ErrorCode;
@@ -138,7 +139,7 @@ impl Outcome {
         self.exit_code
     }
 
-    /// The object that `execute` resolves with.
+    /// The object that `execute` resolves with, as the host can store it.
     pub(crate) fn to_json(&self) -> Value {
         let mut object = Map::new();
         let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
@@ -191,6 +192,6 @@ impl Outcome {
                 );
             }
         }
-        Value::Object(object)
+        storable::value(Value::Object(object))
     }
 }

@@ -1,10 +1,13 @@
 //! The host as a run sees it.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Delivery;
 use crate::manifest::Prepared;
 use crate::outcome::StdStream;
+use crate::storable;
 
 /// What a run asks of its host and of the control plane.
 ///
@@ -22,6 +25,31 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send;
     /// The status of a run in the control plane.
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
+}
+
+/// A host that is given only what it can store: see [`storable`].
+pub(crate) struct StorableHost<H>(pub(crate) Arc<H>);
+
+impl<H: Host> Host for StorableHost<H> {
+    fn log(&self, stream: StdStream, chunk: String, delivery: Delivery) {
+        self.0.log(stream, storable::owned(chunk), delivery);
+    }
+
+    fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send {
+        self.0.meta(storable::value(meta))
+    }
+
+    fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send {
+        self.0.prepare()
+    }
+
+    fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send {
+        self.0.link(source, target)
+    }
+
+    fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send {
+        self.0.run_status(query)
+    }
 }
 
 /// Which run's status to ask for: `GET {api_url}/api/heartbeat-runs/{run_id}`.

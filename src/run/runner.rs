@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::active::{ActiveJob, ActiveJobs};
 use super::cleanup::{self, OwnedObjects};
 use super::context::{LiveJob, RunContext, Stop};
+use super::host::StorableHost;
 use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
 use super::start::bundle::BundleError;
@@ -120,6 +121,7 @@ impl<K: Clusters> Runner<K> {
         cancel: CancellationToken,
         turn: Option<Turn>,
     ) -> Result<Outcome, RunError> {
+        let host = Arc::new(StorableHost(host));
         let (log, drain) = LogSink::open(host.clone());
         // Owns every clone of the log, so that all are dropped before its end is awaited.
         let run = async move {
