@@ -5,11 +5,22 @@
 //! Fields of an unexpected type count as absent, and of repeated keys the last counts, as in JavaScript.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::js_semantics;
 use crate::stream::json::Json;
+
+/// What every event begins with, as the CLI prints it.
+const EVENT_START: &[u8] = br#"{"type":""#;
+
+/// The types of events that are looked for inside a line of text. Not `error`: what an API answered is quoted in messages.
+const EVENT_TYPES: [&str; 6] = ["result", "assistant", "user", "system", "stream_event", "rate_limit_event"];
+
+/// How many beginnings of events in one line may turn out to be none, so that its reading takes no quadratic time.
+const MOST_FALSE_STARTS: u32 = 16;
 
 /// What a line is.
 #[derive(Debug, PartialEq)]
@@ -27,6 +38,8 @@ pub(crate) enum Event<'a> {
     },
     /// `assistant`.
     Assistant(Assistant<'a>),
+    /// `user` or `stream_event`: the CLI is in the middle of a turn.
+    Turn,
     /// `result`, with its `session_id`.
     Result {
         /// `session_id`, when non-empty.
@@ -53,18 +66,61 @@ pub(crate) struct Assistant<'a> {
     pub(crate) has_content: bool,
 }
 
-/// Reads a trimmed line that is not empty. Without `with_texts` the texts of an assistant event are left out.
-pub(crate) fn read(line: &str, with_texts: bool) -> Event<'_> {
+/// Reads a trimmed line that is not empty, and calls `each` for its event. In a line that is no JSON there can be several:
+/// an escape sequence, a terminal title or a text without a newline may stand before, between and after them. Without
+/// `with_texts` the texts of assistant events are left out.
+pub(crate) fn read<'a>(line: &'a str, with_texts: bool, mut each: impl FnMut(Event<'a>)) {
+    if let Some(event) = read_json(line, with_texts) {
+        return each(event);
+    }
+    // An array of events is JSON, and no event.
+    let is_array = line.starts_with('[') && Json::length_of_value(line) == Some(line.len());
+    let mut found = false;
+    if !is_array {
+        read_inside(line, with_texts, |event| {
+            found = true;
+            each(event);
+        });
+    }
+    if !found {
+        each(Event::Content);
+    }
+}
+
+/// The event of a text that is one JSON value; `None` where it is none.
+fn read_json(line: &str, with_texts: bool) -> Option<Event<'_>> {
     if !line.starts_with('{') {
-        return Event::Content;
+        return None;
     }
     // A common line is read once and borrowed from. A line with lone surrogates is rare; it is read again, as a copy.
-    if let Some(event) = read_whole(line, with_texts) {
-        return event;
+    read_whole(line, with_texts).or_else(|| {
+        let text = js_semantics::replace_lone_surrogates(line)?;
+        read_whole(&text, with_texts).map(Event::into_owned)
+    })
+}
+
+/// Calls `each` for each event that stands in a text.
+fn read_inside<'a>(text: &'a str, with_texts: bool, mut each: impl FnMut(Event<'a>)) {
+    static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(EVENT_START));
+    let mut false_starts = 0;
+    let mut rest = text;
+    while false_starts < MOST_FALSE_STARTS
+        && let Some(at) = FINDER.find(rest.as_bytes())
+    {
+        let from = &rest[at..];
+        rest = &from[EVENT_START.len()..];
+        let is_event = |kind: &&str| rest.strip_prefix(*kind).is_some_and(|after| after.starts_with('"'));
+        if !EVENT_TYPES.iter().any(is_event) {
+            continue;
+        }
+        let length = Json::length_of_value(from);
+        if let Some(event) = length.and_then(|length| read_json(&from[..length], with_texts)) {
+            each(event);
+            rest = &from[length.unwrap_or_default()..];
+        } else {
+            false_starts += 1;
+        }
     }
-    js_semantics::replace_lone_surrogates(line)
-        .and_then(|text| read_whole(&text, with_texts).map(Event::into_owned))
-        .unwrap_or(Event::Content)
 }
 
 impl<'a> Event<'a> {
@@ -73,6 +129,7 @@ impl<'a> Event<'a> {
         match self {
             Event::Content => Event::Content,
             Event::Other => Event::Other,
+            Event::Turn => Event::Turn,
             Event::Result { session_id, event } => Event::Result { session_id, event },
             Event::Init { session_id, model } => {
                 Event::Init { session_id: own(session_id), model: own(model) }
@@ -117,9 +174,10 @@ fn read_whole(line: &str, with_texts: bool) -> Option<Event<'_>> {
             }))
         }
         "result" => {
-            let event: Value = serde_json::from_str(line).ok()?;
+            let event = Json::new(line).value()?;
             Some(Event::Result { session_id: non_empty(top.session_id).map(Cow::into_owned), event })
         }
+        "user" | "stream_event" => Some(Event::Turn),
         _ => Some(Event::Other),
     }
 }
@@ -235,8 +293,16 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    fn read_all(line: &str) -> Vec<Event<'_>> {
+        let mut events = Vec::new();
+        super::read(line, true, |event| events.push(event));
+        events
+    }
+
     fn read(line: &str) -> Event<'_> {
-        super::read(line, true)
+        let mut events = read_all(line);
+        assert_eq!(events.len(), 1, "{line}");
+        events.remove(0)
     }
 
     fn assistant(line: &str) -> Assistant<'_> {
@@ -280,11 +346,8 @@ mod tests {
                 | "system/task_started"
                 | "system/task_updated"
                 | "system/task_notification"
-                | "user/text"
-                | "user/tool_result"
-                | "user/tool_result (error)"
-                | "rate_limit_event"
-                | "stream_event" => Event::Other,
+                | "rate_limit_event" => Event::Other,
+                "user/text" | "user/tool_result" | "user/tool_result (error)" | "stream_event" => Event::Turn,
                 "assistant/text" => Event::Assistant(Assistant {
                     texts: vec![(0, "naïve café ✓".into())],
                     has_content: true,
@@ -324,7 +387,6 @@ mod tests {
             r#"{"type":null}"#,
             r#"{"type":{"a":[1]}}"#,
             r#"{"type":"assistant","#,
-            r#"{"type":"assistant"} trailing"#,
             r"{'type':'assistant'}",
         ] {
             assert_eq!(read(line), Event::Content, "{line}");
@@ -333,8 +395,9 @@ mod tests {
 
     #[test]
     fn unneeded_event_is_not_content() {
+        let line = r#"{"type":"user","message":{"content":[{"type":"tool_result","content":"x"}]}}"#;
+        assert_eq!(read(line), Event::Turn);
         for line in [
-            r#"{"type":"user","message":{"content":[{"type":"tool_result","content":"x"}]}}"#,
             r#"{"type":"system","subtype":"api_retry","session_id":"s"}"#,
             r#"{"type":"system"}"#,
             r#"{"message":1,"type":"rate_limit_event"}"#,
@@ -353,14 +416,14 @@ mod tests {
         let event = assistant(line);
         assert_eq!((event.id, event.texts), (None, vec![(0, "y".into())]));
         let line = r#"{"type":"assistant","type":"user"}"#;
-        assert_eq!(read(line), Event::Other);
+        assert_eq!(read(line), Event::Turn);
     }
 
     #[test]
     fn without_texts_leaves_out_the_texts_only() {
         let line = r#"{"type":"assistant","session_id":"s","message":{"id":"m","stop_reason":null,"usage":{"output_tokens":3},"content":[{"type":"text","text":"a"}]}}"#;
-        let expected = Assistant { texts: Vec::new(), ..assistant(line) };
-        assert_eq!(super::read(line, false), Event::Assistant(expected));
+        let expected = Event::Assistant(Assistant { texts: Vec::new(), ..assistant(line) });
+        super::read(line, false, |event| assert_eq!(event, expected));
     }
 
     #[test]
@@ -400,21 +463,63 @@ mod tests {
         let line = r#"{"type":"result","result":"\udc00","session_id":"s"}"#;
         let event = json!({"type": "result", "result": "\u{fffd}", "session_id": "s"});
         assert_eq!(read(line), Event::Result { session_id: Some("s".into()), event });
-        assert_eq!(read(r#"{"type":"user","x":"\udc00"}"#), Event::Other);
+        assert_eq!(read(r#"{"type":"user","x":"\udc00"}"#), Event::Turn);
     }
 
     #[test]
-    fn deep_nesting_is_read_outside_the_result() {
-        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-        let line = format!(r#"{{"type":"user","x":{deep}}}"#);
-        assert_eq!(read(&line), Event::Other);
+    fn deep_nesting_and_huge_numbers_are_read() {
+        for depth in [129, 5000, 100_000] {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!(read(&format!(r#"{{"type":"user","x":{deep}}}"#)), Event::Turn);
+            let line = format!(r#"{{"type":"result","x":{deep},"result":"done","n":1e999}}"#);
+            let Event::Result { event, .. } = read(&line) else { panic!("{depth}") };
+            assert_eq!((&event["result"], &event["n"]), (&json!("done"), &Value::Null));
+            assert!(event["x"].is_array());
+        }
+    }
+
+    #[test]
+    fn event_inside_a_line_of_text_is_found() {
+        let text = r#"{"type":"result","subtype":"success","result":"a } b","session_id":"s"}"#;
+        let result =
+            || Event::Result { session_id: Some("s".into()), event: serde_json::from_str(text).unwrap() };
+        for (before, after) in [
+            ("\u{1b}]0;claude\u{7}", ""),
+            ("\u{1b}[?25h\u{1b}[0m", "\u{1b}[0m"),
+            ("\u{fffd}", ""),
+            ("warning: no newline at the end", ""),
+            ("npm warn {\"type\":\"x\"} ", " trailing"),
+            (r#"{"type":"result","cut"#, ""),
+            (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, ""),
+            ("", " trailing"),
+            ("", "}"),
+        ] {
+            assert_eq!(read_all(&format!("{before}{text}{after}")), [result()], "{before}…{after}");
+        }
+        let user = r#"{"type":"user","x":"\ud83d"}"#;
+        assert_eq!(read_all(&format!("{user}{text}")), [Event::Turn, result()]);
+        assert_eq!(read_all(&format!("{text} and {user}.")), [result(), Event::Turn]);
+        for line in [
+            r#"API error: {"type":"error","error":{"type":"invalid_request_error"}}"#,
+            r#"it printed {\"type\":\"result\"}"#,
+            r#"{"data":{"type":"result"}}"#,
+            r#"text {"type":"result","#,
+            r#"text {"type":"results"}"#,
+        ] {
+            assert_eq!(read_all(line), [Event::Content], "{line}");
+        }
+        let hostile = r#"{"type":"result","a":"#.repeat(10_000);
+        assert_eq!(read_all(&hostile), [Event::Content]);
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_without_panic(text in "\\PC*", prefix in r#"(\{"type":"(assistant|result|system)",?)?"#) {
-            let _ = read(&text);
-            let _ = read(&format!("{prefix}{text}"));
+            let started = format!("{prefix}{text}");
+            let inside = format!("{text}{started}{prefix}}}");
+            for line in [text, started, inside] {
+                prop_assert!(!read_all(&line).is_empty());
+            }
         }
     }
 }

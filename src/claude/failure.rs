@@ -46,6 +46,14 @@ pub(crate) fn describe_claude_failure(parsed: &Value) -> Option<String> {
     Some(text)
 }
 
+/// Whether a result event says that the run failed. Some versions of the CLI print `is_error: false` beside a subtype such
+/// as `error_max_turns`, and exit with 0.
+pub(crate) fn is_error_result(parsed: &Value) -> bool {
+    let subtype = trimmed(parsed, "subtype");
+    let names_error = subtype.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
+    names_error || parsed.get("is_error").and_then(Value::as_bool) == Some(true)
+}
+
 /// Whether the run ended because it reached its limit of turns.
 pub(crate) fn is_claude_max_turns_result(parsed: Option<&Value>) -> bool {
     parsed.is_some_and(|parsed| {
@@ -126,6 +134,24 @@ mod tests {
             (json!({"subtype": "error"}), Some("Claude run failed: subtype=error")),
         ] {
             assert_eq!(describe_claude_failure(&parsed).as_deref(), text, "{parsed}");
+        }
+    }
+
+    #[test]
+    fn error_result_is_told_by_flag_or_subtype() {
+        for (parsed, expected) in [
+            (json!({}), false),
+            (json!({"subtype": "success", "is_error": false}), false),
+            (json!({"subtype": "success", "is_error": true}), true),
+            (json!({"is_error": "true"}), false),
+            (json!({"subtype": "error_max_turns", "is_error": false}), true),
+            (json!({"subtype": "error"}), true),
+            (json!({"subtype": " Error_during_execution"}), true),
+            (json!({"subtype": "no error"}), false),
+            (json!({"subtype": "erré"}), false),
+            (json!({"subtype": 3}), false),
+        ] {
+            assert_eq!(is_error_result(&parsed), expected, "{parsed}");
         }
     }
 

@@ -19,7 +19,7 @@ mod rtk;
 mod tally;
 
 pub(crate) use failure::{
-    describe_claude_failure, is_claude_max_turns_result, is_claude_unknown_session_error,
+    describe_claude_failure, is_claude_max_turns_result, is_claude_unknown_session_error, is_error_result,
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
 pub use rtk::rtk_setup_commands;

@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::event::{self, Event};
+use super::failure::is_error_result;
 use crate::js_semantics;
+use crate::storable;
 use crate::stream::excerpt::Excerpt;
 
 /// Most bytes of assistant texts kept for the summary; the beginning is kept.
@@ -45,14 +47,16 @@ pub struct Captured {
     pub session_id: Option<String>,
     /// The last non-empty `model` of an init event.
     pub init_model: Option<String>,
-    /// The last result event.
+    /// The last result event. Whether it is that of the run: [`Captured::is_result_of_run`].
     pub result: Option<Value>,
+    /// An event of a turn came after the last result event, so that the CLI works on.
+    in_turn: bool,
     /// The sum of the result events before it.
     earlier: Earlier,
-    /// There was an assistant event with stop reason `null` and no output tokens, and no output after it. False with a
-    /// result.
+    /// There was an assistant event with stop reason `null` and no output tokens, and neither output nor a result after
+    /// it.
     pub llm_api_empty: bool,
-    /// There was an assistant event with output tokens, and no result.
+    /// There was an assistant event with output tokens, and no result after it.
     pub truncated: bool,
     /// The assistant's texts joined with blank lines, at most 256 KiB from the beginning.
     pub texts: String,
@@ -66,8 +70,8 @@ pub struct Captured {
     pub lines: u64,
     /// Lines with more than white space.
     pub nonempty_lines: u64,
-    /// The output of a run without a result, at most 32 KiB of its beginning and 128 KiB of its end; empty with a
-    /// result.
+    /// The output of a run whose last word is not a result, at most 32 KiB of its beginning and 128 KiB of its end; else
+    /// empty.
     pub stdout: String,
 }
 
@@ -127,9 +131,12 @@ impl Tally {
     }
 
     /// Adds the next line, given without its stamp and its newline, and returns it as text: bytes that are not UTF-8
-    /// become U+FFFD.
+    /// and NUL become U+FFFD.
     pub fn line<'a>(&mut self, line: &'a [u8]) -> Cow<'a, str> {
-        let text = String::from_utf8_lossy(line);
+        let text = match String::from_utf8_lossy(line) {
+            Cow::Borrowed(text) => storable::text(text),
+            Cow::Owned(text) => Cow::Owned(storable::owned(text)),
+        };
         self.text_line(&text, line.len());
         text
     }
@@ -139,9 +146,9 @@ impl Tally {
         self.text_line(line, line.len());
     }
 
-    /// Whether a result event was seen.
-    pub fn has_result(&self) -> bool {
-        self.captured.result.is_some()
+    /// Whether the CLI's last word so far is the result of the run: see [`Captured::is_result_last_word`].
+    pub fn is_result_last_word(&self) -> bool {
+        self.captured.is_result_last_word()
     }
 
     /// What was kept so far.
@@ -165,25 +172,32 @@ impl Tally {
         if captured.content_line.is_none() {
             captured.note_models(text);
         }
-        match event::read(text, captured.texts.len() < self.most_text) {
+        let with_texts = captured.texts.len() < self.most_text;
+        event::read(text, with_texts, |event| self.event(text, event));
+    }
+
+    fn event(&mut self, line: &str, event: Event<'_>) {
+        let captured = &mut self.captured;
+        match event {
             Event::Other => {}
+            Event::Turn => captured.in_turn = true,
             Event::Content => {
                 if captured.content_line.is_none() {
-                    captured.content_line = Some(cut(text, self.most_content));
+                    captured.content_line = Some(cut(line, self.most_content));
                 }
             }
             Event::Init { session_id, model } => {
                 keep(&mut captured.session_id, session_id.as_deref());
                 keep(&mut captured.init_model, model.as_deref());
+                captured.in_turn = true;
             }
             Event::Assistant(assistant) => self.assistant(&assistant),
             Event::Result { session_id, event } => {
                 keep(&mut captured.session_id, session_id.as_deref());
                 captured.llm_api_empty = false;
                 captured.truncated = false;
+                captured.in_turn = false;
                 captured.take_result(event);
-                // The result of a run with a result event does not need the output.
-                self.excerpt = None;
             }
         }
     }
@@ -191,14 +205,14 @@ impl Tally {
     fn assistant(&mut self, event: &event::Assistant<'_>) {
         let captured = &mut self.captured;
         keep(&mut captured.session_id, event.session_id.as_deref());
-        let has_result = captured.result.is_some();
+        captured.in_turn = true;
         if event.stop_reason_null && event.output_tokens == 0.0 {
-            captured.llm_api_empty = !has_result;
+            captured.llm_api_empty = true;
         } else if event.output_tokens > 0.0 || event.has_content {
             captured.llm_api_empty = false;
         }
         if event.output_tokens > 0.0 {
-            captured.truncated = !has_result;
+            captured.truncated = true;
         }
         for (index, text) in &event.texts {
             if captured.texts.len() >= self.most_text {
@@ -219,7 +233,9 @@ impl Tally {
     /// The end of the output.
     pub fn finish(self) -> Captured {
         let mut captured = self.captured;
-        captured.stdout = self.excerpt.map(Excerpt::finish).unwrap_or_default();
+        if !captured.is_result_last_word() {
+            captured.stdout = self.excerpt.map(Excerpt::finish).unwrap_or_default();
+        }
         captured
     }
 }
@@ -251,20 +267,45 @@ impl Captured {
         self.init_model.as_deref().or_else(|| js_semantics::string_field(self.result.as_ref()?, "model"))
     }
 
-    /// A result event replaces the last one, unless both have ids and these differ: then both count.
+    /// Whether the result event is the CLI's last word: no event of a turn came after it, and it is not one of those that
+    /// the CLI prints, when it resumes a session, for each background task of the run before.
+    pub fn is_result_last_word(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| !self.in_turn && !is_without_turn(result))
+    }
+
+    /// Whether the result event is that of a run whose container ended with this code. Unless it is the CLI's last word,
+    /// only a container that ended with 0 had done its work; and a result without a turn is that of a CLI that did
+    /// nothing else.
+    pub fn is_result_of_run(&self, exit_code: Option<i32>) -> bool {
+        let Some(result) = &self.result else { return false };
+        self.is_result_last_word() || (exit_code == Some(0) && !(self.in_turn && is_without_turn(result)))
+    }
+
+    /// Whether the CLI had finished a turn, and was in another one when its output ended.
+    pub fn is_in_later_turn(&self) -> bool {
+        self.in_turn && self.result.as_ref().is_some_and(|result| !is_without_turn(result))
+    }
+
+    /// A result event replaces the last one, unless it stands for no turn. Where both have ids and these differ, the
+    /// other one counts as well.
     fn take_result(&mut self, event: Value) {
-        if let Some(last) = self.result.replace(event)
-            && let Some(result) = &self.result
-            && let (Some(old), Some(new)) =
-                (js_semantics::string_field(&last, "uuid"), js_semantics::string_field(result, "uuid"))
-            && old != new
+        let Some(last) = self.result.take() else {
+            self.result = Some(event);
+            return;
+        };
+        let keeps_last = is_without_turn(&event) && !is_without_turn(&last);
+        let (result, other) = if keeps_last { (last, event) } else { (event, last) };
+        let id = |event| js_semantics::string_field(event, "uuid");
+        if let (Some(other_id), Some(id)) = (id(&other), id(&result))
+            && other_id != id
         {
-            self.earlier.usage = self.earlier.usage.plus(Usage::of(&last));
-            match turn_cost_usd(&last) {
+            self.earlier.usage = self.earlier.usage.plus(Usage::of(&other));
+            match turn_cost_usd(&other) {
                 Some(cost) => self.earlier.cost_usd += cost,
                 None => self.earlier.unknown_cost = true,
             }
         }
+        self.result = Some(result);
     }
 
     /// The cost of the run in US dollars: the shares of its result events, else `total_cost_usd` of the last one. In newer
@@ -312,6 +353,11 @@ impl Usage {
             output_tokens: self.output_tokens + other.output_tokens,
         }
     }
+}
+
+/// Whether a result event that is no failure stands for no turn at all.
+fn is_without_turn(result: &Value) -> bool {
+    result.get("num_turns").and_then(Value::as_f64) == Some(0.0) && !is_error_result(result)
 }
 
 /// The cost since the result event before this one, of all models; `None` where the CLI does not give it.
@@ -475,7 +521,8 @@ mod tests {
             (vec![&empty, &tool], (false, false)),
             (vec![&empty, &nothing], (true, false)),
             (vec![&empty, &some, result], (false, false)),
-            (vec![result, &empty, &some], (false, false)),
+            (vec![result, &empty], (true, false)),
+            (vec![result, &empty, &some], (false, true)),
         ] {
             let captured = tally(&lines);
             assert_eq!((captured.llm_api_empty, captured.truncated), flags, "{lines:?}");
@@ -483,13 +530,57 @@ mod tests {
     }
 
     #[test]
-    fn invalid_utf8_is_replaced() {
+    fn result_counts_only_as_the_last_word() {
+        let init = r#"{"type":"system","subtype":"init","session_id":"s"}"#;
+        let says = r#"{"type":"assistant","message":{"usage":{"output_tokens":3}}}"#;
+        let tool = r#"{"type":"user","message":{"content":[]}}"#;
+        let part = r#"{"type":"stream_event","event":{"type":"message_start"}}"#;
+        let system = r#"{"type":"system","subtype":"task_updated"}"#;
+        let rate = r#"{"type":"rate_limit_event"}"#;
+        let real = r#"{"type":"result","subtype":"success","num_turns":2,"result":"x"}"#;
+        let none = r#"{"type":"result","subtype":"success","num_turns":0,"result":""}"#;
+        let refused = r#"{"type":"result","subtype":"error_during_execution","num_turns":0}"#;
+        // Last word, and whether it is the run's result after exit code 0 and after any other end.
+        for (lines, last, after_0, otherwise) in [
+            (&[][..], false, false, false),
+            (&[init, says], false, false, false),
+            (&[init, says, real], true, true, true),
+            (&[init, says, real, system, rate, "text"], true, true, true),
+            (&[init, says, real, init], false, true, false),
+            (&[init, says, real, says], false, true, false),
+            (&[init, says, real, tool], false, true, false),
+            (&[init, says, real, part], false, true, false),
+            (&[init, says, real, init, says, real], true, true, true),
+            (&[none], false, true, false),
+            (&[init, none], false, true, false),
+            (&[init, none, init], false, false, false),
+            (&[none, none, init, says, real], true, true, true),
+            (&[refused], true, true, true),
+        ] {
+            let captured = tally(lines);
+            assert_eq!(captured.is_result_last_word(), last, "{lines:?}");
+            assert_eq!(captured.is_result_of_run(Some(0)), after_0, "{lines:?}");
+            for exit_code in [None, Some(1), Some(143)] {
+                assert_eq!(captured.is_result_of_run(exit_code), otherwise, "{lines:?}");
+            }
+            assert_eq!(captured.stdout.is_empty(), last || lines.is_empty(), "{lines:?}");
+        }
+        let captured = tally(&[real, none]);
+        assert_eq!(captured.summary(), "x", "a result without a turn replaces none of a turn");
+        assert!(captured.is_result_of_run(None));
+        assert!(tally(&[init, real, init]).is_in_later_turn());
+        assert!(!tally(&[init, none, init]).is_in_later_turn());
+    }
+
+    #[test]
+    fn invalid_utf8_and_nul_are_replaced() {
         let mut tally = Tally::new();
         tally.line(b"caf\xc3");
         tally.line(b"{\"type\":\"result\",\"result\":\"\xff\",\"session_id\":\"s\"}");
         tally.line(b"\xe2\x82");
         let captured = tally.finish();
         assert_eq!(captured.lines, 3);
+        assert_eq!(Tally::new().line(b"a\0\xff\0"), "a\u{fffd}\u{fffd}\u{fffd}");
         assert_eq!(captured.content_line.as_deref(), Some("caf\u{fffd}"));
         assert_eq!(captured.summary(), "\u{fffd}");
         assert_eq!(captured.stdout_bytes, 5 + 48 + 3);

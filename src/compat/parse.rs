@@ -36,6 +36,7 @@ fn optional_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> 
 /// Reads the CLI's whole output. Lines that are not events are skipped.
 pub(super) fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
     let captured = capture(stdout);
+    let has_result = captured.result.is_some();
     ParsedStream {
         cost_usd: captured.cost_usd(),
         usage: captured.usage(),
@@ -43,8 +44,8 @@ pub(super) fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
         session_id: captured.session_id,
         model: captured.init_model.unwrap_or_default(),
         result_json: captured.result,
-        llm_api_empty_response: captured.llm_api_empty,
-        truncated_mid_stream: captured.truncated,
+        llm_api_empty_response: captured.llm_api_empty && !has_result,
+        truncated_mid_stream: captured.truncated && !has_result,
     }
 }
 

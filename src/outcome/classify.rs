@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Body, ErrorCode, Finished, Outcome, Recovery, StdStream};
 use crate::claude::{
     Captured, OutputFacts, describe_claude_failure, is_claude_max_turns_result,
-    is_claude_unknown_session_error, no_result_error,
+    is_claude_unknown_session_error, is_error_result, no_result_error,
 };
 use crate::forensics::{
     Disruption, TerminatedState, Vanished, describe_truncation_cause, pod_cause, vanished_details,
@@ -82,7 +82,7 @@ pub(crate) fn classify(settled: Settled) -> Outcome {
     if settled.timed_out || deadline {
         return timed_out(exit_code, settled.timeout_sec);
     }
-    if settled.captured.result.is_some() {
+    if settled.captured.is_result_of_run(exit_code) {
         return with_result(settled, exit_code);
     }
     without_result(settled, exit_code)
@@ -105,8 +105,7 @@ fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
     let (usage, cost_usd) = (captured.usage().unwrap_or_default(), captured.cost_usd().unwrap_or(0.0));
     let result = captured.result.take().unwrap_or_default();
     // The CLI exits with 0 after some failures, and an evicted pod may have no exit code.
-    let is_error = result.get("is_error").and_then(Value::as_bool) == Some(true);
-    let failed = exit_code.is_some_and(|code| code != 0) || is_error;
+    let failed = exit_code.is_some_and(|code| code != 0) || is_error_result(&result);
     if failed && is_claude_unknown_session_error(&result) {
         let message = describe_claude_failure(&result).unwrap_or_else(|| "Session unavailable".into());
         return Outcome::failed(
@@ -184,11 +183,12 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
     }
     let model = captured.init_model.clone().unwrap_or(config_model);
     let ended_by = disruption.map(|disruption| format!("; {}", disruption.text())).unwrap_or_default();
-    if captured.truncated {
+    if captured.truncated || captured.is_in_later_turn() {
         let hint = if model.is_empty() { String::new() } else { format!(" (model: {model})") };
         let cause = describe_truncation_cause(container.as_ref());
+        let which = if captured.is_in_later_turn() { " for its last turn" } else { "" };
         let message = format!(
-            "Claude run was truncated mid-stream{hint} — assistant produced content but no result event arrived; \
+            "Claude run was truncated mid-stream{hint} — assistant produced content but no result event arrived{which}; \
              {cause}{ended_by}"
         );
         return fail(Some(ErrorCode::ClaudeTruncated), message, captured);
@@ -359,9 +359,15 @@ mod tests {
     fn unknown_session_of_a_failed_run_is_cleared() {
         for (exit_code, result, code) in [
             (Some(1), UNKNOWN.to_owned(), Some(ErrorCode::SessionUnavailable)),
-            (Some(0), UNKNOWN.replace('}', ",\"is_error\":true}"), Some(ErrorCode::SessionUnavailable)),
-            (Some(0), UNKNOWN.to_owned(), None),
-            (None, UNKNOWN.to_owned(), None),
+            (Some(0), UNKNOWN.to_owned(), Some(ErrorCode::SessionUnavailable)),
+            (None, UNKNOWN.to_owned(), Some(ErrorCode::SessionUnavailable)),
+            (
+                Some(0),
+                UNKNOWN.replace("\"error\"", "\"success\",\"is_error\":true"),
+                Some(ErrorCode::SessionUnavailable),
+            ),
+            (Some(0), UNKNOWN.replace("error", "success"), None),
+            (None, UNKNOWN.replace("error", "success"), None),
         ] {
             let outcome = classify(settled(&[&result], exit_code, failed_job()));
             assert_eq!(outcome.error_code(), code);
@@ -522,6 +528,45 @@ mod tests {
             assert_eq!(outcome.error_message(), message, "{result}");
             assert_eq!(outcome.error_code(), None);
         }
+    }
+
+    #[test]
+    fn error_subtype_fails_whatever_is_error_says() {
+        for (subtype, clear) in
+            [("error_max_turns", true), ("error_during_execution", false), ("error_max_budget_usd", false)]
+        {
+            let line = format!(r#"{{"type":"result","subtype":"{subtype}","is_error":false,"num_turns":3}}"#);
+            let result = classify(settled(&[INIT, SAYS, &line], Some(0), JobEnd::Complete)).to_json();
+            assert_eq!(result["errorMessage"], format!("Claude run failed: subtype={subtype}"));
+            assert_eq!(result["clearSession"], clear, "{subtype}");
+        }
+    }
+
+    #[test]
+    fn run_lost_in_a_later_turn_has_no_result() {
+        let early = SUCCESS.replace(r#""result":" done ""#, r#""num_turns":0,"result":"""#);
+        let truncated = "Claude run was truncated mid-stream (model: claude-x) — assistant produced content but no \
+                         result event arrived";
+        let unavailable = "pod state unavailable — likely deleted before exit could be read";
+        for (lines, exit_code, message) in [
+            (&[INIT, &early, INIT, SAYS][..], None, format!("{truncated}; {unavailable}")),
+            (
+                &[INIT, &early, INIT, SAYS],
+                Some(137),
+                format!("{truncated}; exit code 137, SIGKILL (commonly OOMKilled)"),
+            ),
+            (&[INIT, &early, INIT, SAYS], Some(0), format!("{truncated}; exit code 0")),
+            (&[INIT, SAYS, SUCCESS, INIT], None, format!("{truncated} for its last turn; {unavailable}")),
+            (&[INIT, SAYS, SUCCESS, SAYS], Some(1), format!("{truncated} for its last turn; exit code 1")),
+        ] {
+            let outcome = classify(settled(lines, exit_code, failed_job()));
+            assert_eq!(outcome.error_message(), Some(&message[..]), "{lines:?}");
+            assert_eq!(outcome.error_code(), Some(ErrorCode::ClaudeTruncated), "{lines:?}");
+            let text = lines.join("\n") + "\n";
+            assert_eq!(outcome.to_json()["resultJson"], json!({"stdout": text}), "the output so far");
+        }
+        let outcome = classify(settled(&[INIT, SAYS, SUCCESS, INIT, SAYS], Some(0), JobEnd::Complete));
+        assert_eq!(outcome.error_message(), None, "a container that ended with 0 has done its work");
     }
 
     #[test]

@@ -6,6 +6,11 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Map, Value};
+
+/// How deep a [`Value`] can be. Values are written and dropped by recursion, so a deeper one could overflow the stack.
+const MAX_DEPTH: usize = 256;
+
 /// A position in a JSON text. A method returns `None` where the text is not JSON; do not read on then.
 pub(crate) struct Json<'a> {
     text: &'a str,
@@ -94,6 +99,54 @@ impl<'a> Json<'a> {
     pub(crate) fn is_null(&mut self) -> Option<bool> {
         let null = self.peek()? == b'n';
         self.skip().map(|()| null)
+    }
+
+    /// Reads a value as `JSON.parse` does: of repeated keys the last counts, and a number may be beyond the range of f64,
+    /// which is `null` when it is written again. What is nested deeper than [`MAX_DEPTH`] is kept as its JSON text.
+    pub(crate) fn value(&mut self) -> Option<Value> {
+        self.value_within(MAX_DEPTH)
+    }
+
+    fn value_within(&mut self, depth: usize) -> Option<Value> {
+        let next = self.peek()?;
+        let from = self.at;
+        Some(match next {
+            b'"' => Value::String(self.text()??.into_owned()),
+            b'{' if depth > 0 => {
+                let mut members = Map::new();
+                self.object(|json, key| {
+                    let key = String::from_utf8(key.to_vec()).ok()?;
+                    members.insert(key, json.value_within(depth - 1)?);
+                    Some(())
+                })?;
+                Value::Object(members)
+            }
+            b'[' if depth > 0 => {
+                let mut elements = Vec::new();
+                self.array(|json| {
+                    elements.push(json.value_within(depth - 1)?);
+                    Some(())
+                })?;
+                Value::Array(elements)
+            }
+            _ => {
+                self.skip()?;
+                let text = &self.text[from..self.at];
+                match next {
+                    b'{' | b'[' => text.into(),
+                    b't' => true.into(),
+                    b'f' => false.into(),
+                    b'n' => Value::Null,
+                    _ => number_of(text),
+                }
+            }
+        })
+    }
+
+    /// How many bytes the value at the beginning of the text has; `None` where there is none.
+    pub(crate) fn length_of_value(text: &'a str) -> Option<usize> {
+        let mut json = Self::new(text);
+        json.skip().map(|()| json.at)
     }
 
     /// Skips a value.
@@ -224,6 +277,12 @@ impl<'a> Json<'a> {
     }
 }
 
+/// The value of a number's text, which was checked.
+fn number_of(text: &str) -> Value {
+    let whole = || text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from));
+    whole().unwrap_or_else(|_| text.parse::<f64>().map_or(Value::Null, Value::from))
+}
+
 /// The arrays and objects around a position: a bit each, set for an object.
 #[derive(Default)]
 struct Nest {
@@ -341,7 +400,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
-    use serde_json::Value;
+    use serde_json::json;
 
     fn is_json(text: &str) -> bool {
         let mut json = Json::new(text);
@@ -405,6 +464,51 @@ mod tests {
         }
     }
 
+    fn value(text: &str) -> Option<Value> {
+        let mut json = Json::new(text);
+        let value = json.value()?;
+        json.end().map(|()| value)
+    }
+
+    #[test]
+    fn value_is_that_of_json_parse() {
+        for (text, expected) in [
+            ("1e999", Some(Value::Null)),
+            ("[-1e999, 1]", Some(json!([null, 1]))),
+            ("18446744073709551615", Some(json!(18446744073709551615u64))),
+            ("-9223372036854775808", Some(json!(i64::MIN))),
+            ("123456789012345678901234567890", Some(json!(1.2345678901234568e29))),
+            ("0.1", Some(json!(0.1))),
+            (r#"{"a":1,"b":2,"a":[]}"#, Some(json!({"a": [], "b": 2}))),
+            (
+                r#" {"\u00e9" : "\ud83d\ude00" , "x":[true ,false,null]} "#,
+                Some(json!({"é": "😀", "x": [true, false, null]})),
+            ),
+            (r#"{"a":"\ud83d"}"#, None),
+            ("{", None),
+            ("", None),
+            ("1 2", None),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn value_below_the_greatest_depth_is_kept_as_text() {
+        for (depth, kept) in
+            [(MAX_DEPTH, None), (MAX_DEPTH + 1, Some("[0]")), (MAX_DEPTH + 3, Some("[[[0]]]"))]
+        {
+            let text = format!("{}0{}", "[".repeat(depth), "]".repeat(depth));
+            let mut innermost = value(&text).unwrap();
+            while let Value::Array(mut elements) = innermost {
+                innermost = elements.pop().unwrap();
+            }
+            assert_eq!(innermost, kept.map_or(json!(0), Value::from), "{depth}");
+        }
+        let deep = format!("{}0{}", "[{\"a\":".repeat(100_000), "}]".repeat(100_000));
+        assert!(value(&deep).is_some_and(|value| value.to_string().len() > deep.len()));
+    }
+
     #[test]
     fn escape_at_any_offset_is_read_whole() {
         for before in 0..70 {
@@ -456,6 +560,8 @@ mod tests {
         fn reads_json_as_serde_json_does(text in json()) {
             prop_assert!(is_json(&text));
             prop_assert_eq!(read(&text), Some(floats(serde_json::from_str(&text).unwrap())));
+            prop_assert_eq!(value(&text).map(floats), Some(floats(serde_json::from_str(&text).unwrap())));
+            prop_assert_eq!(Json::length_of_value(&format!("{text}]}}x")), Some(text.trim_end().len()));
         }
 
         #[test]

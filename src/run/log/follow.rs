@@ -155,10 +155,10 @@ impl<C: Cluster> Follower<C> {
             .await;
     }
 
-    /// Whether the log must be read once more after the container has ended: its result is missing, or its last line
-    /// has no end yet.
+    /// Whether the log must be read once more after the container has ended: its last word is no result, or its last
+    /// line has no end yet.
     pub(crate) fn is_incomplete(&self) -> bool {
-        self.ended_in_mid_line || !self.tally.has_result()
+        self.ended_in_mid_line || !self.tally.is_result_last_word()
     }
 
     /// Requests the next body from the log's beginning, so that no line is hidden by its stamp.
@@ -243,7 +243,7 @@ impl<C: Cluster> Follower<C> {
         self.resume.end_body();
         match end {
             // The container did not print the last line, so more may follow; with a result nothing more is needed.
-            BodyEnd::Clean if self.ended_in_noise && !self.tally.has_result() => BodyEnd::Noise,
+            BodyEnd::Clean if self.ended_in_noise && !self.tally.is_result_last_word() => BodyEnd::Noise,
             end => end,
         }
     }

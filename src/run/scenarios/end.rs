@@ -154,6 +154,48 @@ async fn full_result_is_kept_when_the_job_vanishes_afterwards(mode: Mode) {
     assert_eq!(result["summary"], "All done.");
 }
 
+in_both_modes!(run_lost_in_a_later_turn_is_not_a_success);
+async fn run_lost_in_a_later_turn_is_not_a_success(mode: Mode) {
+    let early =
+        r#"{"type":"result","subtype":"success","is_error":false,"num_turns":0,"result":"","uuid":"early"}"#;
+    for (first, which) in [(early, ""), (SUCCESS.lines().last().expect("a result"), " for its last turn")] {
+        let mut script = success_over(Duration::from_secs(40));
+        script.lines.pop();
+        script.lines.insert(0, (Duration::ZERO, first.to_owned()));
+        // The pod is lost: its status never says that the container has ended.
+        script.ends_after = Duration::from_secs(3600);
+        script.job_failed_at = Some((Duration::from_secs(44), "BackoffLimitExceeded"));
+        let scenario = Scenario::new(mode).script(script);
+        let result = scenario.run().await;
+        assert_eq!(result["errorCode"], "claude_truncated", "{result}");
+        let message = result["errorMessage"].as_str().expect("message");
+        assert!(message.contains(&format!("but no result event arrived{which}; ")), "{message}");
+    }
+}
+
+in_both_modes!(nul_reaches_the_host_nowhere);
+async fn nul_reaches_the_host_nowhere(mode: Mode) {
+    let result = r#"{"type":"result","subtype":"success","session_id":"s\u0000","result":"a\u0000b","\u0000":["\u0000"]}"#;
+    for (exit_code, lines) in [
+        (0, vec!["printed \0 raw".to_owned(), result.to_owned()]),
+        (1, vec![result.replace("success", "error")]),
+        (3, vec!["\0 failed \0".to_owned()]),
+    ] {
+        let mut script = success_over(Duration::from_secs(5));
+        script.lines = lines.into_iter().map(|line| (Duration::from_secs(1), line)).collect();
+        script.exit_code = exit_code;
+        let host = FakeHost { prompt: Some("pro\0mpt".into()), ..FakeHost::default() };
+        let scenario = Scenario::new(mode).script(script).host(host);
+        let result = scenario.run().await;
+        assert!(!result.to_string().contains("\\u0000"), "{result}");
+        assert!(result.to_string().contains('\u{fffd}'), "{result}");
+        let logged = scenario.host.out() + &scenario.host.err();
+        assert!(!logged.contains('\0') && (exit_code == 1 || logged.contains('\u{fffd}')), "{logged}");
+        let meta = scenario.host.meta.lock().expect("meta")[0].to_string();
+        assert!(meta.contains("pro\u{fffd}mpt") && !meta.contains("\\u0000"), "{meta}");
+    }
+}
+
 in_both_modes!(oom_kill_is_named);
 async fn oom_kill_is_named(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
