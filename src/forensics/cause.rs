@@ -260,7 +260,7 @@ causes! {
         "Correct the image and its tag in the agent's configuration, or push it."
     ImageUnauthorized "image_unauthorized" Start Pod
         "the registry did not let its node pull the image"
-        "Give Paperclip's own pod imagePullSecrets with valid credentials for the registry: agent pods have the same."
+        "Check the image's name, and give Paperclip's own pod imagePullSecrets that are valid for it: agent pods have the same."
     RegistryUnreachable "registry_unreachable" Start Pod
         "its node could not reach the image's registry"
         "Check DNS, proxy and network of the node, and that the registry is up."

@@ -31,11 +31,11 @@ impl JobState {
     }
 }
 
-fn conditions(job: &Job) -> &[JobCondition] {
+pub(super) fn conditions(job: &Job) -> &[JobCondition] {
     job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
 }
 
-fn is_true<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
+pub(super) fn is_true<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
     conditions(job).iter().find(|condition| condition.type_ == kind && condition.status == "True")
 }
 

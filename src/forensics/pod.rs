@@ -11,7 +11,7 @@ pub(super) fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
     pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default()
 }
 
-fn init_statuses(pod: &Pod) -> &[ContainerStatus] {
+pub(super) fn init_statuses(pod: &Pod) -> &[ContainerStatus] {
     pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
 }
 

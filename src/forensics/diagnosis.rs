@@ -1,0 +1,675 @@
+//! From what a run saw to the cause of its failure.
+//!
+//! Types decide where there are types: conditions, reasons, exit codes. The words of a message only tell apart what
+//! Kubernetes gives one reason for, such as the ways a pull fails; nothing else is decided on them.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::cause::Cause;
+use super::container::TerminatedState;
+use super::disruption::disruption;
+use super::job::{JobState, is_true};
+use super::pod::{condition, container_statuses, init_statuses};
+use super::record::{Asker, Record};
+
+/// Words, each with the cause that it stands for; the first that is found counts.
+type Words = [(&'static str, Cause)];
+
+const REFUSED_POD: &Words = &[
+    ("exceeded quota", Cause::PodQuotaExceeded),
+    ("failed quota", Cause::PodQuotaExceeded),
+    ("violates podsecurity", Cause::PodSecurityRefused),
+    ("looking up service account", Cause::ServiceAccountMissing),
+    ("serviceaccount", Cause::ServiceAccountMissing),
+    ("admission webhook", Cause::PodAdmissionRefused),
+    ("calling webhook", Cause::PodAdmissionRefused),
+    ("admissionpolicy", Cause::PodAdmissionRefused),
+    (" usage per ", Cause::LimitRangeRefused),
+    ("limit to request ratio per ", Cause::LimitRangeRefused),
+];
+
+const REFUSED_JOB: &Words = &[
+    ("exceeded quota", Cause::JobQuotaExceeded),
+    ("failed quota", Cause::JobQuotaExceeded),
+    ("because it is being terminated", Cause::NamespaceTerminating),
+    ("is forbidden: user ", Cause::JobCreateForbidden),
+];
+
+const UNSCHEDULABLE: &Words = &[
+    ("insufficient ", Cause::UnschedulableResources),
+    ("too many pods", Cause::UnschedulableResources),
+    ("volume", Cause::UnschedulableVolume),
+    ("node affinity", Cause::UnschedulableSelector),
+    ("node selector", Cause::UnschedulableSelector),
+    ("taint", Cause::UnschedulableTaint),
+];
+
+const PULL: &Words = &[
+    ("unauthorized", Cause::ImageUnauthorized),
+    ("authorization", Cause::ImageUnauthorized),
+    ("authentication", Cause::ImageUnauthorized),
+    ("denied", Cause::ImageUnauthorized),
+    ("forbidden", Cause::ImageUnauthorized),
+    ("no basic auth", Cause::ImageUnauthorized),
+    ("no such host", Cause::RegistryUnreachable),
+    ("dial tcp", Cause::RegistryUnreachable),
+    ("connection re", Cause::RegistryUnreachable),
+    ("timeout", Cause::RegistryUnreachable),
+    ("deadline exceeded", Cause::RegistryUnreachable),
+    ("x509", Cause::RegistryUnreachable),
+    ("tls:", Cause::RegistryUnreachable),
+    ("unexpected status", Cause::RegistryUnreachable),
+    ("not found", Cause::ImageNotFound),
+    ("manifest unknown", Cause::ImageNotFound),
+    ("does not exist", Cause::ImageNotFound),
+];
+
+const CONFIG: &Words = &[
+    ("couldn't find key", Cause::ConfigKeyMissing),
+    ("non-existent", Cause::ConfigKeyMissing),
+    ("secret \"", Cause::SecretMissing),
+    ("configmap \"", Cause::ConfigMapMissing),
+];
+
+const EVICTION: &Words = &[
+    ("ephemeral local storage usage exceeds", Cause::EvictedForStorageLimit),
+    ("exceeded its local ephemeral storage limit", Cause::EvictedForStorageLimit),
+    ("usage of emptydir", Cause::EvictedForStorageLimit),
+    ("resource: memory", Cause::EvictedForMemory),
+    ("resource: ephemeral-storage", Cause::EvictedForDisk),
+    ("resource: inodes", Cause::EvictedForDisk),
+];
+
+fn by_words(words: &Words, text: &str) -> Option<Cause> {
+    let text = text.to_ascii_lowercase();
+    words.iter().find(|(word, _)| text.contains(word)).map(|(_, cause)| *cause)
+}
+
+impl Cause {
+    /// Why the API server refused (403) to create a Job, by its words.
+    pub(crate) fn of_refused_job(words: &str) -> Self {
+        by_words(REFUSED_JOB, words).unwrap_or(Cause::JobAdmissionRefused)
+    }
+
+    /// Why the Job controller could not create a pod, by the words of its Event.
+    pub(crate) fn of_refused_pod(words: &str) -> Self {
+        by_words(REFUSED_POD, words).unwrap_or(Cause::PodRefused)
+    }
+
+    /// Why the scheduler has no node, by the words of the condition.
+    pub(crate) fn of_unschedulable(words: &str) -> Self {
+        let words = words.split(" preemption: ").next().unwrap_or_default();
+        by_words(UNSCHEDULABLE, words).unwrap_or(Cause::Unschedulable)
+    }
+
+    /// Why a pull failed, by the kubelet's words.
+    pub(crate) fn of_failed_pull(words: &str) -> Self {
+        by_words(PULL, words).unwrap_or(Cause::ImagePullFailed)
+    }
+
+    /// Why a node evicted a pod, by the kubelet's words.
+    pub(crate) fn of_eviction(words: &str) -> Self {
+        by_words(EVICTION, words).unwrap_or(Cause::EvictedByNode)
+    }
+
+    /// The cause behind the reason for which a container waits; `None` for a reason that passes. `pull_words`: what the
+    /// kubelet said at its last try to pull an image.
+    pub(crate) fn of_waiting(reason: &str, words: &str, pull_words: Option<&str>) -> Option<Self> {
+        Some(match reason {
+            "ErrImagePull" => Cause::of_failed_pull(words),
+            "ImagePullBackOff" => match Cause::of_failed_pull(words) {
+                Cause::ImagePullFailed => Cause::of_failed_pull(pull_words.unwrap_or_default()),
+                cause => cause,
+            },
+            "RegistryUnavailable" => Cause::RegistryUnreachable,
+            "InvalidImageName" => Cause::ImageNameInvalid,
+            "ErrImageNeverPull" => Cause::ImageNeverPulled,
+            "ImageInspectError" => Cause::ImageInspectFailed,
+            "SignatureValidationFailed" => Cause::ImageSignatureInvalid,
+            "CreateContainerConfigError" => by_words(CONFIG, words).unwrap_or(Cause::ContainerConfigInvalid),
+            "CreateContainerError" => Cause::ContainerCreateFailed,
+            "RunContainerError" => Cause::ContainerRunFailed,
+            "PreCreateHookError" | "PreStartHookError" | "PostStartHookError" => Cause::ContainerHookFailed,
+            "StartError" | "ContainerCannotRun" => Cause::ContainerStartFailed,
+            "CrashLoopBackOff" => Cause::ContainerCrashLoop,
+            _ => return None,
+        })
+    }
+
+    /// Why a node refused a pod that was bound to it, by the pod's reason.
+    fn of_node_refusal(reason: &str) -> Option<Self> {
+        Some(match reason {
+            "OutOfcpu" => Cause::NodeOutOfCpu,
+            "OutOfmemory" => Cause::NodeOutOfMemory,
+            "OutOfpods" => Cause::NodeOutOfPods,
+            "NodeAffinity" | "NodeSelectorMismatching" => Cause::NodeAffinityRefused,
+            "UnexpectedAdmissionError"
+            | "TopologyAffinityError"
+            | "SysctlForbidden"
+            | "AppArmor"
+            | "PodOSNotSupported"
+            | "InvalidNodeInfo" => Cause::NodeAdmissionRefused,
+            other if other.starts_with("OutOf") => Cause::NodeAdmissionRefused,
+            _ => return None,
+        })
+    }
+
+    /// How a container ended by itself; `None` for an exit with 0 and for an unknown end.
+    fn of_exit(state: &TerminatedState) -> Option<Self> {
+        match state.reason.as_deref() {
+            Some("OOMKilled") => return Some(Cause::OutOfMemory),
+            Some("StartError" | "ContainerCannotRun") => return Some(Cause::ContainerStartFailed),
+            Some("ContainerStatusUnknown") => return Some(Cause::ContainerStatusUnknown),
+            _ => {}
+        }
+        match state.exit_code? {
+            0 => None,
+            126 | 127 => Some(Cause::CommandNotFound),
+            137 => Some(Cause::Killed),
+            143 => Some(Cause::Terminated),
+            129..=192 => Some(Cause::Crashed),
+            _ => Some(Cause::ExitCode),
+        }
+    }
+}
+
+fn finalizer(job: &Job, name: &str) -> bool {
+    job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
+}
+
+/// Whether an end like this is how a kubelet ends the containers of a pod that something else ended.
+fn is_killed(container: Option<&TerminatedState>) -> bool {
+    match container {
+        None => true,
+        Some(state) => {
+            matches!(state.exit_code, None | Some(137 | 143)) && state.reason.as_deref() != Some("OOMKilled")
+        }
+    }
+}
+
+impl Record {
+    /// Why a run ended whose container ran; `None` where it ended with 0 or nothing is known. `container`: how `claude`
+    /// ended.
+    pub(crate) fn cause_of_end(&self, container: Option<&TerminatedState>) -> Option<Cause> {
+        if let Some(cause) = self.cause_of_request() {
+            return Some(cause);
+        }
+        if let Some(cause) = self.pod.as_deref().and_then(cause_of_disruption) {
+            return Some(cause);
+        }
+        if is_killed(container)
+            && let Some(cause) = self.cause_of_deletion()
+        {
+            return Some(cause);
+        }
+        Cause::of_exit(container?)
+    }
+
+    fn cause_of_request(&self) -> Option<Cause> {
+        Some(match self.request?.by {
+            Asker::Host => Cause::CancelledByHost,
+            Asker::ControlPlane => Cause::CancelledByControlPlane,
+            Asker::TimeLimit => Cause::TimeLimit,
+            Asker::Shutdown => Cause::HostShutdown,
+            Asker::AfterResult => Cause::HungAfterResult,
+        })
+    }
+
+    /// Who deleted or stopped the Job or its pod through the API.
+    fn cause_of_deletion(&self) -> Option<Cause> {
+        let job = self.job.as_deref();
+        if job.is_some_and(has_reached_deadline) {
+            return Some(Cause::JobDeadline);
+        }
+        if self.namespace_terminating {
+            return Some(Cause::NamespaceDeleted);
+        }
+        if job.is_some_and(is_suspended) && !self.job_gone {
+            return Some(Cause::JobSuspendedMidRun);
+        }
+        if let Some(job) = job.filter(|job| self.job_gone || job.metadata.deletion_timestamp.is_some()) {
+            return Some(match () {
+                () if finalizer(job, "foregroundDeletion") => Cause::JobDeletedForeground,
+                () if finalizer(job, "orphan") || self.is_orphaned() => Cause::JobOrphaned,
+                () => Cause::JobDeleted,
+            });
+        }
+        if self.job_gone {
+            return Some(if self.is_orphaned() { Cause::JobOrphaned } else { Cause::JobDeleted });
+        }
+        (self.pod_deletion.is_some() || self.pod_gone).then_some(Cause::PodDeleted)
+    }
+
+    /// Whether the pod was not deleted with its Job.
+    fn is_orphaned(&self) -> bool {
+        let owners = |pod: &Pod| pod.metadata.owner_references.iter().flatten().count();
+        self.pod.as_deref().is_some_and(|pod| owners(pod) == 0)
+    }
+
+    /// Why a run did not start. `words`: what the run's own verdict says.
+    pub(crate) fn cause_of_start(&self, words: &str) -> Cause {
+        if let Some(cause) = self.cause_of_request() {
+            return cause;
+        }
+        let job = self.job.as_deref();
+        let Some(pod) = self.pod.as_deref() else {
+            return match () {
+                () if job.is_some_and(is_suspended) => Cause::JobSuspended,
+                () if self.job_gone
+                    || self.namespace_terminating
+                    || job.is_some_and(has_reached_deadline) =>
+                {
+                    self.cause_of_deletion().unwrap_or(Cause::JobDeleted)
+                }
+                () => match self.event(&["FailedCreate"]) {
+                    Some(event) => Cause::of_refused_pod(&event.message),
+                    None => match Cause::of_refused_pod(words) {
+                        Cause::PodRefused => Cause::PodNotCreated,
+                        cause => cause,
+                    },
+                },
+            };
+        };
+        let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref()).unwrap_or_default();
+        Cause::of_node_refusal(reason)
+            .or_else(|| cause_of_disruption(pod))
+            .or_else(|| self.cause_of_containers(pod))
+            .or_else(|| self.cause_of_deletion())
+            .or_else(|| cause_of_scheduling(pod))
+            .unwrap_or_else(|| self.cause_of_slow_start())
+    }
+
+    /// Which container of a pod keeps it from starting.
+    fn cause_of_containers(&self, pod: &Pod) -> Option<Cause> {
+        let waiting = |status: &ContainerStatus| {
+            let waiting = status.state.as_ref()?.waiting.as_ref()?;
+            let (reason, words) =
+                (waiting.reason.as_deref()?, waiting.message.as_deref().unwrap_or_default());
+            Cause::of_waiting(reason, words, self.pull_words.as_deref())
+        };
+        let ended = |status: &ContainerStatus| status.state.as_ref()?.terminated.clone();
+        let failed_init = init_statuses(pod).iter().filter_map(ended).any(|state| state.exit_code != 0);
+        if failed_init {
+            return Some(Cause::InitContainerFailed);
+        }
+        init_statuses(pod).iter().chain(container_statuses(pod)).find_map(waiting).or_else(|| {
+            container_statuses(pod)
+                .iter()
+                .filter_map(ended)
+                .find_map(|state| Cause::of_exit(&(&state).into()))
+        })
+    }
+
+    /// Why a pod on a node takes too long, by its Events.
+    fn cause_of_slow_start(&self) -> Cause {
+        let reasons =
+            ["FailedMount", "FailedAttachVolume", "FailedMapVolume", "Pulling", "Pulled", "Started"];
+        match self.event(&reasons) {
+            Some(event) if event.reason == "Pulling" => Cause::ImagePullSlow,
+            Some(event) if event.reason == "FailedAttachVolume" => Cause::VolumeAttachFailed,
+            Some(event) if event.reason.starts_with("FailedM") => {
+                by_words(CONFIG, &event.message).unwrap_or(Cause::VolumeMountFailed)
+            }
+            _ => Cause::StartTimeout,
+        }
+    }
+}
+
+fn has_reached_deadline(job: &Job) -> bool {
+    let deadline = |reason: Option<&str>| reason == Some("DeadlineExceeded");
+    let target = is_true(job, "FailureTarget").and_then(|condition| condition.reason.as_deref());
+    match JobState::read(job) {
+        JobState::Failed { reason } => deadline(reason.as_deref()),
+        _ => deadline(target),
+    }
+}
+
+fn is_suspended(job: &Job) -> bool {
+    is_true(job, "Suspended").is_some() || job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
+}
+
+/// Who ended a pod, as its conditions or its reason say; `None` for a plain deletion.
+fn cause_of_disruption(pod: &Pod) -> Option<Cause> {
+    let status = pod.status.as_ref()?;
+    let of_reason = |reason: &str, words: &str| {
+        Some(match reason {
+            "Evicted" => Cause::of_eviction(words),
+            "Terminated" | "NodeShutdown" | "Shutdown" => Cause::NodeShutdown,
+            "NodeLost" => Cause::NodeLost,
+            "Preempting" | "Preempted" => Cause::PreemptedByNode,
+            "PreemptionByScheduler" => Cause::Preempted,
+            "DeletionByTaintManager" => Cause::NodeTainted,
+            "EvictionByEvictionAPI" => Cause::EvictedByApi,
+            "DeletionByPodGC" => Cause::NodeLost,
+            "TerminationByKubelet" if words.to_ascii_lowercase().contains("shutdown") => Cause::NodeShutdown,
+            "TerminationByKubelet" if words.to_ascii_lowercase().contains("preempt") => {
+                Cause::PreemptedByNode
+            }
+            "TerminationByKubelet" => Cause::of_eviction(words),
+            "DeadlineExceeded" => Cause::JobDeadline,
+            _ => return None,
+        })
+    };
+    let words = status.message.as_deref().unwrap_or_default();
+    let by_pod = status.reason.as_deref().and_then(|reason| of_reason(reason, words));
+    by_pod.or_else(|| {
+        let disruption = disruption(pod)?;
+        of_reason(&disruption.reason, disruption.message.as_deref().unwrap_or_default())
+    })
+}
+
+/// Why a pod has no node.
+fn cause_of_scheduling(pod: &Pod) -> Option<Cause> {
+    let scheduled = condition(pod, "PodScheduled");
+    if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
+        return Some(match condition.reason.as_deref() {
+            Some("SchedulingGated") => Cause::SchedulingGated,
+            _ => Cause::of_unschedulable(condition.message.as_deref().unwrap_or_default()),
+        });
+    }
+    let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let is_scheduled = scheduled.is_some() || has_node;
+    (!is_scheduled).then_some(Cause::NotScheduled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{container, ended, pod, waiting};
+    use super::*;
+
+    fn record(status: Value) -> Record {
+        let mut record = Record::default();
+        record.see_pod(&Arc::new(pod(status)));
+        record
+    }
+
+    fn job(object: Value) -> Arc<Job> {
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn exit(code: i32, reason: &str) -> TerminatedState {
+        TerminatedState { exit_code: Some(code), reason: Some(reason.into()), ..Default::default() }
+    }
+
+    #[test]
+    fn refused_job_is_told_apart_by_its_words() {
+        for (words, cause) in [
+            (
+                "jobs.batch \"j\" is forbidden: exceeded quota: q, requested: count/jobs.batch=1",
+                Cause::JobQuotaExceeded,
+            ),
+            (
+                "jobs.batch \"j\" is forbidden: unable to create new content in namespace n because it is being terminated",
+                Cause::NamespaceTerminating,
+            ),
+            (
+                "jobs.batch is forbidden: User \"u\" cannot create resource \"jobs\"",
+                Cause::JobCreateForbidden,
+            ),
+            ("admission webhook \"w\" denied the request: no", Cause::JobAdmissionRefused),
+        ] {
+            assert_eq!(Cause::of_refused_job(words), cause, "{words}");
+        }
+    }
+
+    #[test]
+    fn refused_pod_is_told_apart_by_its_words() {
+        for (words, cause) in [
+            ("pods \"p\" is forbidden: exceeded quota: q, requested: pods=1", Cause::PodQuotaExceeded),
+            ("pods \"p\" is forbidden: failed quota: q: must specify limits.cpu", Cause::PodQuotaExceeded),
+            (
+                "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": x",
+                Cause::PodSecurityRefused,
+            ),
+            (
+                "pods \"p\" is forbidden: error looking up service account n/s: serviceaccount \"s\" not found",
+                Cause::ServiceAccountMissing,
+            ),
+            (
+                "pods \"p\" is forbidden: maximum cpu usage per Container is 1, but limit is 2",
+                Cause::LimitRangeRefused,
+            ),
+            ("admission webhook \"w\" denied the request: no", Cause::PodAdmissionRefused),
+            (
+                "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'x' with binding 'y' denied request: no",
+                Cause::PodAdmissionRefused,
+            ),
+            ("Internal error occurred: failed calling webhook \"w\": no route", Cause::PodAdmissionRefused),
+            ("something new", Cause::PodRefused),
+        ] {
+            assert_eq!(Cause::of_refused_pod(words), cause, "{words}");
+        }
+    }
+
+    #[test]
+    fn unschedulable_pod_is_told_apart_by_its_words() {
+        let tail = " preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling, insufficient x.";
+        for (words, cause) in [
+            ("0/3 nodes are available: 3 Insufficient cpu.", Cause::UnschedulableResources),
+            ("0/3 nodes are available: 3 Too many pods.", Cause::UnschedulableResources),
+            ("0/3 nodes are available: 3 node(s) had untolerated taint {a: b}.", Cause::UnschedulableTaint),
+            (
+                "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+                Cause::UnschedulableSelector,
+            ),
+            ("pod has unbound immediate PersistentVolumeClaims.", Cause::UnschedulableVolume),
+            ("persistentvolumeclaim \"c\" not found.", Cause::UnschedulableVolume),
+            ("no nodes available", Cause::Unschedulable),
+        ] {
+            assert_eq!(Cause::of_unschedulable(&format!("{words}{tail}")), cause, "{words}");
+        }
+    }
+
+    #[test]
+    fn waiting_container_is_told_apart_by_reason_and_words() {
+        for (reason, words, cause) in [
+            ("ErrImagePull", "failed to resolve reference \"x\": x: not found", Cause::ImageNotFound),
+            (
+                "ErrImagePull",
+                "pull access denied, repository does not exist or may require authorization",
+                Cause::ImageUnauthorized,
+            ),
+            ("ErrImagePull", "dial tcp: lookup r on 10.0.0.1:53: no such host", Cause::RegistryUnreachable),
+            ("ErrImagePull", "no space left on device", Cause::ImagePullFailed),
+            ("ImagePullBackOff", "Back-off pulling image \"x\"", Cause::ImageNotFound),
+            (
+                "ImagePullBackOff",
+                "Back-off pulling image \"x\": ErrImagePull: 401 Unauthorized",
+                Cause::ImageUnauthorized,
+            ),
+            ("RegistryUnavailable", "", Cause::RegistryUnreachable),
+            ("InvalidImageName", "", Cause::ImageNameInvalid),
+            ("ErrImageNeverPull", "", Cause::ImageNeverPulled),
+            ("ImageInspectError", "", Cause::ImageInspectFailed),
+            ("SignatureValidationFailed", "", Cause::ImageSignatureInvalid),
+            ("CreateContainerConfigError", "secret \"s\" not found", Cause::SecretMissing),
+            ("CreateContainerConfigError", "configmap \"c\" not found", Cause::ConfigMapMissing),
+            ("CreateContainerConfigError", "couldn't find key k in Secret n/s", Cause::ConfigKeyMissing),
+            ("CreateContainerConfigError", "container has runAsNonRoot", Cause::ContainerConfigInvalid),
+            ("CreateContainerError", "", Cause::ContainerCreateFailed),
+            ("RunContainerError", "", Cause::ContainerRunFailed),
+            ("StartError", "", Cause::ContainerStartFailed),
+            ("PostStartHookError", "", Cause::ContainerHookFailed),
+            ("CrashLoopBackOff", "", Cause::ContainerCrashLoop),
+        ] {
+            assert_eq!(
+                Cause::of_waiting(reason, words, Some("x: not found")),
+                Some(cause),
+                "{reason}: {words}"
+            );
+        }
+        assert_eq!(Cause::of_waiting("ContainerCreating", "", None), None);
+    }
+
+    #[test]
+    fn disrupted_pod_names_who_ended_it() {
+        let target = |reason: &str, message: &str| json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]});
+        let reason =
+            |reason: &str, message: &str| json!({"phase": "Failed", "reason": reason, "message": message});
+        for (status, cause) in [
+            (target("PreemptionByScheduler", ""), Cause::Preempted),
+            (target("DeletionByTaintManager", ""), Cause::NodeTainted),
+            (target("EvictionByEvictionAPI", ""), Cause::EvictedByApi),
+            (target("DeletionByPodGC", ""), Cause::NodeLost),
+            (
+                target("TerminationByKubelet", "The node was low on resource: memory."),
+                Cause::EvictedForMemory,
+            ),
+            (
+                target("TerminationByKubelet", "Preempted in order to admit critical pod"),
+                Cause::PreemptedByNode,
+            ),
+            (target("TerminationByKubelet", "imminent node shutdown"), Cause::NodeShutdown),
+            (reason("Evicted", "The node was low on resource: ephemeral-storage."), Cause::EvictedForDisk),
+            (
+                reason(
+                    "Evicted",
+                    "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.",
+                ),
+                Cause::EvictedForStorageLimit,
+            ),
+            (reason("Evicted", "The node had condition: [PIDPressure]."), Cause::EvictedByNode),
+            (
+                reason("Terminated", "Pod was terminated in response to imminent node shutdown."),
+                Cause::NodeShutdown,
+            ),
+            (reason("NodeLost", ""), Cause::NodeLost),
+        ] {
+            let record = record(status.clone());
+            assert_eq!(record.cause_of_end(Some(&exit(137, "Error"))), Some(cause), "{status}");
+        }
+    }
+
+    #[test]
+    fn end_of_the_container_is_a_cause_of_its_own() {
+        for (state, cause) in [
+            (exit(137, "OOMKilled"), Some(Cause::OutOfMemory)),
+            (exit(137, "Error"), Some(Cause::Killed)),
+            (exit(143, "Error"), Some(Cause::Terminated)),
+            (exit(139, "Error"), Some(Cause::Crashed)),
+            (exit(127, "Error"), Some(Cause::CommandNotFound)),
+            (exit(128, "StartError"), Some(Cause::ContainerStartFailed)),
+            (exit(137, "ContainerStatusUnknown"), Some(Cause::ContainerStatusUnknown)),
+            (exit(3, "Error"), Some(Cause::ExitCode)),
+            (exit(0, "Completed"), None),
+        ] {
+            assert_eq!(record(json!({})).cause_of_end(Some(&state)), cause, "{state:?}");
+        }
+        assert_eq!(record(json!({})).cause_of_end(None), None);
+    }
+
+    #[test]
+    fn deletion_is_the_cause_of_a_kill_but_of_no_other_exit() {
+        let mut gone = record(json!({}));
+        gone.job_gone = true;
+        for (object, cause) in [
+            (json!({"metadata": {"finalizers": ["foregroundDeletion"]}}), Cause::JobDeletedForeground),
+            (json!({"metadata": {"finalizers": ["orphan"]}}), Cause::JobOrphaned),
+            (
+                json!({"metadata": {}, "status": {"conditions": [
+                {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}}),
+                Cause::JobDeadline,
+            ),
+        ] {
+            gone.see_job(&job(object));
+            assert_eq!(gone.cause_of_end(Some(&exit(143, "Error"))), Some(cause));
+        }
+        gone.see_job(&job(json!({"metadata": {}})));
+        assert_eq!(gone.cause_of_end(Some(&exit(1, "Error"))), Some(Cause::ExitCode));
+        assert_eq!(gone.cause_of_end(Some(&exit(137, "OOMKilled"))), Some(Cause::OutOfMemory));
+        gone.namespace_terminating = true;
+        assert_eq!(gone.cause_of_end(None), Some(Cause::NamespaceDeleted));
+
+        let mut suspended = record(json!({}));
+        suspended.see_job(&job(json!({"spec": {"suspend": true, "template": {}}})));
+        assert_eq!(suspended.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::JobSuspendedMidRun));
+
+        let mut deleted = record(json!({}));
+        deleted.pod_deletion = Some(jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(deleted.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::PodDeleted));
+        deleted.ask_to_end(Asker::TimeLimit, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(deleted.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::TimeLimit));
+    }
+
+    #[test]
+    fn start_failure_is_read_from_the_last_pod() {
+        let scheduled = |reason: &str, message: &str| json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]});
+        let on_node = || json!({"type": "PodScheduled", "status": "True"});
+        for (status, cause) in [
+            (scheduled("SchedulingGated", "gated"), Cause::SchedulingGated),
+            (scheduled("Unschedulable", "3 Insufficient memory"), Cause::UnschedulableResources),
+            (json!({"phase": "Pending"}), Cause::NotScheduled),
+            (json!({"conditions": [on_node()]}), Cause::StartTimeout),
+            (json!({"phase": "Failed", "reason": "OutOfcpu"}), Cause::NodeOutOfCpu),
+            (json!({"phase": "Failed", "reason": "OutOfmemory"}), Cause::NodeOutOfMemory),
+            (json!({"phase": "Failed", "reason": "OutOfpods"}), Cause::NodeOutOfPods),
+            (json!({"phase": "Failed", "reason": "OutOfnvidia.com/gpu"}), Cause::NodeAdmissionRefused),
+            (json!({"phase": "Failed", "reason": "NodeAffinity"}), Cause::NodeAffinityRefused),
+            (json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}), Cause::NodeAdmissionRefused),
+            (
+                json!({"initContainerStatuses": [container("write-prompt", ended(1))],
+                    "containerStatuses": [container("claude", waiting("PodInitializing", None))]}),
+                Cause::InitContainerFailed,
+            ),
+            (
+                json!({"conditions": [on_node()], "containerStatuses": [container("claude",
+                    json!({"terminated": {"exitCode": 128, "reason": "StartError"}}))]}),
+                Cause::ContainerStartFailed,
+            ),
+        ] {
+            assert_eq!(record(status.clone()).cause_of_start(""), cause, "{status}");
+        }
+    }
+
+    #[test]
+    fn slow_start_is_read_from_events() {
+        let event = |reason: &str, message: &str| -> Record {
+            let mut record = record(json!({"conditions": [{"type": "PodScheduled", "status": "True"}]}));
+            record.see_events(vec![
+                serde_json::from_value(
+                    json!({"metadata": {}, "involvedObject": {}, "reason": reason, "message": message}),
+                )
+                .unwrap(),
+            ]);
+            record
+        };
+        for (reason, message, cause) in [
+            ("FailedMount", "MountVolume.SetUp failed for volume \"v\": timed out", Cause::VolumeMountFailed),
+            (
+                "FailedMount",
+                "MountVolume.SetUp failed for volume \"v\": secret \"s\" not found",
+                Cause::SecretMissing,
+            ),
+            ("FailedAttachVolume", "Multi-Attach error", Cause::VolumeAttachFailed),
+            ("Pulling", "Pulling image \"x\"", Cause::ImagePullSlow),
+            ("Started", "Started container", Cause::StartTimeout),
+        ] {
+            assert_eq!(event(reason, message).cause_of_start(""), cause, "{reason}: {message}");
+        }
+    }
+
+    #[test]
+    fn missing_pod_is_read_from_the_job_and_its_events() {
+        let mut record = Record::default();
+        assert_eq!(record.cause_of_start("Timed out"), Cause::PodNotCreated);
+        assert_eq!(record.cause_of_start("exceeded quota: q"), Cause::PodQuotaExceeded);
+        record.see_job(&job(json!({"status": {"conditions": [{"type": "Suspended", "status": "True"}]}})));
+        assert_eq!(record.cause_of_start(""), Cause::JobSuspended);
+        record.see_job(&job(json!({"metadata": {}})));
+        record.see_events(vec![
+            serde_json::from_value(
+                json!({"metadata": {}, "involvedObject": {"kind": "Job"}, "reason": "FailedCreate",
+                "message": "Error creating: violates PodSecurity \"restricted\""}),
+            )
+            .unwrap(),
+        ]);
+        assert_eq!(record.cause_of_start(""), Cause::PodSecurityRefused);
+        record.job_gone = true;
+        assert_eq!(record.cause_of_start(""), Cause::JobDeleted);
+    }
+}
