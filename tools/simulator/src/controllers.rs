@@ -2,7 +2,7 @@
 
 use crate::Sim;
 use crate::kinds::{self, JOB, Kind, NAMESPACE, POD};
-use crate::ops::{self, DeleteOptions, Propagation, condition, set_condition};
+use crate::ops::{self, DeleteOptions, FOREGROUND, ORPHAN, Propagation, condition, set_condition};
 use crate::store::{Change, Event, Object};
 use crate::util::{int_at, list_at, lock, obj, remove, str_at};
 use crate::{time, validate};
@@ -14,51 +14,79 @@ use tokio::time::Instant;
 
 type Key = (String, String);
 
+/// Holds a Job's pod until the controller has counted it.
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// The controller that does what others claim by `spec.managedBy`.
+const THIS_CONTROLLER: &str = "kubernetes.io/job-controller";
+
+/// What a Job has to wait for before its next pod.
 #[derive(Default)]
-struct Tally {
-    succeeded: HashSet<String>,
-    failed: HashSet<String>,
-    last_failure: Option<Instant>,
-    decided: Option<Instant>,
+struct Backoff {
+    /// Pods that failed since one succeeded, and the last of these times.
+    failures: u32,
+    last: Option<Instant>,
+    /// Creations that were refused one after the other, and the last of these times.
+    refusals: u32,
+    refused: Option<Instant>,
 }
 
-impl Tally {
-    fn count(&mut self, pod: &Object, gone: bool) -> bool {
-        if self.succeeded.contains(&pod.uid) || self.failed.contains(&pod.uid) {
-            return false;
-        }
-        match str_at(&pod.value, "/status/phase") {
-            "Succeeded" => self.succeeded.insert(pod.uid.clone()),
-            "Failed" => self.fail(&pod.uid),
-            _ if gone => self.fail(&pod.uid),
-            _ => false,
-        }
+impl Backoff {
+    /// How long to wait before another pod.
+    fn left(&self, base_ms: u64) -> Duration {
+        let left = |from: Option<Instant>, first: Duration, times: u32, most: Duration| {
+            let wait = (first * (1 << times.saturating_sub(1).min(10))).min(most);
+            from.map_or(Duration::ZERO, |at| (at + wait).saturating_duration_since(Instant::now()))
+        };
+        let failed = left(self.last, Duration::from_millis(base_ms), self.failures, Duration::from_secs(600));
+        failed.max(left(self.refused, Duration::from_secs(1), self.refusals, Duration::from_secs(60)))
     }
 
-    fn fail(&mut self, uid: &str) -> bool {
-        self.last_failure = Some(Instant::now());
-        self.failed.insert(uid.to_string())
+    /// Notes whether all pods that were needed could be created.
+    fn note_creation(&mut self, done: bool) {
+        self.refusals = if done { 0 } else { self.refusals + 1 };
+        self.refused = (!done).then(Instant::now);
     }
 }
 
-/// Keeps Jobs going.
+/// Keeps Jobs going, as the controller of 1.37 does: it looks at a Job when the Job is created or changed, and one
+/// period after the first change of its pods or status.
 pub(crate) struct JobController {
     sim: Arc<Sim>,
     due: HashMap<Key, Instant>,
-    tallies: HashMap<String, Tally>,
+    backoffs: HashMap<String, Backoff>,
 }
 
-fn controller_uid(v: &Value) -> Option<&str> {
-    list_at(v, "/metadata/ownerReferences")
-        .iter()
-        .find(|r| r["kind"] == "Job" && r["controller"] == true)
-        .and_then(|r| r["uid"].as_str())
+fn controller_ref(v: &Value) -> Option<&Value> {
+    list_at(v, "/metadata/ownerReferences").iter().find(|r| r["kind"] == "Job" && r["controller"] == true)
+}
+
+fn is_tracked(pod: &Object) -> bool {
+    list_at(&pod.value, "/metadata/finalizers").iter().any(|f| f == TRACKING)
+}
+
+fn is_finished(job: &Object) -> bool {
+    condition(&job.value, "Complete") || condition(&job.value, "Failed")
+}
+
+/// Lets go of a pod that was counted, or that no Job counts.
+fn release(sim: &Sim, pod: &Object) {
+    let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
+        if now.uid == pod.uid
+            && let Some(list) = v["metadata"]["finalizers"].as_array_mut()
+        {
+            list.retain(|f| f != TRACKING);
+            if list.is_empty() {
+                remove(&mut v["metadata"], "finalizers");
+            }
+        }
+        Ok(())
+    });
 }
 
 impl JobController {
     /// A controller that has seen nothing yet.
     pub(crate) fn new(sim: Arc<Sim>) -> Self {
-        JobController { sim, due: HashMap::new(), tallies: HashMap::new() }
+        JobController { sim, due: HashMap::new(), backoffs: HashMap::new() }
     }
 
     fn lag(&self) -> Duration {
@@ -89,22 +117,8 @@ impl JobController {
         let mut stopping = self.sim.stopping.subscribe();
         let mut seen = 0;
         loop {
-            match self.sim.store.since(seen, None) {
-                Some((events, version)) => {
-                    seen = version;
-                    for e in events {
-                        self.note(&e);
-                    }
-                }
-                None => {
-                    let (jobs, version) = self.sim.store.list(&JOB, None);
-                    seen = version;
-                    for j in jobs {
-                        self.mark((j.namespace.clone(), j.name.clone()), Duration::ZERO);
-                    }
-                }
-            }
             if !lock(&self.sim.settings).job_controller_paused {
+                seen = self.catch_up(seen);
                 self.sync_due();
             }
             let now = Instant::now();
@@ -118,101 +132,151 @@ impl JobController {
         }
     }
 
+    fn catch_up(&mut self, seen: u64) -> u64 {
+        if let Some((events, version)) = self.sim.store.since(seen, None) {
+            for e in events {
+                self.note(&e);
+            }
+            return version;
+        }
+        let (jobs, version) = self.sim.store.list(&JOB, None);
+        for j in jobs {
+            self.mark((j.namespace.clone(), j.name.clone()), Duration::ZERO);
+        }
+        for pod in self.sim.store.list(&POD, None).0 {
+            self.note_pod(&pod);
+        }
+        version
+    }
+
     fn note(&mut self, e: &Event) {
         let o = &e.object;
-        if o.kind == &JOB {
-            if e.change == Change::Deleted {
-                self.tallies.remove(&o.uid);
-                return;
+        if o.kind == &POD {
+            if e.change != Change::Deleted {
+                return self.note_pod(o);
             }
-            self.mark((o.namespace.clone(), o.name.clone()), Duration::ZERO);
-        } else if o.kind == &POD {
-            let Some(uid) = controller_uid(&o.value) else {
-                return;
-            };
-            let name = list_at(&o.value, "/metadata/ownerReferences")
-                .iter()
-                .find(|r| r["uid"] == uid)
-                .map_or("", |r| str_at(r, "/name"));
-            let key = (o.namespace.clone(), name.to_string());
-            let gone = e.change == Change::Deleted;
-            let tally = self.tallies.entry(uid.to_string()).or_default();
-            let counted = tally.count(o, gone);
-            let delay = if counted || gone { self.lag() } else { Duration::from_millis(1) };
-            self.mark(key, delay);
+            let key = controller_ref(&o.value).map(|r| (o.namespace.clone(), str_at(r, "/name").to_string()));
+            if let Some(key) = key {
+                self.mark(key, self.lag());
+            }
+            return;
+        }
+        if o.kind != &JOB {
+            return;
+        }
+        let key = (o.namespace.clone(), o.name.clone());
+        if e.change == Change::Deleted {
+            self.backoffs.remove(&o.uid);
+            for pod in self.sim.store.dependents(&o.uid).iter().filter(|p| is_tracked(p)) {
+                release(&self.sim, pod);
+            }
+            return;
+        }
+        let generation = |o: &Object| int_at(&o.value, "/metadata/generation");
+        let status_only = e.before.as_deref().is_some_and(|old| generation(old) == generation(o));
+        let delay = if status_only { self.lag() } else { Duration::ZERO };
+        self.mark(key, delay);
+    }
+
+    /// A pod has changed: its Job is looked at soon. One that no live Job counts is let go.
+    fn note_pod(&mut self, pod: &Object) {
+        let reference = controller_ref(&pod.value);
+        let job = reference.and_then(|r| {
+            let job = self.sim.store.get(&JOB, &pod.namespace, str_at(r, "/name"))?;
+            (r["uid"] == job.uid).then_some(job)
+        });
+        match job {
+            Some(job) if !is_finished(&job) => {
+                let lag = self.lag();
+                self.mark((job.namespace.clone(), job.name.clone()), lag);
+            }
+            _ if is_tracked(pod) => release(&self.sim, pod),
+            _ => {}
         }
     }
 
     /// Brings one Job forward; returns after which time to sync it again, if there is one.
     fn sync(&mut self, key: &Key) -> Option<Duration> {
         let job = self.sim.store.get(&JOB, &key.0, &key.1)?;
-        if job.deleting() {
+        if is_finished(&job) {
+            self.backoffs.remove(&job.uid);
+            return if job.deleting() { None } else { self.expire(&job) };
+        }
+        let manager = str_at(&job.value, "/spec/managedBy");
+        if !manager.is_empty() && manager != THIS_CONTROLLER {
             return None;
         }
-        if condition(&job.value, "Complete") || condition(&job.value, "Failed") {
-            return self.expire(&job);
-        }
-        let lag = self.lag();
         let sim = self.sim.clone();
         let mut pods = sim.store.dependents(&job.uid);
         pods.retain(|p| p.kind == &POD && p.namespace == job.namespace && p.controller == job.uid);
-        let tally = self.tallies.entry(job.uid.clone()).or_default();
-        for p in &pods {
-            tally.count(p, false);
-        }
-        let terminal = |p: &Object| matches!(str_at(&p.value, "/status/phase"), "Succeeded" | "Failed");
-        let (terminating, active): (Vec<_>, Vec<_>) =
-            pods.iter().map(AsRef::as_ref).filter(|p| !terminal(p)).partition(|p: &&Object| p.deleting());
-        let suspended = job.value["spec"]["suspend"] == true;
+        let pods: Vec<&Object> = pods.iter().map(AsRef::as_ref).collect();
+        let mut counts = Counts::of(&job, &pods);
+        self.note_backoff(&job, &counts);
         let deadline_left = deadline_left(&job);
-        let verdict = Verdict::of(&job, tally, &active, deadline_left);
-        let mut counts = Counts {
-            live: active.len(),
-            closing: terminating.len(),
-            succeeded: tally.succeeded.len(),
-            failed: tally.failed.len(),
-            ready: active.iter().filter(|p| condition(&p.value, "Ready")).count(),
-        };
+        let mut verdict = Verdict::of(&job, &counts, deadline_left);
         let mut again = deadline_left
             .filter(|_| verdict.is_none())
             .map(|left| Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
-        let mut to_create = 0;
-        if suspended || verdict.is_some() {
+        let active = counts.active.clone();
+        if verdict.is_some() {
+            counts.close(&active);
             delete_pods(&sim, &job, &active);
-            counts.closing += counts.live;
-            counts.live = 0;
         } else {
-            match pods_to_create(&sim, &job, tally, counts.live) {
-                Ok(number) => to_create = number,
-                Err(backoff) => again = Some(sooner(again, backoff)),
+            if !job.deleting() {
+                again = earlier(again, self.manage(&job, &mut counts));
+            }
+            if counts.reached(&job) {
+                verdict = Some(Verdict::reached());
             }
         }
-        let all_ended = counts.closing == 0 && counts.live == 0;
-        let mut final_now = false;
-        if let Some(at) = tally.decided {
-            final_now = all_ended && at.elapsed() >= lag;
-            if !final_now && all_ended {
-                again = Some(lag.saturating_sub(at.elapsed()));
-            }
-        } else if verdict.is_some() {
-            tally.decided = Some(Instant::now());
-            again = Some(lag);
-        }
-        let created = create_pods(&sim, &job, to_create);
-        counts.live += created;
-        if created < to_create {
-            again = Some(Duration::from_secs(1));
-        }
-        let before = time::now_ns();
-        write_status(&sim, &job, &counts, verdict.as_ref(), final_now);
-        if let Some(verdict) = verdict.filter(|_| final_now) {
-            verdict.report(&sim, &job, before);
-        }
-        let deadline = !suspended && int_at(&job.value, "/spec/activeDeadlineSeconds").is_some();
+        let deadline = job.value["spec"]["suspend"] != true
+            && int_at(&job.value, "/spec/activeDeadlineSeconds").is_some();
         if deadline && str_at(&job.value, "/status/startTime").is_empty() {
-            again = Some(sooner(again, Duration::from_millis(10)));
+            again = earlier(again, Some(Duration::from_millis(10)));
         }
+        track(&sim, &job, &pods, &counts, verdict.as_ref());
         again
+    }
+
+    fn note_backoff(&mut self, job: &Object, counts: &Counts) {
+        let known = self.backoffs.entry(job.uid.clone()).or_default();
+        if !counts.new_succeeded.is_empty() {
+            (known.failures, known.last) = (0, None);
+        }
+        let failures = u32::try_from(counts.new_failed.len()).unwrap_or(u32::MAX);
+        if failures > 0 {
+            known.failures = known.failures.saturating_add(failures);
+            known.last = Some(Instant::now());
+        }
+    }
+
+    /// Deletes the pods of a suspended Job, or creates those that a Job needs; returns when to look again.
+    fn manage(&mut self, job: &Object, counts: &mut Counts) -> Option<Duration> {
+        if job.value["spec"]["suspend"] == true {
+            let active = counts.active.clone();
+            for pod in &active {
+                release(&self.sim, pod);
+            }
+            counts.close(&active);
+            delete_pods(&self.sim, job, &active);
+            return None;
+        }
+        let missing = spec_number(job, "completions", 1) - counts.succeeded as i64;
+        let mut want = spec_number(job, "parallelism", 1).min(missing) - counts.live as i64;
+        if str_at(&job.value, "/spec/podReplacementPolicy") == "Failed" {
+            want -= counts.closing as i64;
+        }
+        let want = usize::try_from(want).unwrap_or(0);
+        let base = lock(&self.sim.settings).job_backoff_ms;
+        let backoff = self.backoffs.entry(job.uid.clone()).or_default();
+        let wait = backoff.left(base);
+        if want > 0 && !wait.is_zero() {
+            return Some(wait);
+        }
+        let created = create_pods(&self.sim, job, want);
+        counts.live += created;
+        backoff.note_creation(created == want);
+        (created < want).then(|| backoff.left(base))
     }
 
     fn expire(&self, job: &Object) -> Option<Duration> {
@@ -232,8 +296,8 @@ impl JobController {
     }
 }
 
-fn sooner(again: Option<Duration>, other: Duration) -> Duration {
-    again.map_or(other, |again| again.min(other))
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 fn spec_number(job: &Object, key: &str, default: i64) -> i64 {
@@ -251,6 +315,67 @@ fn deadline_left(job: &Object) -> Option<i64> {
     Some(deadline * 1_000_000_000 - age)
 }
 
+/// A Job's pods by what they are doing.
+struct Counts<'a> {
+    active: Vec<&'a Object>,
+    live: usize,
+    closing: usize,
+    ready: usize,
+    succeeded: usize,
+    failed: usize,
+    new_succeeded: Vec<&'a Object>,
+    new_failed: Vec<&'a Object>,
+}
+
+impl<'a> Counts<'a> {
+    fn of(job: &Object, pods: &[&'a Object]) -> Self {
+        let phase = |p: &Object| str_at(&p.value, "/status/phase").to_string();
+        let open: Vec<&Object> =
+            pods.iter().copied().filter(|p| !matches!(&*phase(p), "Succeeded" | "Failed")).collect();
+        let (closing, active): (Vec<&Object>, Vec<&Object>) = open.into_iter().partition(|p| p.deleting());
+        // Unless the Job says otherwise, a pod that is being deleted has failed.
+        let replace_failed_only = str_at(&job.value, "/spec/podReplacementPolicy") == "Failed";
+        let new = |wanted: &dyn Fn(&Object) -> bool| -> Vec<&'a Object> {
+            pods.iter().copied().filter(|p| is_tracked(p) && wanted(p)).collect()
+        };
+        let new_succeeded = new(&|p| phase(p) == "Succeeded");
+        let new_failed = new(&|p| match &*phase(p) {
+            "Failed" => true,
+            "Succeeded" => false,
+            _ => p.deleting() && !replace_failed_only,
+        });
+        let number = |key: &str| {
+            let n = int_at(&job.value, &format!("/status/{key}")).unwrap_or(0);
+            usize::try_from(n).unwrap_or(0)
+        };
+        Counts {
+            live: active.len(),
+            closing: closing.len(),
+            ready: ready(&active),
+            succeeded: number("succeeded") + new_succeeded.len(),
+            failed: number("failed") + new_failed.len(),
+            active,
+            new_succeeded,
+            new_failed,
+        }
+    }
+
+    /// These pods are being deleted now.
+    fn close(&mut self, pods: &[&Object]) {
+        self.live -= pods.len();
+        self.closing += pods.len();
+        self.ready -= ready(pods);
+    }
+
+    fn reached(&self, job: &Object) -> bool {
+        self.live == 0 && self.succeeded as i64 >= spec_number(job, "completions", 1)
+    }
+}
+
+fn ready(pods: &[&Object]) -> usize {
+    pods.iter().filter(|p| condition(&p.value, "Ready")).count()
+}
+
 /// How a Job ends.
 struct Verdict {
     good: bool,
@@ -263,29 +388,38 @@ impl Verdict {
         Verdict { good, reason: reason.to_string(), message: message.to_string() }
     }
 
-    /// The end that a Job has come to, if it has.
-    fn of(job: &Object, tally: &Tally, active: &[&Object], deadline_left: Option<i64>) -> Option<Self> {
-        if condition(&job.value, "FailureTarget") {
-            return list_at(&job.value, "/status/conditions")
+    fn reached() -> Self {
+        Verdict::new(true, "CompletionsReached", "Reached expected number of succeeded pods")
+    }
+
+    /// The end that a Job was found to have come to, or that its failures or its time make.
+    fn of(job: &Object, counts: &Counts, deadline_left: Option<i64>) -> Option<Self> {
+        let decided = |kind: &str| {
+            list_at(&job.value, "/status/conditions")
                 .iter()
-                .find(|c| c["type"] == "FailureTarget")
-                .map(|c| Verdict::new(false, str_at(c, "/reason"), str_at(c, "/message")));
-        }
-        let done = tally.succeeded.len() as i64 >= spec_number(job, "completions", 1);
-        if done || condition(&job.value, "SuccessCriteriaMet") {
-            let message = "Reached expected number of succeeded pods";
-            return Some(Verdict::new(true, "CompletionsReached", message));
-        }
-        if deadline_left.is_some_and(|left| left <= 0) {
-            let message = "Job was active longer than specified deadline";
-            return Some(Verdict::new(false, "DeadlineExceeded", message));
+                .find(|c| c["type"] == kind && c["status"] == "True")
+                .map(|c| Verdict::new(kind != "FailureTarget", str_at(c, "/reason"), str_at(c, "/message")))
+        };
+        if let Some(verdict) = decided("SuccessCriteriaMet").or_else(|| decided("FailureTarget")) {
+            return Some(verdict);
         }
         let limit = spec_number(job, "backoffLimit", 6);
-        if tally.failed.len() as i64 > limit || restarted_too_often(job, active, limit) {
+        if counts.failed as i64 > limit || restarted_too_often(job, &counts.active, limit) {
             let message = "Job has reached the specified backoff limit";
             return Some(Verdict::new(false, "BackoffLimitExceeded", message));
         }
-        None
+        deadline_left.filter(|left| *left <= 0).map(|_| {
+            let message = "Job was active longer than specified deadline";
+            Verdict::new(false, "DeadlineExceeded", message)
+        })
+    }
+
+    fn early(&self) -> &'static str {
+        if self.good { "SuccessCriteriaMet" } else { "FailureTarget" }
+    }
+
+    fn last(&self) -> &'static str {
+        if self.good { "Complete" } else { "Failed" }
     }
 
     fn report(&self, sim: &Sim, job: &Object, at: i64) {
@@ -319,22 +453,6 @@ fn delete_pods(sim: &Sim, job: &Object, pods: &[&Object]) {
     }
 }
 
-/// How many pods a Job needs now, or for how long it backs off first.
-fn pods_to_create(sim: &Sim, job: &Object, tally: &Tally, live: usize) -> Result<usize, Duration> {
-    let missing = spec_number(job, "completions", 1) - tally.succeeded.len() as i64;
-    let want = spec_number(job, "parallelism", 1).min(missing) - live as i64;
-    let base = lock(&sim.settings).job_backoff_ms;
-    let failed = tally.failed.len();
-    let backoff = tally.last_failure.filter(|_| failed > 0).map(|at| {
-        let exponent = u32::try_from(failed - 1).unwrap_or(0).min(6);
-        (at + Duration::from_millis(base << exponent)).saturating_duration_since(Instant::now())
-    });
-    match backoff.filter(|b| !b.is_zero() && want > 0) {
-        Some(wait) => Err(wait),
-        None => Ok(usize::try_from(want).unwrap_or(0)),
-    }
-}
-
 /// Creates pods for a Job; returns how many of them could be created.
 fn create_pods(sim: &Sim, job: &Object, number: usize) -> usize {
     let mut created = 0;
@@ -356,58 +474,103 @@ fn create_pods(sim: &Sim, job: &Object, number: usize) -> usize {
     created
 }
 
-/// A Job's pods by what they are doing.
-struct Counts {
-    live: usize,
-    closing: usize,
-    succeeded: usize,
-    failed: usize,
-    ready: usize,
-}
-
-fn write_status(sim: &Sim, job: &Object, counts: &Counts, verdict: Option<&Verdict>, final_now: bool) {
-    let suspended = job.value["spec"]["suspend"] == true;
-    let was_suspended = condition(&job.value, "Suspended");
-    let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
-        if now.uid != job.uid {
-            return Ok(());
+/// Writes a Job's status in the steps of the real controller: first the pods that are to be counted, with the interim
+/// condition; then these pods are let go; then their numbers, with the final condition once all pods have ended.
+fn track(sim: &Sim, job: &Object, pods: &[&Object], counts: &Counts, verdict: Option<&Verdict>) {
+    let failing = verdict.is_some_and(|v| !v.good);
+    let (mut let_go, mut good, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+    for pod in pods.iter().copied().filter(|p| is_tracked(p)) {
+        let has = |list: &[&Object]| list.iter().any(|p| p.uid == pod.uid);
+        let (succeeded, failed) = (has(&counts.new_succeeded), has(&counts.new_failed));
+        if !(succeeded || failed || verdict.is_some() || job.deleting()) {
+            continue;
         }
-        let s = obj(v, "status");
-        for (key, n) in [("active", counts.live), ("succeeded", counts.succeeded), ("failed", counts.failed)]
-        {
-            if n > 0 {
-                s[key] = n.into();
-            } else {
-                remove(s, key);
-            }
+        let_go.push(pod);
+        if succeeded {
+            good.push(pod.uid.clone());
+        } else if failed || failing {
+            // Once the Job has failed, every pod that has not ended has failed.
+            bad.push(pod.uid.clone());
         }
-        s["ready"] = counts.ready.into();
-        s["terminating"] = counts.closing.into();
-        s["uncountedTerminatedPods"] = json!({});
-        if suspended {
-            set_condition(s, "Suspended", true, "JobSuspended", "Job suspended");
-            remove(s, "startTime");
-            return Ok(());
-        }
-        if was_suspended {
-            set_condition(s, "Suspended", false, "JobResumed", "Job resumed");
-        }
-        if str_at(s, "/startTime").is_empty() {
-            s["startTime"] = time::now().into();
-        }
-        if let Some(Verdict { good, reason, message }) = verdict {
-            let early = if *good { "SuccessCriteriaMet" } else { "FailureTarget" };
-            set_condition(s, early, true, reason, message);
-            if final_now {
-                let last = if *good { "Complete" } else { "Failed" };
-                set_condition(s, last, true, reason, message);
-                if *good {
-                    s["completionTime"] = time::now().into();
+    }
+    write_status(sim, job, |s| {
+        write_counts(s, job, counts);
+        if !good.is_empty() || !bad.is_empty() {
+            s["uncountedTerminatedPods"] = json!({});
+            for (key, uids) in [("succeeded", &good), ("failed", &bad)] {
+                if !uids.is_empty() {
+                    s["uncountedTerminatedPods"][key] = uids.clone().into();
                 }
             }
         }
+        if let Some(v) = verdict {
+            add_condition(s, v.early(), v);
+        }
+    });
+    for pod in let_go {
+        release(sim, pod);
+    }
+    let finished = verdict.filter(|_| counts.closing == 0);
+    let before = time::now_ns();
+    write_status(sim, job, |s| {
+        for (key, uids) in [("succeeded", &good), ("failed", &bad)] {
+            let n = int_at(s, &format!("/{key}")).unwrap_or(0) + uids.len() as i64;
+            if n > 0 {
+                s[key] = n.into();
+            }
+        }
+        s["uncountedTerminatedPods"] = json!({});
+        if let Some(v) = finished {
+            add_condition(s, v.last(), v);
+            if v.good {
+                s["completionTime"] = time::now().into();
+            }
+        }
+    });
+    if let Some(verdict) = finished {
+        verdict.report(sim, job, before);
+    }
+}
+
+fn add_condition(status: &mut Value, kind: &str, verdict: &Verdict) {
+    let there = list_at(status, "/conditions").iter().any(|c| c["type"] == kind);
+    if !there {
+        set_condition(status, kind, true, &verdict.reason, &verdict.message);
+        if let Some(condition) = status["conditions"].as_array_mut().and_then(|l| l.last_mut()) {
+            condition["lastProbeTime"] = condition["lastTransitionTime"].clone();
+        }
+    }
+}
+
+fn write_status(sim: &Sim, job: &Object, change: impl FnOnce(&mut Value)) {
+    let _ = sim.store.update(&JOB, &job.namespace, &job.name, |v, now| {
+        if now.uid == job.uid {
+            change(obj(v, "status"));
+        }
         Ok(())
     });
+}
+
+fn write_counts(s: &mut Value, job: &Object, counts: &Counts) {
+    if counts.live > 0 {
+        s["active"] = counts.live.into();
+    } else {
+        remove(s, "active");
+    }
+    s["ready"] = counts.ready.into();
+    s["terminating"] = counts.closing.into();
+    crate::util::default(s, "uncountedTerminatedPods", json!({}));
+    if job.value["spec"]["suspend"] == true {
+        set_condition(s, "Suspended", true, "JobSuspended", "Job suspended");
+        remove(s, "startTime");
+        return;
+    }
+    if condition(&job.value, "Suspended") {
+        set_condition(s, "Suspended", false, "JobResumed", "Job resumed");
+    }
+    if str_at(s, "/startTime").is_empty() {
+        s["startTime"] = time::now().into();
+    }
 }
 
 fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError> {
@@ -421,6 +584,11 @@ fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError
         "apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": job.uid,
         "controller": true, "blockOwnerDeletion": true,
     }]);
+    let mut finalizers = list_at(meta, "/finalizers").to_vec();
+    if !finalizers.iter().any(|f| f == TRACKING) {
+        finalizers.push(TRACKING.into());
+    }
+    meta["finalizers"] = finalizers.into();
     validate::check_types(&POD, &pod)?;
     ops::create(sim, &POD, &job.namespace, pod, false).map(|p| p.name.clone())
 }
@@ -510,10 +678,28 @@ impl Collector {
         }
         if o.kind == &NAMESPACE {
             self.namespaces.insert(o.name.clone());
-        } else if list_at(&o.value, "/metadata/finalizers").iter().any(|f| f == "foregroundDeletion") {
+            return;
+        }
+        let has = |name: &str| list_at(&o.value, "/metadata/finalizers").iter().any(|f| f == name);
+        if has(FOREGROUND) {
             let held = (o.kind, o.namespace.clone(), o.name.clone(), o.uid.clone());
             self.foreground.insert((o.uid.clone(), held));
         }
+        if has(ORPHAN) {
+            for d in ops::dependents_of(&self.sim, &o.uid) {
+                ops::drop_owner(&self.sim, &d, &o.uid);
+            }
+            self.drop_finalizer(o.kind, &o.namespace, &o.name, ORPHAN);
+        }
+    }
+
+    fn drop_finalizer(&self, kind: &'static Kind, namespace: &str, name: &str, finalizer: &str) {
+        let _ = self.sim.store.update(kind, namespace, name, |v, _| {
+            if let Some(list) = v["metadata"]["finalizers"].as_array_mut() {
+                list.retain(|f| f != finalizer);
+            }
+            Ok(())
+        });
     }
 
     fn delete(&self, o: &Object) {
@@ -566,12 +752,7 @@ impl Collector {
         if blocked {
             return false;
         }
-        let _ = self.sim.store.update(kind, namespace, name, |v, _| {
-            if let Some(list) = v["metadata"]["finalizers"].as_array_mut() {
-                list.retain(|f| f != "foregroundDeletion");
-            }
-            Ok(())
-        });
+        self.drop_finalizer(kind, namespace, name, FOREGROUND);
         true
     }
 

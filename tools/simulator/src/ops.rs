@@ -9,6 +9,11 @@ use crate::{time, validate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Holds a deleted object until its dependents are gone.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+/// Holds a deleted object until its dependents no longer name it.
+pub(crate) const ORPHAN: &str = "orphan";
+
 /// What happens to the dependents of a deleted object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Propagation {
@@ -274,39 +279,64 @@ pub(crate) fn delete(
     }
     let default = if kind == &JOB { Propagation::Orphan } else { Propagation::Background };
     let propagation = options.propagation.unwrap_or(default);
-    if propagation == Propagation::Orphan {
-        orphan(sim, &old);
-    }
-    let grace = if kind == &POD { pod_grace(&old.value, options.grace) } else { 0 };
-    let foreground = propagation == Propagation::Foreground;
-    let held = foreground || !list_at(&old.value, "/metadata/finalizers").is_empty();
-    if grace == 0 && !held {
+    // The garbage collector does it, and then removes the finalizer.
+    let collected = match propagation {
+        Propagation::Background => None,
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Orphan => Some(ORPHAN),
+    };
+    let held = collected.is_some() || !list_at(&old.value, "/metadata/finalizers").is_empty();
+    if kind != &POD && !held {
         let gone = sim
             .store
             .remove(kind, namespace, name, Some(&old.uid))
             .ok_or_else(|| ApiError::not_found(kind, name))?;
         return Ok((gone, true));
     }
+    let grace = if kind == &POD { pod_grace(&old.value, options.grace) } else { 0 };
     let (object, ()) = sim.store.update(kind, namespace, name, |v, now| {
         if now.uid != old.uid {
             return Err(ApiError::not_found(kind, name));
         }
-        let before = int_at(v, "/metadata/deletionGracePeriodSeconds");
         let meta = obj(v, "metadata");
-        if foreground {
+        if let Some(finalizer) = collected {
             let mut list = list_at(meta, "/finalizers").to_vec();
-            if !list.iter().any(|f| f == "foregroundDeletion") {
-                list.push("foregroundDeletion".into());
-            }
+            list.retain(|f| f != FOREGROUND && f != ORPHAN);
+            list.push(finalizer.into());
             meta["finalizers"] = list.into();
         }
-        if before.is_none_or(|b| grace < b) {
-            meta["deletionTimestamp"] = time::rfc3339(time::now_secs() + grace).into();
-            meta["deletionGracePeriodSeconds"] = grace.into();
-        }
+        mark_deleted(meta, grace, options.grace);
         Ok(())
     })?;
-    Ok((object, false))
+    let gone = sim.store.get(kind, namespace, name).is_none_or(|o| o.uid != old.uid);
+    Ok((object, gone))
+}
+
+/// Sets when an object is to be gone. A later request can only bring that time forward, but not into the past: then
+/// it is now, and a second of grace is left unless none was asked for.
+fn mark_deleted(meta: &mut Value, grace: i64, asked: Option<i64>) {
+    if str_at(meta, "/deletionTimestamp").is_empty() {
+        meta["deletionTimestamp"] = time::rfc3339(time::now_secs() + grace).into();
+        meta["deletionGracePeriodSeconds"] = grace.into();
+        if let Some(n) = int_at(meta, "/generation") {
+            meta["generation"] = (n + 1).into();
+        }
+        return;
+    }
+    let before = int_at(meta, "/deletionGracePeriodSeconds").unwrap_or(0);
+    let Some(asked) = asked.map(positive).filter(|asked| *asked < before) else {
+        return;
+    };
+    let due = time::parse_rfc3339(str_at(meta, "/deletionTimestamp")).unwrap_or(0) - before + asked;
+    let now = time::now_secs();
+    meta["deletionTimestamp"] = time::rfc3339(due.max(now)).into();
+    let grace = if due < now { asked.min(1) } else { asked };
+    meta["deletionGracePeriodSeconds"] = grace.into();
+}
+
+/// A negative grace period counts as one second.
+fn positive(grace: i64) -> i64 {
+    if grace < 0 { 1 } else { grace }
 }
 
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
@@ -314,7 +344,7 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     if str_at(pod, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    asked.or_else(|| int_at(pod, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0)
+    asked.or_else(|| int_at(pod, "/spec/terminationGracePeriodSeconds")).map_or(30, positive)
 }
 
 /// The objects that go with their owner.
@@ -322,12 +352,6 @@ pub(crate) fn dependents_of(sim: &Sim, uid: &str) -> Vec<Arc<Object>> {
     let mut all = sim.store.dependents(uid);
     all.retain(|o| o.kind.namespaced && o.kind.kind != "Event");
     all
-}
-
-fn orphan(sim: &Sim, owner: &Object) {
-    for d in dependents_of(sim, &owner.uid) {
-        drop_owner(sim, &d, &owner.uid);
-    }
 }
 
 /// Removes one owner from an object.

@@ -157,7 +157,6 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
             let text = message(
                 "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51200Ki. ",
             );
-            disrupt(sim, &pod, "TerminationByKubelet", &text)?;
             sim.store.emit(&pod, false, "Evicted", &text, "kubelet");
             run.ok_or_else(idle)?.end(End::failed("Evicted", &text, grace.unwrap_or(Duration::ZERO)));
             Ok(json!({"ok": true}))

@@ -6,7 +6,7 @@ use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
 use crate::Sim;
 use crate::kinds::POD;
 use crate::logs::{Chunk, LogBuffer, Splitter};
-use crate::ops::set_condition;
+use crate::ops::{self, DeleteOptions, set_condition};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::time;
@@ -282,21 +282,11 @@ impl PodRun {
         }
     }
 
+    /// Deletes a pod for good, once nothing of it runs.
     fn remove(&self, sim: &Sim) {
         let pod = self.pod();
-        let held = sim
-            .store
-            .get(&POD, &pod.namespace, &pod.name)
-            .is_some_and(|p| !list_at(&p.value, "/metadata/finalizers").is_empty());
-        if held {
-            let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
-                self.same(now)?;
-                v["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-                Ok(())
-            });
-        } else {
-            sim.store.remove(&POD, &pod.namespace, &pod.name, Some(&self.uid));
-        }
+        let options = DeleteOptions { grace: Some(0), ..DeleteOptions::background(&pod) };
+        let _ = ops::delete(sim, &POD, &pod.namespace, &pod.name, &options);
     }
 
     fn same(&self, now: &Object) -> ApiResult<()> {
@@ -847,6 +837,9 @@ impl PodRun {
                 s["podIPs"] = json!([{"ip": state.address}]);
             }
             if let Some((reason, message)) = &state.failed {
+                if reason == "Evicted" {
+                    set_condition(s, "DisruptionTarget", true, "TerminationByKubelet", message);
+                }
                 s["reason"] = reason.as_str().into();
                 s["message"] = message.as_str().into();
             }
