@@ -1,5 +1,6 @@
 //! How a container of a pod stands, and how it ended.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use serde::Deserialize;
 
@@ -19,6 +20,9 @@ pub(crate) struct TerminatedState {
     pub(crate) message: Option<String>,
     /// Signal number, where the runtime gives it.
     pub(crate) signal: Option<i32>,
+    /// When it ended, in whole seconds.
+    #[serde(skip)]
+    pub(crate) finished_at: Option<Timestamp>,
 }
 
 impl From<&ContainerStateTerminated> for TerminatedState {
@@ -29,6 +33,7 @@ impl From<&ContainerStateTerminated> for TerminatedState {
             reason: state.reason.clone(),
             message: message.map(str::to_owned),
             signal: state.signal,
+            finished_at: state.finished_at.as_ref().map(|time| time.0),
         }
     }
 }
@@ -137,13 +142,15 @@ mod tests {
 
     #[test]
     fn terminated_container_has_code_reason_and_trimmed_message() {
-        let state = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " too big\n", "signal": 9}});
+        let state = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " too big\n", "signal": 9,
+            "finishedAt": "2026-01-02T03:04:05Z"}});
         let pod = pod(
             json!({"phase": "Failed", "containerStatuses": [container("other", ended(3)), container("claude", state)]}),
         );
         let state = terminated_state(&pod, "claude").unwrap();
         let expected = json!({"exitCode": 137, "reason": "OOMKilled", "message": "too big", "signal": 9});
-        assert_eq!(state, serde_json::from_value(expected).unwrap());
+        let finished_at = Some("2026-01-02T03:04:05Z".parse().unwrap());
+        assert_eq!(state, TerminatedState { finished_at, ..serde_json::from_value(expected).unwrap() });
         assert_eq!(container_phase(&pod, "claude"), ContainerPhase::Terminated(state));
         assert_eq!(terminated_state(&pod, "absent"), None);
         assert_eq!(container_phase(&pod, "absent"), ContainerPhase::Waiting);
@@ -211,6 +218,7 @@ mod tests {
             reason: reason.map(str::to_owned),
             message: message.map(str::to_owned),
             signal,
+            finished_at: None,
         }
     }
 
@@ -281,7 +289,7 @@ mod tests {
             code in any::<Option<i32>>(), reason in any::<Option<String>>(), message in any::<Option<String>>(),
             signal in any::<Option<i32>>(), phase in "\\PC*", name in "\\PC*",
         ) {
-            let state = TerminatedState { exit_code: code, reason, message, signal };
+            let state = TerminatedState { exit_code: code, reason, message, signal, finished_at: None };
             prop_assert!(!describe_truncation_cause(Some(&state)).is_empty());
             prop_assert!(!describe_pod_terminated_error(&name, &phase, Some(&state)).is_empty());
         }

@@ -1,13 +1,49 @@
 //! Who ended a pod from outside.
 
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::job::is_true;
 use super::non_empty;
 use super::pod::condition;
 use crate::js_semantics;
 
 /// The reason of a [`Disruption`] that is known from a deletion timestamp alone.
 const DELETED: &str = "Deleted";
+
+/// The reason of a [`Disruption`] of a pod whose Job was suspended.
+const SUSPENDED: &str = "JobSuspended";
+
+/// The request to delete a pod, as its object shows it.
+///
+/// The kubelet's own deletion, once the containers have ended, rewrites the time stamp and sets the grace period to 0. So
+/// when the deletion was requested is known from the first object that shows it, and not from the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    /// When the grace period ends.
+    at: Timestamp,
+    grace: SignedDuration,
+}
+
+impl Deletion {
+    /// The deletion that this object shows.
+    pub(crate) fn of(pod: &Pod) -> Option<Self> {
+        let at = pod.metadata.deletion_timestamp.as_ref()?.0;
+        let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+        Some(Self { at, grace })
+    }
+
+    /// When it was requested; of an object that the kubelet has rewritten, when at the latest.
+    pub(crate) fn requested_at(&self) -> Timestamp {
+        self.at.checked_sub(self.grace).unwrap_or(self.at)
+    }
+
+    fn text(&self) -> String {
+        let before = if self.grace.is_zero() { "or before " } else { "" };
+        format!("asked at {before}{}", self.requested_at())
+    }
+}
 
 /// Why a pod was ended from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +77,7 @@ impl Disruption {
             "NodeLost" => "the pod's node was lost",
             DELETED => "the pod was deleted by an unknown API client",
             "DeadlineExceeded" => "the pod reached its deadline",
+            SUSPENDED => "its Job was suspended, as a queue such as Kueue does when it takes the quota back",
             _ => "the pod was ended",
         };
         let reason = if self.is_plain_deletion() { String::new() } else { format!(" [{}]", self.reason) };
@@ -50,9 +87,23 @@ impl Disruption {
     }
 }
 
+/// The end of a pod whose Job is suspended: the Job controller deletes it. `None` for any other Job.
+pub(crate) fn suspension(job: &Job) -> Option<Disruption> {
+    let condition = is_true(job, "Suspended");
+    let is_suspended = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
+    let message = condition.and_then(|condition| non_empty(&condition.message)).map(js_semantics::trim);
+    (is_suspended || condition.is_some())
+        .then(|| Disruption { reason: SUSPENDED.into(), message: message.map(str::to_owned) })
+}
+
 /// What the pod says about who ended it: the condition `DisruptionTarget`, else the reason in its status, else its
 /// deletion timestamp. Which client requested a plain deletion is in the audit log of the cluster only.
 pub(crate) fn disruption(pod: &Pod) -> Option<Disruption> {
+    disruption_since(pod, None)
+}
+
+/// The same of a pod whose deletion was seen before: `first` is the first that was.
+pub(crate) fn disruption_since(pod: &Pod, first: Option<Deletion>) -> Option<Disruption> {
     let trimmed = |text: &Option<String>| {
         non_empty(text).map(js_semantics::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
@@ -64,11 +115,8 @@ pub(crate) fn disruption(pod: &Pod) -> Option<Disruption> {
     if let Some(reason) = status.and_then(|status| trimmed(&status.reason)) {
         return Some(Disruption { reason, message: status.and_then(|status| trimmed(&status.message)) });
     }
-    let deletion = pod.metadata.deletion_timestamp.as_ref()?;
-    // The timestamp is when the grace period ends.
-    let grace = jiff::SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
-    let requested = deletion.0.checked_sub(grace).unwrap_or(deletion.0);
-    Some(Disruption { reason: DELETED.into(), message: Some(format!("asked at {requested}")) })
+    let deletion = first.or_else(|| Deletion::of(pod))?;
+    Some(Disruption { reason: DELETED.into(), message: Some(deletion.text()) })
 }
 
 #[cfg(test)]
@@ -111,13 +159,48 @@ mod tests {
             json!({"deletionTimestamp": "2026-01-02T03:04:35Z", "deletionGracePeriodSeconds": 30}),
         )
         .unwrap();
-        assert_eq!(
-            disruption(&deleted).unwrap().text(),
-            "the pod was deleted by an unknown API client: asked at 2026-01-02T03:04:05Z"
-        );
+        let asked = "the pod was deleted by an unknown API client: asked at 2026-01-02T03:04:05Z";
+        assert_eq!(disruption(&deleted).unwrap().text(), asked);
         let untouched = json!([{"type": "DisruptionTarget", "status": "False", "reason": "x"}]);
         assert_eq!(disruption(&pod(json!({"conditions": untouched}))), None);
         assert_eq!(disruption(&Pod::default()), None);
+    }
+
+    #[test]
+    fn deletion_rewritten_by_the_kubelet_keeps_its_first_time() {
+        let deleted = |at: &str, grace: i64| {
+            let mut pod = pod(json!({"phase": "Running"}));
+            pod.metadata =
+                serde_json::from_value(json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}))
+                    .unwrap();
+            pod
+        };
+        let (first, last) = (deleted("2026-01-02T03:04:35Z", 30), deleted("2026-01-02T03:04:32Z", 0));
+        let text = |pod: &Pod, first| disruption_since(pod, first).unwrap().text();
+        let asked = "the pod was deleted by an unknown API client: asked at 2026-01-02T03:04:05Z";
+        assert_eq!(text(&first, None), asked);
+        assert_eq!(text(&last, Deletion::of(&first)), asked);
+        assert_eq!(
+            text(&last, None),
+            "the pod was deleted by an unknown API client: asked at or before 2026-01-02T03:04:32Z"
+        );
+        assert_eq!(Deletion::of(&Pod::default()), None);
+    }
+
+    #[test]
+    fn suspended_job_ends_its_pod() {
+        let job = |value: serde_json::Value| serde_json::from_value::<Job>(value).unwrap();
+        let condition = json!({"type": "Suspended", "status": "True", "message": "Job suspended"});
+        let text = "its Job was suspended, as a queue such as Kueue does when it takes the quota back [JobSuspended]";
+        for (given, expected) in [
+            (json!({}), None),
+            (json!({"spec": {"suspend": false, "template": {}}}), None),
+            (json!({"status": {"conditions": [{"type": "Suspended", "status": "False"}]}}), None),
+            (json!({"spec": {"suspend": true, "template": {}}}), Some(text.to_owned())),
+            (json!({"status": {"conditions": [condition]}}), Some(format!("{text}: Job suspended"))),
+        ] {
+            assert_eq!(suspension(&job(given)).map(|found| found.text()), expected);
+        }
     }
 
     proptest! {

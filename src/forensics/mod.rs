@@ -24,7 +24,7 @@ pub(crate) use cause::Cause;
 pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
-pub(crate) use disruption::{Disruption, disruption};
+pub(crate) use disruption::{Deletion, Disruption, disruption_since, suspension};
 #[allow(unused_imports, reason = "filled in by the stages of a run")]
 pub(crate) use evidence::Evidence;
 pub(crate) use host_status::should_abort_for_cancellation;

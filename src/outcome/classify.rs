@@ -1,5 +1,6 @@
 //! From a run that has ended to its result.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Body, ErrorCode, Finished, Outcome, Recovery, StdStream};
@@ -63,6 +64,8 @@ pub(crate) struct Settled {
     pub(crate) container: Option<TerminatedState>,
     /// What the pod says about who ended it.
     pub(crate) disruption: Option<Disruption>,
+    /// When the deletion of the pod was requested.
+    pub(crate) asked_to_end: Option<Timestamp>,
     /// The CLI's output.
     pub(crate) captured: Captured,
     /// `config.model`, or empty.
@@ -73,17 +76,69 @@ pub(crate) struct Settled {
     pub(crate) workspace: Workspace,
 }
 
+impl Settled {
+    fn exit_code(&self) -> Option<i32> {
+        self.container.as_ref()?.exit_code
+    }
+
+    /// The Job reached its deadline.
+    fn is_past_deadline(&self) -> bool {
+        matches!(&self.end, JobEnd::Failed { reason: Some(reason) } if reason == "DeadlineExceeded")
+    }
+
+    /// Whether the CLI's last word is that it succeeded.
+    fn says_success(&self) -> bool {
+        self.captured.is_result_last_word()
+            && self.captured.result.as_ref().is_some_and(|result| !is_error_result(result))
+    }
+
+    /// Whether the container ended before its end was requested: it had done that by itself, however long something else
+    /// then kept the Job.
+    fn ended_by_itself(&self) -> bool {
+        let Some(container) = &self.container else { return false };
+        match (container.finished_at, self.asked_to_end) {
+            (Some(finished), Some(asked)) => finished < asked,
+            _ => container.exit_code == Some(0) && self.captured.is_result_of_run(Some(0)),
+        }
+    }
+
+    /// Whether the container was ended from outside. Where nothing says who did that, a SIGKILL is taken for the
+    /// container's own end: it mostly is, at its memory limit.
+    fn is_killed(&self) -> bool {
+        let Some(container) = &self.container else { return self.end != JobEnd::Complete };
+        if container.reason.as_deref() == Some("OOMKilled") {
+            return false;
+        }
+        match container.exit_code {
+            None | Some(143) => true,
+            Some(137) => self.killer().is_some(),
+            Some(_) => false,
+        }
+    }
+
+    /// Who ended the container, as far as anything says that.
+    fn killer(&self) -> Option<String> {
+        let deadline = self.timed_out || self.is_past_deadline();
+        let named = self.disruption.as_ref().filter(|by| !by.is_plain_deletion() || !deadline);
+        named.map(Disruption::text).or_else(|| match &self.end {
+            _ if deadline => Some("the run reached its time limit".to_owned()),
+            JobEnd::Gone(_) => Some("its Job was deleted by another API client".to_owned()),
+            _ => None,
+        })
+    }
+}
+
 /// Chooses the result of a run that has ended: the first that applies of time limit, the CLI's result event, and what
-/// is known without one.
+/// is known without one. What the container had done by itself, and a success that the CLI had reported, come before a
+/// time limit that the run reached later.
 pub(crate) fn classify(settled: Settled) -> Outcome {
-    let deadline =
-        matches!(&settled.end, JobEnd::Failed { reason: Some(reason) } if reason == "DeadlineExceeded");
-    let exit_code = settled.container.as_ref().and_then(|state| state.exit_code);
-    if settled.timed_out || deadline {
+    let exit_code = settled.exit_code();
+    let is_late = settled.timed_out || settled.is_past_deadline();
+    if is_late && !settled.ended_by_itself() && !settled.says_success() {
         return timed_out(exit_code, settled.timeout_sec);
     }
     if settled.captured.is_result_of_run(exit_code) {
-        return with_result(settled, exit_code);
+        return with_result(settled);
     }
     without_result(settled, exit_code)
 }
@@ -98,15 +153,17 @@ fn timed_out(exit_code: Option<i32>, timeout_sec: f64) -> Outcome {
     Outcome::failed(exit_code, Some(ErrorCode::Timeout), message, Body::Bare)
 }
 
-fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
+fn with_result(settled: Settled) -> Outcome {
+    let success_was_killed = settled.says_success() && settled.is_killed();
+    let warning = success_was_killed.then(|| killed_after_success(&settled));
+    let failure = if success_was_killed { None } else { failure_of_result(&settled) };
+    let exit_code = settled.exit_code().filter(|_| !success_was_killed);
     let Settled { mut captured, config_model, current_session_id, workspace, .. } = settled;
     let summary = captured.summary().to_owned();
     let model = captured.model().map_or(config_model, str::to_owned);
     let (usage, cost_usd) = (captured.usage().unwrap_or_default(), captured.cost_usd().unwrap_or(0.0));
     let result = captured.result.take().unwrap_or_default();
-    // The CLI exits with 0 after some failures, and an evicted pod may have no exit code.
-    let failed = exit_code.is_some_and(|code| code != 0) || is_error_result(&result);
-    if failed && is_claude_unknown_session_error(&result) {
+    if failure.is_some() && is_claude_unknown_session_error(&result) {
         let message = describe_claude_failure(&result).unwrap_or_else(|| "Session unavailable".into());
         return Outcome::failed(
             exit_code,
@@ -116,15 +173,10 @@ fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         )
         .log(StdStream::Stdout, "[paperclip] Claude session is unavailable; clearing for next run.");
     }
-    let message = failed.then(|| {
-        describe_claude_failure(&result)
-            .unwrap_or_else(|| format!("Claude exited with code {}", exit_code.unwrap_or(-1)))
-    });
     let session_id = captured.session_id.or(Some(current_session_id)).filter(|id| !id.is_empty());
-    Outcome {
+    let outcome = Outcome {
         exit_code,
         timed_out: false,
-        message,
         code: None,
         recovery: Recovery::Nothing,
         body: Body::Finished(Box::new(Finished {
@@ -134,11 +186,53 @@ fn with_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
             model,
             cost_usd,
             summary,
-            clear_session: failed && is_claude_max_turns_result(Some(&result)),
+            clear_session: failure.is_some() && is_claude_max_turns_result(Some(&result)),
             result,
         })),
+        message: failure,
         logs: Vec::new(),
+    };
+    match warning {
+        Some(warning) => outcome.warn(warning),
+        None => outcome,
     }
+}
+
+/// Why a run with a result event failed; `None` where it succeeded. The CLI exits with 0 after some failures, and an
+/// evicted pod may have no exit code. Where the exit code alone makes the failure, the message says all that is known of
+/// the container's end.
+fn failure_of_result(settled: &Settled) -> Option<String> {
+    let result = settled.captured.result.as_ref()?;
+    let container = settled.container.as_ref();
+    let ended_by = settled.disruption.as_ref().map(|by| format!("; {}", by.text())).unwrap_or_default();
+    let exit_code = settled.exit_code();
+    let said = describe_claude_failure(result);
+    let unsaid = || format!("Claude exited with code {}{}", exit_code.unwrap_or(-1), pod_cause(container));
+    if is_error_result(result) {
+        return Some(said.unwrap_or_else(unsaid) + &ended_by);
+    }
+    exit_code.filter(|code| *code != 0)?;
+    let cause = describe_truncation_cause(container);
+    let says_success = js_semantics::string_field(result, "subtype") == Some("success");
+    let message = match said {
+        _ if says_success => {
+            format!("Claude run failed: the container ended after a result that says success; {cause}")
+        }
+        Some(said) => format!("{said}; {cause}"),
+        None => unsaid(),
+    };
+    Some(message + &ended_by)
+}
+
+/// The log line about a container that was ended after the CLI had reported its success.
+fn killed_after_success(settled: &Settled) -> String {
+    let who = settled.killer().unwrap_or_else(|| "nothing says by whom".to_owned());
+    let how = settled.exit_code().map_or("its exit code is not known".to_owned(), |_| {
+        describe_truncation_cause(settled.container.as_ref())
+    });
+    format!(
+        "[paperclip] Warning: the container was ended after Claude had reported success, which counts: {who} ({how})"
+    )
 }
 
 fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
@@ -231,6 +325,7 @@ mod tests {
             timeout_sec: 0.0,
             container: exit_code.map(|code| TerminatedState { exit_code: Some(code), ..Default::default() }),
             disruption: None,
+            asked_to_end: None,
             captured: tally.finish(),
             config_model: String::new(),
             current_session_id: String::new(),
@@ -335,15 +430,15 @@ mod tests {
     }
 
     #[test]
-    fn time_limit_wins_over_everything_else() {
-        let mut run = settled(&[INIT, SUCCESS], Some(0), JobEnd::Complete);
+    fn time_limit_wins_over_what_came_after_it() {
+        let mut run = settled(&[INIT, SAYS], Some(1), JobEnd::Complete);
         run.timed_out = true;
         run.timeout_sec = 1.5;
         let result = classify(run).to_json();
         assert_eq!(
             result,
             json!({
-                "exitCode": 0, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout"
+                "exitCode": 1, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout"
             })
         );
         let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
@@ -353,6 +448,162 @@ mod tests {
         assert_eq!((outcome.error_message(), outcome.exit_code()), (Some("Timed out after 30s"), Some(143)));
         run.timeout_sec = 0.0;
         assert_eq!(classify(run).error_message(), Some("Timed out: the Job reached its own deadline"));
+    }
+
+    #[test]
+    fn end_before_the_time_limit_outranks_it() {
+        const FAILED: &str = r#"{"type":"result","subtype":"error_during_execution","is_error":true}"#;
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+        let failed = "Claude run failed: subtype=error_during_execution";
+        let timeout = "Timed out after 30s";
+        for (lines, exit_code, finished_at, asked_to_end, message) in [
+            // A sidecar kept the Job to its deadline.
+            (&[INIT, SUCCESS][..], Some(0), None, None, None),
+            (&[INIT, SUCCESS], Some(0), at(10), at(30), None),
+            (&[INIT, FAILED], Some(0), None, None, Some(failed)),
+            (&[INIT, FAILED], Some(1), at(10), at(30), Some(failed)),
+            (
+                &[INIT, "no space left"],
+                Some(1),
+                at(10),
+                at(30),
+                Some("Claude exited with code 1: no space left"),
+            ),
+            // The CLI reported success and was killed.
+            (&[INIT, SUCCESS], Some(143), at(31), at(30), None),
+            (&[INIT, SUCCESS], None, None, None, None),
+            // The deadline ended it.
+            (&[INIT, FAILED], Some(1), at(30), at(30), Some(timeout)),
+            (&[INIT, FAILED], Some(1), None, at(30), Some(timeout)),
+            (&[INIT, SAYS], Some(143), at(31), at(30), Some(timeout)),
+            (&[INIT, SAYS], Some(0), None, None, Some(timeout)),
+            (&[INIT, SUCCESS, SAYS], Some(143), at(31), at(30), Some(timeout)),
+        ] {
+            let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
+            for (end, timed_out) in [(end, false), (JobEnd::Unconfirmed, true)] {
+                let mut run = settled(lines, exit_code, end);
+                (run.timed_out, run.timeout_sec, run.asked_to_end) = (timed_out, 30.0, asked_to_end);
+                run.container = run.container.map(|state| TerminatedState { finished_at, ..state });
+                let outcome = classify(run);
+                assert_eq!(outcome.error_message(), message, "{lines:?} {exit_code:?} {finished_at:?}");
+                assert_eq!(outcome.to_json()["timedOut"], message == Some(timeout));
+            }
+        }
+    }
+
+    #[test]
+    fn success_before_a_kill_counts_and_names_the_killer() {
+        let by = |reason: &str| Some(Disruption { reason: reason.into(), message: None });
+        let deadline = || JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
+        for (exit_code, reason, disruption, end, text) in [
+            (
+                Some(143),
+                Some("Error"),
+                by("EvictionByEvictionAPI"),
+                failed_job(),
+                "the pod was evicted through the Eviction API [EvictionByEvictionAPI] (exit code 143, SIGTERM, reason=Error)",
+            ),
+            (
+                Some(137),
+                Some("Error"),
+                by("PreemptionByScheduler"),
+                failed_job(),
+                "the scheduler preempted the pod for one of higher priority [PreemptionByScheduler] (exit code 137, SIGKILL \
+                 (commonly OOMKilled), reason=Error)",
+            ),
+            (Some(143), None, None, failed_job(), "nothing says by whom (exit code 143, SIGTERM)"),
+            (
+                Some(137),
+                None,
+                None,
+                gone(),
+                "its Job was deleted by another API client (exit code 137, SIGKILL (commonly OOMKilled))",
+            ),
+            (
+                Some(143),
+                None,
+                by("Deleted"),
+                deadline(),
+                "the run reached its time limit (exit code 143, SIGTERM)",
+            ),
+            (
+                None,
+                None,
+                by("NodeLost"),
+                JobEnd::Unconfirmed,
+                "the pod's node was lost [NodeLost] (its exit code is not known)",
+            ),
+            (None, None, None, failed_job(), "nothing says by whom (its exit code is not known)"),
+        ] {
+            let mut run = settled(&[INIT, SUCCESS], exit_code, end);
+            run.disruption = disruption;
+            run.container =
+                run.container.map(|state| TerminatedState { reason: reason.map(str::to_owned), ..state });
+            let outcome = classify(run);
+            assert_eq!((outcome.error_message(), outcome.exit_code()), (None, None), "{text}");
+            assert_eq!(outcome.to_json()["summary"], "done");
+            let line = format!(
+                "[paperclip] Warning: the container was ended after Claude had reported success, which counts: {text}"
+            );
+            assert_eq!(outcome.logs, [LogLine { stream: StdStream::Stderr, text: line }]);
+        }
+        for exit_code in [Some(0), None] {
+            let outcome = classify(settled(&[INIT, SUCCESS], exit_code, JobEnd::Complete));
+            assert_eq!((outcome.error_message(), outcome.logs.len()), (None, 0), "Kubernetes saw a success");
+        }
+    }
+
+    #[test]
+    fn failure_by_the_exit_code_says_how_the_container_ended() {
+        const CUT: &str = r#"{"type":"result","subtype":"cut"}"#;
+        const FAILED: &str = r#"{"type":"result","subtype":"error_during_execution","errors":["aborted"]}"#;
+        let evicted = || Some(Disruption { reason: "Evicted".into(), message: Some("low on memory".into()) });
+        let success = "Claude run failed: the container ended after a result that says success; ";
+        for (line, exit_code, reason, disruption, message) in [
+            (
+                SUCCESS,
+                137,
+                Some("OOMKilled"),
+                None,
+                format!("{success}exit code 137, SIGKILL (commonly OOMKilled), reason=OOMKilled"),
+            ),
+            (
+                SUCCESS,
+                137,
+                Some("Error"),
+                None,
+                format!("{success}exit code 137, SIGKILL (commonly OOMKilled), reason=Error"),
+            ),
+            (SUCCESS, 1, Some("Error"), None, format!("{success}exit code 1, reason=Error")),
+            (
+                SUCCESS,
+                3,
+                None,
+                evicted(),
+                format!("{success}exit code 3; the pod was evicted by its node [Evicted]: low on memory"),
+            ),
+            (CUT, 1, None, None, "Claude run failed: subtype=cut; exit code 1".to_owned()),
+            (r#"{"type":"result"}"#, 1, Some("Error"), None, "Claude exited with code 1 [pod: reason=Error]".to_owned()),
+            // The result makes the failure; who ended the pod may be its cause.
+            (FAILED, 1, Some("Error"), None, "Claude run failed: subtype=error_during_execution: aborted".to_owned()),
+            (
+                FAILED,
+                143,
+                None,
+                evicted(),
+                "Claude run failed: subtype=error_during_execution: aborted; the pod was evicted by its node [Evicted]: \
+                 low on memory"
+                    .to_owned(),
+            ),
+        ] {
+            let mut run = settled(&[INIT, line], Some(exit_code), failed_job());
+            run.disruption = disruption;
+            run.container =
+                run.container.map(|state| TerminatedState { reason: reason.map(str::to_owned), ..state });
+            let outcome = classify(run);
+            assert_eq!(outcome.error_message(), Some(&message[..]));
+            assert_eq!(outcome.exit_code(), Some(exit_code));
+        }
     }
 
     #[test]
@@ -371,7 +622,8 @@ mod tests {
         ] {
             let outcome = classify(settled(&[&result], exit_code, failed_job()));
             assert_eq!(outcome.error_code(), code);
-            assert_eq!(outcome.logs.is_empty(), code.is_none());
+            let said = outcome.logs.iter().any(|line| line.text.contains("clearing for next run"));
+            assert_eq!(said, code.is_some());
         }
         let outcome = classify(settled(&[UNKNOWN], Some(1), failed_job()));
         let parsed: Value = serde_json::from_str(UNKNOWN).unwrap();
@@ -520,7 +772,11 @@ mod tests {
             (r#"{"type":"result","is_error":true}"#, Some(0), Some("Claude exited with code 0")),
             (r#"{"type":"result","is_error":true}"#, None, Some("Claude exited with code -1")),
             (r#"{"type":"result"}"#, Some(3), Some("Claude exited with code 3")),
-            (r#"{"type":"result","subtype":"s"}"#, Some(3), Some("Claude run failed: subtype=s")),
+            (
+                r#"{"type":"result","subtype":"s"}"#,
+                Some(3),
+                Some("Claude run failed: subtype=s; exit code 3"),
+            ),
             (r#"{"type":"result","is_error":"true"}"#, Some(0), None),
             (r#"{"type":"result","is_error":false}"#, None, None),
         ] {

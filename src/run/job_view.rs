@@ -1,8 +1,9 @@
 //! What a run sees of its Job and pod: through the shared watches, or by polling every [`timing::POLL_INTERVAL`] where
 //! they do not work. A run may change from one to the other at any moment.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::timing;
 use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
 use crate::cluster::{ApiError, Cluster, retry};
-use crate::forensics::{ContainerPhase, JobState, TerminatedState, container_phase};
+use crate::forensics::{ContainerPhase, Deletion, JobState, TerminatedState, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 
 /// What a watch or a read showed of a Job.
@@ -103,6 +104,8 @@ pub(super) struct Observed<C> {
     /// For a Job of another run: how long to wait for its pod.
     pub(super) reattached: Option<Duration>,
     pub(super) watched: Subscription<C>,
+    /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
+    pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
 }
 
 impl<C: Cluster> Observed<C> {
@@ -137,8 +140,23 @@ impl<C: Cluster> Observed<C> {
 
     async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
         let selector = format!("job-name={}", self.job_name);
-        let pods = self.cluster.list_pods(&self.namespace, &selector).await?;
-        Ok(pods.into_iter().filter(|pod| self.is_own_pod(pod)))
+        let mut pods = self.cluster.list_pods(&self.namespace, &selector).await?;
+        pods.retain(|pod| self.is_own_pod(pod));
+        let mut deletions = self.deletions_read.lock().unwrap_or_else(PoisonError::into_inner);
+        for pod in &pods {
+            if let (Some(name), Some(deletion)) = (&pod.metadata.name, Deletion::of(pod)) {
+                deletions.entry(name.clone()).or_insert(deletion);
+            }
+        }
+        Ok(pods.into_iter())
+    }
+
+    /// The first deletion that was seen of the pod of this name: the kubelet's own deletion rewrites its time later.
+    pub(super) fn deletion(&self, pod: &str) -> Option<Deletion> {
+        let deletions = self.deletions_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = deletions.get(pod).copied();
+        let watched = self.watched.snapshot().deleting.get(pod).and_then(|pod| Deletion::of(pod));
+        [read, watched].into_iter().flatten().min_by_key(Deletion::requested_at)
     }
 
     /// Reads the pod, repeating a failing request for `budget`.

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
@@ -199,7 +199,9 @@ impl<K: Clusters> Runner<K> {
     ) -> Observed<K::Cluster> {
         let LiveJob { cluster, namespace, job_name, job_uid, reattached } = job;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
-        let observed = Observed { cluster, namespace, job_name, job_uid, reattached, watched };
+        let deletions_read = Mutex::default();
+        let observed =
+            Observed { cluster, namespace, job_name, job_uid, reattached, watched, deletions_read };
         if observed.wait_for_watches().await == Health::Refused
             && self.watches.is_first_refusal(&observed.cluster)
         {

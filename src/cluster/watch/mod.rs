@@ -79,6 +79,9 @@ pub(crate) struct Snapshot {
     pub job_events: u64,
     /// Its pods, by name.
     pub pods: BTreeMap<String, Seen<Pod>>,
+    /// Of each pod whose deletion was requested the first object that shows it, by name. The kubelet's own deletion
+    /// rewrites the time later.
+    pub deleting: BTreeMap<String, Arc<Pod>>,
     /// The number of events of the Job or its pods that could not be read. Each is a reason to read the objects
     /// directly.
     pub unreadable: u64,

@@ -97,6 +97,9 @@ impl Stored for Pod {
         for subscriber in subscribers.get(job).into_iter().flatten().filter(|one| one.is_for(uid)) {
             subscriber.snapshot.send_modify(|snapshot| {
                 snapshot.pods.insert(name.clone(), seen.clone());
+                if pod.metadata.deletion_timestamp.is_some() {
+                    snapshot.deleting.entry(name.clone()).or_insert_with(|| pod.clone());
+                }
             });
         }
     }

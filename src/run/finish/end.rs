@@ -10,7 +10,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::cancel;
 use crate::cluster::{ApiError, Cluster};
-use crate::forensics::{DetectionPath, JobState, conditions_text};
+use crate::forensics::{DetectionPath, Disruption, JobState, conditions_text, suspension};
 use crate::run::context::RunContext;
 use crate::run::job_view::{ContainerState, JobSeen, Observed};
 use crate::run::log::progress::Progress;
@@ -25,6 +25,8 @@ pub(super) enum RunEnd {
     Gone(DetectionPath),
     /// The container ended, and the Job had no condition within the grace period.
     Grace,
+    /// The Job was suspended in mid-run, and the container ended because of that.
+    Suspended,
     /// The run's own time limit.
     Deadline,
     /// The control plane or the host cancelled the run.
@@ -42,6 +44,8 @@ pub(super) struct JobRecord {
     pub(super) conditions: Option<String>,
     /// When it was found gone.
     pub(super) gone_at: Option<Instant>,
+    /// Set while the Job is suspended: the Job controller ends its pod.
+    pub(super) suspension: Option<Disruption>,
 }
 
 /// Waits for the first thing that ends the run.
@@ -62,7 +66,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
             Some(seen) = jobs.next() => wait.on_job(seen).await,
             Ok(()) = container.changed() => {
                 wait.on_container_state(&container.borrow_and_update());
-                None
+                wait.end_of_suspended()
             }
             () = timing::until(wait.grace_at) => Some(wait.verify_after_grace().await),
             () = timing::until(wait.deadline) => Some(RunEnd::Deadline),
@@ -118,14 +122,20 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         }
     }
 
+    /// A suspended Job gets no condition when its container has ended: there is nothing to wait for.
+    fn end_of_suspended(&self) -> Option<RunEnd> {
+        (self.record.suspension.is_some() && self.grace_at.is_some()).then_some(RunEnd::Suspended)
+    }
+
     async fn on_job(&mut self, seen: Result<JobSeen, ApiError>) -> Option<RunEnd> {
         match seen {
             Ok(JobSeen::Present(job)) => {
                 self.failing_since = None;
                 self.record.polls += 1;
                 self.record.conditions = Some(conditions_text(&job));
+                self.record.suspension = suspension(&job);
                 match JobState::read(&job) {
-                    JobState::Running => None,
+                    JobState::Running => self.end_of_suspended(),
                     state => Some(RunEnd::Job(state)),
                 }
             }

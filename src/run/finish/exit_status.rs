@@ -1,12 +1,15 @@
 //! Finds out how the container ended.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::cluster::watch::Health;
-use crate::forensics::{Disruption, TerminatedState, disruption, is_terminal, terminated_state};
+use crate::forensics::{
+    Deletion, Disruption, TerminatedState, disruption_since, is_terminal, terminated_state,
+};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::log::follow::Follower;
@@ -18,11 +21,18 @@ pub(super) struct ExitStatus {
     pub(super) container: Option<TerminatedState>,
     /// What ended the pod.
     pub(super) disruption: Option<Disruption>,
+    /// When its deletion was requested.
+    pub(super) asked_to_end: Option<Timestamp>,
 }
 
 impl ExitStatus {
-    fn of(pod: &Pod) -> Self {
-        Self { container: terminated_state(pod, CLAUDE_CONTAINER), disruption: disruption(pod) }
+    fn of<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> Self {
+        let first = observed.deletion(pod.metadata.name.as_deref().unwrap_or_default());
+        Self {
+            container: terminated_state(pod, CLAUDE_CONTAINER),
+            disruption: disruption_since(pod, first),
+            asked_to_end: first.or_else(|| Deletion::of(pod)).map(|deletion| deletion.requested_at()),
+        }
     }
 }
 
@@ -36,12 +46,15 @@ pub(super) async fn find<C: Cluster>(observed: &Observed<C>, follower: &mut Foll
     let known = loop {
         let snapshot = changes.borrow_and_update().clone();
         let seen = snapshot.last_pod(pod).map(AsRef::as_ref).or(last_read.as_ref());
-        let mut known = seen.map(ExitStatus::of).unwrap_or_default();
+        let mut known = seen.map(|pod| ExitStatus::of(observed, pod)).unwrap_or_default();
         if let ContainerState::Ended(Some(state)) = &*container.borrow() {
             known.container.get_or_insert_with(|| state.clone());
         }
         // A watch that fell behind does not show what was read since.
-        known.disruption = known.disruption.or_else(|| disruption(last_read.as_ref()?));
+        if let Some(read) = last_read.as_ref().filter(|_| known.disruption.is_none()) {
+            let read = ExitStatus::of(observed, read);
+            (known.disruption, known.asked_to_end) = (read.disruption, read.asked_to_end);
+        }
         let Some(seen) = seen.filter(|_| snapshot.health == Health::Live) else {
             if known.container.is_some() {
                 return known;
@@ -60,6 +73,7 @@ pub(super) async fn find<C: Cluster>(observed: &Observed<C>, follower: &mut Foll
     ExitStatus {
         container: read.container.or(known.container),
         disruption: read.disruption.or(known.disruption),
+        asked_to_end: read.asked_to_end.or(known.asked_to_end),
     }
 }
 
@@ -74,7 +88,7 @@ async fn read_pod<C: Cluster>(
     loop {
         match observed.pod_named(pod).await {
             Ok(Some(pod)) => {
-                exit = ExitStatus::of(&pod);
+                exit = ExitStatus::of(observed, &pod);
                 let lagging = is_terminal(&pod) || container.borrow().is_over();
                 if exit.container.is_some() || !lagging {
                     return exit;

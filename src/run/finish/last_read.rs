@@ -28,7 +28,7 @@ pub(super) async fn drain(
     mut following: Pin<&mut impl Future<Output = ()>>,
 ) {
     let limit = match end {
-        RunEnd::Job(_) | RunEnd::Grace => None,
+        RunEnd::Job(_) | RunEnd::Grace | RunEnd::Suspended => None,
         RunEnd::Gone(_) => Some(Instant::now() + timing::DRAIN_GONE_LIMIT),
         RunEnd::Deadline | RunEnd::Cancelled { .. } | RunEnd::Unreachable(_) => return,
     };

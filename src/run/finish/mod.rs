@@ -72,7 +72,12 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         run.owned.retain_job(RetainReason::AlreadyGone);
         record.gone_at.get_or_insert_with(Instant::now);
     }
-    let exit = exit_status::find(&observed, &mut follower).await;
+    let mut exit = exit_status::find(&observed, &mut follower).await;
+    if let Some(suspension) = record.suspension.take()
+        && exit.disruption.as_ref().is_none_or(Disruption::is_plain_deletion)
+    {
+        exit.disruption = Some(suspension);
+    }
     Ok(Settled {
         job: observed.job_name.clone(),
         timed_out: matches!(end, RunEnd::Deadline),
@@ -80,6 +85,7 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         timeout_sec: run.request.config.timeout_sec,
         container: exit.container,
         disruption: exit.disruption,
+        asked_to_end: exit.asked_to_end,
         captured: follower.tally.finish(),
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),
@@ -203,7 +209,9 @@ fn job_end<C>(
             last_conditions: record.conditions,
             disruption: disruption.cloned(),
         }),
-        RunEnd::Grace | RunEnd::Deadline | RunEnd::Cancelled { .. } => JobEnd::Unconfirmed,
+        RunEnd::Grace | RunEnd::Suspended | RunEnd::Deadline | RunEnd::Cancelled { .. } => {
+            JobEnd::Unconfirmed
+        }
         RunEnd::Unreachable(error) => {
             JobEnd::Unreachable { seconds: timing::RECHECK_LIMIT.as_secs(), error: error.to_string() }
         }

@@ -139,7 +139,15 @@ async fn job_deleted_in_mid_run_is_explained(mode: Mode) {
 in_both_modes!(replacement_pod_is_not_taken_for_the_deleted_one);
 async fn replacement_pod_is_not_taken_for_the_deleted_one(mode: Mode) {
     let scenario = Scenario::new(mode).script(replaced_pod(Duration::from_secs(3)));
-    assert_names_the_pod_deletion(&scenario.run().await, Some(137));
+    let result = scenario.run().await;
+    assert_names_the_pod_deletion(&result, Some(137));
+    // The kubelet's own deletion has rewritten the time since; who polls sees only that.
+    let asked = match mode {
+        Mode::Watched => "asked at 2026-01-01T00:59:30Z",
+        Mode::Polled => "asked at or before 2026-01-01T01:00:10Z",
+    };
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains(asked), "{message}");
     assert!(scenario.cluster.remaining().is_empty());
 }
 
@@ -196,6 +204,49 @@ async fn nul_reaches_the_host_nowhere(mode: Mode) {
     }
 }
 
+in_both_modes!(success_before_an_eviction_counts);
+async fn success_before_an_eviction_counts(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(10));
+    script.pod_deleting_at = Some(Duration::from_secs(12));
+    (script.exit_code, script.reason) = (143, "Error");
+    let scenario = Scenario::new(mode).script(script);
+    let result = scenario.run().await;
+    assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &Value::Null), "{result}");
+    assert_eq!(result["summary"], "All done.");
+    let line = "[paperclip] Warning: the container was ended after Claude had reported success, which counts: the pod was \
+                deleted by an unknown API client";
+    assert!(scenario.host.err().contains(line), "{}", scenario.host.err());
+}
+
+in_both_modes!(success_before_the_deadline_of_the_job_counts);
+async fn success_before_the_deadline_of_the_job_counts(mode: Mode) {
+    // A sidecar keeps the Job: it has no condition but that of its deadline.
+    let mut script = success_over(Duration::from_secs(5));
+    script.condition_lag = None;
+    script.job_failed_at = Some((Duration::from_secs(20), "DeadlineExceeded"));
+    let scenario = Scenario::new(mode).script(script).config(json!({"timeoutSec": 20}));
+    let result = scenario.run().await;
+    assert_eq!((&result["errorMessage"], &result["timedOut"]), (&Value::Null, &json!(false)), "{result}");
+    assert_eq!((&result["exitCode"], &result["summary"]), (&json!(0), &json!("All done.")));
+}
+
+in_both_modes!(job_suspended_in_mid_run_is_named);
+async fn job_suspended_in_mid_run_is_named(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(60));
+    script.lines.truncate(4);
+    script.suspended_at = Some(Duration::from_secs(40));
+    script.ends_after = Duration::from_secs(42);
+    (script.exit_code, script.condition_lag) = (143, None);
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let message = result["errorMessage"].as_str().expect("message");
+    let text = "; its Job was suspended, as a queue such as Kueue does when it takes the quota back [JobSuspended]: Job \
+                suspended";
+    assert!(message.ends_with(text), "{message}");
+    assert!(took < Duration::from_secs(45 + 10), "{took:?}: no condition is waited for");
+    assert!(scenario.cluster.remaining().is_empty());
+}
+
 in_both_modes!(oom_kill_is_named);
 async fn oom_kill_is_named(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
@@ -209,6 +260,20 @@ async fn oom_kill_is_named(mode: Mode) {
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.contains("exit code 137, SIGKILL (commonly OOMKilled), reason=OOMKilled"), "{message}");
     assert!(scenario.cluster.remaining().is_empty());
+}
+
+in_both_modes!(oom_kill_behind_a_result_is_named);
+async fn oom_kill_behind_a_result_is_named(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(10));
+    (script.exit_code, script.reason) = (137, "OOMKilled");
+    let scenario = Scenario::new(mode).script(script);
+    let result = scenario.run().await;
+    assert_eq!(
+        result["errorMessage"],
+        "Claude run failed: the container ended after a result that says success; exit code 137, SIGKILL (commonly \
+         OOMKilled), reason=OOMKilled"
+    );
+    assert_eq!(result["resultJson"]["result"], "All done.");
 }
 
 in_both_modes!(time_limit_ends_the_run);

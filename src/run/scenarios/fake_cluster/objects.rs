@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) pod_deleting_at: Option<Duration>,
     /// When the Job fails whatever its pod does, and for what reason.
     pub(crate) job_failed_at: Option<(Duration, &'static str)>,
+    /// When the Job is suspended. Its pod is deleted at once, and gone when its container has ended.
+    pub(crate) suspended_at: Option<Duration>,
     /// The exit code in the pod's last object when it is deleted while its container runs.
     pub(crate) killed_with: Option<i32>,
     /// When another API client deletes the pod, and for how long its ended container is shown. The pod stays until its
@@ -62,6 +64,7 @@ impl Default for Script {
             early_statuses: Vec::new(),
             pod_deleting_at: None,
             job_failed_at: None,
+            suspended_at: None,
             killed_with: None,
             replaced: None,
         }
@@ -118,6 +121,7 @@ impl StoredJob {
         let before = self.script.early_statuses.iter().map(|(offset, _)| self.at(*offset));
         let others =
             self.script.pod_deleting_at.into_iter().chain(self.script.job_failed_at.map(|(at, _)| at));
+        let others = others.chain(self.script.suspended_at);
         let before = before.chain(others.map(|offset| self.at(offset)));
         let replaced =
             self.script.replaced.map(|(at, _)| self.at(at)).into_iter().chain(self.replaced_gone_at());
@@ -130,7 +134,10 @@ impl StoredJob {
 
     pub(super) fn job_at(&self, now: Instant) -> Job {
         let mut job = self.job.clone();
-        if let Some((_, reason)) = self.script.job_failed_at.filter(|(at, _)| self.at(*at) <= now) {
+        if self.is_suspended(now) {
+            let condition = json!({"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job suspended"});
+            job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
+        } else if let Some((_, reason)) = self.script.job_failed_at.filter(|(at, _)| self.at(*at) <= now) {
             let condition = json!({"type": "Failed", "status": "True", "reason": reason});
             job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
         } else if self.condition_due().is_some_and(|due| due <= now) {
@@ -148,7 +155,14 @@ impl StoredJob {
         self.pod_at(Instant::now())
     }
 
+    fn is_suspended(&self, now: Instant) -> bool {
+        self.script.suspended_at.is_some_and(|at| self.at(at) <= now)
+    }
+
     pub(super) fn pod_at(&self, now: Instant) -> Option<Pod> {
+        if self.is_suspended(now) && now >= self.ended() {
+            return None;
+        }
         let replaced = self.replaced_gone_at().is_some_and(|at| at <= now);
         if now < self.at(self.script.pod_at) || self.is_gone_at(now) || replaced {
             return None;
@@ -227,12 +241,17 @@ impl StoredJob {
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
-        if self.script.pod_deleting_at.is_some_and(|at| self.at(at) <= now) {
+        if self.is_suspended(now) || self.script.pod_deleting_at.is_some_and(|at| self.at(at) <= now) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         }
         if self.script.replaced.is_some_and(|(at, _)| self.at(at) <= now) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+            if now >= self.ended() {
+                // The kubelet's own deletion.
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:10Z");
+                pod["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+            }
         }
         serde_json::from_value(pod).expect("a pod")
     }
