@@ -66,6 +66,8 @@ pub(crate) struct Settled {
     pub(crate) disruption: Option<Disruption>,
     /// When the deletion of the pod was requested.
     pub(crate) asked_to_end: Option<Timestamp>,
+    /// Why its log could not be read to the end, if it could not.
+    pub(crate) log_error: Option<String>,
     /// The CLI's output.
     pub(crate) captured: Captured,
     /// `config.model`, or empty.
@@ -255,8 +257,11 @@ fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
 }
 
 fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
-    let Settled { job, end, container, disruption, captured, config_model, .. } = settled;
+    let Settled { job, end, container, disruption, log_error, captured, config_model, .. } = settled;
     let fail = |code: Option<ErrorCode>, message: String, captured: Captured| {
+        let unread =
+            log_error.map(|error| format!("; the log could not be read: {error}")).unwrap_or_default();
+        let message = message + &unread;
         Outcome::failed(exit_code, code, message, Body::Stdout(captured.stdout))
     };
     match &end {
@@ -326,6 +331,7 @@ mod tests {
             container: exit_code.map(|code| TerminatedState { exit_code: Some(code), ..Default::default() }),
             disruption: None,
             asked_to_end: None,
+            log_error: None,
             captured: tally.finish(),
             config_model: String::new(),
             current_session_id: String::new(),
@@ -705,6 +711,26 @@ mod tests {
         let text =
             "code 143; the scheduler preempted the pod for one of higher priority [PreemptionByScheduler]";
         assert!(classify(run).error_message().unwrap().ends_with(text));
+    }
+
+    #[test]
+    fn log_that_could_not_be_read_is_named() {
+        let error = "HTTP-Code: 403 Message: pods/log is forbidden";
+        for (lines, exit_code, end, before) in [
+            (&[][..], Some(0), JobEnd::Complete, "Failed to parse Claude JSON output"),
+            (&[], Some(1), failed_job(), "Claude exited with code 1"),
+            (&[INIT, SAYS], Some(1), failed_job(), "Claude run was truncated mid-stream"),
+            (&[], None, gone(), "K8s Job was deleted externally before Claude could complete ["),
+        ] {
+            let mut run = settled(lines, exit_code, end);
+            run.log_error = Some(error.into());
+            let message = classify(run).error_message().unwrap().to_owned();
+            assert!(message.starts_with(before), "{message}");
+            assert!(message.ends_with(&format!("; the log could not be read: {error}")), "{message}");
+        }
+        let mut run = settled(&[INIT, SUCCESS], Some(0), JobEnd::Complete);
+        run.log_error = Some(error.into());
+        assert_eq!(classify(run).error_message(), None, "the result had come before");
     }
 
     #[test]

@@ -86,6 +86,7 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         container: exit.container,
         disruption: exit.disruption,
         asked_to_end: exit.asked_to_end,
+        log_error: follower.unreadable.map(|error| error.to_string()),
         captured: follower.tally.finish(),
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),

@@ -76,6 +76,10 @@ pub(crate) struct Follower<C> {
     ended_in_mid_line: bool,
     /// Whether the last line of the body was not the container's.
     ended_in_noise: bool,
+    /// Why the log could not be read, when it was tried last; `None` when that went well, or the pod was gone.
+    pub(crate) unreadable: Option<ApiError>,
+    /// Whether the first refusal was logged.
+    refusal_logged: bool,
     /// How often lines were missing.
     gaps: u64,
     /// The pod as it was last read.
@@ -97,6 +101,8 @@ impl<C: Cluster> Follower<C> {
             full_chunks: VecDeque::new(),
             ended_in_mid_line: false,
             ended_in_noise: false,
+            unreadable: None,
+            refusal_logged: false,
             gaps: 0,
             last_pod: None,
         }
@@ -126,6 +132,9 @@ impl<C: Cluster> Follower<C> {
                 fruitless = 0;
                 backoff.reset();
             }
+            if let BodyEnd::Refused(error) = &end {
+                self.log_refusal(error).await;
+            }
             let retry_after = match &end {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
@@ -151,6 +160,19 @@ impl<C: Cluster> Follower<C> {
         self.log
             .out(format!(
                 "[paperclip] Log stream disconnected — reconnecting (attempt {shown}/{SHOWN_ATTEMPTS})..."
+            ))
+            .await;
+    }
+
+    /// Logs the first refusal that is no mere overload: a run may end without a line of its log because of it.
+    async fn log_refusal(&mut self, error: &ApiError) {
+        if error.is_transient() || error.is_not_found() || std::mem::replace(&mut self.refusal_logged, true) {
+            return;
+        }
+        let pod = &self.pod;
+        self.log
+            .err(format!(
+                "[paperclip] Warning: the log of pod {pod} cannot be opened: {error} — trying again until the run ends"
             ))
             .await;
     }
@@ -188,7 +210,13 @@ impl<C: Cluster> Follower<C> {
         }
     }
 
-    async fn open(&self, follow: bool) -> Result<LogBody, ApiError> {
+    async fn open(&mut self, follow: bool) -> Result<LogBody, ApiError> {
+        let opened = self.request_body(follow).await;
+        self.unreadable = opened.as_ref().err().filter(|error| !error.is_not_found()).cloned();
+        opened
+    }
+
+    async fn request_body(&self, follow: bool) -> Result<LogBody, ApiError> {
         if self.pod.is_empty() {
             return Err(ApiError::local(
                 ApiErrorKind::NotFound,

@@ -418,7 +418,13 @@ async fn log_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) {
     let scenario = Scenario::new(mode).script(script);
     scenario.cluster.fault("open log", vec![Fault::Answer(403, "pods/log is forbidden"); 100]);
     let (result, took) = scenario.timed_run().await.expect("resolves");
-    assert!(result["errorMessage"].is_string(), "{result}");
+    let refused = "HTTP-Code: 403 Message: pods/log is forbidden";
+    assert_eq!(
+        result["errorMessage"],
+        format!("Failed to parse Claude JSON output; the log could not be read: {refused}")
+    );
+    let warning = format!("cannot be opened: {refused} — trying again until the run ends");
+    assert_eq!(scenario.host.err().matches(&warning).count(), 1, "{}", scenario.host.err());
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
