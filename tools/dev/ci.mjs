@@ -254,7 +254,7 @@ function lineOf({ name, passed, seconds, notes }) {
 function counts(output) {
   const text = stripVTControlCharacters(output);
   const leftOut = text.match(/^left out: .+$/gm) ?? [];
-  const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped in \d+ s$/gm);
+  const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm);
   if (own) return [...own, ...leftOut];
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const lines = text.match(/^(test result: |\s+Tests  |\d+ passed, ).*$/gm) ?? [];
