@@ -1,11 +1,17 @@
-//! Container logs: stamped chunks in memory, read the way the kubelet reads log files.
+//! Container logs: stamped chunks in memory, rotated and read the way the kubelet does it with log files.
+//!
+//! A read gets the current file alone: what was rotated away is on the node and never served. A follower keeps the file
+//! that it has open. It only looks for a new one once it has read that to its end, and what the kubelet notices from then
+//! on are the creations of files, one by one: a follower that is behind by two gets the current file twice, from its
+//! start, and never sees the one between; one that was behind at its first end waits for the next creation. All of
+//! this is what `ReadLogs` of Kubernetes 1.27 to 1.37 does.
 
 use crate::time::{Stamper, now_ns};
 use crate::util::lock;
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// The container runtime cuts lines at this many bytes.
@@ -20,11 +26,15 @@ pub(crate) struct Chunk {
     pub data: Bytes,
 }
 
-#[derive(Default)]
+/// One log file.
+type File = Arc<Mutex<Vec<Chunk>>>;
+
 struct Inner {
-    chunks: VecDeque<Chunk>,
-    first: u64,
+    file: File,
     bytes: u64,
+    /// The number of files before this one.
+    rotations: u64,
+    checked: Instant,
     closed: bool,
 }
 
@@ -32,38 +42,65 @@ struct Inner {
 pub(crate) struct LogBuffer {
     inner: Mutex<Inner>,
     wake: Notify,
-    limit: AtomicU64,
+    rotation: Rotation,
+}
+
+/// When logs are rotated; it can be changed while they are written.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    bytes: AtomicU64,
+    interval_ms: AtomicU64,
+}
+
+impl Rotation {
+    /// A file that exceeds `bytes` is rotated; its size is looked at every `interval_ms`.
+    pub(crate) fn new(bytes: u64, interval_ms: u64) -> Self {
+        Rotation { bytes: AtomicU64::new(bytes), interval_ms: AtomicU64::new(interval_ms) }
+    }
 }
 
 impl LogBuffer {
-    /// An empty log that keeps that many bytes.
-    pub(crate) fn new(limit: u64) -> Self {
-        LogBuffer { inner: Mutex::default(), wake: Notify::new(), limit: AtomicU64::new(limit) }
+    /// An empty log.
+    pub(crate) fn new(rotation: Rotation) -> Self {
+        let inner =
+            Inner { file: File::default(), bytes: 0, rotations: 0, checked: Instant::now(), closed: false };
+        LogBuffer { inner: Mutex::new(inner), wake: Notify::new(), rotation }
     }
 
-    /// Changes how many bytes are kept.
-    pub(crate) fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
+    /// Changes when it is rotated.
+    pub(crate) fn set_rotation(&self, rotation: &Rotation) {
+        let copy = |from: &AtomicU64, to: &AtomicU64| {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        copy(&rotation.bytes, &self.rotation.bytes);
+        copy(&rotation.interval_ms, &self.rotation.interval_ms);
     }
 
-    /// Appends chunks, dropping the oldest ones beyond the limit.
+    /// Appends chunks; a file that has become too long is rotated first.
     pub(crate) fn push(&self, chunks: &mut Vec<Chunk>) {
         if chunks.is_empty() {
             return;
         }
-        let limit = self.limit.load(Ordering::Relaxed);
         let mut inner = lock(&self.inner);
-        inner.bytes += chunks.iter().map(|c| c.data.len() as u64).sum::<u64>();
-        inner.chunks.extend(chunks.drain(..));
-        while inner.bytes > limit {
-            let Some(old) = inner.chunks.pop_front() else {
-                break;
-            };
-            inner.first += 1;
-            inner.bytes -= old.data.len() as u64;
+        let interval = Duration::from_millis(self.rotation.interval_ms.load(Ordering::Relaxed));
+        if inner.checked.elapsed() >= interval {
+            inner.checked = Instant::now();
+            if inner.bytes > self.rotation.bytes.load(Ordering::Relaxed) {
+                inner.file = File::default();
+                inner.bytes = 0;
+                inner.rotations += 1;
+            }
         }
+        inner.bytes += chunks.iter().map(|c| c.data.len() as u64).sum::<u64>();
+        lock(&inner.file).append(chunks);
         drop(inner);
         self.wake.notify_waiters();
+    }
+
+    /// The bytes that its files take on the node, of which the kubelet keeps five.
+    pub(crate) fn size(&self) -> u64 {
+        let inner = lock(&self.inner);
+        inner.bytes + inner.rotations.min(4) * self.rotation.bytes.load(Ordering::Relaxed)
     }
 
     /// Says that nothing more will come, until it is reopened for a restarted container.
@@ -143,7 +180,10 @@ pub(crate) enum Progress {
 /// Reads one log from some point on.
 pub(crate) struct LogReader {
     options: LogOptions,
-    next: Option<u64>,
+    file: Option<File>,
+    next: usize,
+    /// The creations of files that it has noticed; it notices none before its first end of a file.
+    noticed: Option<u64>,
     new_line: bool,
     left: Option<u64>,
     stamper: Stamper,
@@ -152,43 +192,77 @@ pub(crate) struct LogReader {
 impl LogReader {
     /// A reader at the start of a log.
     pub(crate) fn new(options: LogOptions) -> Self {
-        LogReader { left: options.limit, options, next: None, new_line: true, stamper: Stamper::default() }
+        LogReader {
+            left: options.limit,
+            options,
+            file: None,
+            next: 0,
+            noticed: None,
+            new_line: true,
+            stamper: Stamper::default(),
+        }
     }
 
     /// Appends up to about `max` bytes to `out`.
     pub(crate) fn read(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
-        let inner = lock(&log.inner);
-        let end = inner.first + inner.chunks.len() as u64;
-        let tail = self.options.tail;
-        let start = self.next.unwrap_or_else(|| tail.map_or(0, |n| end.saturating_sub(n))).max(inner.first);
-        let mut at = start;
-        let mut done = false;
-        for chunk in inner.chunks.range((start - inner.first) as usize..) {
+        loop {
+            // Before the file is read: what comes later wakes the reader, or is read by the next call.
+            let (current, rotations, closed) = {
+                let inner = lock(&log.inner);
+                (inner.file.clone(), inner.rotations, inner.closed)
+            };
+            let first = self.file.is_none();
+            let file = self.file.get_or_insert_with(|| current.clone()).clone();
+            match self.read_file(&file, first, out, max) {
+                Progress::CaughtUp => {}
+                other => return other,
+            }
+            if !self.options.follow {
+                return Progress::End;
+            }
+            let noticed = self.noticed.get_or_insert(rotations);
+            if *noticed < rotations {
+                *noticed += 1;
+                self.file = Some(current);
+                self.next = 0;
+                self.new_line = true;
+                continue;
+            }
+            return if closed { Progress::End } else { Progress::CaughtUp };
+        }
+    }
+
+    fn read_file(&mut self, file: &File, first: bool, out: &mut BytesMut, max: usize) -> Progress {
+        let chunks = lock(file);
+        if first && let Some(tail) = self.options.tail {
+            self.next = chunks.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
+        }
+        while let Some(chunk) = chunks.get(self.next) {
             if out.len() >= max {
-                self.next = Some(at);
                 return Progress::More;
             }
-            at += 1;
-            if self.options.since.is_none_or(|s| chunk.stamp >= s) {
-                let from = out.len();
-                if self.options.timestamps && self.new_line {
-                    self.stamper.push(chunk.stamp, out);
-                }
-                out.extend_from_slice(&chunk.data);
-                if let Some(left) = &mut self.left {
-                    let wrote = (out.len() - from) as u64;
-                    done = wrote >= *left;
-                    out.truncate(from + wrote.min(*left) as usize);
-                    *left = left.saturating_sub(wrote);
-                }
+            self.next += 1;
+            if self.options.since.is_none_or(|s| chunk.stamp >= s) && self.write(chunk, out) {
+                return Progress::End;
             }
             self.new_line = chunk.data.last() == Some(&b'\n');
-            if done {
-                break;
-            }
         }
-        self.next = Some(at);
-        if done || inner.closed || !self.options.follow { Progress::End } else { Progress::CaughtUp }
+        Progress::CaughtUp
+    }
+
+    /// Appends a chunk; whether the byte limit is reached.
+    fn write(&mut self, chunk: &Chunk, out: &mut BytesMut) -> bool {
+        let from = out.len();
+        if self.options.timestamps && self.new_line {
+            self.stamper.push(chunk.stamp, out);
+        }
+        out.extend_from_slice(&chunk.data);
+        let Some(left) = &mut self.left else { return false };
+        let wrote = (out.len() - from) as u64;
+        let done = wrote >= *left;
+        out.truncate(from + wrote.min(*left) as usize);
+        *left = left.saturating_sub(wrote);
+        done
     }
 
     /// Like [`LogReader::read`], but waits for something to come.
@@ -210,8 +284,21 @@ impl LogReader {
 mod tests {
     use super::*;
 
+    fn unrotated() -> LogBuffer {
+        LogBuffer::new(Rotation::new(1 << 20, 0))
+    }
+
+    /// A log that is rotated before a line if its file has one already.
+    fn rotated_at_each_line() -> LogBuffer {
+        LogBuffer::new(Rotation::new(0, 0))
+    }
+
+    fn add(log: &LogBuffer, text: &'static str) {
+        log.push(&mut vec![Chunk { stamp: 0, data: text.into() }]);
+    }
+
     fn log(chunks: &[(i64, &str)]) -> LogBuffer {
-        let log = LogBuffer::new(1 << 20);
+        let log = unrotated();
         let mut list = chunks
             .iter()
             .map(|(s, t)| Chunk { stamp: s * 1_000_000_000, data: Bytes::copy_from_slice(t.as_bytes()) })
@@ -256,12 +343,67 @@ mod tests {
     }
 
     #[test]
-    fn rotation_drops_the_oldest() {
-        let log = LogBuffer::new(4);
-        let mut list = ["a\n", "b\n", "c\n"].map(|t| Chunk { stamp: 0, data: t.into() }).to_vec();
-        log.push(&mut list);
+    fn read_gets_the_current_file_alone() {
+        let log = rotated_at_each_line();
+        for line in ["a\n", "b\n", "c\n"] {
+            add(&log, line);
+        }
         log.close();
-        assert_eq!(read(&log, LogOptions::default()), "b\nc\n");
+        assert_eq!(read(&log, LogOptions::default()), "c\n");
+    }
+
+    #[test]
+    fn follower_at_the_end_misses_nothing_of_a_rotation() {
+        let log = rotated_at_each_line();
+        let mut follower = LogReader::new(LogOptions { follow: true, ..LogOptions::default() });
+        let mut out = BytesMut::new();
+        for line in ["a\n", "b\n", "c\n"] {
+            add(&log, line);
+            assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::CaughtUp);
+        }
+        log.close();
+        assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::End);
+        assert_eq!(&out[..], b"a\nb\nc\n");
+    }
+
+    #[test]
+    fn follower_two_files_behind_gets_the_last_one_twice() {
+        let log = rotated_at_each_line();
+        let mut follower = LogReader::new(LogOptions { follow: true, ..LogOptions::default() });
+        let mut out = BytesMut::new();
+        add(&log, "a\n");
+        follower.read(&log, &mut out, usize::MAX);
+        for line in ["b\n", "c\n"] {
+            add(&log, line);
+        }
+        log.close();
+        assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::End);
+        assert_eq!(&out[..], b"a\nc\nc\n");
+    }
+
+    #[test]
+    fn follower_behind_at_its_first_end_waits_for_the_next_file() {
+        let log = rotated_at_each_line();
+        let mut follower = LogReader::new(LogOptions { follow: true, ..LogOptions::default() });
+        let mut out = BytesMut::new();
+        add(&log, "a\n");
+        assert_eq!(follower.read(&log, &mut out, 0), Progress::More);
+        add(&log, "b\n");
+        assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::CaughtUp);
+        assert_eq!(&out[..], b"a\n");
+        add(&log, "c\n");
+        assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::CaughtUp);
+        assert_eq!(&out[..], b"a\nc\n");
+    }
+
+    #[test]
+    fn file_is_rotated_at_an_interval_alone() {
+        let log = LogBuffer::new(Rotation::new(0, 3_600_000));
+        for line in ["a\n", "b\n"] {
+            add(&log, line);
+        }
+        log.close();
+        assert_eq!(read(&log, LogOptions::default()), "a\nb\n");
     }
 
     #[test]
@@ -282,7 +424,7 @@ mod tests {
 
     #[tokio::test]
     async fn follow_ends_when_closed() {
-        let log = std::sync::Arc::new(LogBuffer::new(1 << 20));
+        let log = Arc::new(unrotated());
         let writer = log.clone();
         tokio::spawn(async move {
             for _ in 0..3 {

@@ -181,6 +181,8 @@ pub(crate) async fn serve(sim: Arc<Sim>, listener: TcpListener, tls: TlsAcceptor
                     () = tokio::time::sleep(down) => {}
                     _ = stopping.changed() => return,
                 }
+                // A real one starts with a list and knows no older events.
+                sim.store.compact();
                 listener = reopen(port).await;
             }
             _ = stopping.changed() => {

@@ -1,5 +1,6 @@
 //! Knobs that can be turned at run time.
 
+use crate::logs::Rotation;
 use crate::status::ApiError;
 use serde_json::{Value, json};
 
@@ -22,8 +23,13 @@ pub(crate) struct Settings {
     pub crash_loop_backoff_ms: u64,
     /// Time between bookmarks of a watch.
     pub bookmark_interval_ms: u64,
-    /// Log bytes kept per container.
+    /// A container's log file that exceeds this is rotated: only the newest file is served. A kubelet's default is 10 Mi;
+    /// this one is more than any test prints.
     pub log_rotate_bytes: u64,
+    /// Time between two looks at the size of a log file. A kubelet's default is 10 s.
+    pub log_monitor_ms: u64,
+    /// Time between two looks at what pods with limits of local storage use. A kubelet's are 10 s apart.
+    pub storage_check_ms: u64,
     /// Image names or prefixes that cannot be pulled; a trailing `/` or `*` makes a prefix.
     pub unpullable: Vec<String>,
     /// No pod can be scheduled.
@@ -53,7 +59,9 @@ impl Default for Settings {
             image_pull_backoff_ms: 10_000,
             crash_loop_backoff_ms: 10_000,
             bookmark_interval_ms: 60_000,
-            log_rotate_bytes: 64 << 20,
+            log_rotate_bytes: 1 << 30,
+            log_monitor_ms: 0,
+            storage_check_ms: 1_000,
             unpullable: vec!["missing/".to_string()],
             unschedulable: false,
             quota_jobs: None,
@@ -66,6 +74,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// When logs are rotated.
+    pub(crate) fn rotation(&self) -> Rotation {
+        Rotation::new(self.log_rotate_bytes, self.log_monitor_ms)
+    }
+
     /// Whether an image cannot be pulled.
     pub(crate) fn cannot_pull(&self, image: &str) -> bool {
         self.unpullable.iter().any(|p| {
@@ -86,6 +99,8 @@ impl Settings {
             "crashLoopBackoffMs": self.crash_loop_backoff_ms,
             "bookmarkIntervalMs": self.bookmark_interval_ms,
             "logRotateBytes": self.log_rotate_bytes,
+            "logMonitorMs": self.log_monitor_ms,
+            "storageCheckMs": self.storage_check_ms,
             "unpullable": self.unpullable,
             "unschedulable": self.unschedulable,
             "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
@@ -113,6 +128,8 @@ impl Settings {
                 "crashLoopBackoffMs" => next.crash_loop_backoff_ms = number()?,
                 "bookmarkIntervalMs" => next.bookmark_interval_ms = number()?.max(10),
                 "logRotateBytes" => next.log_rotate_bytes = number()?,
+                "logMonitorMs" => next.log_monitor_ms = number()?,
+                "storageCheckMs" => next.storage_check_ms = number()?.max(10),
                 "unschedulable" => next.unschedulable = flag()?,
                 "expiredAsStatus" => next.expired_as_status = flag()?,
                 "jobControllerPaused" => next.job_controller_paused = flag()?,

@@ -58,7 +58,7 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
         ("POST", ["settings"]) => {
             let mut settings = lock(&sim.settings);
             settings.apply(body)?;
-            sim.kubelet.set_log_limit(settings.log_rotate_bytes);
+            sim.kubelet.set_log_rotation(&settings.rotation());
             Ok(settings.to_json())
         }
         ("POST", ["kubelet"]) => {

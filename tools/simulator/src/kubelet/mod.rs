@@ -5,6 +5,7 @@ mod env;
 mod paths;
 mod pod;
 mod process;
+mod storage;
 mod volumes;
 
 pub(crate) use pod::{End, PodRun};
@@ -101,10 +102,10 @@ impl Kubelet {
         })
     }
 
-    /// Changes how much of each log is kept.
-    pub(crate) fn set_log_limit(&self, limit: u64) {
+    /// Changes when logs are rotated.
+    pub(crate) fn set_log_rotation(&self, rotation: &crate::logs::Rotation) {
         for run in lock(&self.pods).values() {
-            run.set_log_limit(limit);
+            run.set_log_rotation(rotation);
         }
     }
 

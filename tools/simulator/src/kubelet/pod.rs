@@ -2,10 +2,11 @@
 
 use super::emit::{self, Script};
 use super::process::{signal, signal_first};
+use super::storage::Limits;
 use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
 use crate::Sim;
 use crate::kinds::POD;
-use crate::logs::{Chunk, LogBuffer, Splitter};
+use crate::logs::{Chunk, LogBuffer, Rotation, Splitter};
 use crate::ops::{self, DeleteOptions, set_condition};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
@@ -120,7 +121,6 @@ pub(crate) struct PodRun {
 impl PodRun {
     /// A run that has not begun.
     pub(crate) fn new(sim: &Sim, pod: Arc<Object>) -> Arc<Self> {
-        let limit = lock(&sim.settings).log_rotate_bytes;
         let inits = list_at(&pod.value, "/spec/initContainers");
         let mains = list_at(&pod.value, "/spec/containers");
         let reason = if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -138,7 +138,7 @@ impl PodRun {
                 group: None,
                 oom: false,
                 started_at: String::new(),
-                log: Arc::new(LogBuffer::new(limit)),
+                log: Arc::new(LogBuffer::new(lock(&sim.settings).rotation())),
             })
             .collect();
         Arc::new(PodRun {
@@ -176,10 +176,10 @@ impl PodRun {
         lock(&self.state).containers.iter().find(|c| c.name == container).map(|c| c.log.clone())
     }
 
-    /// Changes how much of each log is kept.
-    pub(crate) fn set_log_limit(&self, limit: u64) {
+    /// Changes when logs are rotated.
+    pub(crate) fn set_log_rotation(&self, rotation: &Rotation) {
         for c in &lock(&self.state).containers {
-            c.log.set_limit(limit);
+            c.log.set_rotation(rotation);
         }
     }
 
@@ -315,6 +315,7 @@ impl PodRun {
         }
         self.sync(sim);
         self.watch_deadline(&pod.value);
+        self.watch_storage(sim, &pod.value);
         self.set_up_volumes(sim).await?;
         lock(&self.state).sandbox = true;
         let (inits, total) = {
@@ -416,6 +417,37 @@ impl PodRun {
         });
     }
 
+    /// Evicts the pod when it exceeds a limit of local storage. A kubelet says of no such pod that it was disrupted.
+    fn watch_storage(self: &Arc<Self>, sim: &Arc<Sim>, pod: &Value) {
+        let Some(limits) = Limits::of(pod).map(Arc::new) else { return };
+        let (run, sim) = (Arc::downgrade(self), sim.clone());
+        tokio::spawn(async move {
+            loop {
+                let time = lock(&sim.settings).storage_check_ms;
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                sim.kubelet.awake().await;
+                let Some(run) = run.upgrade().filter(|run| !run.stop_requested() && !run.is_over()) else {
+                    return;
+                };
+                let (looking, limits) = (run.clone(), limits.clone());
+                let look = move || {
+                    let size = |name: &str| looking.log(name).map_or(0, |log| log.size());
+                    limits.exceeded(&looking.dir, size)
+                };
+                let Ok(Some(message)) = tokio::task::spawn_blocking(look).await else { continue };
+                run.emit(&sim, false, "Evicted", &message);
+                run.end(End::failed("Evicted", &message, Duration::from_secs(1)));
+                return;
+            }
+        });
+    }
+
+    /// Whether every container has ended for good.
+    fn is_over(&self) -> bool {
+        let pod = self.pod();
+        matches!(phase(&lock(&self.state), str_at(&pod.value, "/spec/restartPolicy")), "Succeeded" | "Failed")
+    }
+
     async fn set_up_volumes(&self, sim: &Sim) -> Result<(), Stopped> {
         let pod = self.pod();
         let mut reported = String::new();
@@ -510,8 +542,8 @@ impl PodRun {
             } else {
                 self.change(sim, index, last);
             }
-            let limit = lock(&sim.settings).log_rotate_bytes;
-            self.change(sim, index, |c| c.log = Arc::new(LogBuffer::new(limit)));
+            let rotation = lock(&sim.settings).rotation();
+            self.change(sim, index, |c| c.log = Arc::new(LogBuffer::new(rotation)));
         }
     }
 
