@@ -41,6 +41,10 @@ export default defineConfig({
         ...conformance,
         sequence: { groupOrder: 2 },
       }),
+      project('conformance-logs', ['__test__/conformance/logs.test.js'], {
+        ...conformance,
+        sequence: { groupOrder: 3 },
+      }),
       // A run of the CLI takes a second of a processor.
       project('real-cli', ['__test__/real-cli/*.test.js'], {
         testTimeout: 180_000,

@@ -82,3 +82,24 @@ describe('a kubelet', () => {
     await Promise.all([expectWhole(going, 59), expectWhole(polling, 59), expectWhole(ending, 11)]);
   });
 });
+
+describe('an API server that comes back without history', () => {
+  it('while the kubelet restarts, too, does no harm to a run that watches, polls or ends', async () => {
+    const jobs = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs`;
+    const [watching, polling, ending] = await underWay(long(40), long(40, { as: 'existing' }), long(6));
+    const { metadata } = await cluster.api.get(jobs);
+    await cluster.kubelet.kill();
+    await cluster.apiServer.restart({ compact: true });
+    const old = `${jobs}?watch=true&timeoutSeconds=5&resourceVersion=${metadata.resourceVersion}`;
+    const answer = await cluster.api.get(old).catch(({ code }) => ({ code }));
+    expect(JSON.stringify(answer), 'what was seen before is gone').toContain('"code":410');
+    await cluster.kubelet.start();
+    const next = runs.start();
+    await Promise.all([expectWhole(watching, 79), expectWhole(polling, 79), expectWhole(ending, 11)]);
+    expect(await next.done, 'a run that was started right after').toMatchObject({
+      exitCode: 0,
+      errorMessage: null,
+    });
+    await runs.nothingLeft(next);
+  });
+});

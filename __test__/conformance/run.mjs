@@ -23,7 +23,7 @@ await program(USAGE, { options: { only: { type: 'string' } }, allowPositionals: 
   const good = await Promise.all(
     names.map((name) =>
       specs(`conformance, ${name} cluster`, {
-        projects: ['conformance', 'conformance-disruptions'],
+        projects: ['conformance', 'conformance-disruptions', 'conformance-logs'],
         folder: path.join(folder, name),
         args: parsed.positionals,
         env: { CONFORMANCE_CLUSTER: name },

@@ -6,6 +6,17 @@ import path from 'node:path';
 import { step } from '../dev/lib.mjs';
 import { output } from './command.mjs';
 
+/** Writes a key and compacts etcd up to it, in etcd's own container; see `compact` of a node of processes. */
+const COMPACT = `
+etcdctl() {
+  crictl exec "$(crictl ps --quiet --name '^etcd$')" etcdctl --endpoints=https://127.0.0.1:2379 \\
+    --cacert=/etc/kubernetes/pki/etcd/ca.crt --cert=/etc/kubernetes/pki/etcd/server.crt \\
+    --key=/etc/kubernetes/pki/etcd/server.key "$@"
+}
+revision=$(etcdctl put /paperclip-test/compacted x --write-out=fields | sed -n 's/^"Revision" : //p')
+etcdctl compact --physical "$revision"
+`;
+
 /** The container engine that kind would use, if kind is installed and the engine answers. */
 export function containerEngine() {
   const answers = (command, ...args) =>
@@ -60,6 +71,7 @@ export function kindControl(state) {
         ? run('mv', manifest(name), `/etc/kubernetes/${name}.off`)
         : run('systemctl', 'stop', name),
     kill: (name) => kill(name, 'KILL'),
+    compact: () => run('sh', '-euc', COMPACT),
     start: async (name) => {
       if (!isStatic(name)) return void (await run('systemctl', 'start', name));
       await run('sh', '-c', `mv /etc/kubernetes/${name}.off ${manifest(name)} 2>/dev/null || true`);

@@ -16,8 +16,10 @@ import {
   statfsSync,
   writeFileSync,
 } from 'node:fs';
+import { request } from 'node:https';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 
 import { Problem, step } from '../dev/lib.mjs';
 import { makeCertificates } from './certificates.mjs';
@@ -101,6 +103,7 @@ export async function startNode(state, save) {
     version: version.patch,
     programs: built,
     api: `https://127.0.0.1:${ports.api}`,
+    etcd: `https://127.0.0.1:${ports.etcd}`,
     bridge: `pc-${id}`,
     cgroup: `paperclip-${id}`,
     /** Folders of this machine that this cluster made. */
@@ -151,7 +154,7 @@ export async function startNode(state, save) {
   makeCgroup(node.cgroup);
   save();
 
-  const etcd = `https://127.0.0.1:${ports.etcd}`;
+  const { etcd } = node;
   const peer = `https://127.0.0.1:${ports.etcdPeer}`;
   await launch(state, save, 'etcd', {
     command: [
@@ -333,6 +336,8 @@ export function nodeControl(state, save) {
     resume: async (name) => void signal(find(name).process, 'SIGCONT'),
     stop: (name) => stop(find(name).process),
     kill: (name) => stop(find(name).process, 0),
+    /** Drops the history of all objects: whoever watched meanwhile has to list again. */
+    compact: () => compact(state),
     /** Starts it as before, on the same port. */
     start: async (name) => {
       if (!isAlive(find(name).process)) await launch(state, save, name, find(name));
@@ -354,6 +359,32 @@ async function launch(state, save, name, { command, env, inNode: inside = false 
   const process = await start(program, args, { log: path.join(dir, 'logs', `${name}.log`), env });
   node.components[name] = { command, env, inNode: inside, process };
   save();
+}
+
+/**
+ * Compacts etcd up to now, and first writes a key that no API server knows: an API server that starts later has nothing as
+ * old as what its clients have seen.
+ */
+async function compact({ dir, node }) {
+  const key = Buffer.from('/paperclip-test/compacted').toString('base64');
+  const { header } = await askEtcd({ dir, node }, 'put', { key, value: '' });
+  await askEtcd({ dir, node }, 'compaction', { revision: header.revision, physical: true });
+}
+
+/** One request to etcd's JSON gateway; resolves to the parsed answer. */
+async function askEtcd({ dir, node }, what, body) {
+  const file = (name) => readFileSync(path.join(dir, 'certificates', name));
+  const call = request(new URL(`/v3/kv/${what}`, node.etcd), {
+    method: 'POST',
+    ca: file('ca.crt'),
+    cert: file('apiserver-client.crt'),
+    key: file('apiserver-client.key'),
+  });
+  call.end(JSON.stringify(body));
+  const [response] = await event(call, 'response');
+  const answer = await text(response);
+  if (response.statusCode !== 200) throw new Error(`etcd, ${what}: ${response.statusCode} ${answer}`);
+  return JSON.parse(answer);
 }
 
 function enter({ node }) {
@@ -456,8 +487,6 @@ function kubeletConfig(file, port, node) {
       'imagefs.available': '0%',
     },
     imageGCHighThresholdPercent: 100,
-    // A kubelet's follow that lags behind a rotation skips files or sends them again: what a run makes of that is tested on the embedded cluster.
-    containerLogMaxSize: '500Mi',
     // The node is to be ready soon after its start.
     nodeStatusUpdateFrequency: '2s',
     serializeImagePulls: false,

@@ -37,7 +37,8 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  *   environment of a run that is to exceed its memory limit, and what makes its pod do so
  * @property {{pause: () => Promise<void>, resume: () => Promise<void>, kill: () => Promise<void>,
  *   start: () => Promise<void>}} kubelet paused, it keeps its connections and answers nothing
- * @property {{restart: () => Promise<void>}} apiServer answers again when the promise resolves
+ * @property {{restart: (options?: {compact?: boolean, meanwhile?: () => Promise<void>}) => Promise<void>}} apiServer answers
+ *   again when the promise resolves; `compact` drops the history of all objects while it is away, `meanwhile` is done then
  * @property {() => Promise<void>} close
  */
 
@@ -91,8 +92,10 @@ async function real() {
       start: () => ours().start('kubelet'),
     },
     apiServer: {
-      restart: async () => {
+      restart: async ({ compact = false, meanwhile = async () => {} } = {}) => {
         await ours().stop('kube-apiserver');
+        await meanwhile();
+        if (compact) await ours().compact();
         await ours().start('kube-apiserver');
         await eventually(() => api.get('/readyz').catch(() => false), { within: 120_000, every: 200 });
       },
@@ -125,8 +128,10 @@ async function embedded() {
   const { unpullable } = await cluster.get('/simulator/settings');
   await cluster.post('/simulator/settings', {
     unpullable: [...unpullable, UNPULLABLE],
-    // No log is rotated here, as on the real node.
-    logRotateBytes: 500 << 20,
+    // A kubelet's defaults, as on the real node.
+    logRotateBytes: 10 << 20,
+    logMonitorMs: 10_000,
+    storageCheckMs: 10_000,
     signalsAsFirstProcess: true,
   });
   const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
@@ -162,11 +167,14 @@ async function embedded() {
       kill: async () => {
         await pauseKubelet(true);
         await cluster.post('/simulator/connections/reset');
+        // Our own connections were reset, too.
+        await eventually(() => cluster.get('/simulator/settings').catch(() => false));
       },
       start: () => pauseKubelet(false),
     },
     apiServer: {
-      restart: async () => {
+      // A restart drops the history here in any case.
+      restart: async ({ meanwhile = async () => {} } = {}) => {
         await cluster.post('/simulator/restart', { downMs: 6_000 });
         // The answer comes before the restart.
         await eventually(
@@ -177,6 +185,7 @@ async function embedded() {
             ),
           { within: 10_000 },
         );
+        await meanwhile();
         await eventually(() => api.get('/readyz').catch(() => false), { within: 30_000 });
       },
     },

@@ -178,3 +178,51 @@ export function floodCounter() {
     },
   };
 }
+
+/**
+ * Checks the numbers of a `flood` run whose log may be rotated away before it is read: none comes twice or too late, and
+ * before each hole there is a line that says so.
+ *
+ * @param {(bytes: number) => Promise<void>} [host] what the host does with a chunk before it takes the next one
+ */
+export function rotatedFloodCounter(host = async () => {}) {
+  let rest = '';
+  let last = 0;
+  let received = 0;
+  let marks = 0;
+  let isMarked = false;
+  /** @type {string[]} */
+  const wrong = [];
+  const judge = (line) => {
+    if (line.startsWith('[paperclip] Log gap')) {
+      marks += 1;
+      isMarked = true;
+    }
+    const found = /\\"seq\\":(\d+)/.exec(line)?.[1];
+    if (found === undefined) return;
+    const number = Number(found);
+    if (number <= last) wrong.push(`${number} after ${last}`);
+    else if (number > last + 1 && !isMarked)
+      wrong.push(`${last + 1} to ${number - 1} are missing without a mark`);
+    if (!line.endsWith('}')) wrong.push(`${number} was cut`);
+    isMarked = false;
+    last = Math.max(last, number);
+    received += 1;
+  };
+  return {
+    take: async (stream, chunk) => {
+      await host(chunk.length);
+      if (stream !== 'stdout') return;
+      const lines = (rest + chunk).split('\n');
+      rest = lines.pop() ?? '';
+      lines.forEach(judge);
+    },
+    /** Asserts that of so many lines each came at most once, and that no hole is unmarked. Returns what was seen. */
+    expectMarked: (count) => {
+      if (last < count && !isMarked) wrong.push(`${last + 1} to ${count} are missing without a mark`);
+      expect(wrong.slice(0, 5)).toEqual([]);
+      expect(received).toBeLessThanOrEqual(count);
+      return { received, marks };
+    },
+  };
+}
