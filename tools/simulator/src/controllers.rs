@@ -1,11 +1,11 @@
 //! The Job controller, the garbage collector, the TTL controller and namespace deletion.
 
 use crate::Sim;
-use crate::kinds::{self, JOB, Kind, NAMESPACE, POD};
+use crate::kinds::{self, JOB, Kind, NAMESPACE, POD, RESOURCE_QUOTA};
 use crate::ops::{self, DeleteOptions, FOREGROUND, ORPHAN, Propagation, condition, set_condition};
 use crate::store::{Change, Event, Object};
 use crate::util::{int_at, list_at, lock, obj, remove, str_at};
-use crate::{time, validate};
+use crate::{admission, time, validate};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -477,6 +477,9 @@ fn create_pods(sim: &Sim, job: &Object, number: usize) -> usize {
 /// Writes a Job's status in the steps of the real controller: first the pods that are to be counted, with the interim
 /// condition; then these pods are let go; then their numbers, with the final condition once all pods have ended.
 fn track(sim: &Sim, job: &Object, pods: &[&Object], counts: &Counts, verdict: Option<&Verdict>) {
+    if verdict.is_none() {
+        tell_suspension(sim, job);
+    }
     let failing = verdict.is_some_and(|v| !v.good);
     let (mut let_go, mut good, mut bad) = (Vec::new(), Vec::new(), Vec::new());
     for pod in pods.iter().copied().filter(|p| is_tracked(p)) {
@@ -551,6 +554,15 @@ fn write_status(sim: &Sim, job: &Object, change: impl FnOnce(&mut Value)) {
     });
 }
 
+/// Records the Event of a Job that is suspended or resumed now.
+fn tell_suspension(sim: &Sim, job: &Object) {
+    match (job.value["spec"]["suspend"] == true, condition(&job.value, "Suspended")) {
+        (true, false) => sim.store.emit(job, true, "Suspended", "Job suspended", "job-controller"),
+        (false, true) => sim.store.emit(job, true, "Resumed", "Job resumed", "job-controller"),
+        _ => {}
+    }
+}
+
 fn write_counts(s: &mut Value, job: &Object, counts: &Counts) {
     if counts.live > 0 {
         s["active"] = counts.live.into();
@@ -595,11 +607,13 @@ fn create_pod(sim: &Sim, job: &Object) -> Result<String, crate::status::ApiError
 
 type Held = (&'static Kind, String, String, String);
 
-/// Deletes dependents of deleted objects, and the contents of deleted namespaces.
+/// Deletes dependents of deleted objects, and the contents of deleted namespaces; keeps count for quotas.
 pub(crate) struct Collector {
     sim: Arc<Sim>,
     foreground: HashSet<(String, Held)>,
     namespaces: HashSet<String>,
+    /// Namespaces in which something changed that quotas count.
+    counted: HashSet<String>,
 }
 
 impl std::hash::Hash for Kind {
@@ -611,7 +625,7 @@ impl std::hash::Hash for Kind {
 impl Collector {
     /// A collector that has seen nothing yet.
     pub(crate) fn new(sim: Arc<Sim>) -> Self {
-        Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new() }
+        Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new(), counted: HashSet::new() }
     }
 
     /// Works until the cluster stops.
@@ -628,6 +642,11 @@ impl Collector {
                     }
                 }
                 None => seen = self.relist(),
+            }
+            for namespace in std::mem::take(&mut self.counted) {
+                for quota in self.sim.store.list(&RESOURCE_QUOTA, Some(&namespace)).0 {
+                    admission::refresh_quota(&self.sim.store, &quota);
+                }
             }
             for item in self.foreground.clone() {
                 if self.finish_foreground(&item.1) {
@@ -660,6 +679,9 @@ impl Collector {
 
     fn note(&mut self, e: &Event) {
         let o = &e.object;
+        if admission::concerns_quota(o.kind) {
+            self.counted.insert(o.namespace.clone());
+        }
         if e.change == Change::Deleted {
             if o.kind.kind != "Event" {
                 self.collect(&o.uid);

@@ -83,6 +83,11 @@ pub(crate) static PVC: Kind = core(
 pub(crate) static NAMESPACE: Kind = core("Namespace", "namespaces", "namespace", &["ns"], false, &["status"]);
 /// Events.
 pub(crate) static EVENT: Kind = core("Event", "events", "event", &["ev"], true, &[]);
+/// Resource quotas.
+pub(crate) static RESOURCE_QUOTA: Kind =
+    core("ResourceQuota", "resourcequotas", "resourcequota", &["quota"], true, &["status"]);
+/// Limit ranges.
+pub(crate) static LIMIT_RANGE: Kind = core("LimitRange", "limitranges", "limitrange", &["limits"], true, &[]);
 /// ServiceAccounts.
 pub(crate) static SERVICE_ACCOUNT: Kind =
     core("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, &[]);
@@ -112,8 +117,20 @@ pub(crate) static REVIEW: Kind = Kind {
 };
 
 /// Every resource type.
-pub(crate) static ALL: [&Kind; 10] =
-    [&POD, &SECRET, &CONFIG_MAP, &PVC, &NAMESPACE, &EVENT, &SERVICE_ACCOUNT, &NODE, &JOB, &REVIEW];
+pub(crate) static ALL: [&Kind; 12] = [
+    &POD,
+    &SECRET,
+    &CONFIG_MAP,
+    &PVC,
+    &NAMESPACE,
+    &EVENT,
+    &RESOURCE_QUOTA,
+    &LIMIT_RANGE,
+    &SERVICE_ACCOUNT,
+    &NODE,
+    &JOB,
+    &REVIEW,
+];
 
 /// The resource type at a group, version and path name.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {

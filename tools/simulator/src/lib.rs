@@ -8,6 +8,8 @@
 //! | `server`, `tls` | listener, connections, certificates |
 //! | `http` | routing, verbs, watches, log streams, control API, record of requests |
 //! | `store`, `kinds`, `ops`, `validate` | objects, versions and history; what is served; create and delete; checks |
+//! | `admission` | quotas, limit ranges, pod security, policies |
+//! | `events` | Events as a recorder writes them |
 //! | `selectors`, `patch`, `authz`, `faults`, `settings` | one concern each, pure |
 //! | `controllers` | Jobs, garbage collection, TTL, namespaces |
 //! | `kubelet`, `logs` | scheduling, containers as processes or scripts, their logs |
@@ -34,8 +36,10 @@
 //!   is in `lastState` only), which no spec can force: the specs must hold with and without it.
 //! - A lost node stops its processes and leaves log streams half-open.
 
+mod admission;
 mod authz;
 mod controllers;
+mod events;
 mod faults;
 mod http;
 mod kinds;
@@ -95,6 +99,7 @@ struct Sim {
     store: store::Store,
     authz: authz::Authz,
     faults: faults::Faults,
+    policies: admission::Policies,
     settings: Mutex<settings::Settings>,
     requests: http::RequestLog,
     conns: server::Connections,
@@ -153,6 +158,7 @@ impl Cluster {
             store: store::Store::default(),
             authz: authz::Authz::default(),
             faults: faults::Faults::default(),
+            policies: admission::Policies::default(),
             settings: Mutex::new(settings::Settings {
                 job_condition_lag_ms: options.condition_lag_ms,
                 ..settings::Settings::default()

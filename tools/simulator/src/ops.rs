@@ -1,11 +1,11 @@
 //! Creating and deleting objects, for the API and for the controllers.
 
 use crate::Sim;
-use crate::kinds::{CONFIG_MAP, JOB, Kind, NAMESPACE, POD, PVC, SERVICE_ACCOUNT};
+use crate::kinds::{CONFIG_MAP, JOB, Kind, NAMESPACE, POD, PVC, RESOURCE_QUOTA, SERVICE_ACCOUNT};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::util::{int_at, list_at, lock, obj, remove, str_at};
-use crate::{time, validate};
+use crate::{admission, time, validate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -139,8 +139,20 @@ pub(crate) fn create(
     sim: &Sim,
     kind: &'static Kind,
     namespace: &str,
+    v: Value,
+    dry_run: bool,
+) -> ApiResult<Arc<Object>> {
+    create_warned(sim, kind, namespace, v, dry_run, &mut Vec::new())
+}
+
+/// Creates an object, and adds what its creator is warned of.
+pub(crate) fn create_warned(
+    sim: &Sim,
+    kind: &'static Kind,
+    namespace: &str,
     mut v: Value,
     dry_run: bool,
+    warnings: &mut Vec<String>,
 ) -> ApiResult<Arc<Object>> {
     validate::check_types(kind, &v)?;
     for (key, want) in [("kind", kind.kind.to_string()), ("apiVersion", kind.api_version())] {
@@ -195,7 +207,11 @@ pub(crate) fn create(
     if kind.namespaced {
         check_namespace(sim, kind, namespace, &name)?;
     }
+    // A name is generated between the two halves of admission.
+    let called = if generate.is_empty() { name.clone() } else { generate };
+    admission::mutate(sim, kind, namespace, &called, &mut v)?;
     validate::validate(kind, &v)?;
+    admission::check(sim, kind, namespace, &v, warnings)?;
     quota(sim, kind, namespace, &name)?;
     if dry_run {
         if sim.store.get(kind, namespace, &name).is_some() {
@@ -206,6 +222,9 @@ pub(crate) fn create(
     let object = sim.store.create(kind, v)?;
     if kind == &NAMESPACE {
         seed_namespace(sim, &object.name);
+    }
+    if kind == &RESOURCE_QUOTA {
+        admission::refresh_quota(&sim.store, &object);
     }
     Ok(object)
 }

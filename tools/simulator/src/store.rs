@@ -4,7 +4,7 @@ use crate::kinds::Kind;
 use crate::status::{ApiError, ApiResult};
 use crate::util::{default, int_at, list_at, lock, str_at};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
@@ -127,18 +127,18 @@ struct Inner {
 pub(crate) struct Store {
     inner: Mutex<Inner>,
     head: watch::Sender<u64>,
-    events: Mutex<VecDeque<Key>>,
+    /// What has been told in Events.
+    pub(crate) recorder: crate::events::Recorder,
 }
 
 const HISTORY_LIMIT: usize = 10_000;
-const EVENT_LIMIT: usize = 5_000;
 
 impl Default for Store {
     fn default() -> Self {
         Store {
             inner: Mutex::new(Inner { version: 1000, compacted: 1000, floor: 1000, ..Inner::default() }),
             head: watch::channel(1000).0,
-            events: Mutex::default(),
+            recorder: crate::events::Recorder::default(),
         }
     }
 }
@@ -328,46 +328,13 @@ impl Store {
             .collect();
         Some((events, inner.version))
     }
-
-    /// Records an Event about an object. The oldest are dropped, as a real cluster does after an hour.
-    pub(crate) fn emit(&self, about: &Object, normal: bool, reason: &str, message: &str, from: &str) {
-        let now = crate::time::now();
-        let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
-        let made = self.create(
-            &crate::kinds::EVENT,
-            json!({
-                "metadata": {
-                    "name": format!("{}.{}", about.name, crate::util::hex(16)),
-                    "namespace": namespace,
-                },
-                "involvedObject": {
-                    "kind": about.kind.kind, "apiVersion": about.kind.api_version(),
-                    "namespace": about.namespace, "name": about.name, "uid": about.uid,
-                    "resourceVersion": about.version.to_string(),
-                },
-                "type": if normal { "Normal" } else { "Warning" },
-                "reason": reason, "message": message,
-                "source": {"component": from}, "reportingComponent": from,
-                "reportingInstance": "", "eventTime": null,
-                "firstTimestamp": now, "lastTimestamp": now, "count": 1,
-            }),
-        );
-        let Ok(made) = made else { return };
-        let oldest = {
-            let mut events = lock(&self.events);
-            events.push_back(key(&made.namespace, &made.name));
-            if events.len() > EVENT_LIMIT { events.pop_front() } else { None }
-        };
-        if let Some((namespace, name)) = oldest {
-            self.remove(&crate::kinds::EVENT, &namespace, &name, None);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kinds::SECRET;
+    use serde_json::json;
 
     fn secret(name: &str) -> Value {
         json!({"metadata": {"name": name, "namespace": "n"}})

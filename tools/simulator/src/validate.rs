@@ -184,6 +184,18 @@ fn default_pod_spec(spec: &mut Value) {
     }
 }
 
+/// A pod that limits a resource and asks for nothing asks for the limit; a template does not.
+fn default_requests(spec: &mut Value) {
+    for group in ["initContainers", "containers"] {
+        for c in spec[group].as_array_mut().into_iter().flatten() {
+            let limits = c["resources"]["limits"].as_object().cloned().unwrap_or_default();
+            for (key, value) in limits {
+                default(obj(obj(c, "resources"), "requests"), &key, value);
+            }
+        }
+    }
+}
+
 /// Fills in what the server fills in.
 pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
     match kind.kind {
@@ -199,6 +211,8 @@ pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
             let spec = obj(v, "spec");
             default(spec, "volumeMode", "Filesystem");
         }
+        "LimitRange" => crate::admission::limit_range_defaults(v),
+        "ResourceQuota" => v["status"] = json!({}),
         "Namespace" => {
             let name = str_at(v, "/metadata/name").to_string();
             obj(obj(v, "metadata"), "labels")["kubernetes.io/metadata.name"] = name.into();
@@ -208,11 +222,17 @@ pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
         "Pod" => {
             let spec = obj(v, "spec");
             default_pod_spec(spec);
+            default_requests(spec);
             default(spec, "serviceAccountName", "default");
             default(spec, "enableServiceLinks", true);
             default(spec, "priority", 0);
             let qos = qos_class(spec);
+            let gated = !list_at(spec, "/schedulingGates").is_empty();
             v["status"] = json!({"phase": "Pending", "qosClass": qos});
+            if gated {
+                let text = "Scheduling is blocked due to non-empty scheduling gates";
+                crate::ops::set_condition(&mut v["status"], "PodScheduled", false, "SchedulingGated", text);
+            }
         }
         "Job" => {
             let uid = crate::util::uuid();

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Response;
+use hyper::header::{HeaderValue, WARNING};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -34,6 +35,17 @@ fn parse(body: &[u8]) -> ApiResult<Value> {
 
 fn whole(code: u16, o: &Object) -> Response<Body> {
     answer_json(code, o.full_json())
+}
+
+/// Adds warnings to an answer, one header each.
+fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    for text in warnings {
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
 }
 
 /// Answers an API request that is allowed.
@@ -67,7 +79,9 @@ pub(super) async fn answer(call: Call, t: &Target, user: &User, body: &Bytes) ->
         }
         ("create", "") if !namespaced_name && (!t.kind.namespaced || !t.namespace.is_empty()) => {
             let v = parse(body)?;
-            Ok(whole(201, &*ops::create(&call.sim, t.kind, &t.namespace, v, dry)?))
+            let mut warnings = Vec::new();
+            let made = ops::create_warned(&call.sim, t.kind, &t.namespace, v, dry, &mut warnings)?;
+            Ok(warned(whole(201, &made), &warnings))
         }
         ("create", "eviction") => evict(&call, t, &parse(body)?),
         ("update", "" | "status" | "finalize") => {

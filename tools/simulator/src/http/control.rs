@@ -52,6 +52,11 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
             let id = id.parse().map_err(|_| ApiError::bad_request("not a fault id"))?;
             Ok(json!({"ok": sim.faults.remove(id)}))
         }
+        ("POST", ["policies"]) => {
+            sim.policies.add(body)?;
+            ok()
+        }
+        ("DELETE", ["policies", name]) => Ok(json!({"ok": sim.policies.remove(name)})),
         ("POST", ["pods", namespace, name, action]) => pod(sim, namespace, name, action, body),
         ("POST", ["jobs", namespace, name, "replace"]) => Ok(ops::replace_job(sim, namespace, name)?.full()),
         ("GET", ["settings"]) => Ok(lock(&sim.settings).to_json()),

@@ -5,6 +5,7 @@ mod env;
 mod paths;
 mod pod;
 mod process;
+mod report;
 mod storage;
 mod volumes;
 

@@ -2,6 +2,7 @@
 
 use super::emit::{self, Script};
 use super::process::{signal, signal_first};
+use super::report::{self, incomplete, unready};
 use super::storage::Limits;
 use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
 use crate::Sim;
@@ -79,31 +80,74 @@ impl End {
 }
 
 /// A stage was cut short because the pod has to stop.
-struct Stopped;
+pub(super) struct Stopped;
 
-struct Container {
-    name: String,
-    init: bool,
-    image: String,
-    id: String,
-    state: Value,
-    last: Value,
-    restarts: u64,
-    ready: bool,
+/// The place of no container.
+const NO_CONTAINER: usize = usize::MAX;
+/// A sidecar that has run for so long has started: the kubelet looks at it only now and then.
+const SIDECAR_STARTED_MS: u64 = 100;
+/// What every container has between the request to stop and its kill.
+const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+
+pub(super) struct Container {
+    pub(super) name: String,
+    pub(super) init: bool,
+    /// An init container that runs beside the others until they have ended.
+    pub(super) sidecar: bool,
+    pub(super) image: String,
+    pub(super) id: String,
+    pub(super) state: Value,
+    pub(super) last: Value,
+    pub(super) restarts: u64,
+    pub(super) ready: bool,
     group: Option<u32>,
     oom: bool,
     started_at: String,
     log: Arc<LogBuffer>,
 }
 
+impl Container {
+    /// A container that has not begun.
+    pub(super) fn waiting(name: &str, init: bool, sidecar: bool, reason: &str) -> Self {
+        Container {
+            name: name.to_string(),
+            init,
+            sidecar,
+            image: String::new(),
+            id: String::new(),
+            state: json!({"waiting": {"reason": reason}}),
+            last: json!({}),
+            restarts: 0,
+            ready: false,
+            group: None,
+            oom: false,
+            started_at: String::new(),
+            log: Arc::new(LogBuffer::new(Rotation::new(0, 0))),
+        }
+    }
+
+    /// Where an Event about it points to.
+    fn field(&self) -> String {
+        format!("spec.{}{{{}}}", if self.init { "initContainers" } else { "containers" }, self.name)
+    }
+}
+
 #[derive(Default)]
-struct State {
-    containers: Vec<Container>,
-    sandbox: bool,
-    initialized: bool,
-    start_time: String,
-    address: String,
-    failed: Option<(String, String)>,
+pub(super) struct State {
+    pub(super) containers: Vec<Container>,
+    pub(super) sandbox: bool,
+    pub(super) initialized: bool,
+    pub(super) start_time: String,
+    pub(super) address: String,
+    pub(super) failed: Option<(String, String)>,
+    /// All containers have ended, and none is started again.
+    pub(super) closed: bool,
+}
+
+/// A sidecar that goes on beside the other containers.
+struct Sidecar {
+    index: usize,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// One pod on the node.
@@ -115,6 +159,8 @@ pub(crate) struct PodRun {
     state: Mutex<State>,
     syncing: Mutex<()>,
     end: watch::Sender<Option<End>>,
+    /// The sidecars from this place on have to stop, because those that they serve have ended.
+    over: watch::Sender<Option<usize>>,
     lost: AtomicBool,
 }
 
@@ -127,18 +173,14 @@ impl PodRun {
         let all = inits.iter().map(|c| (c, true)).chain(mains.iter().map(|c| (c, false)));
         let containers = all
             .map(|(c, init)| Container {
-                name: str_at(c, "/name").to_string(),
-                init,
                 image: str_at(c, "/image").to_string(),
-                id: String::new(),
-                state: json!({"waiting": {"reason": reason}}),
-                last: json!({}),
-                restarts: 0,
-                ready: false,
-                group: None,
-                oom: false,
-                started_at: String::new(),
                 log: Arc::new(LogBuffer::new(lock(&sim.settings).rotation())),
+                ..Container::waiting(
+                    str_at(c, "/name"),
+                    init,
+                    init && str_at(c, "/restartPolicy") == "Always",
+                    reason,
+                )
             })
             .collect();
         Arc::new(PodRun {
@@ -148,6 +190,7 @@ impl PodRun {
             state: Mutex::new(State { containers, ..State::default() }),
             syncing: Mutex::new(()),
             end: watch::channel(None).0,
+            over: watch::channel(None).0,
             lost: AtomicBool::new(false),
         })
     }
@@ -217,23 +260,44 @@ impl PodRun {
         self.end.borrow().is_some()
     }
 
+    /// Whether a container has to stop, with its pod or before it.
+    fn must_stop(&self, index: usize) -> bool {
+        self.stop_requested() || self.is_unneeded(index)
+    }
+
+    /// Whether a container is a sidecar of which nobody is left that it serves.
+    fn is_unneeded(&self, index: usize) -> bool {
+        self.over.borrow().is_some_and(|from| from <= index)
+            && lock(&self.state).containers.get(index).is_some_and(|c| c.sidecar)
+    }
+
     async fn pause(&self, ms: u64) -> Result<(), Stopped> {
-        let mut end = self.end.subscribe();
-        if self.stop_requested() {
-            return Err(Stopped);
-        }
-        if ms == 0 {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(ms)) => Ok(()),
-            _ = end.changed() => Err(Stopped),
+        self.pause_in(NO_CONTAINER, ms).await
+    }
+
+    /// Lets time pass in the life of a container.
+    async fn pause_in(&self, index: usize, ms: u64) -> Result<(), Stopped> {
+        let (mut end, mut over) = (self.end.subscribe(), self.over.subscribe());
+        let until = Instant::now() + Duration::from_millis(ms);
+        loop {
+            if self.must_stop(index) {
+                return Err(Stopped);
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = end.changed() => {}
+                _ = over.changed() => {}
+            }
         }
     }
 
     /// Runs the pod until its object is gone.
     pub(crate) async fn life(self: &Arc<Self>, sim: &Arc<Sim>) {
         let natural = self.stages(sim).await.is_ok();
+        self.close(sim, natural);
         let mut end = self.end.subscribe();
         loop {
             let now = end.borrow_and_update().clone();
@@ -293,8 +357,30 @@ impl PodRun {
         if now.uid == self.uid { Ok(()) } else { Err(ApiError::not_found(&POD, &now.name)) }
     }
 
+    /// Reports the end of a pod of which no container runs any more.
+    fn close(&self, sim: &Sim, natural: bool) {
+        {
+            let mut state = lock(&self.state);
+            if state.start_time.is_empty() {
+                return;
+            }
+            report::close(&mut state);
+        }
+        // What a pod looks like that is ended is written when its end is.
+        if natural {
+            self.sync(sim);
+        }
+    }
+
+    /// Records an Event about the pod.
     fn emit(&self, sim: &Sim, normal: bool, reason: &str, message: &str) {
         sim.store.emit(&self.pod(), normal, reason, message, "kubelet");
+    }
+
+    /// Records an Event about one of its containers.
+    fn emit_of(&self, sim: &Sim, index: usize, normal: bool, reason: &str, message: &str) {
+        let field = lock(&self.state).containers.get(index).map_or_else(String::new, Container::field);
+        sim.store.emit_field(&self.pod(), &field, normal, reason, message, "kubelet");
     }
 
     async fn stages(self: &Arc<Self>, sim: &Arc<Sim>) -> Result<(), Stopped> {
@@ -318,20 +404,34 @@ impl PodRun {
         self.watch_storage(sim, &pod.value);
         self.set_up_volumes(sim).await?;
         lock(&self.state).sandbox = true;
-        let (inits, total) = {
-            let state = lock(&self.state);
-            let inits = state.containers.iter().filter(|c| c.init).count();
-            (inits, state.containers.len())
-        };
-        for i in 0..inits {
-            if self.container(sim, i).await? != 0 {
+        let mut sidecars = Vec::new();
+        let outcome = self.containers(sim, &mut sidecars).await;
+        self.end_sidecars(sidecars).await;
+        outcome
+    }
+
+    /// Runs the init containers one after the other, then all others; sidecars go on meanwhile.
+    async fn containers(
+        self: &Arc<Self>,
+        sim: &Arc<Sim>,
+        sidecars: &mut Vec<Sidecar>,
+    ) -> Result<(), Stopped> {
+        let kinds: Vec<(bool, bool)> =
+            lock(&self.state).containers.iter().map(|c| (c.init, c.sidecar)).collect();
+        for (i, _) in kinds.iter().enumerate().filter(|(_, (init, _))| *init) {
+            if kinds[i].1 {
+                let (run, sim) = (self.clone(), sim.clone());
+                let task = tokio::spawn(async move { run.container(&sim, i).await.map_or((), drop) });
+                sidecars.push(Sidecar { index: i, task });
+                self.started_sidecar(i).await?;
+            } else if self.container(sim, i).await? != 0 {
                 self.sync(sim);
                 return Ok(());
             }
         }
         lock(&self.state).initialized = true;
         let mut tasks = tokio::task::JoinSet::new();
-        for i in inits..total {
+        for (i, _) in kinds.iter().enumerate().filter(|(_, (init, _))| !*init) {
             let (run, sim) = (self.clone(), sim.clone());
             tasks.spawn(async move { run.container(&sim, i).await.map_err(drop) });
         }
@@ -342,11 +442,50 @@ impl PodRun {
         if stopped { Err(Stopped) } else { Ok(()) }
     }
 
+    /// Waits until a sidecar has started, however often it is started again before.
+    async fn started_sidecar(&self, index: usize) -> Result<(), Stopped> {
+        let id = || {
+            let state = lock(&self.state);
+            let c = state.containers.get(index)?;
+            c.state.get("running").is_some().then(|| c.id.clone())
+        };
+        loop {
+            let before = id();
+            self.pause(if before.is_some() { SIDECAR_STARTED_MS } else { 20 }).await?;
+            if before.is_some() && before == id() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the sidecars, the last one first.
+    async fn end_sidecars(&self, sidecars: Vec<Sidecar>) {
+        for Sidecar { index, task } in sidecars.into_iter().rev() {
+            self.over.send_replace(Some(index));
+            let _ = task.await;
+        }
+    }
+
+    /// Waits until the pod has no scheduling gate left.
+    async fn gates(&self, sim: &Sim) -> Result<(), Stopped> {
+        loop {
+            let pod = self.pod();
+            if list_at(&pod.value, "/spec/schedulingGates").is_empty() {
+                return Ok(());
+            }
+            self.pause(50).await?;
+            if let Some(now) = sim.store.get(&POD, &pod.namespace, &pod.name).filter(|p| p.uid == self.uid) {
+                *lock(&self.pod) = now;
+            }
+        }
+    }
+
     async fn schedule(&self, sim: &Sim) -> Result<(), Stopped> {
         let pod = self.pod();
         if !str_at(&pod.value, "/spec/nodeName").is_empty() {
             return Ok(());
         }
+        self.gates(sim).await?;
         let delay = lock(&sim.settings).scheduling_delay_ms;
         self.pause(delay).await?;
         let mut reported = String::new();
@@ -445,7 +584,8 @@ impl PodRun {
     /// Whether every container has ended for good.
     fn is_over(&self) -> bool {
         let pod = self.pod();
-        matches!(phase(&lock(&self.state), str_at(&pod.value, "/spec/restartPolicy")), "Succeeded" | "Failed")
+        let policy = str_at(&pod.value, "/spec/restartPolicy");
+        matches!(report::phase(&lock(&self.state), policy, false), "Succeeded" | "Failed")
     }
 
     async fn set_up_volumes(&self, sim: &Sim) -> Result<(), Stopped> {
@@ -494,19 +634,21 @@ impl PodRun {
         let name = str_at(&spec, "/name").to_string();
         let policy = str_at(&pod.value, "/spec/restartPolicy").to_string();
         let init = index < inits.len();
+        let sidecar = init && str_at(&spec, "/restartPolicy") == "Always";
         let mut backoff = lock(&sim.settings).crash_loop_backoff_ms;
         loop {
             sim.kubelet.awake().await;
             self.pull(sim, index, &spec).await?;
             let env = self.environment(sim, index, &pod.value, &spec).await?;
             let delay = lock(&sim.settings).pod_start_delay_ms;
-            self.pause(delay).await?;
+            self.pause_in(index, delay).await?;
             let begun = Instant::now();
             let code = self.execute(sim, index, &pod, &spec, env).await;
-            if self.stop_requested() {
+            if self.must_stop(index) {
                 return Err(Stopped);
             }
             let again = match policy.as_str() {
+                _ if sidecar => true,
                 "Never" => false,
                 "Always" => !init || code != 0,
                 _ => code != 0,
@@ -518,12 +660,10 @@ impl PodRun {
             if begun.elapsed() > Duration::from_secs(600) {
                 backoff = lock(&sim.settings).crash_loop_backoff_ms;
             }
+            let place = format!("{}_{}({})", pod.name, pod.namespace, pod.uid);
             let message = format!(
-                "back-off {}s restarting failed container={name} pod={}_{}({})",
-                backoff.div_ceil(1000),
-                pod.name,
-                pod.namespace,
-                pod.uid
+                "back-off {}s restarting failed container={name} pod={place}",
+                backoff.div_ceil(1000)
             );
             // The first restart comes at once.
             let restarts = lock(&self.state).containers.get(index).map_or(0, |c| c.restarts);
@@ -536,8 +676,9 @@ impl PodRun {
                     last(c);
                     c.state = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
                 });
-                self.emit(sim, false, "BackOff", &message);
-                self.pause(backoff).await?;
+                let text = format!("Back-off restarting failed container {name} in pod {place}");
+                self.emit_of(sim, index, false, "BackOff", &text);
+                self.pause_in(index, backoff).await?;
                 backoff = (backoff * 2).min(300_000);
             } else {
                 self.change(sim, index, last);
@@ -554,8 +695,10 @@ impl PodRun {
         let broken = || lock(&sim.settings).cannot_pull(image) || sim.kubelet.image_fails(&self.pod(), name);
         let present = lock(&sim.kubelet.pulled).contains(image);
         if policy == "Never" && !broken() || present && policy != "Always" && !broken() {
-            let text = format!("Container image {image:?} already present on machine");
-            self.emit(sim, true, "Pulled", &text);
+            let text = format!(
+                "Container image {image:?} already present on machine and can be accessed by the pod"
+            );
+            self.emit_of(sim, index, true, "Pulled", &text);
             return Ok(());
         }
         let mut wait = lock(&sim.settings).image_pull_backoff_ms;
@@ -563,42 +706,42 @@ impl PodRun {
             if policy == "Never" {
                 let text = format!("Container image {image:?} is not present with pull policy of Never");
                 self.wait_for(sim, index, "ErrImageNeverPull", &text);
-                self.emit(sim, false, "ErrImageNeverPull", &text);
-                self.pause(wait).await?;
+                self.emit_of(sim, index, false, "ErrImageNeverPull", &text);
+                self.pause_in(index, wait).await?;
                 continue;
             }
-            self.emit(sim, true, "Pulling", &format!("Pulling image {image:?}"));
+            self.emit_of(sim, index, true, "Pulling", &format!("Pulling image {image:?}"));
             let delay = lock(&sim.settings).image_pull_delay_ms;
-            self.pause(delay).await?;
+            self.pause_in(index, delay).await?;
             let full = full_image(image);
             let cause = format!(
                 "failed to pull and unpack image \"{full}\": failed to resolve reference \"{full}\": {full}: not found"
             );
             let rpc = format!("rpc error: code = NotFound desc = {cause}");
             let text = format!("Failed to pull image {image:?}: {rpc}");
-            self.emit(sim, false, "Failed", &text);
-            self.emit(sim, false, "Failed", "Error: ErrImagePull");
+            self.emit_of(sim, index, false, "Failed", &text);
+            self.emit_of(sim, index, false, "Failed", "Error: ErrImagePull");
             self.wait_for(sim, index, "ErrImagePull", &rpc);
-            self.pause((wait / 4).min(2000)).await?;
+            self.pause_in(index, (wait / 4).min(2000)).await?;
             let back = format!("Back-off pulling image {image:?}");
-            self.emit(sim, true, "BackOff", &back);
-            self.emit(sim, false, "Failed", "Error: ImagePullBackOff");
+            self.emit_of(sim, index, true, "BackOff", &back);
+            self.emit_of(sim, index, false, "Failed", "Error: ImagePullBackOff");
             let text = format!("{back}: ErrImagePull: {rpc}");
             self.wait_for(sim, index, "ImagePullBackOff", &text);
             let until = Instant::now() + Duration::from_millis(wait);
             while Instant::now() < until && broken() {
-                self.pause(wait.min(200)).await?;
+                self.pause_in(index, wait.min(200)).await?;
             }
             wait = (wait * 2).min(300_000);
         }
-        self.emit(sim, true, "Pulling", &format!("Pulling image {image:?}"));
+        self.emit_of(sim, index, true, "Pulling", &format!("Pulling image {image:?}"));
         let delay = if present { 0 } else { lock(&sim.settings).image_pull_delay_ms };
-        self.pause(delay).await?;
+        self.pause_in(index, delay).await?;
         lock(&sim.kubelet.pulled).insert(image.to_string());
         let text = format!(
             "Successfully pulled image {image:?} in {delay}ms ({delay}ms including waiting). Image size: 1000000 bytes."
         );
-        self.emit(sim, true, "Pulled", &text);
+        self.emit_of(sim, index, true, "Pulled", &text);
         Ok(())
     }
 
@@ -618,12 +761,12 @@ impl PodRun {
                 Err(why) => {
                     if reported != why {
                         self.wait_for(sim, index, "CreateContainerConfigError", &why);
-                        self.emit(sim, false, "Failed", &format!("Error: {why}"));
+                        self.emit_of(sim, index, false, "Failed", &format!("Error: {why}"));
                         reported = why;
                     }
                 }
             }
-            self.pause(200).await?;
+            self.pause_in(index, 200).await?;
         }
     }
 
@@ -637,7 +780,7 @@ impl PodRun {
         let id = format!("containerd://{}", hex(64));
         let log = lock(&self.state).containers.get(index).map(|c| c.log.clone());
         let Some(log) = log else { return 1 };
-        self.emit(sim, true, "Created", &format!("Created container: {name}"));
+        self.emit_of(sim, index, true, "Created", "Container created");
         if let Some(script) = emit::of(&pod.value, spec, &words) {
             return match script {
                 Ok(script) => self.generate(sim, index, &id, &log, &script).await,
@@ -669,7 +812,7 @@ impl PodRun {
         let out = child.stdout.take().map(|s| tokio::spawn(pump(s, log.clone())));
         let err = child.stderr.take().map(|s| tokio::spawn(pump(s, log.clone())));
         self.started(sim, index, name, &id, Some(group));
-        let status = self.attend(sim, &mut child, group, name).await;
+        let status = self.attend(sim, index, &mut child, group).await;
         sim.kubelet.spawner.reap(group);
         for task in [out, err].into_iter().flatten() {
             let abort = task.abort_handle();
@@ -715,58 +858,88 @@ impl PodRun {
         Ok(command)
     }
 
+    /// Waits for a container's process, and ends it when its time has come.
     async fn attend(
         &self,
         sim: &Sim,
+        index: usize,
         child: &mut tokio::process::Child,
         group: u32,
-        name: &str,
     ) -> std::io::Result<std::process::ExitStatus> {
-        let mut end = self.end.subscribe();
+        let (mut end, mut over) = (self.end.subscribe(), self.over.subscribe());
         end.mark_changed();
+        over.mark_changed();
+        let (name, sidecar) = {
+            let state = lock(&self.state);
+            state.containers.get(index).map_or_else(Default::default, |c| (c.name.clone(), c.sidecar))
+        };
         let mut asked = false;
+        let mut told = false;
+        let mut deadline = None;
         let mut kill_at = None;
         loop {
-            tokio::select! {
+            let now = tokio::select! {
                 status = child.wait() => return status,
-                changed = end.changed() => {
-                    if changed.is_err() {
-                        signal(group, Signal::SIGKILL);
-                    }
-                    let now = end.borrow_and_update().clone();
-                    match now {
-                        None => {}
-                        Some(e) if e.kind == EndKind::Lost => signal(group, Signal::SIGSTOP),
-                        Some(e) => {
-                            if !asked && e.kind != EndKind::Gone {
-                                self.emit(sim, true, "Killing", &format!("Stopping container {name}"));
-                                signal(group, Signal::SIGCONT);
-                                if lock(&sim.settings).signals_as_first_process {
-                                    signal_first(group, Signal::SIGTERM);
-                                } else {
-                                    signal(group, Signal::SIGTERM);
-                                }
-                            }
-                            asked = true;
-                            kill_at = Some(Instant::now() + e.grace);
-                        }
-                    }
+                _ = end.changed() => end.borrow_and_update().clone(),
+                _ = over.changed() => {
+                    over.borrow_and_update();
+                    end.borrow().clone()
                 }
                 () = sleep_until(kill_at) => {
                     signal(group, Signal::SIGKILL);
                     kill_at = None;
+                    continue;
+                }
+            };
+            let grace = match &now {
+                Some(e) if e.kind == EndKind::Lost => {
+                    signal(group, Signal::SIGSTOP);
+                    continue;
+                }
+                Some(e) => Some(e.grace),
+                None => self.is_unneeded(index).then(|| self.own_grace()),
+            };
+            let Some(grace) = grace else { continue };
+            let gone = now.is_some_and(|e| e.kind == EndKind::Gone);
+            if !told && !gone {
+                self.emit_of(sim, index, true, "Killing", &format!("Stopping container {name}"));
+                told = true;
+            }
+            // A sidecar is asked only when those that it serves have ended, and then has two seconds at least.
+            let turn = !sidecar || gone || self.is_unneeded(index);
+            let now = Instant::now();
+            let due = deadline.map_or(now + grace, |at: Instant| at.min(now + grace));
+            deadline = Some(due);
+            if turn && !asked && !gone {
+                signal(group, Signal::SIGCONT);
+                if lock(&sim.settings).signals_as_first_process {
+                    signal_first(group, Signal::SIGTERM);
+                } else {
+                    signal(group, Signal::SIGTERM);
+                }
+                if sidecar {
+                    deadline = Some(due.max(now + MINIMUM_GRACE));
                 }
             }
+            asked |= turn;
+            kill_at = deadline.filter(|_| turn);
         }
+    }
+
+    /// How long the pod's containers are given to end.
+    fn own_grace(&self) -> Duration {
+        let secs = int_at(&self.pod().value, "/spec/terminationGracePeriodSeconds").unwrap_or(30);
+        Duration::from_secs(u64::try_from(secs).unwrap_or(0))
     }
 
     async fn generate(&self, sim: &Sim, index: usize, id: &str, log: &LogBuffer, script: &Script) -> i32 {
         self.started(sim, index, "", id, None);
-        let mut end = self.end.subscribe();
+        let (mut end, mut over) = (self.end.subscribe(), self.over.subscribe());
         let stop = async {
-            while !self.stop_requested() {
-                if end.changed().await.is_err() {
-                    break;
+            while !self.must_stop(index) {
+                tokio::select! {
+                    _ = end.changed() => {}
+                    _ = over.changed() => {}
                 }
             }
         };
@@ -783,12 +956,12 @@ impl PodRun {
             c.id = id.to_string();
             c.group = group;
             c.oom = false;
-            c.ready = !c.init;
+            c.ready = !c.init || c.sidecar;
             c.started_at = time::now();
             c.state = json!({"running": {"startedAt": c.started_at}});
         });
         if !name.is_empty() {
-            self.emit(sim, true, "Started", &format!("Started container {name}"));
+            self.emit_of(sim, index, true, "Started", "Container started");
         }
     }
 
@@ -800,7 +973,7 @@ impl PodRun {
                 (false, 0) => "Completed",
                 _ => "Error",
             };
-            c.ready = c.init && code == 0;
+            c.ready = c.init && !c.sidecar && code == 0;
             c.group = None;
             c.state = json!({"terminated": {
                 "exitCode": code, "reason": reason, "startedAt": c.started_at,
@@ -816,7 +989,7 @@ impl PodRun {
         let message = format!(
             "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {why}: unknown"
         );
-        self.emit(sim, false, "Failed", &format!("Error: {message}"));
+        self.emit_of(sim, index, false, "Failed", &format!("Error: {message}"));
         let mut log = None;
         self.change(sim, index, |c| {
             c.id = id.to_string();
@@ -846,16 +1019,10 @@ impl PodRun {
         let pod = self.pod();
         let policy = str_at(&pod.value, "/spec/restartPolicy");
         let state = lock(&self.state);
-        let phase = phase(&state, policy);
-        let statuses = |init: bool| -> Vec<Value> {
-            state.containers.iter().filter(|c| c.init == init).map(status_of).collect()
-        };
-        let (init_statuses, statuses) = (statuses(true), statuses(false));
-        let ready = phase == "Running" && state.containers.iter().all(|c| c.init || c.ready);
-        let unready: Vec<&str> =
-            state.containers.iter().filter(|c| !c.init && !c.ready).map(|c| c.name.as_str()).collect();
-        let pending: Vec<&str> =
-            state.containers.iter().filter(|c| c.init && !c.ready).map(|c| c.name.as_str()).collect();
+        let phase = report::phase(&state, policy, self.stop_requested());
+        let (init_statuses, statuses) = (report::statuses(&state, true), report::statuses(&state, false));
+        let (unready, pending) = (unready(&state), incomplete(&state));
+        let ready = phase == "Running" && unready.is_empty();
         let terminal = matches!(phase, "Succeeded" | "Failed");
         let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
             self.same(now)?;
@@ -905,44 +1072,7 @@ impl PodRun {
     }
 }
 
-fn status_of(c: &Container) -> Value {
-    let mut s = json!({
-        "name": c.name, "state": c.state, "lastState": c.last, "ready": c.ready,
-        "restartCount": c.restarts, "image": c.image, "imageID": "",
-        "started": c.state.get("running").is_some(),
-    });
-    if !c.id.is_empty() {
-        s["containerID"] = c.id.as_str().into();
-        s["imageID"] = format!("{}@sha256:{}", full_image(&c.image), "0".repeat(64)).into();
-    }
-    s
-}
-
-fn phase(state: &State, policy: &str) -> &'static str {
-    if state.failed.is_some() {
-        return "Failed";
-    }
-    let code = |c: &Container| int_at(&c.state, "/terminated/exitCode");
-    if !state.initialized {
-        let failed = state.containers.iter().any(|c| c.init && code(c).is_some_and(|x| x != 0));
-        return if failed && policy == "Never" { "Failed" } else { "Pending" };
-    }
-    let mains: Vec<&Container> = state.containers.iter().filter(|c| !c.init).collect();
-    let restarts = |c: &Container| match policy {
-        "Never" => false,
-        "Always" => true,
-        _ => code(c) != Some(0),
-    };
-    if mains.iter().all(|c| code(c).is_some() && !restarts(c)) {
-        if mains.iter().all(|c| code(c) == Some(0)) { "Succeeded" } else { "Failed" }
-    } else if mains.iter().any(|c| c.state.get("running").is_some() || code(c).is_some() || c.restarts > 0) {
-        "Running"
-    } else {
-        "Pending"
-    }
-}
-
-fn full_image(image: &str) -> String {
+pub(super) fn full_image(image: &str) -> String {
     let first = image.split('/').next().unwrap_or("");
     if image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost") {
         image.to_string()

@@ -108,6 +108,14 @@ impl Client {
         v
     }
 
+    /// Creates an object; returns the status and the warnings.
+    pub(crate) async fn warnings(&self, path: &str, body: Value) -> (u16, Vec<String>) {
+        let response = self.send("POST", path, &body).await.expect("an answer");
+        let texts = response.headers().get_all("warning").iter();
+        let texts = texts.map(|v| v.to_str().expect("text").to_string()).collect();
+        (response.status().as_u16(), texts)
+    }
+
     pub(crate) async fn control(&self, path: &str, body: Value) -> Value {
         self.post(&format!("/simulator/{path}"), body).await
     }

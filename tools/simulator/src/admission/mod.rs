@@ -1,0 +1,93 @@
+//! Admission: what a new object must pass before it is stored, in the order of the API server's plugins.
+
+mod limits;
+mod pod_security;
+mod policies;
+mod quantity;
+mod quota;
+
+pub(crate) use limits::set_defaults as limit_range_defaults;
+pub(crate) use policies::Policies;
+pub(crate) use quota::{concerns as concerns_quota, refresh as refresh_quota};
+
+use crate::Sim;
+use crate::kinds::{JOB, Kind, LIMIT_RANGE, NAMESPACE, POD, SERVICE_ACCOUNT};
+use crate::status::{ApiError, ApiResult};
+use crate::util::str_at;
+use crate::validate;
+use serde_json::Value;
+
+/// Changes a new object as plugins and policies do; `name` is what a refusal calls it.
+pub(crate) fn mutate(
+    sim: &Sim,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    v: &mut Value,
+) -> ApiResult<()> {
+    if kind == &POD {
+        limits::apply(&sim.store.list(&LIMIT_RANGE, Some(namespace)).0, v);
+        check_account(sim, namespace, name, v)?;
+    }
+    if sim.policies.mutate(kind, namespace, v)? {
+        validate::check_types(kind, v)?;
+        validate::set_defaults(kind, v);
+    }
+    Ok(())
+}
+
+fn check_account(sim: &Sim, namespace: &str, name: &str, pod: &Value) -> ApiResult<()> {
+    let account = str_at(pod, "/spec/serviceAccountName");
+    if sim.store.get(&SERVICE_ACCOUNT, namespace, account).is_some() {
+        return Ok(());
+    }
+    let why = format!(
+        "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
+    );
+    Err(ApiError::forbidden(&POD, name, &why))
+}
+
+/// Refuses what a plugin or policy refuses; adds what the creator is warned of.
+pub(crate) fn check(
+    sim: &Sim,
+    kind: &'static Kind,
+    namespace: &str,
+    v: &Value,
+    warnings: &mut Vec<String>,
+) -> ApiResult<()> {
+    let name = str_at(v, "/metadata/name");
+    let forbidden = |why: String| ApiError::forbidden(kind, name, &why);
+    if kind == &POD
+        && let Some(why) = limits::check(&sim.store.list(&LIMIT_RANGE, Some(namespace)).0, v)
+    {
+        return Err(forbidden(why));
+    }
+    if kind == &POD || kind == &JOB {
+        check_pod_security(sim, kind, namespace, v, warnings)?;
+    }
+    if let Some(e) = sim.policies.refusal(kind, name, namespace, v) {
+        return Err(e);
+    }
+    match quota::check(&sim.store, kind, namespace, v) {
+        Some(why) => Err(forbidden(why)),
+        None => Ok(()),
+    }
+}
+
+fn check_pod_security(
+    sim: &Sim,
+    kind: &'static Kind,
+    namespace: &str,
+    v: &Value,
+    warnings: &mut Vec<String>,
+) -> ApiResult<()> {
+    let Some(namespace) = sim.store.get(&NAMESPACE, "", namespace) else { return Ok(()) };
+    let spec = v.pointer(&format!("{}/spec", validate::pod_template(kind))).unwrap_or(&Value::Null);
+    if kind == &POD
+        && let Some(why) = pod_security::refusal(&namespace.value, spec)
+    {
+        return Err(ApiError::forbidden(kind, str_at(v, "/metadata/name"), &why));
+    }
+    warnings.extend(pod_security::warning(&namespace.value, spec));
+    Ok(())
+}
