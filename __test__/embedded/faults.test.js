@@ -518,9 +518,9 @@ const table = {
     [
       'is lost with its node',
       {
-        at: [tick3(toPod('node-lost'))],
+        at: [tick3(toPod('node-lost', { removeAfterMs: 2_000 }))],
         result: ended(null),
-        message: /\[DeletionByTaintManager\]/,
+        message: /\[DeletionByPodGC\]/,
         ticks: 3,
       },
     ],

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The version of the API server and of the kubelet.
+pub(crate) const VERSION: &str = "v1.37.2+embedded";
+
 /// A resource type.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -104,6 +107,17 @@ pub(crate) static JOB: Kind = Kind {
     namespaced: true,
     subresources: &["status"],
 };
+/// `PriorityClass`es.
+pub(crate) static PRIORITY_CLASS: Kind = Kind {
+    group: "scheduling.k8s.io",
+    version: "v1",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    singular: "priorityclass",
+    short: &["pc"],
+    namespaced: false,
+    subresources: &[],
+};
 /// SelfSubjectAccessReviews.
 pub(crate) static REVIEW: Kind = Kind {
     group: "authorization.k8s.io",
@@ -117,7 +131,7 @@ pub(crate) static REVIEW: Kind = Kind {
 };
 
 /// Every resource type.
-pub(crate) static ALL: [&Kind; 12] = [
+pub(crate) static ALL: [&Kind; 13] = [
     &POD,
     &SECRET,
     &CONFIG_MAP,
@@ -129,6 +143,7 @@ pub(crate) static ALL: [&Kind; 12] = [
     &SERVICE_ACCOUNT,
     &NODE,
     &JOB,
+    &PRIORITY_CLASS,
     &REVIEW,
 ];
 
@@ -142,15 +157,15 @@ pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     ALL.into_iter().find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
-const GROUPS: [&str; 2] = ["authorization.k8s.io", "batch"];
+const GROUPS: [&str; 3] = ["authorization.k8s.io", "batch", "scheduling.k8s.io"];
 
 /// The discovery document at a path, if it is one.
 pub(crate) fn discovery(path: &str, host: &str) -> Option<Value> {
     match path {
         "/version" => Some(json!({
-            "major": "1", "minor": "33", "gitVersion": "v1.33.0+embedded",
-            "gitCommit": "", "gitTreeState": "clean", "buildDate": "2025-04-23T00:00:00Z",
-            "goVersion": "go1.24", "compiler": "gc", "platform": "linux/amd64",
+            "major": "1", "minor": "37", "gitVersion": VERSION,
+            "gitCommit": "", "gitTreeState": "clean", "buildDate": "2026-10-20T00:00:00Z",
+            "goVersion": "go1.26", "compiler": "gc", "platform": "linux/amd64",
         })),
         "/api" => Some(json!({
             "kind": "APIVersions", "versions": ["v1"],

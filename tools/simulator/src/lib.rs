@@ -12,13 +12,14 @@
 //! | `events` | Events as a recorder writes them |
 //! | `selectors`, `patch`, `authz`, `faults`, `settings` | one concern each, pure |
 //! | `controllers` | Jobs, garbage collection, TTL, namespaces |
+//! | `nodes`, `scheduling` | a node that is lost, tainted or deleted; what fits it, preemption |
 //! | `kubelet`, `logs` | scheduling, containers as processes or scripts, their logs |
 //! | `load` | what a load test must know about the cluster itself |
 //!
 //! `npm run test:cluster` plays the same specs (`__test__/conformance`) here and on a real cluster. Where it differs from a real
 //! one:
 //!
-//! - It behaves as Kubernetes 1.33. Older versions make a new pod for one that is deleted, write no `DisruptionTarget`
+//! - It behaves as Kubernetes 1.37. Older versions make a new pod for one that is deleted, write no `DisruptionTarget`
 //!   and stamp each stored piece of a long log line; the specs that meet this ask for the server's version.
 //! - HTTP/1.1 and JSON only: no protobuf, no Tables (kubectl prints NAME and AGE), no OpenAPI.
 //! - Containers are processes of this user: no isolation, no `runAsUser`, no resource limits, no read-only mounts,
@@ -30,7 +31,7 @@
 //! - The Job controller lags by 50 ms, for speed; a real one, and the one under the conformance specs, by 1 s.
 //! - Local storage is the size of a pod's files and logs, looked at every second; a real kubelet does so every 10 s, and
 //!   every minute for volumes. The conformance specs set what a real one has, also for the rotation of logs.
-//! - A paused kubelet lets log requests wait; a real API server gives up after 10 s. Its node stays ready.
+//! - A paused kubelet lets log requests wait; a real API server gives up after 10 s.
 //! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is not a snapshot.
 //! - How a container ended is always reported. A busy node may have lost it (`ContainerStatusUnknown`, which before 1.22
 //!   is in `lastState` only), which no spec can force: the specs must hold with and without it.
@@ -46,8 +47,10 @@ mod kinds;
 mod kubelet;
 mod load;
 mod logs;
+mod nodes;
 mod ops;
 mod patch;
+mod scheduling;
 mod selectors;
 mod server;
 mod settings;
@@ -177,6 +180,7 @@ impl Cluster {
             tokio::spawn(kubelet::Kubelet::run(sim.clone())),
             tokio::spawn(controllers::JobController::new(sim.clone()).run()),
             tokio::spawn(controllers::Collector::new(sim.clone()).run()),
+            tokio::spawn(nodes::NodeController::new(sim.clone()).run()),
             tokio::spawn(server::serve(sim.clone(), listener, acceptor, port)),
         ];
         seed_base(&sim, &options.namespace);
@@ -259,22 +263,7 @@ fn seed_base(sim: &Sim, namespace: &str) {
     for name in namespaces {
         let _ = ops::create(sim, &kinds::NAMESPACE, "", json!({"metadata": {"name": name}}), false);
     }
-    let node = json!({
-        "metadata": {"name": kubelet::NODE_NAME, "labels": {
-            "kubernetes.io/hostname": kubelet::NODE_NAME, "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        }},
-        "spec": {},
-        "status": {
-            "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
-            "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
-                "message": "kubelet is posting ready status", "lastTransitionTime": time::now()}],
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "nodeInfo": {"kubeletVersion": "v1.33.0+embedded"},
-        },
-    });
-    let _ = sim.store.create(&kinds::NODE, node);
+    nodes::register(sim);
 }
 
 fn seed(sim: &Sim, namespace: &str) {
@@ -312,6 +301,7 @@ fn seed(sim: &Sim, namespace: &str) {
                     "volumeMounts": [{"name": "data", "mountPath": "/paperclip"}],
                 }],
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "paperclip-data"}}],
+                "tolerations": [{"operator": "Exists"}],
             },
         }),
     );

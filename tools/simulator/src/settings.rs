@@ -42,6 +42,12 @@ pub(crate) struct Settings {
     pub expired_as_status: bool,
     /// The Job controller does nothing.
     pub job_controller_paused: bool,
+    /// How long the kubelet may be silent before its node counts as lost.
+    pub node_monitor_grace_ms: u64,
+    /// For how many seconds pods tolerate a lost node, where they do not say so themselves.
+    pub toleration_seconds: u64,
+    /// How long after its deletion a node's pods are removed; a real cluster takes 40 to 60 s.
+    pub pod_gc_after_ms: u64,
     /// Signals go as in a PID namespace: only the container's first process gets them, and only those that it
     /// handles. A shell handles no SIGTERM, so pods then take their whole grace period to end. Off:
     /// the whole process group gets them.
@@ -68,6 +74,9 @@ impl Default for Settings {
             quota_pods: None,
             expired_as_status: false,
             job_controller_paused: false,
+            node_monitor_grace_ms: 50_000,
+            toleration_seconds: 300,
+            pod_gc_after_ms: 40_000,
             signals_as_first_process: false,
         }
     }
@@ -106,6 +115,9 @@ impl Settings {
             "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
             "expiredAsStatus": self.expired_as_status,
             "jobControllerPaused": self.job_controller_paused,
+            "nodeMonitorGraceMs": self.node_monitor_grace_ms,
+            "tolerationSeconds": self.toleration_seconds,
+            "podGcAfterMs": self.pod_gc_after_ms,
             "signalsAsFirstProcess": self.signals_as_first_process,
         })
     }
@@ -133,6 +145,9 @@ impl Settings {
                 "unschedulable" => next.unschedulable = flag()?,
                 "expiredAsStatus" => next.expired_as_status = flag()?,
                 "jobControllerPaused" => next.job_controller_paused = flag()?,
+                "nodeMonitorGraceMs" => next.node_monitor_grace_ms = number()?,
+                "tolerationSeconds" => next.toleration_seconds = number()?,
+                "podGcAfterMs" => next.pod_gc_after_ms = number()?,
                 "signalsAsFirstProcess" => next.signals_as_first_process = flag()?,
                 "unpullable" => {
                     next.unpullable = v

@@ -3,11 +3,13 @@
 mod limits;
 mod pod_security;
 mod policies;
+mod priority;
 mod quantity;
 mod quota;
 
 pub(crate) use limits::set_defaults as limit_range_defaults;
 pub(crate) use policies::Policies;
+pub(crate) use quantity::Quantity;
 pub(crate) use quota::{concerns as concerns_quota, refresh as refresh_quota};
 
 use crate::Sim;
@@ -28,6 +30,8 @@ pub(crate) fn mutate(
     if kind == &POD {
         limits::apply(&sim.store.list(&LIMIT_RANGE, Some(namespace)).0, v);
         check_account(sim, namespace, name, v)?;
+        priority::set_priority(sim, name, &mut v["spec"])?;
+        priority::add_tolerations(sim, &mut v["spec"]);
     }
     if sim.policies.mutate(kind, namespace, v)? {
         validate::check_types(kind, v)?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// An amount, in thousandths. It remembers whether it was given in powers of 1024.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Quantity {
+pub(crate) struct Quantity {
     milli: i128,
     binary: bool,
 }
@@ -23,7 +23,7 @@ const BINARY: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30)
 
 impl Quantity {
     /// Parses an amount; what is none counts as nothing. What is finer than a thousandth is rounded up.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let text = text.trim();
         if let Some((number, shift)) =
             BINARY.iter().find_map(|(s, shift)| text.strip_suffix(s).map(|n| (n, *shift)))
@@ -35,6 +35,11 @@ impl Quantity {
             .find_map(|(s, factor)| text.strip_suffix(s).map(|n| (n, *factor)))
             .unwrap_or((text, 1000));
         Quantity { milli: scaled(number, factor), binary: false }
+    }
+
+    /// In thousandths.
+    pub(crate) fn milli(self) -> i128 {
+        self.milli
     }
 
     /// A plain number.

@@ -370,7 +370,7 @@ fn patch_object(call: &Call, t: &Target, dry: bool, body: &Value) -> ApiResult<R
 fn evict(call: &Call, t: &Target, body: &Value) -> ApiResult<Response<Body>> {
     let pod = find(call, t)?;
     let options = DeleteOptions::read(&body["deleteOptions"], |_| None)?;
-    crate::http::control::disrupt(&call.sim, &pod, "EvictionByEvictionAPI", "Eviction API: evicting")?;
+    crate::nodes::disrupt(&call.sim, &pod, "EvictionByEvictionAPI", "Eviction API: evicting")?;
     ops::delete(&call.sim, &POD, &pod.namespace, &pod.name, &options)?;
     Ok(value(
         201,

@@ -4,7 +4,8 @@ use super::{Body, Query, failure, value};
 use crate::Sim;
 use crate::kinds::POD;
 use crate::kubelet::End;
-use crate::ops::{self, DeleteOptions, set_condition};
+use crate::nodes::{collect, disrupt, evict_by_taint, mark_unready};
+use crate::ops::{self, DeleteOptions};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::util::{int_at, lock, percent_decode, str_at};
@@ -108,19 +109,6 @@ fn dispatch(sim: &Arc<Sim>, method: &str, parts: &[&str], query: &Query, body: &
     }
 }
 
-/// Marks a pod as ended by something other than itself.
-pub(super) fn disrupt(sim: &Sim, pod: &Object, reason: &str, message: &str) -> ApiResult<()> {
-    sim.store
-        .update(&POD, &pod.namespace, &pod.name, |v, now| {
-            if now.uid != pod.uid {
-                return Err(ApiError::not_found(&POD, &pod.name));
-            }
-            set_condition(&mut v["status"], "DisruptionTarget", true, reason, message);
-            Ok(())
-        })
-        .map(drop)
-}
-
 fn signal_of(v: &Value) -> ApiResult<Signal> {
     if let Some(n) = v.as_i64() {
         let n = i32::try_from(n).ok().and_then(|n| Signal::try_from(n).ok());
@@ -174,48 +162,32 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
             delete(sim, &pod, body)
         }
         "taint" => {
-            disrupt(sim, &pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")?;
-            let event = format!("Marking for deletion Pod {namespace}/{name}");
-            sim.store.emit(&pod, true, "TaintManagerEviction", &event, "taint-eviction-controller");
-            delete(sim, &pod, body)
+            evict_by_taint(sim, &pod, int_at(body, "/gracePeriodSeconds"))?;
+            Ok(json!({"ok": true}))
         }
         "delete" => delete(sim, &pod, body),
         "node-lost" => {
             if let Some(run) = run {
                 run.end(End::lost());
             }
-            let node = crate::kubelet::NODE_NAME;
-            let text = message(&format!("Node {node} which was running pod {name} is unresponsive"));
-            let after = Duration::from_millis(body["removeAfterMs"].as_u64().unwrap_or(2000));
-            lose_node(sim, pod, &text, after)
+            lose_node(sim, &pod, body["removeAfterMs"].as_u64().map(Duration::from_millis))
         }
         _ => Err(ApiError::no_such_path()),
     }
 }
 
-/// What the cluster does with a pod whose node is lost; the pod is removed after a while.
-fn lose_node(sim: &Arc<Sim>, pod: Arc<Object>, text: &str, after: Duration) -> ApiResult<Value> {
-    disrupt(sim, &pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")?;
-    sim.store.update(&POD, &pod.namespace, &pod.name, |v, _| {
-        let s = &mut v["status"];
-        s["reason"] = "NodeLost".into();
-        s["message"] = text.into();
-        set_condition(s, "Ready", false, "NodeNotReady", "");
-        Ok(())
-    })?;
-    sim.store.emit(&pod, false, "NodeNotReady", "Node is not ready", "node-controller");
-    ops::delete(sim, &POD, &pod.namespace, &pod.name, &DeleteOptions::background(&pod))?;
-    let sim = sim.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(after).await;
-        let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
-            if now.uid == pod.uid {
-                v["status"]["phase"] = "Failed".into();
-            }
-            Ok(())
+/// What the cluster does with a pod whose node is lost: it stays, to be deleted by its kubelet, unless the node itself
+/// is deleted.
+fn lose_node(sim: &Arc<Sim>, pod: &Arc<Object>, node_deleted_after: Option<Duration>) -> ApiResult<Value> {
+    mark_unready(sim, pod);
+    evict_by_taint(sim, pod, None)?;
+    if let Some(after) = node_deleted_after {
+        let (sim, pod) = (sim.clone(), pod.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            collect(&sim, &pod, true);
         });
-        sim.store.remove(&POD, &pod.namespace, &pod.name, Some(&pod.uid));
-    });
+    }
     Ok(json!({"ok": true}))
 }
 

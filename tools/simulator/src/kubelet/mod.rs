@@ -13,11 +13,12 @@ pub(crate) use pod::{End, PodRun};
 pub(crate) use volumes::claim_dir;
 
 use crate::Sim;
-use crate::kinds::{POD, PVC};
+use crate::kinds::POD;
 use crate::ops::set_condition;
+use crate::scheduling::Reservations;
 use crate::status::ApiResult;
 use crate::store::{Change, Object};
-use crate::util::{glob, list_at, lock, str_at};
+use crate::util::{glob, lock};
 use process::Spawner;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -48,6 +49,9 @@ pub(crate) struct Kubelet {
     bin_dirs: Vec<PathBuf>,
     host_path: String,
     paused: watch::Sender<bool>,
+    paused_at: Mutex<Option<Instant>>,
+    /// What the pods of the node have been given.
+    pub reservations: Reservations,
 }
 
 impl Kubelet {
@@ -63,6 +67,8 @@ impl Kubelet {
             bin_dirs,
             host_path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_string()),
             paused: watch::channel(false).0,
+            paused_at: Mutex::new(None),
+            reservations: Reservations::default(),
         })
     }
 
@@ -114,12 +120,22 @@ impl Kubelet {
     /// started or ended, no status is written, and logs are not served.
     pub(crate) fn set_paused(&self, sim: &Sim, paused: bool) {
         self.paused.send_replace(paused);
+        let mut since = lock(&self.paused_at);
+        *since = if paused { since.or_else(|| Some(Instant::now())) } else { None };
+        drop(since);
         if !paused {
+            // A node that was deleted meanwhile is registered again.
+            crate::nodes::register(sim);
             let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
             for run in runs {
                 run.sync(sim);
             }
         }
+    }
+
+    /// For how long the control plane has not heard from the kubelet.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        lock(&self.paused_at).map(|at| at.elapsed())
     }
 
     /// Whether the kubelet is stopped.
@@ -221,6 +237,7 @@ impl Kubelet {
             tokio::spawn(async move {
                 task.life(&sim).await;
                 lock(&sim.kubelet.pods).remove(&task.uid);
+                sim.kubelet.reservations.remove(&task.uid);
             });
             run
         });
@@ -230,42 +247,6 @@ impl Kubelet {
             end(run, End::deleted(grace));
         }
     }
-}
-
-/// Why a pod cannot be scheduled.
-pub(crate) fn unschedulable(sim: &Sim, pod: &Value) -> Option<String> {
-    let not_helpful = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-    if lock(&sim.settings).unschedulable {
-        return Some("0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.".to_string());
-    }
-    let namespace = str_at(pod, "/metadata/namespace");
-    for v in list_at(pod, "/spec/volumes") {
-        let claim = str_at(v, "/persistentVolumeClaim/claimName");
-        if claim.is_empty() {
-            continue;
-        }
-        match sim.store.get(&PVC, namespace, claim) {
-            None => {
-                return Some(format!(
-                    "0/1 nodes are available: persistentvolumeclaim \"{claim}\" not found. {not_helpful}"
-                ));
-            }
-            Some(c) if str_at(&c.value, "/status/phase") != "Bound" => {
-                return Some(format!(
-                    "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. {not_helpful}"
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let node = sim.store.get(&crate::kinds::NODE, "", NODE_NAME)?;
-    let labels = &node.value["metadata"]["labels"];
-    let fits = pod["spec"]["nodeSelector"]
-        .as_object()
-        .is_none_or(|m| m.iter().all(|(k, v)| labels.get(k) == Some(v)));
-    (!fits).then(|| {
-        format!("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. {not_helpful}")
-    })
 }
 
 /// Writes the outcome of scheduling into a pod.
@@ -283,5 +264,8 @@ pub(crate) fn bind(sim: &Sim, pod: &Object, problem: Option<&str>) -> ApiResult<
         }
         Ok(())
     })?;
+    if problem.is_none() {
+        sim.kubelet.reservations.add(&update.0);
+    }
     Ok(update.0)
 }

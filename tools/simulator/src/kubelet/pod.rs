@@ -4,11 +4,12 @@ use super::emit::{self, Script};
 use super::process::{signal, signal_first};
 use super::report::{self, incomplete, unready};
 use super::storage::Limits;
-use super::{NODE_NAME, bind, env, paths, unschedulable, volumes};
+use super::{NODE_NAME, bind, env, paths, volumes};
 use crate::Sim;
 use crate::kinds::POD;
 use crate::logs::{Chunk, LogBuffer, Rotation, Splitter};
 use crate::ops::{self, DeleteOptions, set_condition};
+use crate::scheduling::{preempt, unschedulable};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::time;
@@ -507,6 +508,7 @@ impl PodRun {
                     return Ok(());
                 }
             }
+            preempt(sim, &pod);
             reported = problem.unwrap_or_default();
             self.pause(100).await?;
         }
@@ -1024,6 +1026,9 @@ impl PodRun {
         let (unready, pending) = (unready(&state), incomplete(&state));
         let ready = phase == "Running" && unready.is_empty();
         let terminal = matches!(phase, "Succeeded" | "Failed");
+        if terminal {
+            sim.kubelet.reservations.remove(&self.uid);
+        }
         let _ = sim.store.update(&POD, &pod.namespace, &pod.name, |v, now| {
             self.same(now)?;
             let s = &mut v["status"];
