@@ -14,6 +14,8 @@ import { kubectlProgram } from '../../../tools/kubernetes/programs.mjs';
 import { startCluster } from '../../../tools/simulator/cluster.mjs';
 import { eventually } from '../../support/host.js';
 import { apiOf } from './api.js';
+import { grantRoles, makeVolume } from './namespaces.js';
+import { makePolicy } from './policies.js';
 
 const EXISTING = 'paperclip-existing';
 const RECOMMENDED = 'paperclip-recommended';
@@ -39,6 +41,11 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  *   start: () => Promise<void>}} kubelet paused, it keeps its connections and answers nothing
  * @property {{restart: (options?: {compact?: boolean, meanwhile?: () => Promise<void>}) => Promise<void>}} apiServer answers
  *   again when the promise resolves; `compact` drops the history of all objects while it is away, `meanwhile` is done then
+ * @property {(name: string, rule: import('./policies.js').Rule) => Promise<() => Promise<unknown>>} policy makes an
+ *   admission policy, which is active some time later, and resolves to what removes it; see `enforce`
+ * @property {(namespace: string) => Promise<string | undefined>} volumeFor makes the volume for the claim of another
+ *   namespace, where one is needed, and resolves to its name; see `ownNamespace`
+ * @property {(namespace: string) => Promise<void>} grant gives the accounts their Roles in another namespace
  * @property {() => Promise<void>} close
  */
 
@@ -84,6 +91,9 @@ async function real() {
     kubectl: cluster.kubectl,
     ...(control ? {} : { foreign: 'a cluster that cluster:up did not make is not disturbed' }),
     labels: cluster.labels,
+    policy: (name, rule) => makePolicy(api, name, rule, cluster.labels),
+    volumeFor: (namespace) => makeVolume(api, cluster.volume, namespace, cluster.labels),
+    grant: (namespace) => grantRoles(api, cluster.namespace, namespace),
     outOfMemory: { env: { CLAUDE_STAND_IN_REAL_OOM: '1' }, now: async () => {} },
     kubelet: {
       pause: () => ours().pause('kubelet'),
@@ -111,14 +121,17 @@ async function embedded() {
   // A real Job controller lags by a second.
   const cluster = await startCluster({ args: ['--condition-lag-ms', '1000'] });
   const api = await apiOf(cluster.kubeconfig);
-  const account = async (name) => {
+  const namespaces = [cluster.namespace];
+  const permit = async (name) => {
+    const rules = [];
+    for (const namespace of namespaces) {
+      for (const rule of accounts()[name]) rules.push({ ...rule, namespace });
+    }
     const user = `system:serviceaccount:${cluster.namespace}:${name}`;
-    await cluster.post('/simulator/tokens', {
-      token: name,
-      user,
-      namespace: cluster.namespace,
-      rules: accounts()[name],
-    });
+    await cluster.post('/simulator/tokens', { token: name, user, rules });
+  };
+  const account = async (name) => {
+    await permit(name);
     const file = path.join(cluster.dir, `${name}.kubeconfig`);
     writeFileSync(file, readFileSync(cluster.kubeconfig, 'utf8').replaceAll(cluster.token, name), {
       mode: 0o600,
@@ -151,6 +164,15 @@ async function embedded() {
     home: path.join(cluster.dir, 'paperclip-home'),
     unpullable: UNPULLABLE,
     labels: labelsOf(cluster.namespace),
+    policy: async (name, { message, ...rule }) => {
+      await cluster.post('/simulator/policies', { name, deny: message, ...rule });
+      return () => cluster.delete(`/simulator/policies/${name}`);
+    },
+    volumeFor: async () => undefined,
+    grant: async (namespace) => {
+      namespaces.push(namespace);
+      await Promise.all([EXISTING, RECOMMENDED].map(permit));
+    },
     kubectl: async (...args) =>
       (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
     outOfMemory: {

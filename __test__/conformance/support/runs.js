@@ -19,10 +19,9 @@ const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '1'
  * Runs on a cluster.
  *
  * @param {import('./clusters.js').ConformanceCluster} cluster
+ * @param {string} [ns] the namespace of their Jobs, if it is not the host's
  */
-export function runsOn(cluster) {
-  const ns = cluster.namespace;
-
+export function runsOn(cluster, ns = cluster.namespace) {
   /**
    * A context as the host passes it; `as` is the kubeconfig.
    *
@@ -31,7 +30,14 @@ export function runsOn(cluster) {
   function prepare({ as = 'recommended', config, ...options } = {}) {
     return hostRun(
       { kubeconfig: cluster.kubeconfigs[as] },
-      { ...options, config: { resources: RESOURCES, ...config } },
+      {
+        ...options,
+        config: {
+          resources: RESOURCES,
+          ...(ns === cluster.namespace ? {} : { namespace: ns }),
+          ...config,
+        },
+      },
     );
   }
 
