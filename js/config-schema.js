@@ -158,6 +158,20 @@ function fields() {
       default: 60,
       hint: 'For how long pulling the image may fail before the run does; the node tries again after 10 s, 30 s and 70 s. 0: fail at the first failure.',
     },
+    {
+      type: 'number',
+      key: 'resultGraceSec',
+      label: 'Wait for the end of a run (s)',
+      default: 60,
+      hint: 'How long Claude may stay silent after its result before its Job is deleted; the run keeps its result.',
+    },
+    {
+      type: 'number',
+      key: 'apiOutageSec',
+      label: 'Wait for the Kubernetes API (s)',
+      default: 600,
+      hint: 'How long the Kubernetes API may be away in mid-run before the run fails; its Job is then kept.',
+    },
   ];
 }
 

@@ -25,6 +25,8 @@ const FORM = [
   ['hostShutdown', 'select', 'delete'],
   ['unschedulableGraceSec', 'number', 0],
   ['imagePullGraceSec', 'number', 60],
+  ['resultGraceSec', 'number', 60],
+  ['apiOutageSec', 'number', 600],
 ];
 
 const { fields } = getConfigSchema();
@@ -87,6 +89,8 @@ describe('getConfigSchema', () => {
     ['enableRtk', /PostToolUse.*~\/\.claude\/settings\.json/],
     ['unschedulableGraceSec', /autoscaler/],
     ['imagePullGraceSec', /10 s, 30 s and 70 s.*0: fail/],
+    ['resultGraceSec', /after its result.*deleted/],
+    ['apiOutageSec', /Job is then kept/],
   ])('tells the facts about %s', (key, fact) => {
     expect(field(key)?.hint).toMatch(fact);
   });

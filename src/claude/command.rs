@@ -1,6 +1,6 @@
 //! The command line of the agent's container.
 
-use super::rtk_setup_commands;
+use super::{EndToken, rtk_setup_commands, supervisor};
 use crate::request::Request;
 
 /// Where the CLI finds the skills and instructions of the agent's prompt bundle.
@@ -49,19 +49,43 @@ pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>) ->
     args
 }
 
-/// What `sh -c` runs in the agent's container: the CLI with the prompt as its input, after the set-up of rtk where that
-/// is enabled.
+/// What runs in the agent's container: the CLI with the prompt as its input, after the set-up of rtk where that is
+/// enabled.
 ///
 /// Kubernetes replaces `$(NAME)` in it by the value of a variable. Only `extraArgs` can contain that, and
 /// there it is the one way to refer to a variable, since the shell sees each argument quoted: it is left in
 /// place.
-pub(crate) fn shell_command(request: &Request, claude_args: &[String], prompt_file: &str) -> String {
-    let quoted: Vec<String> = claude_args.iter().map(|arg| quote(arg)).collect();
-    let pipe = format!("cat {prompt_file} | claude {}", quoted.join(" "));
-    if request.config.enable_rtk {
-        format!("{} && {pipe}", rtk_setup_commands(request.config.rtk_max_output_bytes))
-    } else {
-        pipe
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct CliCommand {
+    setup: Option<String>,
+    cli: String,
+    prompt_file: String,
+}
+
+impl CliCommand {
+    /// The command with these arguments of the CLI.
+    pub(crate) fn new(request: &Request, claude_args: &[String], prompt_file: &str) -> Self {
+        let quoted: Vec<String> = claude_args.iter().map(|arg| quote(arg)).collect();
+        let config = &request.config;
+        Self {
+            setup: config.enable_rtk.then(|| rtk_setup_commands(config.rtk_max_output_bytes)),
+            cli: format!("claude {}", quoted.join(" ")),
+            prompt_file: prompt_file.to_owned(),
+        }
+    }
+
+    /// For `sh -c`: the CLI behind a pipe, as in 0.1.49. Such a CLI gets no signal.
+    pub(crate) fn piped(&self) -> String {
+        let pipe = format!("cat {} | {}", self.prompt_file, self.cli);
+        match &self.setup {
+            Some(setup) => format!("{setup} && {pipe}"),
+            None => pipe,
+        }
+    }
+
+    /// For `sh -c`: the CLI under a shell that forwards SIGTERM to it and says its end (see [`EndToken`]).
+    pub(crate) fn supervised(&self, token: &EndToken) -> String {
+        supervisor::supervised(self.setup.as_deref(), &self.cli, &self.prompt_file, token)
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | a run … | module |
 //! |---|---|
-//! | starts the CLI | `command`, with the tool output filter of `rtk` |
+//! | starts the CLI | `command`, with the tool output filter of `rtk`, under `supervisor` |
 //! | reads a line of its output | `event` |
 //! | keeps what its result needs | `tally` |
 //! | finds that the result event is a failure | `failure` |
@@ -16,6 +16,7 @@ mod event;
 pub(crate) mod failure;
 mod no_result;
 mod rtk;
+mod supervisor;
 mod tally;
 
 pub(crate) use failure::{
@@ -23,4 +24,5 @@ pub(crate) use failure::{
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
 pub use rtk::rtk_setup_commands;
+pub(crate) use supervisor::EndToken;
 pub use tally::{Captured, Tally, Usage};

@@ -164,6 +164,11 @@ impl ApiError {
     pub(crate) fn is_not_found(&self) -> bool {
         self.kind == ApiErrorKind::NotFound
     }
+
+    /// For a deletion with a UID as its precondition: the object does not exist, or its name belongs to another by now.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict)
+    }
 }
 
 #[cfg(test)]

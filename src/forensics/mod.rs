@@ -7,6 +7,7 @@ mod container;
 #[allow(dead_code, reason = "filled in by the stages of a run")]
 mod diagnosis;
 mod disruption;
+mod end;
 #[allow(dead_code, reason = "filled in by the stages of a run")]
 mod evidence;
 #[cfg(test)]
@@ -24,7 +25,8 @@ pub(crate) use cause::Cause;
 pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
-pub(crate) use disruption::{Deletion, Disruption, disruption_since, suspension};
+pub(crate) use disruption::{Deletion, Disruption, disruption, disruption_since, suspension};
+pub(crate) use end::{Missing, claude_may_run, failing, missing_cause, node_is_silent, node_of};
 #[allow(unused_imports, reason = "filled in by the stages of a run")]
 pub(crate) use evidence::Evidence;
 pub(crate) use host_status::should_abort_for_cancellation;

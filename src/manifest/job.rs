@@ -149,7 +149,7 @@ fn write_prompt(delivery: &Delivery) -> Container {
     }
 }
 
-fn shell(command: String) -> Vec<String> {
+pub(super) fn shell(command: String) -> Vec<String> {
     vec!["sh".to_owned(), "-c".to_owned(), command]
 }
 

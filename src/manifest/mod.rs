@@ -25,13 +25,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::claude::command::{self, BundlePaths};
+use crate::claude::EndToken;
+use crate::claude::command::{self, BundlePaths, CliCommand};
 use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub(crate) use labels::{ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_RUN_ID, LABEL_SESSION_ID};
 use labels::{
-    ANNOTATION_JOB_NAME, COMPONENT_JOB, LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID, LABEL_COMPONENT,
-    LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
+    ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, COMPONENT_JOB, LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID,
+    LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
 };
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
@@ -83,6 +84,8 @@ pub struct Manifest {
     pub(crate) prompt: String,
     /// The arguments of the Claude CLI, unquoted.
     pub(crate) claude_args: Vec<String>,
+    /// What runs in the agent's container.
+    pub(crate) command: CliCommand,
     /// Lengths of the prompt and its sections.
     pub(crate) prompt_metrics: PromptMetrics,
     /// The Secret the Job mounts; it must be created first. `None` when everything fits in variables.
@@ -148,7 +151,8 @@ pub fn build(
 
     let (labels, skipped_labels) = labels(request);
     let claude_args = command::claude_args(request, bundle.map(PromptBundle::paths));
-    let main_command = command::shell_command(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"));
+    let command = CliCommand::new(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"));
+    let main_command = command.piped();
     limits::check_command(&main_command)?;
     let prompt::Prompt { text: prompt, metrics: prompt_metrics } = prompt::assemble(request, prepared);
     let env::Env { vars, files, notes } = env::collect(request, self_pod, prepared)?;
@@ -173,11 +177,39 @@ pub fn build(
         image,
         prompt,
         claude_args,
+        command,
         prompt_metrics,
         prompt_secret: delivery.into_secret(),
         skipped_labels,
         notes,
     })
+}
+
+impl Manifest {
+    /// Puts the CLI under a shell that forwards SIGTERM to it and, as its last act, prints a line with this token. The
+    /// token is also an annotation of the Job, where a host finds it that takes the Job over.
+    ///
+    /// # Errors
+    ///
+    /// When the command has become too large for Linux.
+    pub(crate) fn supervise(&mut self, token: &EndToken) -> Result<(), ManifestError> {
+        let command = self.command.supervised(token);
+        limits::check_command(&command)?;
+        let pod = self.job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
+        for container in pod.into_iter().flat_map(|pod| &mut pod.containers) {
+            if container.name == CLAUDE_CONTAINER {
+                container.command = Some(job::shell(command.clone()));
+            }
+        }
+        let annotations = self.job.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_END_TOKEN.to_owned(), token.as_str().to_owned());
+        Ok(())
+    }
+}
+
+/// The token of a Job's last line; `None` for a Job whose pod prints none, such as one of an older version.
+pub(crate) fn end_token(job: &Job) -> Option<EndToken> {
+    EndToken::parse(job.metadata.annotations.as_ref()?.get(ANNOTATION_END_TOKEN)?)
 }
 
 /// The name of the Job of one run of one agent: the same ids give the same name, other ids another.

@@ -868,3 +868,26 @@ proptest! {
         prop_assert_eq!(spec.init_containers.as_ref().unwrap()[0].env.is_none(), manifest.prompt_secret.is_some());
     }
 }
+
+#[test]
+fn supervised_job_differs_in_command_and_annotation_only() {
+    let token = EndToken::parse("0123456789abcdef0123456789abcdef").unwrap();
+    let (mut manifest, plain) = build_json(json!({"config": {"extraArgs": ["$(HOME)", "it's"]}}));
+    assert_eq!(end_token(&manifest.job), None);
+    manifest.supervise(&token).unwrap();
+    assert_eq!(end_token(&manifest.job), Some(token.clone()));
+    let mut job = serde_json::to_value(&manifest.job).unwrap();
+    assert_eq!(at(&job, "/metadata/annotations/paperclip.io~1end-token"), token.as_str());
+    let command = claude(&job, "command").clone();
+    assert_eq!((&command[0], &command[1]), (&json!("sh"), &json!("-c")));
+    let script = command[2].as_str().unwrap();
+    assert!(script.contains("\nclaude '--print' '-' "), "{script}");
+    assert!(script.contains(" '$(HOME)' 'it'\\''s' < /tmp/prompt/prompt.txt &\n"), "{script}");
+    job["metadata"]["annotations"].as_object_mut().unwrap().remove("paperclip.io/end-token");
+    *job.pointer_mut(&format!("{CLAUDE}/command")).unwrap() = claude(&plain, "command").clone();
+    assert_eq!(job, plain);
+
+    // What the shell adds counts against Linux' limit, too.
+    let (mut large, _) = build_json(json!({"config": {"extraArgs": ["x".repeat(131_072 - 200)]}}));
+    assert!(matches!(large.supervise(&token), Err(ManifestError::CommandTooLarge { .. })));
+}

@@ -27,6 +27,13 @@ pub(crate) enum JobEnd {
     Gone(Vanished),
     /// It exists without a final condition, although its container has ended.
     Unconfirmed,
+    /// It exists, and the deletion of its pod is overdue: its node does not carry it out.
+    Lost {
+        /// The node.
+        node: Option<String>,
+        /// For how long the deletion is overdue, in seconds.
+        overdue: u64,
+    },
     /// It could not be read.
     Unreachable {
         /// For how long, in seconds.
@@ -281,7 +288,13 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         return fail(Some(ErrorCode::LlmApiError), message.into(), captured);
     }
     let model = captured.init_model.clone().unwrap_or(config_model);
-    let ended_by = disruption.map(|disruption| format!("; {}", disruption.text())).unwrap_or_default();
+    let mut ended_by = disruption.map(|disruption| format!("; {}", disruption.text())).unwrap_or_default();
+    if let JobEnd::Lost { node, overdue } = &end {
+        let node = node.as_deref().unwrap_or("unknown");
+        ended_by.push_str(&format!(
+            "; the pod was lost with its node {node}: its deletion is overdue by {overdue}s"
+        ));
+    }
     if captured.truncated || captured.is_in_later_turn() {
         let hint = if model.is_empty() { String::new() } else { format!(" (model: {model})") };
         let cause = describe_truncation_cause(container.as_ref());

@@ -18,6 +18,10 @@ const MAX_COUNT: f64 = 9_007_199_254_740_991.0;
 
 /// A kubelet tries again after 10 s, 30 s and 70 s: the second of these gets half a minute to succeed.
 const DEFAULT_IMAGE_PULL_GRACE: Duration = Duration::from_secs(60);
+/// What the CLI does after its result, such as hooks at the end of a session, takes seconds.
+const DEFAULT_RESULT_GRACE: Duration = Duration::from_secs(60);
+/// An upgrade of a control plane takes minutes.
+const DEFAULT_API_OUTAGE: Duration = Duration::from_secs(600);
 const DEFAULT_SECRET: &str = "paperclip-secrets";
 const DEFAULT_TTL: i32 = 300;
 const DEFAULT_RTK_BYTES: u64 = 50_000;
@@ -61,6 +65,8 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "hostShutdown",
     "unschedulableGraceSec",
     "imagePullGraceSec",
+    "resultGraceSec",
+    "apiOutageSec",
     "enableRtk",
     "rtkMaxOutputBytes",
     "secretRef",
@@ -83,6 +89,10 @@ pub(crate) struct Config {
     pub(crate) unschedulable_grace: Duration,
     /// `imagePullGraceSec`: for how long pulling an image may fail before the run does (60 s).
     pub(crate) image_pull_grace: Duration,
+    /// `resultGraceSec`: how long the CLI may stay silent after its result before its Job is deleted (60 s). Above 0.
+    pub(crate) result_grace: Duration,
+    /// `apiOutageSec`: how long the API may be away in mid-run before the run's end is called unknown (600 s). Above 0.
+    pub(crate) api_outage: Duration,
     /// `kubeconfig`: path of a kubeconfig file; without one the service account of the host's pod is used.
     pub(crate) kubeconfig: Option<String>,
     /// `namespace`: where Jobs run, a DNS-1123 label; without one the host's namespace.
@@ -167,6 +177,8 @@ impl Config {
             image_pull_grace: raw
                 .seconds("imagePullGraceSec")?
                 .map_or(DEFAULT_IMAGE_PULL_GRACE, Duration::from_secs_f64),
+            result_grace: raw.limit("resultGraceSec", DEFAULT_RESULT_GRACE)?,
+            api_outage: raw.limit("apiOutageSec", DEFAULT_API_OUTAGE)?,
             kubeconfig: raw.text("kubeconfig")?,
             namespace: raw.name(
                 "namespace",
@@ -228,6 +240,18 @@ impl Raw<'_> {
             ));
         }
         Ok(seconds)
+    }
+
+    /// A time limit. A form stores 0 for a field that was not filled in, and every wait of a run has a limit.
+    fn limit(&mut self, key: &str, default: Duration) -> Result<Duration, RequestError> {
+        Ok(match self.seconds(key)? {
+            Some(seconds) if seconds > 0.0 => Duration::from_secs_f64(seconds),
+            Some(_) => {
+                self.note(format!("{key} 0 counts as unset: {} s", default.as_secs()));
+                default
+            }
+            None => default,
+        })
     }
 
     fn image(&mut self) -> Result<Option<String>, RequestError> {

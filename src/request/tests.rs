@@ -18,6 +18,8 @@ impl Default for Config {
             host_shutdown: HostShutdown::Delete,
             unschedulable_grace: Duration::ZERO,
             image_pull_grace: Duration::from_secs(60),
+            result_grace: Duration::from_secs(60),
+            api_outage: Duration::from_secs(600),
             kubeconfig: None,
             namespace: None,
             secret_ref: "paperclip-secrets".to_owned(),
@@ -153,7 +155,8 @@ fn half_a_surrogate_pair_in_the_context_is_accepted() {
 fn settings_of_the_right_type_are_taken() {
     let got = config(json!({
         "timeoutSec": 90, "graceSec": 0.5, "retainJobs": true, "reattachOrphanedJobs": false,
-        "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "kubeconfig": "/k", "namespace": "agents-1",
+        "hostShutdown": "leave", "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "resultGraceSec": 90,
+        "apiOutageSec": 45, "kubeconfig": "/k", "namespace": "agents-1",
         "secretRef": "my.secret", "instructionsFilePath": "  /i.md\n", "model": "m", "effort": "high",
         "maxTurnsPerRun": 12, "dangerouslySkipPermissions": false, "extraArgs": ["--a", "", "b c"],
         "cwd": "/w", "image": "r/i:1", "imagePullPolicy": "Always", "serviceAccountName": "sa",
@@ -166,6 +169,8 @@ fn settings_of_the_right_type_are_taken() {
         host_shutdown: HostShutdown::Leave,
         unschedulable_grace: Duration::from_millis(1500),
         image_pull_grace: Duration::from_secs(7),
+        result_grace: Duration::from_secs(90),
+        api_outage: Duration::from_secs(45),
         kubeconfig: Some("/k".into()),
         namespace: Some("agents-1".into()),
         secret_ref: "my.secret".into(),
@@ -342,6 +347,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
         (json!({"timeoutSec": 1e300}), format!("timeoutSec = 1e+300: {seconds}")),
         (json!({"unschedulableGraceSec": -3}), format!("unschedulableGraceSec = -3: {seconds}")),
         (json!({"imagePullGraceSec": -1}), format!("imagePullGraceSec = -1: {seconds}")),
+        (json!({"resultGraceSec": -1}), format!("resultGraceSec = -1: {seconds}")),
+        (json!({"apiOutageSec": -1}), format!("apiOutageSec = -1: {seconds}")),
         (
             json!({"ttlSecondsAfterFinished": -1}),
             "ttlSecondsAfterFinished = -1: must be a whole number between 0 and 2147483647".into(),
@@ -546,4 +553,14 @@ proptest! {
         let _ = Request::parse(&text);
         let _ = Request::parse(&json!({"runtime": json, "agent": json, "hostEnv": json, "context": json}).to_string());
     }
+}
+
+#[test]
+fn limit_of_zero_counts_as_unset() {
+    let got = config(json!({"resultGraceSec": 0, "apiOutageSec": 0}));
+    assert_eq!(
+        got.notes,
+        ["resultGraceSec 0 counts as unset: 60 s", "apiOutageSec 0 counts as unset: 600 s"]
+    );
+    assert!(got == Config { notes: got.notes.clone(), ..Config::default() });
 }

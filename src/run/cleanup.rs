@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::context::RunContext;
 use super::timing;
-use crate::cluster::{ApiErrorKind, Cluster, retry};
+use crate::cluster::{Cluster, retry};
 
 /// Cluster objects this run must delete. Stages register them as they are created.
 pub(super) struct OwnedObjects<C> {
@@ -143,9 +143,8 @@ async fn clean_up_job<C: Cluster, H>(
         job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
     })
     .await;
-    // A conflict is the UID precondition: the name belongs to another Job by now.
     if let Err(error) = deleted
-        && !matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict)
+        && !error.is_gone()
     {
         run.log.err(format!("[paperclip] Warning: failed to cleanup job {name}: {error}")).await;
     }

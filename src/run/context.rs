@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
 use super::{LogSink, RunError};
+use crate::claude::EndToken;
 use crate::manifest::SelfPod;
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -65,4 +66,6 @@ pub(crate) struct LiveJob<C> {
     pub(crate) job_uid: Option<String>,
     /// For a Job of another run: how long to wait for its pod.
     pub(crate) reattached: Option<Duration>,
+    /// The token of the pod's last line; `None` where the pod prints none.
+    pub(crate) end_token: Option<EndToken>,
 }

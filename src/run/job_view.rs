@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::timing;
+use crate::claude::EndToken;
 use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
 use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::{ContainerPhase, Deletion, JobState, TerminatedState, container_phase};
@@ -62,6 +63,14 @@ impl ContainerState {
     pub(super) fn is_over(&self) -> bool {
         *self != ContainerState::Running
     }
+
+    /// The exit code, once it was seen.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        match self {
+            ContainerState::Ended(Some(state)) => state.exit_code,
+            _ => None,
+        }
+    }
 }
 
 /// Publishes that the container of this pod is over as soon as a watch shows it.
@@ -103,6 +112,8 @@ pub(super) struct Observed<C> {
     pub(super) job_uid: Option<String>,
     /// For a Job of another run: how long to wait for its pod.
     pub(super) reattached: Option<Duration>,
+    /// The token of the pod's last line; `None` where the pod prints none.
+    pub(super) end_token: Option<EndToken>,
     pub(super) watched: Subscription<C>,
     /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
     pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
@@ -138,7 +149,7 @@ impl<C: Cluster> Observed<C> {
         Ok(self.pods().await?.find(has_name))
     }
 
-    async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
+    pub(super) async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
         let selector = format!("job-name={}", self.job_name);
         let mut pods = self.cluster.list_pods(&self.namespace, &selector).await?;
         pods.retain(|pod| self.is_own_pod(pod));

@@ -197,11 +197,19 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         job: LiveJob<K::Cluster>,
     ) -> Observed<K::Cluster> {
-        let LiveJob { cluster, namespace, job_name, job_uid, reattached } = job;
+        let LiveJob { cluster, namespace, job_name, job_uid, reattached, end_token } = job;
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let deletions_read = Mutex::default();
-        let observed =
-            Observed { cluster, namespace, job_name, job_uid, reattached, watched, deletions_read };
+        let observed = Observed {
+            cluster,
+            namespace,
+            job_name,
+            job_uid,
+            reattached,
+            end_token,
+            watched,
+            deletions_read,
+        };
         if observed.wait_for_watches().await == Health::Refused
             && self.watches.is_first_refusal(&observed.cluster)
         {

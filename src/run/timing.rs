@@ -52,7 +52,7 @@ pub(super) const POD_CREATION_LIMIT: Duration = Duration::from_secs(30);
 pub(super) const ENDED_JOB_LAG: Duration = Duration::from_secs(5);
 /// Between two reads of that Job.
 pub(super) const ENDED_JOB_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the API may stay unreachable before the run's end is called unknown.
+/// How long a log that was cut off may stay so, and a single read may take, once the end of the run is known.
 pub(super) const RECHECK_LIMIT: Duration = Duration::from_secs(60);
 
 // Following the log.
@@ -93,10 +93,34 @@ pub(super) const DRAIN_STALL_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the log of a vanished Job is still read: its pod is being deleted meanwhile.
 pub(super) const DRAIN_GONE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the pod may take to go after a cancel; the host waits 60 s for an acknowledgement.
-pub(super) const CANCEL_CONFIRM_LIMIT: Duration = Duration::from_secs(50);
-/// First pause between two reads of a pod that is to go; it doubles up to [`POLL_INTERVAL`].
-pub(super) const CANCEL_CONFIRM_FIRST: Duration = Duration::from_millis(100);
+/// How long a cancel is tried: the deletion of the Job, and the end of its CLI. The host waits 60 s for an
+/// acknowledgement.
+pub(super) const CANCEL_LIMIT: Duration = Duration::from_secs(55);
+
+/// Between two attempts to delete the Job of a cancelled run.
+pub(super) fn cancel_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
+}
+
+/// First pause between two reads of a pod that is to end; it doubles up to [`POLL_INTERVAL`].
+pub(super) const POD_END_FIRST: Duration = Duration::from_millis(100);
+/// The grace period of a pod that names none.
+pub(super) const DEFAULT_POD_GRACE: Duration = Duration::from_secs(30);
+/// The longest grace period that a run waits for.
+pub(super) const MAX_POD_GRACE: Duration = Duration::from_secs(300);
+/// What a pod may take beyond its grace period until its end is seen.
+pub(super) const POD_END_MARGIN: Duration = Duration::from_secs(15);
+/// A pod whose Job is gone, and that was not asked to end after this time, was left behind on purpose.
+pub(super) const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
+/// After the pod's own last line its container must be seen to have ended within this time: the agent can print that line,
+/// too.
+pub(super) const TOLD_END_LIMIT: Duration = Duration::from_secs(5);
+/// The status that shows a kill shows its reason as well, where there is one; a status that lags is waited for this long.
+pub(super) const CAUSE_LAG: Duration = Duration::from_millis(500);
+/// A deletion that is overdue by this much, of a pod that prints nothing, is one that its node will not carry out.
+pub(super) const LOST_NODE_LIMIT: Duration = Duration::from_secs(120);
+/// The API must be away this long before that is logged: shorter outages are common.
+pub(super) const API_AWAY_NOTICE: Duration = Duration::from_secs(10);
 /// For how long a failing deletion is repeated before the run gives up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
 /// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.

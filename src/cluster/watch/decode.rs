@@ -1,14 +1,14 @@
 //! Decodes lists and watches: JSON in, typed objects out. An object that cannot be read is an error of that object
 //! alone, never of the list or watch around it.
 //!
-//! Of a watched object only metadata and status are decoded. The rest, most of its bytes, is skipped: no caller
-//! needs it, and the objects of all runs are kept in memory.
+//! Of a watched object only metadata and status are decoded, and a pod's node and grace period. The rest, most of its
+//! bytes, is skipped: no caller needs it, and the objects of all runs are kept in memory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(super) trait Watchable: Send + Sync + Sized + 'static {
 
     fn meta(&self) -> &ObjectMeta;
 
-    /// Decodes metadata and status.
+    /// Decodes metadata and status, and of a pod's spec what a run reads.
     fn decode(json: &str) -> serde_json::Result<Self>;
 
     /// The name of the Job that an object belongs to, where its JSON shows it.
@@ -55,8 +55,13 @@ impl Watchable for Pod {
     }
 
     fn decode(json: &str) -> serde_json::Result<Self> {
-        let Decoded { metadata, status } = serde_json::from_str(json)?;
-        Ok(Self { metadata: metadata.into(), spec: None, status })
+        let DecodedPod { metadata, spec, status } = serde_json::from_str(json)?;
+        let spec = spec.map(|spec| PodSpec {
+            node_name: spec.node_name,
+            termination_grace_period_seconds: spec.termination_grace_period_seconds,
+            ..PodSpec::default()
+        });
+        Ok(Self { metadata: metadata.into(), spec, status })
     }
 
     fn job_of_json(object: &Value) -> Option<&str> {
@@ -75,6 +80,22 @@ struct Decoded<S> {
     #[serde(default)]
     metadata: Meta,
     status: Option<S>,
+}
+
+#[derive(Deserialize)]
+struct DecodedPod {
+    #[serde(default)]
+    metadata: Meta,
+    spec: Option<PodPlace>,
+    status: Option<PodStatus>,
+}
+
+/// The part of a pod's spec that is decoded.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodPlace {
+    node_name: Option<String>,
+    termination_grace_period_seconds: Option<i64>,
 }
 
 /// The part of its metadata that is decoded. The skipped annotations and managed fields can be larger than

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 
 use super::end::RunEnd;
-use crate::cluster::watch::Health;
-use crate::cluster::{ApiError, Cluster, retry};
+use super::pod_end::{self, PodEnd};
+use crate::cluster::{ApiError, ApiErrorKind, Cluster};
 use crate::forensics::should_abort_for_cancellation;
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
@@ -49,20 +49,20 @@ pub(super) async fn cancelled_by_control_plane<C: Cluster, H: Host>(
     }
 }
 
-/// Deletes the Job of a run that the control plane has cancelled.
+/// Ends a run that the control plane has cancelled.
 pub(super) async fn by_control_plane<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
 ) -> RunEnd {
     run.log.out(format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name)).await;
-    let _ = delete_job(observed).await;
+    end_job(run, observed).await;
+    // The host did not ask, so it gets no acknowledgement.
     RunEnd::Cancelled { acknowledged: false }
 }
 
-/// Deletes the Job of a run that the host has cancelled, and acknowledges the cancel once the pod is gone.
-pub(super) async fn by_host<C: Cluster>(observed: &Observed<C>) -> RunEnd {
-    let acknowledged = delete_job(observed).await.is_ok() && pod_is_gone(observed).await;
-    RunEnd::Cancelled { acknowledged }
+/// Ends a run that the host has cancelled, and acknowledges the cancel once its CLI has ended.
+pub(super) async fn by_host<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> RunEnd {
+    RunEnd::Cancelled { acknowledged: end_job(run, observed).await }
 }
 
 /// The same while the run still waits for its pod. Returns whether the cancel is acknowledged.
@@ -70,46 +70,52 @@ pub(super) async fn before_the_pod_ran<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
 ) -> bool {
-    let deleted = delete_job(observed).await.is_ok();
-    if deleted {
-        run.owned.retain_job(RetainReason::AlreadyGone);
-    }
-    deleted && pod_is_gone(observed).await
+    end_job(run, observed).await
 }
 
-async fn delete_job<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
-    let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
-        observed.cluster.delete_job(&observed.namespace, &observed.job_name, observed.job_uid.as_deref())
-    })
-    .await;
-    match deleted {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the pod is gone within the time that the host waits for an acknowledgement.
-async fn pod_is_gone<C: Cluster>(observed: &Observed<C>) -> bool {
-    let deadline = Instant::now() + timing::CANCEL_CONFIRM_LIMIT;
-    let mut changes = observed.watched.changes();
-    let mut pause = timing::CANCEL_CONFIRM_FIRST;
-    let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
-    while Instant::now() < deadline {
-        let snapshot = changes.borrow_and_update().clone();
-        let watched = snapshot.health == Health::Live && !snapshot.pods.is_empty();
-        if watched && snapshot.pod().is_none() {
-            return true;
+/// Deletes the Job and waits for the end of its CLI, within [`timing::CANCEL_LIMIT`] for both. Returns whether both are
+/// confirmed, and says on stderr why not.
+async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
+    let started = Instant::now();
+    let deadline = started + timing::CANCEL_LIMIT;
+    let reason = match delete_until(observed, deadline).await {
+        Err(error) => format!("Job {} could not be deleted: {error}", observed.job_name),
+        Ok(()) => {
+            run.owned.retain_job(RetainReason::AlreadyGone);
+            let orphaned = deadline.min(Instant::now() + timing::ORPHAN_LIMIT);
+            let until = |deleting| if deleting { deadline } else { orphaned };
+            match pod_end::wait(observed, until).await {
+                PodEnd::Ended => return true,
+                PodEnd::Running { deleting: true } => {
+                    format!("the pod of Job {} was asked to end and has not", observed.job_name)
+                }
+                PodEnd::Running { deleting: false } => {
+                    format!("the pod of Job {} was not asked to end with its Job", observed.job_name)
+                }
+            }
         }
-        if watched && Instant::now() < read_at {
-            let _ = tokio::time::timeout_at(read_at, changes.changed()).await;
-            continue;
-        }
-        if matches!(observed.pod().await, Ok(None)) {
-            return true;
-        }
-        read_at = Instant::now() + timing::UNSEEN_LIMIT;
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(timing::POLL_INTERVAL);
-    }
+    };
+    let waited = started.elapsed().as_secs();
+    run.log.err(format!("[paperclip] Warning: the cancel is not confirmed after {waited}s: {reason}")).await;
     false
+}
+
+/// Deletes the Job, whatever the API answers until then: what is forbidden now may be permitted a moment later.
+async fn delete_until<C: Cluster>(observed: &Observed<C>, deadline: Instant) -> Result<(), ApiError> {
+    let Observed { cluster, namespace, job_name, job_uid, .. } = observed;
+    let mut backoff = timing::cancel_backoff();
+    loop {
+        let asked = cluster.delete_job(namespace, job_name, job_uid.as_deref());
+        let error = match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.is_gone() => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => ApiError::local(ApiErrorKind::Timeout, "delete the Job", "no answer in time"),
+        };
+        let next = Instant::now() + backoff.pause(error.retry_after);
+        if next >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep_until(next).await;
+    }
 }

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::cancel;
+use super::{cancel, pod_end};
 use crate::cluster::{ApiError, Cluster};
-use crate::forensics::{DetectionPath, Disruption, JobState, conditions_text, suspension};
+use crate::forensics::{
+    DetectionPath, Disruption, JobState, Missing, claude_may_run, conditions_text, disruption, failing,
+    missing_cause, node_is_silent, node_of, suspension,
+};
+use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::{ContainerState, JobSeen, Observed};
 use crate::run::log::progress::Progress;
@@ -23,10 +29,18 @@ pub(super) enum RunEnd {
     Job(JobState),
     /// The Job is gone.
     Gone(DetectionPath),
-    /// The container ended, and the Job had no condition within the grace period.
+    /// The pod's last line said that the CLI had ended with 0, after its result.
+    Told,
+    /// The container's own end is known, and its log was read to the end.
+    Container,
+    /// The container ended, nobody knows how, and the Job had no condition within the grace period.
     Grace,
     /// The Job was suspended in mid-run, and the container ended because of that.
     Suspended,
+    /// The CLI did not exit after its result; the Job was deleted.
+    Hung,
+    /// The deletion of the pod is overdue: its node does not carry it out.
+    Lost(LostPod),
     /// The run's own time limit.
     Deadline,
     /// The control plane or the host cancelled the run.
@@ -48,16 +62,18 @@ pub(super) struct JobRecord {
     pub(super) suspension: Option<Disruption>,
 }
 
-/// Waits for the first thing that ends the run.
+/// Waits for the first thing that ends the run, and then for the end of its pod where that matters.
 pub(super) async fn wait_for_end<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Arc<Observed<C>>,
-    container: &watch::Sender<ContainerState>,
-    progress: &Progress,
+    followed: Followed<'_>,
 ) -> (RunEnd, JobRecord) {
-    let mut wait = EndWait::new(run, observed, progress);
+    let mut wait = EndWait::new(run, observed, followed.progress);
     let mut jobs = pin!(observed.clone().jobs());
-    let mut container = container.subscribe();
+    let mut container = followed.container.subscribe();
+    let mut log_is_over = followed.log_is_over.subscribe();
+    let mut pods = observed.watched.changes();
+    pods.mark_changed();
     wait.on_container_state(&container.borrow_and_update());
     let mut keepalive = keepalive_ticks(wait.started);
     let mut cancelled = pin!(cancel::cancelled_by_control_plane(run, observed));
@@ -68,21 +84,69 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
                 wait.on_container_state(&container.borrow_and_update());
                 wait.end_of_suspended()
             }
-            () = timing::until(wait.grace_at) => Some(wait.verify_after_grace().await),
-            () = timing::until(wait.deadline) => Some(RunEnd::Deadline),
+            Ok(()) = log_is_over.changed() => None,
+            Ok(()) = pods.changed() => {
+                let pod = pods.borrow_and_update().pods.get(followed.pod).and_then(|seen| seen.last().cloned());
+                wait.on_pod(pod.as_deref()).await;
+                None
+            }
+            () = timing::until(wait.grace_at) => Some(wait.on_grace_over().await),
+            () = timing::until(wait.deadline) => Some(wait.end_by(RunEnd::Deadline).await),
+            () = timing::until(wait.cause_at) => wait.on_cause_due(followed.pod).await,
+            () = timing::until(wait.hung_at()) => wait.on_hung().await,
+            () = timing::until(wait.lost_at()) => wait.on_lost(),
             () = &mut cancelled => Some(cancel::by_control_plane(run, observed).await),
-            () = run.cancel.cancelled() => Some(cancel::by_host(observed).await),
+            () = run.cancel.cancelled() => Some(cancel::by_host(run, observed).await),
             _ = keepalive.tick() => {
-                wait.log_keepalive();
+                wait.on_keepalive(followed.pod).await;
                 None
             }
         };
-        if let Some(end) = end {
+        let known = || wait.known_end(*followed.log_is_over.borrow(), &followed.container.borrow());
+        if let Some(end) = end.or_else(known) {
             break end;
         }
     };
-    (end, wait.record)
+    let record = wait.record;
+    if end.may_leave_its_pod() {
+        pod_end::see_out(run, observed).await;
+    }
+    (end, record)
 }
+
+/// What the follower of a run's log shares with the wait for its end.
+#[derive(Clone, Copy)]
+pub(super) struct Followed<'a> {
+    /// The name of the pod; empty where the run saw none.
+    pub(super) pod: &'a str,
+    pub(super) container: &'a watch::Sender<ContainerState>,
+    pub(super) progress: &'a Progress,
+    /// Whether the log was read to its end.
+    pub(super) log_is_over: &'a watch::Sender<bool>,
+}
+
+/// A pod whose deletion is overdue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LostPod {
+    pub(super) node: Option<String>,
+    /// For how long, in seconds.
+    pub(super) overdue: u64,
+}
+
+impl RunEnd {
+    /// Whether the pod may still be there, with its CLI at work.
+    fn may_leave_its_pod(&self) -> bool {
+        match self {
+            RunEnd::Gone(_) | RunEnd::Deadline | RunEnd::Hung => true,
+            // Before Kubernetes 1.31 the condition comes before the end of the pod.
+            RunEnd::Job(JobState::Failed { reason }) => reason.as_deref() == Some(DEADLINE),
+            _ => false,
+        }
+    }
+}
+
+/// The reason of a Job that reached its deadline.
+const DEADLINE: &str = "DeadlineExceeded";
 
 fn keepalive_ticks(started: Instant) -> Interval {
     let first = started + timing::KEEPALIVE_INTERVAL;
@@ -100,10 +164,36 @@ struct EndWait<'a, C, H> {
     started: Instant,
     /// When the run's own time limit is over.
     deadline: Option<Instant>,
-    /// When the grace period is over; set once the container has ended.
+    /// When the grace period is over; set once the container has ended, until its own end is known.
     grace_at: Option<Instant>,
     /// Since when every read of the Job has failed.
     failing_since: Option<Instant>,
+    /// Whether it was logged that the API is away.
+    away_logged: bool,
+    /// The pod as it was last seen.
+    pod: Option<Pod>,
+    /// Whether the container runs, as far as is known.
+    runs: bool,
+    /// Whether its own end is known.
+    end_is_known: bool,
+    /// What the Job is failing for, before its final condition.
+    failing: Option<String>,
+    /// What is still to be seen of what ended the container, and until when.
+    missing: Option<(Missing, Instant)>,
+    /// When to look for it next.
+    cause_at: Option<Instant>,
+    /// When the pod should have been gone, had its node carried out its deletion.
+    gone_by: Option<Instant>,
+    /// Which transitions of the pod were logged.
+    logged: Transitions,
+}
+
+/// Transitions of a pod that are logged once.
+#[derive(Default)]
+struct Transitions {
+    being_ended: bool,
+    silent_node: bool,
+    failing_job: bool,
 }
 
 impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
@@ -112,12 +202,32 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         let config = &run.request.config;
         let deadline = (config.timeout_sec > 0.0)
             .then(|| started + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
-        let record = JobRecord::default();
-        Self { run, observed, progress, record, started, deadline, grace_at: None, failing_since: None }
+        Self {
+            run,
+            observed,
+            progress,
+            record: JobRecord::default(),
+            started,
+            deadline,
+            grace_at: None,
+            failing_since: None,
+            away_logged: false,
+            pod: None,
+            runs: true,
+            end_is_known: false,
+            failing: None,
+            missing: None,
+            cause_at: None,
+            gone_by: None,
+            logged: Transitions::default(),
+        }
     }
 
     fn on_container_state(&mut self, container: &ContainerState) {
         if container.is_over() && self.grace_at.is_none() {
+            self.runs = false;
+            self.end_is_known =
+                matches!(container, ContainerState::Ended(Some(state)) if state.is_accounted_for());
             self.grace_at = Some(Instant::now() + timing::COMPLETION_GRACE);
         }
     }
@@ -127,15 +237,167 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         (self.record.suspension.is_some() && self.grace_at.is_some()).then_some(RunEnd::Suspended)
     }
 
+    /// The end of a run whose container's own end is known and whose log was read to the end, once what ended the
+    /// container is known as well, or not to be expected any more.
+    fn known_end(&mut self, log_is_over: bool, container: &ContainerState) -> Option<RunEnd> {
+        let ContainerState::Ended(Some(state)) = container else { return None };
+        if !log_is_over || !state.is_accounted_for() {
+            return None;
+        }
+        let has_succeeded = state.exit_code == Some(0) && self.progress.is_result_last();
+        if !has_succeeded && self.failing.as_deref() == Some(DEADLINE) {
+            return Some(RunEnd::Job(JobState::Failed { reason: self.failing.clone() }));
+        }
+        let missing = if has_succeeded { None } else { missing_cause(state, self.pod.as_ref()) };
+        let Some(missing) = missing.filter(|_| self.failing.is_none()) else {
+            return Some(RunEnd::Container);
+        };
+        let now = Instant::now();
+        let until = match &self.missing {
+            Some((known, until)) if *known == missing => *until,
+            _ => now + if missing == Missing::Job { timing::ENDED_JOB_LAG } else { timing::CAUSE_LAG },
+        };
+        self.missing = Some((missing, until));
+        if now >= until {
+            return Some(RunEnd::Container);
+        }
+        // Where there is a watch it shows what is missing.
+        let pause = match (self.observed.is_watched(), &self.pod) {
+            (true, _) => until - now,
+            (false, None) => Duration::ZERO,
+            (false, Some(_)) => timing::ENDED_JOB_INTERVAL,
+        };
+        self.cause_at = Some(until.min(now + pause));
+        None
+    }
+
+    async fn on_cause_due(&mut self, pod: &str) -> Option<RunEnd> {
+        self.cause_at = None;
+        if self.observed.is_watched() {
+            return None;
+        }
+        self.read_pod(pod).await;
+        match self.observed.job().await {
+            // A failed read shows nothing, and is no sign of an outage.
+            Err(_) => None,
+            seen => self.on_job(seen).await,
+        }
+    }
+
+    async fn read_pod(&mut self, pod: &str) {
+        if let Ok(Some(pod)) = self.observed.pod_named(pod).await {
+            self.on_pod(Some(&pod)).await;
+        }
+    }
+
+    /// Logs what the cluster says of the pod, once for each transition.
+    async fn on_pod(&mut self, pod: Option<&Pod>) {
+        let Some(pod) = pod else { return };
+        self.pod = Some(pod.clone());
+        if !self.runs || !claude_may_run(pod) {
+            return;
+        }
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        if node_is_silent(pod) && !std::mem::replace(&mut self.logged.silent_node, true) {
+            let node = node_of(pod).unwrap_or("unknown");
+            let line = format!("[paperclip] Pod {name}: its node {node} does not answer (Ready=False)");
+            self.run.log.out(line).await;
+        }
+        if let Some(cause) = disruption(pod)
+            && !std::mem::replace(&mut self.logged.being_ended, true)
+        {
+            self.run.log.out(format!("[paperclip] Pod {name} is being ended: {}", cause.text())).await;
+        }
+        if pod.metadata.deletion_timestamp.is_some() && self.gone_by.is_none() {
+            let grace =
+                pod.metadata.deletion_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
+            let grace = grace.map_or(timing::DEFAULT_POD_GRACE, Duration::from_secs);
+            self.gone_by = Some(Instant::now() + grace);
+        }
+    }
+
+    /// When the pod counts as lost, unless its end is seen or it prints something.
+    fn lost_at(&self) -> Option<Instant> {
+        let gone_by = self.gone_by.filter(|_| self.runs)?;
+        Some(gone_by.max(self.progress.last_output()) + timing::LOST_NODE_LIMIT)
+    }
+
+    fn on_lost(&mut self) -> Option<RunEnd> {
+        let gone_by = self.gone_by.filter(|_| self.lost_at().is_some_and(|at| at <= Instant::now()))?;
+        let node = self.pod.as_ref().and_then(node_of).map(str::to_owned);
+        Some(RunEnd::Lost(LostPod { node, overdue: gone_by.elapsed().as_secs() }))
+    }
+
+    /// When a CLI that has printed its result counts as hung, unless it prints something or exits.
+    fn hung_at(&self) -> Option<Instant> {
+        if !self.runs || !self.progress.is_result_last() {
+            return None;
+        }
+        Some(self.progress.silent_since()? + self.run.request.config.result_grace)
+    }
+
+    async fn on_hung(&mut self) -> Option<RunEnd> {
+        self.hung_at().filter(|at| *at <= Instant::now())?;
+        let (seconds, job) = (self.run.request.config.result_grace.as_secs(), &self.observed.job_name);
+        self.run
+            .log
+            .out(format!(
+                "[paperclip] Claude printed its result and has not exited for {seconds}s — deleting Job {job}"
+            ))
+            .await;
+        Some(self.end_by(RunEnd::Hung).await)
+    }
+
+    /// Deletes the Job of a run that is over although its CLI is not.
+    async fn end_by(&mut self, end: RunEnd) -> RunEnd {
+        // A Job that is retained ends by its own deadline.
+        if self.run.request.config.retain_jobs && matches!(end, RunEnd::Deadline) {
+            return end;
+        }
+        match pod_end::delete_job(self.observed).await {
+            Ok(()) => self.run.owned.retain_job(RetainReason::AlreadyGone),
+            Err(error) => {
+                let job = &self.observed.job_name;
+                let line = format!("[paperclip] Warning: Job {job} could not be deleted: {error}");
+                self.run.log.err(line).await;
+            }
+        }
+        end
+    }
+
+    async fn on_keepalive(&mut self, pod: &str) {
+        self.log_keepalive();
+        // Where pods cannot be watched, one that prints nothing is read: its node may be lost.
+        let silent = self.progress.last_output().elapsed() >= timing::KEEPALIVE_INTERVAL;
+        if silent && self.runs && !pod.is_empty() && !self.observed.is_watched() {
+            self.read_pod(pod).await;
+        }
+    }
+
+    /// Logs that the Job is failing, or was suspended, before it has its final condition.
+    async fn on_failing(&mut self, job: &Job) {
+        let Some((text, reason)) = failing(job) else { return };
+        self.failing = Some(reason);
+        if self.runs && !std::mem::replace(&mut self.logged.failing_job, true) {
+            self.run
+                .log
+                .out(format!("[paperclip] Job {} is being ended: {text}", self.observed.job_name))
+                .await;
+        }
+    }
+
     async fn on_job(&mut self, seen: Result<JobSeen, ApiError>) -> Option<RunEnd> {
         match seen {
             Ok(JobSeen::Present(job)) => {
-                self.failing_since = None;
+                self.on_answer().await;
                 self.record.polls += 1;
                 self.record.conditions = Some(conditions_text(&job));
                 self.record.suspension = suspension(&job);
                 match JobState::read(&job) {
-                    JobState::Running => self.end_of_suspended(),
+                    JobState::Running => {
+                        self.on_failing(&job).await;
+                        self.end_of_suspended()
+                    }
                     state => Some(RunEnd::Job(state)),
                 }
             }
@@ -156,18 +418,41 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         }
     }
 
-    /// Ends the run when the API has been unreachable for [`timing::RECHECK_LIMIT`].
+    async fn on_answer(&mut self) {
+        let Some(since) = self.failing_since.take() else { return };
+        if std::mem::take(&mut self.away_logged) {
+            let seconds = since.elapsed().as_secs();
+            self.run.log.out(format!("[paperclip] The Kubernetes API answers again after {seconds}s")).await;
+        }
+    }
+
+    /// Ends the run when the API has been away for `apiOutageSec`.
     async fn on_failed_read(&mut self, error: ApiError) -> Option<RunEnd> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let limit = self.run.request.config.api_outage;
         // Output that keeps coming shows that the run is alive, whatever the API answers.
         let alive_at = self.progress.last_output().max(since);
-        if alive_at.elapsed() < timing::RECHECK_LIMIT {
+        if alive_at.elapsed() < limit {
+            let due = since.elapsed() >= timing::API_AWAY_NOTICE;
+            if due && !std::mem::replace(&mut self.away_logged, true) {
+                let seconds = limit.as_secs();
+                let line = format!(
+                    "[paperclip] The Kubernetes API does not answer — waiting up to {seconds}s for it ({error})"
+                );
+                self.run.log.out(line).await;
+            }
             return None;
         }
         Some(match self.observed.job().await {
             Ok(JobSeen::Gone) => RunEnd::Gone(DetectionPath::RecheckPoll404),
             _ => RunEnd::Unreachable(error),
         })
+    }
+
+    /// Ends the run after the grace period, unless its container's own end is known: then only its log is not over, and
+    /// the rest of it is read.
+    async fn on_grace_over(&mut self) -> RunEnd {
+        if self.end_is_known { RunEnd::Container } else { self.verify_after_grace().await }
     }
 
     /// Reads the Job after the grace period: its condition may have come at the last moment, it may be gone, or its

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::end::RunEnd;
 use crate::cluster::Cluster;
 use crate::cluster::watch::Health;
 use crate::forensics::{
@@ -38,7 +39,24 @@ impl ExitStatus {
 
 /// Finds out how the container ended: from what the run has seen, even of a pod that is gone by now, or from the pod,
 /// read again while its status lags. A failing read loses the exit code, never the run.
-pub(super) async fn find<C: Cluster>(observed: &Observed<C>, follower: &mut Follower<C>) -> ExitStatus {
+pub(super) async fn find<C: Cluster>(
+    observed: &Observed<C>,
+    follower: &mut Follower<C>,
+    end: &RunEnd,
+) -> ExitStatus {
+    match end {
+        // The pod has said it itself; its status says it later.
+        RunEnd::Told => {
+            let snapshot = observed.watched.snapshot();
+            let seen = snapshot.last_pod(&follower.pod).map(|pod| ExitStatus::of(observed, pod));
+            let said = TerminatedState { exit_code: Some(0), ..TerminatedState::default() };
+            let said = ExitStatus { container: Some(said), ..ExitStatus::default() };
+            return seen.filter(|seen| seen.container.is_some()).unwrap_or(said);
+        }
+        // How it ended says only that the run ended it.
+        RunEnd::Hung => return ExitStatus::default(),
+        _ => {}
+    }
     let last_read = follower.last_pod.take();
     let (pod, container) = (&follower.pod, &*follower.container);
     let patience = Instant::now() + timing::EXIT_STATUS_LAG;

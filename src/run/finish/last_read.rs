@@ -12,7 +12,7 @@ use crate::cluster::{ApiError, Cluster};
 use crate::forensics::JobState;
 use crate::run::LogSink;
 use crate::run::job_view::ContainerState;
-use crate::run::log::follow::Follower;
+use crate::run::log::follow::{Follower, LogEnd};
 use crate::run::log::progress::{Activity, Progress};
 use crate::run::timing;
 
@@ -25,12 +25,16 @@ pub(super) async fn drain(
     end: &RunEnd,
     container: &watch::Sender<ContainerState>,
     progress: &Progress,
-    mut following: Pin<&mut impl Future<Output = ()>>,
+    mut following: Pin<&mut impl Future<Output = LogEnd>>,
 ) {
     let limit = match end {
-        RunEnd::Job(_) | RunEnd::Grace | RunEnd::Suspended => None,
-        RunEnd::Gone(_) => Some(Instant::now() + timing::DRAIN_GONE_LIMIT),
-        RunEnd::Deadline | RunEnd::Cancelled { .. } | RunEnd::Unreachable(_) => return,
+        RunEnd::Job(_) | RunEnd::Container | RunEnd::Grace | RunEnd::Suspended => None,
+        RunEnd::Gone(_) | RunEnd::Hung => Some(Instant::now() + timing::DRAIN_GONE_LIMIT),
+        RunEnd::Told
+        | RunEnd::Deadline
+        | RunEnd::Lost(_)
+        | RunEnd::Cancelled { .. }
+        | RunEnd::Unreachable(_) => return,
     };
     if matches!(end, RunEnd::Job(_)) {
         // A final condition shows that the container has ended; the follower need not find that out again.
@@ -46,7 +50,7 @@ pub(super) async fn drain(
     let mut check = tokio::time::interval(timing::DRAIN_CHECK_INTERVAL);
     loop {
         tokio::select! {
-            () = &mut following => return,
+            _ = &mut following => return,
             () = timing::until(limit) => return,
             _ = check.tick() => if is_stalled(progress, started) { return },
         }

@@ -3,26 +3,29 @@
 //! `pod_wait` waits for the pod. Then two futures run side by side in one task: the follower reads the log while the
 //! watches show how the container is, and `end` waits for the run's end (`cancel` is one of its reasons). They share
 //! only the [`ContainerState`](super::job_view::ContainerState) and the follower's progress. `last_read` reads what is
-//! left of the log, `exit_status` how the container ended.
+//! left of the log, `exit_status` how the container ended. `pod_end` waits until no CLI of the run can work any more.
 
 mod cancel;
 mod end;
 mod exit_status;
 mod last_read;
+mod pod_end;
 mod pod_wait;
+mod told;
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::end::{JobRecord, RunEnd};
+use self::end::{Followed, JobRecord, LostPod, RunEnd};
 use self::pod_wait::PodStart;
 use super::cleanup::RetainReason;
 use super::context::{RunContext, Stop};
 use super::job_view::{Observed, watch_container};
-use super::log::follow::Follower;
+use super::log::follow::{Follower, LogEnd};
 use super::{Host, isolate, timing};
 use crate::cluster::Cluster;
 use crate::forensics::{Disruption, JobState, Vanished};
@@ -52,7 +55,6 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     let (end, mut record) = follow_and_wait(run, &observed, &mut follower).await;
     match end {
         RunEnd::Cancelled { acknowledged } => {
-            run.owned.retain_job(RetainReason::AlreadyGone);
             return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
         }
         RunEnd::Unreachable(_) => run.owned.retain_job(RetainReason::StateMismatch),
@@ -61,6 +63,7 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     // The follower may have been stopped with lines that it had read but not delivered.
     follower.flush().await;
     last_read::read_the_rest(&run.log, &mut follower, &end).await;
+    follower.finish().await;
     tracing::debug!(run = id, job, lines = follower.tally.so_far().lines, "log read");
     if let RunEnd::Gone(_) = end {
         run.log
@@ -72,16 +75,17 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         run.owned.retain_job(RetainReason::AlreadyGone);
         record.gone_at.get_or_insert_with(Instant::now);
     }
-    let mut exit = exit_status::find(&observed, &mut follower).await;
+    let mut exit = exit_status::find(&observed, &mut follower, &end).await;
     if let Some(suspension) = record.suspension.take()
         && exit.disruption.as_ref().is_none_or(Disruption::is_plain_deletion)
     {
         exit.disruption = Some(suspension);
     }
+    let api_outage = run.request.config.api_outage.as_secs();
     Ok(Settled {
         job: observed.job_name.clone(),
         timed_out: matches!(end, RunEnd::Deadline),
-        end: job_end(&observed, end, record, running_at, exit.disruption.as_ref()),
+        end: job_end(&observed, end, record, running_at, exit.disruption.as_ref(), api_outage),
         timeout_sec: run.request.config.timeout_sec,
         container: exit.container,
         disruption: exit.disruption,
@@ -171,18 +175,26 @@ async fn follow_and_wait<C: Cluster, H: Host>(
     let pod = follower.pod.clone();
     let mut following = pin!(async {
         tokio::select! {
-            () = follower.run() => {}
+            end = follower.run() => end,
             never = isolate(watch_container(observed, &pod, &container)) => match never {},
         }
     });
-    let mut waiting = pin!(isolate(end::wait_for_end(run, observed, &container, &progress)));
-    let mut log_is_over = false;
+    let log_is_over = watch::Sender::new(false);
+    let followed =
+        Followed { pod: &pod, container: &container, progress: &progress, log_is_over: &log_is_over };
+    let mut waiting = pin!(isolate(end::wait_for_end(run, observed, followed)));
     let (end, record) = loop {
         tokio::select! {
             ended = &mut waiting => break ended,
-            () = &mut following, if !log_is_over => log_is_over = true,
+            log_end = &mut following, if !*log_is_over.borrow() => {
+                log_is_over.send_replace(true);
+                if log_end == LogEnd::Told {
+                    break (told::confirm(run, observed).await, JobRecord::default());
+                }
+            }
         }
     };
+    let log_is_over = *log_is_over.borrow();
     tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "ended");
     if !log_is_over {
         last_read::drain(&end, &container, &progress, following).await;
@@ -197,6 +209,7 @@ fn job_end<C>(
     record: JobRecord,
     running_at: Instant,
     disruption: Option<&Disruption>,
+    api_outage: u64,
 ) -> JobEnd {
     match end {
         RunEnd::Job(JobState::Failed { reason }) => JobEnd::Failed { reason },
@@ -210,12 +223,15 @@ fn job_end<C>(
             last_conditions: record.conditions,
             disruption: disruption.cloned(),
         }),
-        RunEnd::Grace | RunEnd::Suspended | RunEnd::Deadline | RunEnd::Cancelled { .. } => {
-            JobEnd::Unconfirmed
-        }
-        RunEnd::Unreachable(error) => {
-            JobEnd::Unreachable { seconds: timing::RECHECK_LIMIT.as_secs(), error: error.to_string() }
-        }
+        RunEnd::Told
+        | RunEnd::Container
+        | RunEnd::Grace
+        | RunEnd::Suspended
+        | RunEnd::Hung
+        | RunEnd::Deadline
+        | RunEnd::Cancelled { .. } => JobEnd::Unconfirmed,
+        RunEnd::Lost(LostPod { node, overdue }) => JobEnd::Lost { node, overdue },
+        RunEnd::Unreachable(error) => JobEnd::Unreachable { seconds: api_outage, error: error.to_string() },
     }
 }
 

@@ -54,6 +54,18 @@ enum BodyEnd {
     Reread,
     /// It was never opened.
     Refused(ApiError),
+    /// The container has said its own end, and nothing more can come.
+    Told,
+}
+
+/// How the following of a log ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogEnd {
+    /// The container has ended, and its log was read to the end.
+    Read,
+    /// The pod's last line said that the CLI has ended with 0, and the CLI's own last word is a result. What the pod's
+    /// status says of it is not known yet.
+    Told,
 }
 
 /// Reads a container's log and hands it to the host and the tally.
@@ -80,6 +92,10 @@ pub(crate) struct Follower<C> {
     pub(crate) unreadable: Option<ApiError>,
     /// Whether the first refusal was logged.
     refusal_logged: bool,
+    /// The exit code that the pod's last line says, while it is the last line that was read.
+    told: Option<u8>,
+    /// An empty line is held back: before its last line the pod prints a newline that is not the CLI's.
+    holds_empty_line: bool,
     /// How often lines were missing.
     gaps: u64,
     /// The pod as it was last read.
@@ -103,6 +119,8 @@ impl<C: Cluster> Follower<C> {
             ended_in_noise: false,
             unreadable: None,
             refusal_logged: false,
+            told: None,
+            holds_empty_line: false,
             gaps: 0,
             last_pod: None,
         }
@@ -110,10 +128,11 @@ impl<C: Cluster> Follower<C> {
 
     /// Reads until the container's log is over. May be dropped at any await and called again: lines that were delivered
     /// are not delivered twice.
-    pub(crate) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) -> LogEnd {
         let mut backoff = timing::reconnect_backoff();
         let mut fruitless = 0;
         let mut opened = false;
+        let mut was_cut = false;
         loop {
             if opened {
                 fruitless += 1;
@@ -123,6 +142,9 @@ impl<C: Cluster> Follower<C> {
             let end = match self.open(true).await {
                 Ok(body) => {
                     opened = true;
+                    if std::mem::take(&mut was_cut) {
+                        self.progress.record_reopened();
+                    }
                     self.progress.set_activity(Activity::Reading);
                     self.read(body).await
                 }
@@ -139,11 +161,13 @@ impl<C: Cluster> Follower<C> {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
             };
-            if !matches!(end, BodyEnd::Clean | BodyEnd::Noise) {
+            if !matches!(end, BodyEnd::Clean | BodyEnd::Noise | BodyEnd::Told) {
                 self.progress.set_activity(Activity::CutOff);
             }
+            was_cut |= matches!(end, BodyEnd::Broken(_) | BodyEnd::Refused(_));
             if self.is_over(end).await {
-                return;
+                let told = self.has_told_success() && !self.container.borrow().is_over();
+                return if told { LogEnd::Told } else { LogEnd::Read };
             }
             // Once the container has ended, the run waits for the rest: the pause starts over at the shortest.
             let mut container = self.container.subscribe();
@@ -193,7 +217,7 @@ impl<C: Cluster> Follower<C> {
         let mut body = self.open(false).await?;
         loop {
             match self.read(body).await {
-                BodyEnd::Clean => {
+                BodyEnd::Clean | BodyEnd::Told => {
                     self.finish_partial().await;
                     self.ended_in_mid_line = false;
                     return Ok(());
@@ -235,6 +259,8 @@ impl<C: Cluster> Follower<C> {
         let mut splitter = LineSplitter::new();
         self.ended_in_noise = false;
         let mut reader = PacedReader::new(body, self.container.subscribe(), self.readers.clone());
+        // Whether the body was read once more after the pod's last line: stderr comes on another way than stdout.
+        let mut read_since_told = false;
         let end = loop {
             let mut reread = false;
             let read =
@@ -254,8 +280,9 @@ impl<C: Cluster> Follower<C> {
             }
             if all {
                 self.flush().await;
-                if reader.wait().await == Wake::Idle {
-                    break BodyEnd::Idle;
+                match self.wait_for_more(&mut reader, read_since_told).await {
+                    Some(end) => break end,
+                    None => read_since_told = self.told.is_some(),
                 }
             }
         };
@@ -274,6 +301,32 @@ impl<C: Cluster> Follower<C> {
             BodyEnd::Clean if self.ended_in_noise && !self.tally.is_result_last_word() => BodyEnd::Noise,
             end => end,
         }
+    }
+
+    /// Waits until it is worth reading a body again. `read_since_told`: it was read once more after the pod's last line.
+    async fn wait_for_more(&self, reader: &mut PacedReader, read_since_told: bool) -> Option<BodyEnd> {
+        let Some(code) = self.told else {
+            return (reader.wait().await == Wake::Idle).then_some(BodyEnd::Idle);
+        };
+        if !read_since_told {
+            tokio::time::sleep(timing::READ_TICK).await;
+            return None;
+        }
+        if self.has_told_success() {
+            return Some(BodyEnd::Told);
+        }
+        // The pod's status says why. Where it says the same code, nothing more can come.
+        let mut container = self.container.subscribe();
+        let same_end = container.wait_for(|state| state.exit_code() == Some(i32::from(code)));
+        tokio::select! {
+            wake = reader.wait() => (wake == Wake::Idle).then_some(BodyEnd::Idle),
+            Ok(_) = same_end => Some(BodyEnd::Told),
+        }
+    }
+
+    /// Whether the pod's last line says that the CLI has ended with 0 after its result.
+    fn has_told_success(&self) -> bool {
+        self.told == Some(0) && self.tally.is_result_last_word()
     }
 
     /// Takes one line of a body. Returns true when the body must be requested again, from earlier.
@@ -295,9 +348,38 @@ impl<C: Cluster> Follower<C> {
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
             append(&mut self.chunk, &mut self.full_chunks, &format!("{GAP}{count}"));
         }
-        let text = self.tally.line(line);
-        append(&mut self.chunk, &mut self.full_chunks, &text);
+        self.take_text(line);
         false
+    }
+
+    /// Takes a line that no earlier body had.
+    fn take_text(&mut self, line: &[u8]) {
+        let Some(token) = &self.observed.end_token else { return self.add_line(line) };
+        self.told = token.exit_code(line);
+        if self.told.is_some() {
+            self.holds_empty_line = false;
+            return;
+        }
+        self.release_empty_line();
+        if line.is_empty() {
+            self.holds_empty_line = true;
+        } else {
+            self.add_line(line);
+        }
+    }
+
+    /// Adds the empty line that was held back: it was the CLI's.
+    fn release_empty_line(&mut self) {
+        if std::mem::take(&mut self.holds_empty_line) {
+            self.add_line(b"");
+        }
+    }
+
+    /// Adds a line of the CLI to the tally and to the chunk.
+    fn add_line(&mut self, line: &[u8]) {
+        let text = self.tally.line(line);
+        self.progress.set_result_is_last(self.tally.is_result_last_word());
+        append(&mut self.chunk, &mut self.full_chunks, &text);
     }
 
     /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is
@@ -324,14 +406,24 @@ impl<C: Cluster> Follower<C> {
 
     async fn finish_partial(&mut self) {
         if let Some(line) = self.resume.finish_partial() {
-            let text = self.tally.line(&line);
-            append(&mut self.chunk, &mut self.full_chunks, &text);
+            self.release_empty_line();
+            self.told = None;
+            self.add_line(&line);
             self.flush().await;
         }
     }
 
+    /// Delivers what was held back, once no more of the log is read.
+    pub(crate) async fn finish(&mut self) {
+        self.release_empty_line();
+        self.flush().await;
+    }
+
     /// Whether the log is over, and not only a body of it.
     async fn is_over(&mut self, end: BodyEnd) -> bool {
+        if matches!(end, BodyEnd::Told) {
+            return true;
+        }
         let mut changes = self.container.subscribe();
         // The container's status follows its last line after a moment.
         let patience = Instant::now() + timing::EXIT_STATUS_LAG;

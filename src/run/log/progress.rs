@@ -1,6 +1,6 @@
 //! What the follower of a log is doing, for those who wait for it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,23 +22,59 @@ pub(crate) struct Progress {
     /// Milliseconds after `since`.
     last_output: AtomicU64,
     activity: AtomicU8,
+    /// Whether the CLI's last word is a result.
+    result_is_last: AtomicBool,
+    /// Milliseconds after `since`, when a body was opened after one that broke.
+    reopened: AtomicU64,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
         let activity = AtomicU8::new(Activity::Reading as u8);
-        Self { since: Instant::now(), last_output: AtomicU64::new(0), activity }
+        Self {
+            since: Instant::now(),
+            last_output: AtomicU64::new(0),
+            activity,
+            result_is_last: AtomicBool::new(false),
+            reopened: AtomicU64::new(0),
+        }
     }
 
     /// Records that output came or was delivered now.
     pub(super) fn record_output(&self) {
-        let now = self.since.elapsed().as_millis();
-        self.last_output.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.last_output.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Records that a body was opened after one that broke: what came meanwhile was not seen.
+    pub(super) fn record_reopened(&self) {
+        self.reopened.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, millis: &AtomicU64) -> Instant {
+        self.since + Duration::from_millis(millis.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_result_is_last(&self, is_last: bool) {
+        self.result_is_last.store(is_last, Ordering::Relaxed);
+    }
+
+    /// Whether the CLI's last word so far is a result.
+    pub(crate) fn is_result_last(&self) -> bool {
+        self.result_is_last.load(Ordering::Relaxed)
+    }
+
+    /// Since when the log has been seen to be silent; `None` while it is not being read.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        (self.activity() == Activity::Reading).then(|| self.last_output().max(self.at(&self.reopened)))
     }
 
     /// When output last came from the container or was delivered to the host.
     pub(crate) fn last_output(&self) -> Instant {
-        self.since + Duration::from_millis(self.last_output.load(Ordering::Relaxed))
+        self.at(&self.last_output)
     }
 
     pub(super) fn set_activity(&self, activity: Activity) {

@@ -99,7 +99,7 @@ async fn last_read_after_rotation_starts_over_at_the_beginning(mode: Mode) {
 in_both_modes!(job_without_condition_ends_after_the_grace_period);
 async fn job_without_condition_ends_after_the_grace_period(mode: Mode) {
     let mut script = success_over(Duration::from_secs(10));
-    script.condition_lag = None;
+    (script.condition_lag, script.reason) = (None, "");
     let scenario = Scenario::new(mode).script(script);
     let began = Instant::now();
     let result = scenario.run().await;

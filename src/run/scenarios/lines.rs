@@ -113,7 +113,7 @@ async fn failed_job_deletion_is_warned_about(mode: Mode) {
 
 in_both_modes!(missing_condition_logs_how_the_grace_period_ended);
 async fn missing_condition_logs_how_the_grace_period_ended(mode: Mode) {
-    let endless = || Script { condition_lag: None, ..success_over(Duration::from_secs(5)) };
+    let endless = || Script { condition_lag: None, reason: "", ..success_over(Duration::from_secs(5)) };
     let scenario = Scenario::new(mode).script(endless());
     assert_eq!(scenario.run().await["errorMessage"], Value::Null);
     assert_has_line(
@@ -140,7 +140,7 @@ async fn missing_condition_logs_how_the_grace_period_ended(mode: Mode) {
 #[tokio::test(start_paused = true)]
 async fn job_gone_after_the_grace_period_is_logged() {
     // Its deletion is missed: there is no watch, and every read before the verification fails.
-    let mut script = Script { condition_lag: None, ..success_over(Duration::from_secs(4)) };
+    let mut script = Script { condition_lag: None, reason: "", ..success_over(Duration::from_secs(4)) };
     script.lines.truncate(3);
     script.job_deleted_at = Some(Duration::from_secs(36));
     let scenario = Scenario::new(Mode::Polled).script(script);
@@ -266,7 +266,7 @@ async fn job_gone_after_an_api_outage_has_its_detection_path() {
     let mut script = success_over(Duration::from_secs(3600));
     script.lines.clear();
     script.job_deleted_at = Some(Duration::from_secs(62));
-    let scenario = Scenario::new(Mode::Polled).script(script);
+    let scenario = Scenario::new(Mode::Polled).script(script).config(json!({"apiOutageSec": 60}));
     // One read every two seconds for a minute fails; the next one is answered.
     scenario.cluster.fault("get job", vec![Fault::Answer(500, "etcd is gone"); 31]);
     let result = scenario.run().await;

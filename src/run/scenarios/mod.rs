@@ -25,6 +25,8 @@ mod fake_host;
 mod faults;
 mod hosts;
 mod lines;
+mod own_end;
+mod pod_end;
 mod start;
 mod watching;
 

@@ -36,15 +36,14 @@ async fn watched_changes_are_acted_on_at_once() {
     let script = Script {
         pod_at: Duration::from_millis(517),
         start_at: Duration::from_millis(3_331),
-        condition_lag: Some(Duration::from_millis(773)),
         ..success_over(Duration::from_millis(8_059))
     };
-    let condition = script.start_at + script.ends_after + Duration::from_millis(773);
+    let ended = script.start_at + script.ends_after;
     let started = Instant::now();
     let scenario = Scenario::new(Mode::Watched).script(script);
     let (result, took) = scenario.timed_run().await.expect("resolves");
     assert_success(&scenario, &result);
-    assert!(took >= condition && took < condition + Duration::from_millis(50), "{took:?} for {condition:?}");
+    assert!(took >= ended && took < ended + Duration::from_millis(50), "{took:?} for {ended:?}");
     let logged = scenario.host.logged.lock().expect("logged");
     let logged_at = |line: &str| {
         let (.., at) = logged.iter().find(|(_, text, _)| text.contains(line)).expect("logged");
@@ -236,9 +235,9 @@ async fn without_watch_permission_polls_every_two_seconds() {
     let result = scenario.run().await;
     assert_success(&scenario, &result);
     // Until the pod runs at 3 s it is read at 0, 2 and 4 s. Its container ends at 13 s, with its log; the Job is read
-    // from 4 s on every 2 s until its condition of 14 s is seen.
+    // from 4 s on every 2 s until then.
     let reads = (scenario.cluster.count("list pods"), scenario.cluster.count("get job"));
-    assert_eq!(reads, (3 + 1, 6));
+    assert_eq!(reads, (3 + 1, 5));
     assert_eq!(scenario.cluster.count("open log"), 1);
 }
 

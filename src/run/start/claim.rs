@@ -249,7 +249,7 @@ async fn delete<C: Cluster>(
     uid: Option<&str>,
 ) -> Result<(), ApiError> {
     match retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_job(namespace, name, uid)).await {
-        Err(error) if !matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict) => Err(error),
+        Err(error) if !error.is_gone() => Err(error),
         _ => Ok(()),
     }
 }
@@ -286,7 +286,7 @@ impl<C: Cluster> Drop for Claim<C> {
 }
 
 /// 128 random bits in hexadecimal.
-fn unique() -> String {
+pub(super) fn unique() -> String {
     let random = || RandomState::new().hash_one(0);
     format!("{:016x}{:016x}", random(), random())
 }

@@ -4,8 +4,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
-use super::claim::Claim;
+use super::claim::{Claim, unique};
 use super::meta;
+use crate::claude::EndToken;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
 use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret};
 use crate::outcome::Outcome;
@@ -25,7 +26,15 @@ pub(super) async fn create<C: Cluster, H: Host>(
     bundle: &PromptBundle,
     claim: &mut Option<Claim<C>>,
 ) -> Result<LiveJob<C>, Stop> {
-    let manifest = match manifest::build(&run.request, &placement.self_pod, prepared, Some(bundle)) {
+    let end_token = EndToken::parse(&unique());
+    let manifest = manifest::build(&run.request, &placement.self_pod, prepared, Some(bundle));
+    let manifest = manifest.and_then(|mut manifest| {
+        if let Some(token) = &end_token {
+            manifest.supervise(token)?;
+        }
+        Ok(manifest)
+    });
+    let manifest = match manifest {
         Ok(manifest) => manifest,
         Err(error) => return Err(run.stop(Outcome::config_invalid(&error.to_string())).await),
     };
@@ -48,7 +57,8 @@ pub(super) async fn create<C: Cluster, H: Host>(
         ))
         .await;
     tracing::debug!(run = run.request.run_id, job = job_name, "created");
-    Ok(LiveJob { cluster: placement.cluster.clone(), namespace, job_name, job_uid, reattached: None })
+    let cluster = placement.cluster.clone();
+    Ok(LiveJob { cluster, namespace, job_name, job_uid, reattached: None, end_token })
 }
 
 /// Logs what the manifest left out or decided.

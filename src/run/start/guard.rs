@@ -4,9 +4,10 @@
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::claude::EndToken;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::{self, Expected};
-use crate::manifest::{LABEL_RUN_ID, agent_selector};
+use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::context::{Placement, RunContext, Stop};
@@ -21,6 +22,7 @@ pub(super) struct Orphan {
     prior_run: String,
     pub(super) image: String,
     pub(super) created: Option<Time>,
+    pub(super) end_token: Option<EndToken>,
 }
 
 /// Checks all live Jobs of the agent. `None`: there are none.
@@ -97,6 +99,7 @@ impl Orphan {
             prior_run: label(job, LABEL_RUN_ID).unwrap_or_default().to_owned(),
             image: image.unwrap_or_else(|| "unknown".to_owned()),
             created: job.metadata.creation_timestamp.clone(),
+            end_token: manifest::end_token(job),
         }
     }
 }

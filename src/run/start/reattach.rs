@@ -24,7 +24,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     let cluster = placement.cluster.clone();
     host.meta(meta::of_reattached(request, &orphan)).await?;
     let prior = orphan.prior_run().to_owned();
-    let Orphan { name, namespace, uid, created, .. } = orphan;
+    let Orphan { name, namespace, uid, created, end_token, .. } = orphan;
     log.out(format!(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
     ))
@@ -50,7 +50,14 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION_LIMIT));
     let pod_patience = if young { timing::POD_CREATION_LIMIT } else { Duration::ZERO };
     tracing::debug!(run = request.run_id, job = name, prior, "reattached");
-    Ok(LiveJob { cluster, namespace, job_name: name, job_uid: uid, reattached: Some(pod_patience) })
+    Ok(LiveJob {
+        cluster,
+        namespace,
+        job_name: name,
+        job_uid: uid,
+        reattached: Some(pod_patience),
+        end_token,
+    })
 }
 
 /// An operation of a JSON patch. `add` replaces a member that exists; `replace` of one that does not would refuse the

@@ -27,7 +27,10 @@ use crate::cluster::{
     AccessReview, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
     WatchQuery, log_from_stream,
 };
-use crate::manifest::LABEL_AGENT_ID;
+use crate::manifest::{self, LABEL_AGENT_ID};
+
+/// Stands in a script for the token of its Job's last line.
+pub(crate) const TOKEN: &str = "{token}";
 
 /// When every fake cluster is created, in seconds since 1970: 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600;
@@ -127,7 +130,7 @@ impl FakeCluster {
         self
     }
 
-    /// Jobs that were created while another Job of their agent was alive, each with that other Job.
+    /// Jobs that were created while the CLI of another Job of their agent may have been at work, each with that other Job.
     pub(crate) fn started_beside(&self) -> Vec<String> {
         self.lock().started_beside.clone()
     }
@@ -196,7 +199,17 @@ impl FakeCluster {
         self.insert(job, script);
     }
 
-    fn insert(&self, mut job: Job, script: Script) -> Job {
+    /// Annotates a Job.
+    pub(crate) fn annotate(&self, name: &str, key: &str, value: &str) {
+        let mut state = self.lock();
+        let job = &mut state.jobs.get_mut(name).expect("a Job").job;
+        job.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+    }
+
+    fn insert(&self, mut job: Job, mut script: Script) -> Job {
+        if let Some(token) = manifest::end_token(&job) {
+            script.lines.iter_mut().for_each(|(_, line)| *line = line.replace(TOKEN, token.as_str()));
+        }
         let stamp = self.stamp(Instant::now());
         let mut state = self.lock();
         state.next_uid += 1;
@@ -208,7 +221,7 @@ impl FakeCluster {
                 job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_AGENT_ID)).cloned()
             };
             let beside = state.jobs.values().filter(|other| {
-                let alive = !other.is_gone() && Instant::now() < other.ended() && !is_inert(&other.job);
+                let alive = other.may_work_at(Instant::now()) && !is_inert(&other.job);
                 alive && agent(&other.job) == agent(&job) && agent(&job).is_some()
             });
             let beside: Vec<String> = beside.filter_map(|other| other.job.metadata.name.clone()).collect();
@@ -441,8 +454,13 @@ impl Cluster for FakeCluster {
     }
 
     async fn list_pods(&self, _: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
+        let Some(name) = selector.strip_prefix("job-name=") else {
+            self.receive("list agent pods").await?;
+            let state = self.lock();
+            let jobs = state.jobs.values().filter(|stored| stored.matches(selector));
+            return Ok(jobs.filter_map(StoredJob::pod_now).collect());
+        };
         self.receive("list pods").await?;
-        let name = selector.strip_prefix("job-name=").expect("selects a Job's pods");
         let state = self.lock();
         let job = state.jobs.get(name);
         let replacement = job.and_then(|job| job.replacement_at(Instant::now()));
@@ -518,7 +536,10 @@ impl Cluster for FakeCluster {
             return Err(ApiError::from_answer("open log", 400, None, text));
         }
         let started = stored.started();
-        let ends = stored.deleted_at().map_or(stored.ended(), |at| at.min(stored.ended()));
+        if stored.script.node_lost_at.is_some_and(|at| stored.created + at <= now) {
+            return Err(ApiError::from_answer("open log", 502, None, b"dial tcp: no route to host"));
+        }
+        let ends = stored.pod_gone_by_deletion().map_or(stored.ended(), |at| at.min(stored.ended()));
         let since = query.since_time.clone().unwrap_or_default();
         assert!(since.is_empty() || since.len() == 20, "whole seconds: {since}");
         let lines = stored.lines.clone();
@@ -530,13 +551,15 @@ impl Cluster for FakeCluster {
         let at = asked.max(rotated.map_or(0, |(_, lines)| *lines));
         let end = lines.partition_point(|(offset, _)| started + *offset <= until);
         let delivered_lines = stored.delivered_lines.clone();
+        let stored_lost_at = stored.script.node_lost_at.map(|at| stored.created + at);
         let most = match state.cut_every {
             Some(CutEvery::Lines(lines)) => at + lines,
             Some(CutEvery::NewLines(lines)) => delivered_lines.load(Ordering::Relaxed).max(at) + lines,
             None => usize::MAX,
         };
         let fault = state.log_faults.pop_front();
-        let breaks_at = state.breaks_at();
+        let lost = stored_lost_at.filter(|at| *at > now);
+        let breaks_at = state.breaks_at().into_iter().chain(lost).min();
         state.logs_since.push(query.since_time.clone());
         state.logs_open += 1;
         state.logs_open_most = state.logs_open_most.max(state.logs_open);

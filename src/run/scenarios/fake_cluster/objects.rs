@@ -46,6 +46,14 @@ pub(crate) struct Script {
     /// When another API client deletes the pod, and for how long its ended container is shown. The pod stays until its
     /// container ends; the Job has another pod at once, as with Job controllers before 1.25.
     pub(crate) replaced: Option<(Duration, Duration)>,
+    /// How long the pod outlives the deletion of its Job: its CLI does not obey.
+    pub(crate) lingers: Duration,
+    /// Whether the pod stays when its Job is deleted, and is not asked to end.
+    pub(crate) orphaned: bool,
+    /// From when on the pod's node does not answer: its container never ends, and its log cannot be read.
+    pub(crate) node_lost_at: Option<Duration>,
+    /// A condition of the Job that is not final: from when on, its type and its reason.
+    pub(crate) job_condition: Option<(Duration, &'static str, &'static str)>,
 }
 
 impl Default for Script {
@@ -67,6 +75,10 @@ impl Default for Script {
             suspended_at: None,
             killed_with: None,
             replaced: None,
+            lingers: Duration::ZERO,
+            orphaned: false,
+            node_lost_at: None,
+            job_condition: None,
         }
     }
 }
@@ -92,7 +104,8 @@ impl StoredJob {
     }
 
     pub(super) fn ended(&self) -> Instant {
-        self.started() + self.script.ends_after
+        let never = self.script.node_lost_at.map(|_| Duration::from_secs(1 << 40));
+        self.started() + never.unwrap_or(self.script.ends_after)
     }
 
     pub(super) fn deleted_at(&self) -> Option<Instant> {
@@ -111,13 +124,30 @@ impl StoredJob {
         self.deleted_at().is_some_and(|at| at <= now)
     }
 
+    /// When the pod goes because its Job was deleted.
+    pub(super) fn pod_gone_by_deletion(&self) -> Option<Instant> {
+        Some(self.deleted_at().filter(|_| !self.script.orphaned)? + self.script.lingers)
+    }
+
+    fn is_pod_gone_at(&self, now: Instant) -> bool {
+        self.pod_gone_by_deletion().is_some_and(|at| at <= now)
+    }
+
+    /// Whether its CLI may be at work.
+    pub(super) fn may_work_at(&self, now: Instant) -> bool {
+        now < self.ended() && !self.is_pod_gone_at(now)
+    }
+
     fn condition_due(&self) -> Option<Instant> {
         self.script.condition_lag.filter(|_| self.script.stuck_status.is_none()).map(|lag| self.ended() + lag)
     }
 
     /// The times at which the script changes the Job or its pod.
     pub(super) fn change_times(&self) -> impl Iterator<Item = Instant> {
-        let always = [self.at(self.script.pod_at), self.started(), self.ended()];
+        let script = &self.script;
+        let always = [self.at(script.pod_at), self.started(), self.ended()];
+        let lost = script.node_lost_at.into_iter().chain(script.job_condition.map(|(at, ..)| at));
+        let always = always.into_iter().chain(lost.map(|at| self.at(at))).chain(self.pod_gone_by_deletion());
         let before = self.script.early_statuses.iter().map(|(offset, _)| self.at(*offset));
         let others =
             self.script.pod_deleting_at.into_iter().chain(self.script.job_failed_at.map(|(at, _)| at));
@@ -125,7 +155,7 @@ impl StoredJob {
         let before = before.chain(others.map(|offset| self.at(offset)));
         let replaced =
             self.script.replaced.map(|(at, _)| self.at(at)).into_iter().chain(self.replaced_gone_at());
-        always.into_iter().chain(before).chain(self.condition_due()).chain(self.deleted_at()).chain(replaced)
+        always.chain(before).chain(self.condition_due()).chain(self.deleted_at()).chain(replaced)
     }
 
     pub(super) fn job_now(&self) -> Job {
@@ -147,6 +177,11 @@ impl StoredJob {
                 json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"})
             };
             job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
+        } else if let Some((_, kind, reason)) =
+            self.script.job_condition.filter(|(at, ..)| self.at(*at) <= now)
+        {
+            let condition = json!({"type": kind, "status": "True", "reason": reason});
+            job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
         }
         job
     }
@@ -164,7 +199,7 @@ impl StoredJob {
             return None;
         }
         let replaced = self.replaced_gone_at().is_some_and(|at| at <= now);
-        if now < self.at(self.script.pod_at) || self.is_gone_at(now) || replaced {
+        if now < self.at(self.script.pod_at) || self.is_pod_gone_at(now) || replaced {
             return None;
         }
         Some(self.build_pod(now))
@@ -191,7 +226,7 @@ impl StoredJob {
     pub(super) fn last_pod_object(&self) -> Pod {
         let missed_end = self.script.replaced.is_some_and(|(_, shown)| shown.is_zero());
         let missed_end = missed_end.then(|| self.ended() - Duration::from_nanos(1));
-        let at = self.deleted_at().or(missed_end).unwrap_or_else(Instant::now);
+        let at = self.pod_gone_by_deletion().or(missed_end).unwrap_or_else(Instant::now);
         let mut pod = self.build_pod(at);
         if let Some(code) = self.script.killed_with
             && at < self.ended()
@@ -222,10 +257,15 @@ impl StoredJob {
                 {"name": "claude", "state": {"running": {}}}]})
         } else {
             let phase = if self.script.exit_code == 0 { "Succeeded" } else { "Failed" };
+            let reason = Some(self.script.reason).filter(|reason| !reason.is_empty());
             json!({"phase": phase, "containerStatuses": [{"name": "claude", "state": {"terminated":
-                {"exitCode": self.script.exit_code, "reason": self.script.reason}}}]})
+                {"exitCode": self.script.exit_code, "reason": reason}}}]})
         };
         let mut status = status;
+        if self.script.node_lost_at.is_some_and(|at| self.at(at) <= now) {
+            status["conditions"] =
+                json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]);
+        }
         for container in status["containerStatuses"].as_array_mut().into_iter().flatten() {
             for (key, value) in [
                 ("ready", json!(false)),
@@ -241,6 +281,12 @@ impl StoredJob {
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
+        pod["metadata"]["labels"]["job-name"] = json!(name);
+        pod["spec"] = json!({"nodeName": "node-1", "containers": []});
+        if !self.script.orphaned && self.is_gone_at(now) {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        }
         if self.is_suspended(now) || self.script.pod_deleting_at.is_some_and(|at| self.at(at) <= now) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         }

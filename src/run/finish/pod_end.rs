@@ -1,0 +1,121 @@
+//! Waits until no CLI of a run can work any more (`docs/contract.md`, "The end of the pod").
+//!
+//! The deletion of a Job only asks its pod to end: the CLI works on for up to its grace period. Until then the agent's
+//! next run must not start, so a run that was cancelled, timed out or deleted ends no sooner.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
+
+use crate::cluster::watch::{Health, Seen};
+use crate::cluster::{Cluster, retry};
+use crate::forensics::claude_may_run;
+use crate::run::context::RunContext;
+use crate::run::job_view::Observed;
+use crate::run::{Host, timing};
+
+/// What is known of a pod's CLI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PodEnd {
+    /// It has ended, or the pod is gone.
+    Ended,
+    /// It may still run.
+    Running {
+        /// Whether the deletion of the pod was requested.
+        deleting: bool,
+    },
+}
+
+/// Waits until no pod of the Job has a CLI that may still run; `while_running` decides, with whether the pod is being
+/// deleted, until when.
+pub(super) async fn wait<C: Cluster>(
+    observed: &Observed<C>,
+    while_running: impl Fn(bool) -> Instant,
+) -> PodEnd {
+    let mut changes = observed.watched.changes();
+    let mut pause = timing::POD_END_FIRST;
+    let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
+    // Nothing was seen yet: as long as for a pod that is being deleted.
+    let mut end = PodEnd::Running { deleting: true };
+    loop {
+        let snapshot = changes.borrow_and_update().clone();
+        let watched = snapshot.health == Health::Live && !snapshot.pods.is_empty();
+        let seen = if watched && Instant::now() < read_at {
+            Some(judge(snapshot.pods.values().filter_map(|seen| match seen {
+                Seen::Present(pod) => Some(pod.as_ref()),
+                _ => None,
+            })))
+        } else {
+            read_at = Instant::now() + timing::UNSEEN_LIMIT;
+            observed.pods().await.ok().map(|pods| judge(pods.collect::<Vec<_>>().iter()))
+        };
+        end = seen.unwrap_or(end);
+        let PodEnd::Running { deleting } = end else { return end };
+        let until = while_running(deleting);
+        if Instant::now() >= until {
+            return end;
+        }
+        if watched {
+            let _ = tokio::time::timeout_at(until.min(read_at), changes.changed()).await;
+        } else {
+            tokio::time::sleep_until(until.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(timing::POLL_INTERVAL);
+        }
+    }
+}
+
+fn judge<'a>(pods: impl Iterator<Item = &'a Pod>) -> PodEnd {
+    let mut end = PodEnd::Ended;
+    for pod in pods.filter(|pod| claude_may_run(pod)) {
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        let all = !matches!(end, PodEnd::Running { deleting: false });
+        end = PodEnd::Running { deleting: deleting && all };
+    }
+    end
+}
+
+/// How long a pod that is asked to end may take: its grace period, and what the kubelet needs beyond it.
+fn limit<C: Cluster>(observed: &Observed<C>) -> Duration {
+    let snapshot = observed.watched.snapshot();
+    let pod = snapshot.pod();
+    let grace = pod.and_then(|pod| {
+        let asked = pod.metadata.deletion_grace_period_seconds;
+        asked.or(pod.spec.as_ref()?.termination_grace_period_seconds)
+    });
+    let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    grace.unwrap_or(timing::DEFAULT_POD_GRACE).min(timing::MAX_POD_GRACE) + timing::POD_END_MARGIN
+}
+
+/// Waits for the end of the pod of a run that is over, and says so where it does not come.
+pub(super) async fn see_out<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
+    let started = Instant::now();
+    let limit = limit(observed);
+    let until = |deleting| started + if deleting { limit } else { limit.min(timing::ORPHAN_LIMIT) };
+    let end = wait(observed, until).await;
+    tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "pod seen out");
+    let (job, waited) = (&observed.job_name, started.elapsed().as_secs());
+    let line = match end {
+        PodEnd::Ended => return,
+        PodEnd::Running { deleting: true } => format!(
+            "[paperclip] Warning: the pod of Job {job} has not ended {waited}s after it was asked to — its agent may still \
+             be working"
+        ),
+        PodEnd::Running { deleting: false } => format!(
+            "[paperclip] Warning: the pod of Job {job} was not asked to end with its Job — its agent is still working"
+        ),
+    };
+    run.log.err(line).await;
+}
+
+/// Deletes the Job, repeating a failing request for [`timing::CLEANUP_BUDGET`]. Returns the error to log.
+pub(super) async fn delete_job<C: Cluster>(observed: &Observed<C>) -> Result<(), crate::cluster::ApiError> {
+    let Observed { cluster, namespace, job_name, job_uid, .. } = observed;
+    let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
+        cluster.delete_job(namespace, job_name, job_uid.as_deref())
+    });
+    match deleted.await {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
+    }
+}

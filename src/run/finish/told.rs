@@ -1,0 +1,64 @@
+//! What the pod's own last line is worth.
+//!
+//! The line resolves a run that succeeded, before the cluster says anything of the container's end. An agent can print
+//! it early, so the container must be seen to have ended a moment later; else its Job is deleted.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::end::RunEnd;
+use super::pod_end::{self, PodEnd};
+use crate::cluster::Cluster;
+use crate::run::cleanup::RetainReason;
+use crate::run::context::RunContext;
+use crate::run::job_view::Observed;
+use crate::run::{Host, timing};
+
+/// The end of a run whose pod has said that its CLI had succeeded.
+///
+/// The cleanup deletes the Job at once, and so ends a CLI that runs on. A Job that is to be retained stays, so there the
+/// container's end is awaited first.
+pub(super) async fn confirm<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    observed: &Arc<Observed<C>>,
+) -> RunEnd {
+    let until = Instant::now() + timing::TOLD_END_LIMIT;
+    if !run.request.config.retain_jobs {
+        tokio::spawn(check(observed.clone(), until));
+        return RunEnd::Told;
+    }
+    if pod_end::wait(observed, |_| until).await == PodEnd::Ended {
+        return RunEnd::Told;
+    }
+    let (job, seconds) = (&observed.job_name, timing::TOLD_END_LIMIT.as_secs());
+    run.log
+        .err(format!(
+            "[paperclip] Warning: the last line of Job {job} said that Claude had ended, but its container still runs \
+             {seconds}s later — deleting the Job"
+        ))
+        .await;
+    match pod_end::delete_job(observed).await {
+        Ok(()) => run.owned.retain_job(RetainReason::AlreadyGone),
+        Err(error) => {
+            run.log.err(format!("[paperclip] Warning: Job {job} could not be deleted: {error}")).await;
+        }
+    }
+    RunEnd::Told
+}
+
+/// Sees to it, beside the run and after its result, that the container of a Job that was deleted has ended.
+async fn check<C: Cluster>(observed: Arc<Observed<C>>, until: Instant) {
+    if pod_end::wait(&observed, |_| until).await == PodEnd::Ended {
+        return;
+    }
+    // The run's log is closed by now.
+    let job = &observed.job_name;
+    tracing::warn!(
+        job,
+        "the pod's last line said that Claude had ended, but its container still runs: deleting"
+    );
+    if let Err(error) = pod_end::delete_job(&observed).await {
+        tracing::warn!(job, %error, "could not be deleted");
+    }
+}

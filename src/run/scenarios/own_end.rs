@@ -1,0 +1,256 @@
+//! The container's own end: what its last line and its status say, and what outranks what.
+
+use super::fake_cluster::TOKEN;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a pod's status lags behind its last line.
+const STATUS_LAG: Duration = Duration::from_millis(700);
+
+/// The last line that a pod prints itself.
+fn last_line(code: &str, token: &str) -> String {
+    format!(r#"{{"type":"system","subtype":"paperclip_end","exit_code":{code},"token":"{token}"}}"#)
+}
+
+/// Adds lines to a log, this long after the container's start.
+fn print(script: &mut Script, after: Duration, lines: &[&str]) {
+    script.lines.extend(lines.iter().map(|line| (after, (*line).to_owned())));
+}
+
+/// A pod that says its own end after this time; the cluster says it later, and the Job never has a condition.
+fn says_its_end(mut script: Script, after: Duration, exit_code: i32) -> Script {
+    print(&mut script, after, &["", &last_line(&exit_code.to_string(), TOKEN)]);
+    script.ends_after = after + STATUS_LAG;
+    script.condition_lag = None;
+    script.exit_code = exit_code;
+    script.reason = if exit_code == 0 { "Completed" } else { "Error" };
+    script
+}
+
+fn success_lines() -> Vec<&'static str> {
+    SUCCESS.lines().collect()
+}
+
+async fn timed(scenario: &Scenario) -> (Value, Duration) {
+    scenario.timed_run().await.expect("resolves")
+}
+
+in_both_modes!(success_told_by_the_pod_resolves_at_once);
+async fn success_told_by_the_pod_resolves_at_once(mode: Mode) {
+    let scenario = Scenario::new(mode).script(says_its_end(success_over(5 * SECOND), 5 * SECOND, 0));
+    let (result, took) = timed(&scenario).await;
+    assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &json!(0)), "{result}");
+    assert_eq!(scenario.host.agent_lines(), success_lines(), "neither the line nor its newline is delivered");
+    let polling = if mode == Mode::Polled { SECOND } else { Duration::ZERO };
+    assert!(took < 8 * SECOND + Duration::from_millis(100) + polling, "{took:?}");
+    assert!(!scenario.host.out().contains("FAR-23"));
+    assert!(scenario.cluster.remaining().is_empty());
+    assert_eq!(scenario.cluster.count("delete job"), 1, "its end was seen a moment later");
+}
+
+in_both_modes!(empty_lines_of_the_cli_are_delivered);
+async fn empty_lines_of_the_cli_are_delivered(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    let (at, result) = script.lines.pop().expect("a result");
+    print(&mut script, at, &["", "", "text", "", &result, ""]);
+    let lines: Vec<String> = script.lines.iter().map(|(_, line)| line.clone()).collect();
+    for (script, told) in [(says_its_end(script.clone(), 5 * SECOND, 0), true), (script, false)] {
+        let scenario = Scenario::new(mode).script(script);
+        assert_eq!(scenario.run().await["errorMessage"], Value::Null);
+        assert_eq!(scenario.host.agent_lines(), lines, "told: {told}");
+    }
+}
+
+in_both_modes!(failure_told_by_the_pod_is_explained_by_its_status);
+async fn failure_told_by_the_pod_is_explained_by_its_status(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    script.lines.truncate(3);
+    let script = Script { reason: "OOMKilled", ..says_its_end(script, 5 * SECOND, 137) };
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = timed(&scenario).await;
+    assert_eq!((&result["errorCode"], &result["exitCode"]), (&json!("claude_truncated"), &json!(137)));
+    assert!(result["errorMessage"].as_str().is_some_and(|text| text.contains("OOMKilled")), "{result}");
+    assert_eq!(scenario.host.agent_lines().len(), 3);
+    assert!(took < 10 * SECOND, "{took:?}: no grace period");
+}
+
+in_both_modes!(end_without_a_result_is_not_taken_from_the_line);
+async fn end_without_a_result_is_not_taken_from_the_line(mode: Mode) {
+    // The line says 0, and the container fails.
+    let mut script = success_over(5 * SECOND);
+    script.lines.truncate(3);
+    let mut script = says_its_end(script, 5 * SECOND, 0);
+    (script.exit_code, script.reason) = (1, "Error");
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(
+        (&result["errorCode"], &result["exitCode"]),
+        (&json!("claude_truncated"), &json!(1)),
+        "{result}"
+    );
+    assert!(took >= 8 * SECOND + STATUS_LAG && took < 16 * SECOND, "{took:?}");
+}
+
+in_both_modes!(early_last_line_hides_nothing_that_follows_it);
+async fn early_last_line_hides_nothing_that_follows_it(mode: Mode) {
+    let forged = last_line("0", TOKEN);
+    // Printed before the result, and right before the run fails after its result.
+    let mut before = success_over(5 * SECOND);
+    before.lines.insert(2, (before.lines[1].0, forged.clone()));
+    let mut after = success_over(5 * SECOND);
+    let says = after.lines[4].1.clone();
+    print(&mut after, 5 * SECOND, &[&forged]);
+    print(&mut after, 5 * SECOND + Duration::from_millis(5), &[&says]);
+    (after.ends_after, after.exit_code, after.reason) = (20 * SECOND, 1, "Error");
+    for (script, exit_code, seconds) in [(before, 0, 8), (after, 1, 23)] {
+        let lines: Vec<String> =
+            script.lines.iter().map(|(_, line)| line.clone()).filter(|line| *line != forged).collect();
+        let scenario = Scenario::new(mode).script(script);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["exitCode"], exit_code, "{result}");
+        assert_eq!(result["errorMessage"].is_null(), exit_code == 0, "{result}");
+        assert_eq!(scenario.host.agent_lines(), lines);
+        assert!(took.as_secs() >= seconds, "{took:?}");
+    }
+}
+
+in_both_modes!(forged_last_line_ends_its_own_run_and_its_job);
+async fn forged_last_line_ends_its_own_run_and_its_job(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    print(&mut script, 5 * SECOND, &[&last_line("0", TOKEN)]);
+    script.ends_after = 3600 * SECOND;
+    let scenario = Scenario::new(mode).script(script.clone());
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took < 10 * SECOND, "{took:?}");
+    assert!(scenario.cluster.remaining().is_empty(), "the CLI does not run on");
+
+    // A Job that is to be retained must not run on, either.
+    let scenario = Scenario::new(mode).script(script).config(json!({"retainJobs": true}));
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took > 13 * SECOND && took < 20 * SECOND, "{took:?}");
+    let err = scenario.host.err();
+    assert!(
+        err.contains("said that Claude had ended, but its container still runs 5s later — deleting the Job"),
+        "{err}"
+    );
+    assert!(scenario.cluster.remaining().is_empty());
+}
+
+in_both_modes!(retained_job_of_a_told_success_stays);
+async fn retained_job_of_a_told_success_stays(mode: Mode) {
+    let scenario = Scenario::new(mode)
+        .script(says_its_end(success_over(5 * SECOND), 5 * SECOND, 0))
+        .config(json!({"retainJobs": true}));
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took >= 8 * SECOND + STATUS_LAG && took < 12 * SECOND, "{took:?}: once its container has ended");
+    assert_eq!(scenario.cluster.remaining().len(), 1);
+    assert!(scenario.host.err().is_empty(), "{}", scenario.host.err());
+}
+
+in_both_modes!(doubled_cut_or_foreign_last_line_is_harmless);
+async fn doubled_cut_or_foreign_last_line_is_harmless(mode: Mode) {
+    let whole = last_line("0", TOKEN);
+    let cut = &whole[..whole.len() - 2];
+    let foreign = last_line("0", "0123456789abcdef0123456789abcdef");
+    for (extra, delivered, resolves_at_the_line) in [
+        (vec!["", &*whole, "", &*whole], vec![], true),
+        (vec!["", cut], vec!["", cut], false),
+        (vec!["", &*foreign], vec!["", &*foreign], false),
+    ] {
+        let mut script = success_over(5 * SECOND);
+        print(&mut script, 5 * SECOND, &extra);
+        (script.ends_after, script.condition_lag) = (7 * SECOND, None);
+        let scenario = Scenario::new(mode).script(script);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        assert_eq!(took < 10 * SECOND, resolves_at_the_line, "{extra:?}: {took:?}");
+        // The token of a cut line is that of the Job.
+        let lines = scenario.host.agent_lines();
+        let said = &lines[success_lines().len()..];
+        assert_eq!(said.len(), delivered.len(), "{extra:?}: {said:?}");
+        assert_eq!(said.first().map(String::as_str), delivered.first().copied());
+    }
+}
+
+in_both_modes!(known_end_needs_neither_condition_nor_grace_period);
+async fn known_end_needs_neither_condition_nor_grace_period(mode: Mode) {
+    for (exit_code, reason) in [(0, "Completed"), (1, "Error"), (137, "OOMKilled"), (137, "Error")] {
+        // No last line, and a sidecar keeps the pod: the Job never has a condition.
+        let mut script = success_over(5 * SECOND);
+        (script.exit_code, script.reason, script.condition_lag) = (exit_code, reason, None);
+        if exit_code != 0 {
+            script.lines.truncate(3);
+        }
+        let scenario = Scenario::new(mode).script(script);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["exitCode"], exit_code, "{result}");
+        assert!(took < 8 * SECOND + 3 * SECOND, "{exit_code}: {took:?}");
+        assert!(!scenario.host.out().contains("FAR-23"), "{}", scenario.host.out());
+        assert!(scenario.cluster.remaining().is_empty());
+    }
+}
+
+in_both_modes!(deadline_is_named_although_the_container_ended_first);
+async fn deadline_is_named_although_the_container_ended_first(mode: Mode) {
+    let killed = Script {
+        exit_code: 143,
+        reason: "Error",
+        ends_after: 7 * SECOND + Duration::from_millis(500),
+        lines: success_over(5 * SECOND).lines[..3].to_vec(),
+        pod_deleting_at: Some(10 * SECOND),
+        condition_lag: None,
+        ..Script::default()
+    };
+    for script in [
+        Script { job_condition: Some((10 * SECOND, "FailureTarget", "DeadlineExceeded")), ..killed.clone() },
+        Script { job_failed_at: Some((13 * SECOND, "DeadlineExceeded")), ..killed },
+    ] {
+        let scenario = Scenario::new(mode).script(script).config(json!({"timeoutSec": 10}));
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(
+            (&result["errorCode"], &result["timedOut"]),
+            (&json!("timeout"), &json!(true)),
+            "{result}"
+        );
+        assert!(took < 16 * SECOND, "{took:?}");
+    }
+}
+
+in_both_modes!(own_success_outranks_the_deadline);
+async fn own_success_outranks_the_deadline(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    script.job_failed_at = Some((8 * SECOND, "DeadlineExceeded"));
+    let scenario = Scenario::new(mode).script(script).config(json!({"timeoutSec": 5}));
+    let result = scenario.run().await;
+    assert_eq!((&result["errorMessage"], &result["timedOut"]), (&Value::Null, &json!(false)), "{result}");
+}
+
+in_both_modes!(reattached_run_knows_the_token_of_its_job);
+async fn reattached_run_knows_the_token_of_its_job(mode: Mode) {
+    let labels = [
+        ("paperclip.io/agent-id", "agent-1"),
+        ("paperclip.io/adapter-type", "claude_k8s"),
+        ("app.kubernetes.io/managed-by", "paperclip"),
+        ("paperclip.io/run-id", "run-0"),
+        ("paperclip.io/task-id", "task-1"),
+    ];
+    let token = "0123456789abcdef0123456789abcdef";
+    for known in [true, false] {
+        let mut script = success_over(5 * SECOND);
+        print(&mut script, 5 * SECOND, &["", &last_line("0", token)]);
+        (script.ends_after, script.condition_lag) = (7 * SECOND, None);
+        let scenario = Scenario::new(mode);
+        scenario.cluster.put_job("ac-orphan", &labels, script);
+        if known {
+            scenario.cluster.annotate("ac-orphan", "paperclip.io/end-token", token);
+        }
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        assert_eq!(took < 10 * SECOND, known, "{took:?}");
+        // A Job of an older version is followed as ever.
+        assert_eq!(scenario.host.agent_lines().len(), success_lines().len() + if known { 0 } else { 2 });
+    }
+}

@@ -1,0 +1,232 @@
+//! Runs that end before their pod does, and pods that do not end.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// When the run under test is cancelled.
+const CANCEL_AT: Duration = Duration::from_secs(20);
+
+/// A run of ten minutes whose pod outlives its Job by this time.
+fn lingering(lingers: Duration) -> Script {
+    Script { lingers, ..success_over(600 * SECOND) }
+}
+
+fn cancel_later(scenario: &Scenario) {
+    let cancel = scenario.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(CANCEL_AT).await;
+        cancel.cancel();
+    });
+}
+
+async fn timed(scenario: &Scenario) -> (Value, Duration) {
+    scenario.timed_run().await.expect("resolves")
+}
+
+fn is_acknowledged(result: &Value) -> bool {
+    result["resultJson"]["executionCancellation"]["state"] == "acknowledged"
+}
+
+in_both_modes!(cancel_is_acknowledged_once_the_cli_has_ended);
+async fn cancel_is_acknowledged_once_the_cli_has_ended(mode: Mode) {
+    for lingers in [SECOND / 2, 8 * SECOND, 45 * SECOND] {
+        let scenario = Scenario::new(mode).script(lingering(lingers));
+        cancel_later(&scenario);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorCode"], "cancelled");
+        assert!(is_acknowledged(&result), "{result}");
+        assert!(took >= CANCEL_AT + lingers, "{took:?}");
+        assert!(took <= CANCEL_AT + lingers + 2 * SECOND, "{took:?}");
+        assert_eq!(scenario.cluster.count("delete job"), 1);
+        assert!(scenario.host.err().is_empty(), "{}", scenario.host.err());
+    }
+}
+
+in_both_modes!(cancel_that_is_not_confirmed_says_why);
+async fn cancel_that_is_not_confirmed_says_why(mode: Mode) {
+    let orphaned = Script { orphaned: true, ..success_over(600 * SECOND) };
+    let job = "ac-agent-1-run-1-";
+    for (script, refused, seconds, reason) in [
+        (lingering(3600 * SECOND), None, 55, "was asked to end and has not".to_owned()),
+        (orphaned, None, 15, "was not asked to end with its Job".to_owned()),
+        (
+            lingering(SECOND),
+            Some(Fault::Answer(403, "jobs.batch is forbidden")),
+            50,
+            "could not be deleted: HTTP-Code: 403 Message: jobs.batch is forbidden".to_owned(),
+        ),
+    ] {
+        let scenario = Scenario::new(mode).script(script);
+        if let Some(refused) = refused {
+            scenario.cluster.fault("delete job", vec![refused; 100]);
+        }
+        cancel_later(&scenario);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorCode"], "cancelled");
+        assert!(!is_acknowledged(&result), "{result}");
+        let err = scenario.host.err();
+        assert!(err.contains("[paperclip] Warning: the cancel is not confirmed after "), "{err}");
+        assert!(err.contains(&reason) && err.contains(job), "{err}");
+        let after = took - CANCEL_AT;
+        assert!(after.as_secs() >= seconds && after.as_secs() <= 57, "{after:?}");
+    }
+}
+
+in_both_modes!(cancel_is_tried_until_it_is_permitted);
+async fn cancel_is_tried_until_it_is_permitted(mode: Mode) {
+    let scenario = Scenario::new(mode).script(lingering(SECOND));
+    scenario.cluster.fault("delete job", vec![Fault::Answer(403, "not yet"); 8]);
+    cancel_later(&scenario);
+    let (result, took) = timed(&scenario).await;
+    assert!(is_acknowledged(&result), "{result}");
+    assert!(took < CANCEL_AT + 40 * SECOND, "{took:?}");
+}
+
+in_both_modes!(run_ends_no_sooner_than_its_cli);
+async fn run_ends_no_sooner_than_its_cli(mode: Mode) {
+    let lingers = 8 * SECOND;
+    let deleted = || Script { job_deleted_at: Some(20 * SECOND), ..lingering(lingers) };
+    let status = |text: &str| StatusAnswer::Status(Some(text.to_owned()));
+    for (script, config, cancelled, ends, code) in [
+        (deleted(), json!({}), false, 28, "k8s_job_deleted_externally"),
+        (lingering(lingers), json!({"timeoutSec": 20, "graceSec": 5}), false, 28 + 8, "timeout"),
+        (lingering(lingers), json!({}), true, 18 + 8, "cancelled"),
+    ] {
+        let statuses = Mutex::new(if cancelled { vec![status("cancelled")] } else { Vec::new() });
+        let host = FakeHost { statuses, ..FakeHost::default() };
+        let scenario = Scenario::new(mode).script(script).config(config).host(host);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorCode"], code, "{result}");
+        assert!(took.as_secs() >= ends && took.as_secs() <= ends + 5, "{code}: {took:?}");
+        assert!(scenario.host.err().is_empty(), "{}", scenario.host.err());
+        assert!(scenario.cluster.remaining().is_empty());
+        let delivered = scenario.host.agent_lines().len();
+        assert!(delivered > 0, "{delivered}");
+    }
+}
+
+in_both_modes!(pod_that_does_not_end_is_waited_for_and_named);
+async fn pod_that_does_not_end_is_waited_for_and_named(mode: Mode) {
+    let stays = Script { job_deleted_at: Some(20 * SECOND), ..lingering(3600 * SECOND) };
+    let orphaned = Script { job_deleted_at: Some(20 * SECOND), orphaned: true, ..success_over(600 * SECOND) };
+    for (script, seconds, text) in [
+        (stays, 45, "has not ended 45s after it was asked to — its agent may still be working"),
+        (orphaned, 15, "was not asked to end with its Job — its agent is still working"),
+    ] {
+        let scenario = Scenario::new(mode).script(script);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+        let err = scenario.host.err();
+        assert!(
+            err.contains("[paperclip] Warning: the pod of Job ac-agent-1-run-1-") && err.contains(text),
+            "{err}"
+        );
+        assert!(took.as_secs() >= 20 + seconds && took.as_secs() < 20 + seconds + 30, "{took:?}");
+    }
+}
+
+in_both_modes!(cli_that_hangs_after_its_result_is_ended);
+async fn cli_that_hangs_after_its_result_is_ended(mode: Mode) {
+    for (config, grace) in [(json!({}), 60), (json!({"resultGraceSec": 5}), 5)] {
+        let mut script = success_over(5 * SECOND);
+        script.ends_after = 36_000 * SECOND;
+        script.lingers = 2 * SECOND;
+        // An event that is not of a turn starts the grace anew.
+        let event = r#"{"type":"system","subtype":"hook"}"#.to_owned();
+        script.lines.push((7 * SECOND, event));
+        let scenario = Scenario::new(mode).script(script).config(config);
+        let (result, took) = timed(&scenario).await;
+        assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &Value::Null), "{result}");
+        assert_eq!(result["summary"], "All done.");
+        assert!(took.as_secs() >= 10 + grace + 2 && took.as_secs() <= 10 + grace + 20, "{took:?}");
+        let line = format!(
+            "[paperclip] Claude printed its result and has not exited for {grace}s — deleting Job ac-"
+        );
+        assert!(scenario.host.out().contains(&line), "{}", scenario.host.out());
+        assert!(scenario.cluster.remaining().is_empty());
+    }
+}
+
+in_both_modes!(silence_in_a_later_turn_is_no_hang);
+async fn silence_in_a_later_turn_is_no_hang(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    let (_, result) = script.lines.last().expect("a result").clone();
+    let says = script.lines[4].1.clone();
+    script.lines.extend([(6 * SECOND, says), (600 * SECOND, result)]);
+    script.ends_after = 601 * SECOND;
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = timed(&scenario).await;
+    assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &json!(0)), "{result}");
+    assert!(took > 600 * SECOND, "{took:?}");
+}
+
+in_both_modes!(hung_job_that_cannot_be_deleted_ends_the_run);
+async fn hung_job_that_cannot_be_deleted_ends_the_run(mode: Mode) {
+    let script = Script { ends_after: 36_000 * SECOND, ..success_over(5 * SECOND) };
+    let scenario = Scenario::new(mode).script(script);
+    scenario.cluster.fault("delete job", vec![Fault::Answer(403, "jobs.batch is forbidden"); 100]);
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took < 180 * SECOND, "{took:?}");
+    let err = scenario.host.err();
+    assert!(err.contains(" could not be deleted: HTTP-Code: 403 Message: jobs.batch is forbidden"), "{err}");
+}
+
+in_both_modes!(pod_lost_with_its_node_ends_the_run);
+async fn pod_lost_with_its_node_ends_the_run(mode: Mode) {
+    let script = Script {
+        node_lost_at: Some(20 * SECOND),
+        pod_deleting_at: Some(60 * SECOND),
+        job_condition: Some((60 * SECOND, "FailureTarget", "PodFailurePolicy")),
+        condition_lag: None,
+        ..success_over(600 * SECOND)
+    };
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = timed(&scenario).await;
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(
+        message.contains("; the pod was lost with its node node-1: its deletion is overdue by 12"),
+        "{message}"
+    );
+    assert_eq!(result["exitCode"], Value::Null);
+    assert!(took.as_secs() >= 60 + 30 + 120 && took.as_secs() < 300, "{took:?}");
+    let out = scenario.host.out();
+    for line in [
+        "-pod: its node node-1 does not answer (Ready=False)",
+        "-pod is being ended: the pod was deleted by an unknown API client",
+        " is being ended: it has failed [PodFailurePolicy]",
+    ] {
+        assert_eq!(out.matches(line).count(), 1, "{line}: {out}");
+    }
+    assert!(scenario.cluster.remaining().is_empty());
+}
+
+in_both_modes!(output_keeps_a_pod_from_counting_as_lost);
+async fn output_keeps_a_pod_from_counting_as_lost(mode: Mode) {
+    let mut script = Script { pod_deleting_at: Some(10 * SECOND), ..success_over(600 * SECOND) };
+    script.ends_after = 530 * SECOND;
+    let scenario = Scenario::new(mode).script(script);
+    let result = scenario.run().await;
+    assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &json!(0)), "{result}");
+}
+
+in_both_modes!(api_away_for_minutes_is_waited_for_and_logged_once);
+async fn api_away_for_minutes_is_waited_for_and_logged_once(mode: Mode) {
+    for (away, limit, survives) in [(300, 600, true), (5, 600, true), (300, 120, false)] {
+        let scenario =
+            Scenario::new(mode).script(success_over(600 * SECOND)).config(json!({"apiOutageSec": limit}));
+        scenario.cluster.make_unreachable(20 * SECOND, away * SECOND);
+        let result = scenario.run().await;
+        assert_eq!(result["errorMessage"].is_null(), survives, "{result}");
+        let out = scenario.host.out();
+        let gone =
+            format!("[paperclip] The Kubernetes API does not answer — waiting up to {limit}s for it (");
+        assert_eq!(out.matches(&gone).count(), usize::from(away > 10), "{out}");
+        let back = "[paperclip] The Kubernetes API answers again after ";
+        assert_eq!(out.matches(back).count(), usize::from(away > 10 && survives), "{out}");
+        if !survives {
+            let message = result["errorMessage"].as_str().expect("message");
+            assert!(message.contains("could not be read for 120s"), "{message}");
+        }
+    }
+}
