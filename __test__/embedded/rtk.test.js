@@ -45,7 +45,9 @@ async function createJob(limit) {
 
 /** The two shell commands, and the program that the first one leaves behind. */
 function setup(limit) {
-  const commands = (commandOf.get(limit) ?? '').split(' && ');
+  // What the shell runs before it starts the CLI.
+  const [, before] = /^if (.*); then$/m.exec(commandOf.get(limit) ?? '') ?? [];
+  const commands = (before ?? '').split(' && ');
   const [, payload] = /Buffer\.from\('([A-Za-z0-9+/=]+)','base64'\)/.exec(commands[0]) ?? [];
   return { commands, filter: Buffer.from(payload ?? '', 'base64').toString() };
 }
