@@ -3,8 +3,8 @@
 //! A read gets the current file alone: what was rotated away is on the node and never served. A follower keeps the file
 //! that it has open. It only looks for a new one once it has read that to its end, and what the kubelet notices from then
 //! on are the creations of files, one by one: a follower that is behind by two gets the current file twice, from its
-//! start, and never sees the one between; one that was behind at its first end waits for the next creation. All of
-//! this is what `ReadLogs` of Kubernetes 1.27 to 1.37 does.
+//! start, and never sees the one between; one that was behind at its first end waits for the next creation. It gets none
+//! once the container has ended. All of this is what `ReadLogs` of Kubernetes 1.37 does.
 
 use crate::time::{Stamper, now_ns};
 use crate::util::lock;
@@ -220,6 +220,10 @@ impl LogReader {
             if !self.options.follow {
                 return Progress::End;
             }
+            // Of a container that has ended a kubelet reads the open file to its end, whatever was created meanwhile.
+            if closed {
+                return Progress::End;
+            }
             let noticed = self.noticed.get_or_insert(rotations);
             if *noticed < rotations {
                 *noticed += 1;
@@ -228,7 +232,7 @@ impl LogReader {
                 self.new_line = true;
                 continue;
             }
-            return if closed { Progress::End } else { Progress::CaughtUp };
+            return Progress::CaughtUp;
         }
     }
 
@@ -376,9 +380,21 @@ mod tests {
         for line in ["b\n", "c\n"] {
             add(&log, line);
         }
+        assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::CaughtUp);
+        assert_eq!(&out[..], b"a\nc\nc\n");
+    }
+
+    #[test]
+    fn follower_of_an_ended_container_gets_no_newer_file() {
+        let log = rotated_at_each_line();
+        let mut follower = LogReader::new(LogOptions { follow: true, ..LogOptions::default() });
+        let mut out = BytesMut::new();
+        add(&log, "a\n");
+        follower.read(&log, &mut out, usize::MAX);
+        add(&log, "b\n");
         log.close();
         assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::End);
-        assert_eq!(&out[..], b"a\nc\nc\n");
+        assert_eq!(&out[..], b"a\n");
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
                 "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51200Ki. ",
             );
             sim.store.emit(&pod, false, "Evicted", &text, "kubelet");
-            run.ok_or_else(idle)?.end(End::failed("Evicted", &text, grace.unwrap_or(Duration::ZERO)));
+            run.ok_or_else(idle)?.end(End::disrupted("Evicted", &text, grace.unwrap_or(Duration::ZERO)));
             Ok(json!({"ok": true}))
         }
         "preempt" => {

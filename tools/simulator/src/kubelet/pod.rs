@@ -38,7 +38,7 @@ pub(crate) struct End {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum EndKind {
     /// Its node rejects it: it stays, with this phase reason and message.
-    Failed { reason: String, message: String },
+    Failed { reason: String, message: String, disrupted: bool },
     /// Its node is lost: nothing is reported any more.
     Lost,
     /// It is being deleted through the API.
@@ -71,7 +71,14 @@ impl End {
 
     /// The node ends the pod.
     pub(crate) fn failed(reason: &str, message: &str, grace: Duration) -> Self {
-        End { kind: EndKind::Failed { reason: reason.to_string(), message: message.to_string() }, grace }
+        let (reason, message) = (reason.to_string(), message.to_string());
+        End { kind: EndKind::Failed { reason, message, disrupted: false }, grace }
+    }
+
+    /// The node ends the pod because of its own state: the pod's status says that it was disrupted.
+    pub(crate) fn disrupted(reason: &str, message: &str, grace: Duration) -> Self {
+        let (reason, message) = (reason.to_string(), message.to_string());
+        End { kind: EndKind::Failed { reason, message, disrupted: true }, grace }
     }
 
     /// The node is lost.
@@ -141,6 +148,7 @@ pub(super) struct State {
     pub(super) start_time: String,
     pub(super) address: String,
     pub(super) failed: Option<(String, String)>,
+    pub(super) disrupted: bool,
     /// All containers have ended, and none is started again.
     pub(super) closed: bool,
 }
@@ -330,10 +338,11 @@ impl PodRun {
     }
 
     fn note_failure(&self) {
-        if let Some(End { kind: EndKind::Failed { reason, message }, .. }) = &*self.end.borrow() {
+        if let Some(End { kind: EndKind::Failed { reason, message, disrupted }, .. }) = &*self.end.borrow() {
             let mut state = lock(&self.state);
             if state.failed.is_none() {
                 state.failed = Some((reason.clone(), message.clone()));
+                state.disrupted = *disrupted;
             }
         }
     }
@@ -1041,7 +1050,7 @@ impl PodRun {
                 s["podIPs"] = json!([{"ip": state.address}]);
             }
             if let Some((reason, message)) = &state.failed {
-                if reason == "Evicted" {
+                if state.disrupted {
                     set_condition(s, "DisruptionTarget", true, "TerminationByKubelet", message);
                 }
                 s["reason"] = reason.as_str().into();
