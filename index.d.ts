@@ -62,6 +62,79 @@ export interface ClaudeK8sAdapter extends ServerAdapterModule {
   getConfigSchema: () => ConfigSchema;
 }
 
+/** A condition of the Job or its pod. */
+export interface ClaudeK8sCondition {
+  object: 'Job' | 'Pod';
+  type: string;
+  status: string;
+  reason?: string;
+  message?: string;
+  /** When it last changed. */
+  at?: string;
+}
+
+/** A container of the pod, as it was last seen. */
+export interface ClaudeK8sContainer {
+  name: string;
+  init?: true;
+  state: 'waiting' | 'running' | 'terminated';
+  reason?: string;
+  message?: string;
+  exitCode?: number;
+  restarts?: number;
+}
+
+/** An Event about the Job or its pod. */
+export interface ClaudeK8sEvent {
+  object: string;
+  reason?: string;
+  message?: string;
+  count: number;
+  at?: string;
+}
+
+/** `resultJson.k8s` of a failed run: its cause and what the run saw. Times are ISO; what was not seen is absent. */
+export interface ClaudeK8sEvidence {
+  /** A code of docs/troubleshooting.md. */
+  cause: string;
+  stage:
+    | 'configuration'
+    | 'guard'
+    | 'create'
+    | 'pod'
+    | 'schedule'
+    | 'start'
+    | 'ended'
+    | 'exit'
+    | 'output'
+    | 'api';
+  /** What happened, to which object and when. */
+  summary: string;
+  /** What to do next. */
+  hint: string;
+  /** The cluster's own words. */
+  message?: string;
+  namespace?: string;
+  job?: string;
+  pod?: string;
+  node?: string;
+  timeline: {
+    created?: string;
+    scheduled?: string;
+    pulled?: string;
+    started?: string;
+    firstLine?: string;
+    lastLine?: string;
+    askedToEnd?: { at: string; by: string };
+    ended?: string;
+    noticed: string;
+  };
+  conditions?: ClaudeK8sCondition[];
+  containers?: ClaudeK8sContainer[];
+  events?: ClaudeK8sEvent[];
+  log?: { bytes: number; lines: number; gaps: number; reconnects: number };
+}
+
 /** What the host stores for a task so that its next run resumes the session. */
 export type ClaudeK8sSessionParams = {
   sessionId: string;

@@ -145,7 +145,8 @@ describe.concurrent('a run', () => {
     const { output, result } = await runs.play({ config: { image: cluster.unpullable } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
-    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+    const { summary } = /** @type {any} */ (result.resultJson ?? {}).k8s;
+    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage?.replace(`; ${summary}`, '')}`);
   });
 
   it('that fits no node reports that', async () => {
@@ -215,7 +216,9 @@ describe.concurrent('a run', () => {
     expect(result).toMatchObject({
       errorCode: 'timeout',
       timedOut: true,
-      errorMessage: 'Timed out after 15s',
+      errorMessage: expect.stringMatching(
+        /^Timed out after 15s; Job \S+: the run took longer than it may, at \S+Z$/,
+      ),
     });
     expect(running(output)).toBe(true);
     expectOnce(output);

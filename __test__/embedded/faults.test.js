@@ -171,7 +171,13 @@ const table = {
         scenario: 'hang',
         config: { timeoutSec: 2 },
         at: [after('"subtype":"init"', setFaults(fault(undefined, { refuse: true }, { forMs: 3_000 })))],
-        result: { errorCode: 'timeout', timedOut: true, errorMessage: 'Timed out after 2s' },
+        result: {
+          errorCode: 'timeout',
+          timedOut: true,
+          errorMessage: expect.stringMatching(
+            /^Timed out after 2s; Job \S+: the run took longer than it may, at \S+Z$/,
+          ),
+        },
         ticks: false,
       },
     ],
@@ -296,7 +302,8 @@ const table = {
       {
         faults: [fault('create', status(403, { message: 'no' }), { resource: 'secrets' })],
         result: { errorCode: 'k8s_prompt_secret_create_failed' },
-        message: /^Failed to create prompt Secret: HTTP-Code: 403 Message: no$/,
+        message:
+          /^Failed to create prompt Secret: HTTP-Code: 403 Message: no; Job \S+: the Secret with its prompt could not be created, at \S+Z$/,
         ticks: 0,
       },
     ],
@@ -314,7 +321,8 @@ const table = {
           await cluster.delete('/api/v1/namespaces/agents');
         },
         result: { errorCode: 'k8s_prompt_secret_create_failed' },
-        message: /unable to create new content in namespace agents because it is being terminated$/,
+        message:
+          /unable to create new content in namespace agents because it is being terminated; Job \S+: the namespace it was to be created in is being deleted, at \S+Z$/,
         ticks: 0,
       },
     ],

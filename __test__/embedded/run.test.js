@@ -9,6 +9,7 @@ import {
   clusterForHost,
   environmentOf,
   eventually,
+  evidenceOf,
   hostRun,
   leftovers,
 } from '../support/host.js';
@@ -238,7 +239,9 @@ describe('a run that fails', () => {
     expect(result).toMatchObject({
       errorCode: 'timeout',
       timedOut: true,
-      errorMessage: 'Timed out after 2s',
+      errorMessage: expect.stringMatching(
+        /^Timed out after 2s; Job \S+: the run took longer than it may, at \S+Z$/,
+      ),
     });
   });
 
@@ -265,7 +268,12 @@ describe('a run that fails', () => {
     const { output, result } = await play({ config: { image: 'missing/agent:1', imagePullGraceSec: 1 } });
     expect(result.errorCode).toBe('k8s_pod_schedule_failed');
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
-    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage}`);
+    const summary = evidenceOf(result)?.summary;
+    expect(result.errorMessage).toMatch(
+      /; Pod \S+ on node embedded-node: its image could not be pulled, at \S+Z$/,
+    );
+    expect(output.stderr).toContain(`[paperclip] ${result.errorMessage?.replace(`; ${summary}`, '')}`);
+    expect(output.stderr).toContain(`[paperclip] Cause image_pull_failed: ${summary}. `);
   });
 
   it('because no node fits says so', async () => {
@@ -367,7 +375,9 @@ describe('the host', () => {
       agent: ctx.agent,
     });
     expect(second.errorCode).toBe('k8s_concurrent_run_blocked');
-    expect(second.errorMessage).toMatch(/is running a different task$/);
+    expect(second.errorMessage).toMatch(
+      /is running a different task; Job \S+ belongs to another run of the agent, for another task, and is alive, at \S+Z$/,
+    );
     expect((await first).errorMessage).toBeNull();
   });
 
@@ -440,7 +450,7 @@ describe('the host', () => {
     ]);
     const { result } = await play({ config: { kubeconfig } });
     expect(result.errorCode).toBe('k8s_concurrency_guard_unreachable');
-    expect(result.errorMessage).toBe(
+    expect(result.errorMessage).toContain(
       'Concurrency guard unreachable: HTTP-Code: 403 Message: jobs.batch is forbidden: User ' +
         '"system:serviceaccount:paperclip:limited" cannot list resource "jobs" in API group "batch" in the namespace "paperclip"',
     );

@@ -72,6 +72,16 @@ export function environmentOf(kubeconfig) {
   return { companyId: 'company-1', adapterType: 'claude_k8s', config: { kubeconfig } };
 }
 
+/**
+ * The evidence of a run, if it has any.
+ *
+ * @param {import('@paperclipai/adapter-utils').AdapterExecutionResult} result
+ * @returns {import('../../index.js').ClaudeK8sEvidence | undefined}
+ */
+export function evidenceOf({ resultJson }) {
+  return /** @type {any} */ (resultJson)?.k8s;
+}
+
 /** The lines that the agent printed, without the adapter's. */
 export function agentLines(output) {
   return output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));

@@ -30,6 +30,7 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a run.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 10] = [
         Self::Configuration,
         Self::Guard,
@@ -60,6 +61,7 @@ impl Stage {
     }
 
     /// Its section of the docs: a heading and an introduction.
+    #[cfg(test)]
     const fn section(self) -> (&'static str, &'static str) {
         match self {
             Self::Configuration => ("Configuration", "The request cannot work. Nothing was created."),
@@ -112,6 +114,7 @@ macro_rules! causes {
 
         impl Cause {
             /// Every cause, in the order of the table.
+            #[cfg(test)]
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The code in `resultJson.k8s.cause`; it never changes.

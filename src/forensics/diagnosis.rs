@@ -36,6 +36,9 @@ const REFUSED_JOB: &Words = &[
     ("is forbidden: user ", Cause::JobCreateForbidden),
 ];
 
+const WEBHOOK: &Words =
+    &[("admission webhook", Cause::JobAdmissionRefused), ("calling webhook", Cause::JobAdmissionRefused)];
+
 const UNSCHEDULABLE: &Words = &[
     ("insufficient ", Cause::UnschedulableResources),
     ("too many pods", Cause::UnschedulableResources),
@@ -90,6 +93,16 @@ impl Cause {
     /// Why the API server refused (403) to create a Job, by its words.
     pub(crate) fn of_refused_job(words: &str) -> Self {
         by_words(REFUSED_JOB, words).unwrap_or(Cause::JobAdmissionRefused)
+    }
+
+    /// Why the API server did not accept a Job's fields, by its words: a webhook may answer with any code.
+    pub(crate) fn of_invalid_job(words: &str) -> Self {
+        by_words(WEBHOOK, words).unwrap_or(Cause::JobInvalid)
+    }
+
+    /// Why the API server failed to create a Job, by its words.
+    pub(crate) fn of_failed_create(words: &str) -> Self {
+        by_words(WEBHOOK, words).unwrap_or(Cause::JobCreateUnreachable)
     }
 
     /// Why the Job controller could not create a pod, by the words of its Event.
@@ -206,7 +219,8 @@ impl Record {
         Cause::of_exit(container?)
     }
 
-    fn cause_of_request(&self) -> Option<Cause> {
+    /// Our own request to end the run, as a cause.
+    pub(crate) fn cause_of_request(&self) -> Option<Cause> {
         Some(match self.request?.by {
             Asker::Host => Cause::CancelledByHost,
             Asker::ControlPlane => Cause::CancelledByControlPlane,

@@ -36,14 +36,8 @@ pub(crate) struct Evidence {
 
 impl Evidence {
     /// The evidence of a run that failed for this cause. `object`: the name of the Job that it is about, where that is not
-    /// the run's own; `words`: what the cluster or the run itself said; `noticed`: when the run noticed.
-    pub(crate) fn new(
-        cause: Cause,
-        record: &Record,
-        object: Option<&str>,
-        words: Option<&str>,
-        noticed: Timestamp,
-    ) -> Self {
+    /// the run's own; `noticed`: when the run noticed.
+    pub(crate) fn new(cause: Cause, record: &Record, object: Option<&str>, noticed: Timestamp) -> Self {
         let summary = summary(cause, record, object, noticed);
         let mut map = Map::new();
         map.insert("cause".into(), cause.code().into());
@@ -55,7 +49,7 @@ impl Evidence {
                 map.insert(key.to_owned(), value);
             }
         };
-        set("message", words.map(|words| text(words).into()));
+        set("message", record.words_of(cause).map(|words| text(&words).into()));
         set("namespace", non_empty(&record.namespace).map(Value::from));
         set("job", object.or(non_empty(&record.job_name)).map(|job| name(job).into()));
         let pod = record.pod.as_deref();
@@ -193,6 +187,39 @@ impl Record {
             }),
             _ => None,
         }
+    }
+
+    /// The cluster's own words about a cause.
+    fn words_of(&self, cause: Cause) -> Option<String> {
+        let pod = self.pod.as_deref();
+        let words = match cause.stage() {
+            Stage::Pod if cause != Cause::JobSuspended => self.event(&["FailedCreate"])?.message.clone(),
+            Stage::Schedule => condition(pod?, "PodScheduled")?.message.clone()?,
+            Stage::Start => self.words_of_start(cause)?,
+            Stage::Ended if cause.about() == About::Pod => disruption(pod?)?.message?,
+            Stage::Exit => end_of(pod?, CLAUDE_CONTAINER)?.message.clone()?,
+            _ => return None,
+        };
+        Some(words).filter(|words| !words.trim().is_empty())
+    }
+
+    fn words_of_start(&self, cause: Cause) -> Option<String> {
+        let pod = self.pod.as_deref()?;
+        let status = pod.status.as_ref()?;
+        let of_container = |status: &ContainerStatus| {
+            let state = status.state.as_ref()?;
+            let waiting = state.waiting.as_ref().and_then(|waiting| waiting.message.clone());
+            waiting.or_else(|| {
+                let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+                ended.message.clone().or_else(|| ended.reason.clone())
+            })
+        };
+        let events = ["FailedMount", "FailedAttachVolume", "FailedMapVolume", "Pulling"];
+        let pull = || self.pull_words.clone().filter(|_| cause.code().starts_with("image_"));
+        pull()
+            .or_else(|| init_statuses(pod).iter().chain(container_statuses(pod)).find_map(of_container))
+            .or_else(|| self.event(&events).map(|event| event.message.clone()))
+            .or_else(|| status.message.clone())
     }
 
     /// When the end of the pod was requested, by others.
@@ -415,7 +442,7 @@ mod tests {
     fn evidence_has_cause_sentence_times_and_objects() {
         let record = evicted();
         let cause = record.cause_of_end(None).unwrap();
-        let evidence = Evidence::new(cause, &record, None, Some("words"), at(NOTICED));
+        let evidence = Evidence::new(cause, &record, None, at(NOTICED));
         assert_eq!(
             evidence.json,
             json!({
@@ -423,7 +450,7 @@ mod tests {
                 "stage": "ended",
                 "summary": "Pod n/p on node node-1: its node was short of memory and evicted it, at 2026-01-02T03:04:30Z",
                 "hint": Cause::EvictedForMemory.hint(),
-                "message": "words",
+                "message": "The node was low on resource: memory.",
                 "namespace": "n",
                 "job": "j",
                 "pod": "p",
@@ -456,7 +483,7 @@ mod tests {
     fn sentence_names_the_object_that_is_known() {
         let record = evicted();
         let sentence =
-            |cause, record: &Record, object| Evidence::new(cause, record, object, None, at(NOTICED)).summary;
+            |cause, record: &Record, object| Evidence::new(cause, record, object, at(NOTICED)).summary;
         assert_eq!(
             sentence(Cause::EvictedByApi, &record, None),
             "Pod n/p on node node-1 was evicted through the Eviction API, as a drain does, at 2026-01-02T03:04:30Z"
@@ -491,7 +518,7 @@ mod tests {
     fn own_request_is_named_with_its_time() {
         let mut record = evicted();
         record.ask_to_end(Asker::TimeLimit, at("2026-01-02T03:04:10Z"));
-        let evidence = Evidence::new(Cause::TimeLimit, &record, None, None, at(NOTICED));
+        let evidence = Evidence::new(Cause::TimeLimit, &record, None, at(NOTICED));
         assert_eq!(evidence.summary, "Job n/j: the run took longer than it may, at 2026-01-02T03:04:10Z");
         assert_eq!(
             evidence.json["timeline"]["askedToEnd"],
@@ -518,7 +545,7 @@ mod tests {
             record.see_events(vec![serde_json::from_value(json!({
                 "metadata": {}, "involvedObject": {"kind": message}, "reason": message, "message": message
             })).unwrap(); count]);
-            let evidence = Evidence::new(Cause::ExitCode, &record, None, Some(&message), at(NOTICED));
+            let evidence = Evidence::new(Cause::ExitCode, &record, None, at(NOTICED));
             let bytes = evidence.json.to_string().len();
             prop_assert!(bytes <= MAX_BYTES, "{bytes}");
             prop_assert!(!evidence.summary.contains(['\n', '\0']));

@@ -1,38 +1,31 @@
 //! From what a run saw of its Job and pod to a cause and a message. Nothing here fails a run: what is not known is
 //! reported as not known.
 
-#[allow(dead_code, reason = "filled in by the stages of a run")]
 mod cause;
 mod container;
-#[allow(dead_code, reason = "filled in by the stages of a run")]
 mod diagnosis;
 mod disruption;
 mod end;
-#[allow(dead_code, reason = "filled in by the stages of a run")]
 mod evidence;
 #[cfg(test)]
 mod fixtures;
 mod host_status;
 mod job;
 mod pod;
-#[allow(dead_code, reason = "filled in by the stages of a run")]
 mod record;
 mod vanished;
 mod waiting;
 
-#[allow(unused_imports, reason = "filled in by the stages of a run")]
 pub(crate) use cause::Cause;
 pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
 pub(crate) use disruption::{Deletion, Disruption, disruption, disruption_since, suspension};
 pub(crate) use end::{Missing, claude_may_run, failing, missing_cause, node_is_silent, node_of};
-#[allow(unused_imports, reason = "filled in by the stages of a run")]
 pub(crate) use evidence::Evidence;
 pub(crate) use host_status::should_abort_for_cancellation;
 pub(crate) use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};
 pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
-#[allow(unused_imports, reason = "filled in by the stages of a run")]
 pub(crate) use record::{Asker, LogFacts, Record};
 pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
 

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::pod::{container_statuses, init_statuses};
 
 /// How many Events of the Job and its pod are kept.
+#[allow(dead_code, reason = "the reading of Events fills it in")]
 const MAX_EVENTS: usize = 16;
 
 /// Who of ours asked for the end of a run.
@@ -128,6 +129,7 @@ impl Record {
     }
 
     /// Keeps Events, the newest if there are many.
+    #[allow(dead_code, reason = "the reading of Events fills it in")]
     pub(crate) fn see_events(&mut self, events: Vec<Event>) {
         let mut seen: Vec<_> = events.into_iter().map(EventSeen::from).collect();
         seen.sort_by_key(|event| event.at);

@@ -9,7 +9,7 @@ use crate::claude::{
     is_claude_unknown_session_error, is_error_result, no_result_error,
 };
 use crate::forensics::{
-    Disruption, TerminatedState, Vanished, describe_truncation_cause, pod_cause, vanished_details,
+    Cause, Disruption, TerminatedState, Vanished, describe_truncation_cause, pod_cause, vanished_details,
 };
 use crate::js_semantics;
 
@@ -75,6 +75,10 @@ pub(crate) struct Settled {
     pub(crate) asked_to_end: Option<Timestamp>,
     /// Why its log could not be read to the end, if it could not.
     pub(crate) log_error: Option<String>,
+    /// Why it ended, as far as its objects show; `None` after an exit with 0.
+    pub(crate) ended_by: Option<Cause>,
+    /// The API refused to show the log (403).
+    pub(crate) log_forbidden: bool,
     /// The CLI's output.
     pub(crate) captured: Captured,
     /// `config.model`, or empty.
@@ -141,6 +145,15 @@ impl Settled {
 /// is known without one. What the container had done by itself, and a success that the CLI had reported, come before a
 /// time limit that the run reached later.
 pub(crate) fn classify(settled: Settled) -> Outcome {
+    let facts = CauseFacts::of(&settled);
+    let outcome = choose(settled);
+    match facts.cause(&outcome) {
+        Some(cause) => outcome.because(cause),
+        None => outcome,
+    }
+}
+
+fn choose(settled: Settled) -> Outcome {
     let exit_code = settled.exit_code();
     let is_late = settled.timed_out || settled.is_past_deadline();
     if is_late && !settled.ended_by_itself() && !settled.says_success() {
@@ -150,6 +163,73 @@ pub(crate) fn classify(settled: Settled) -> Outcome {
         return with_result(settled);
     }
     without_result(settled, exit_code)
+}
+
+/// What the cause of an ended run depends on besides its outcome.
+struct CauseFacts {
+    ended_by: Option<Cause>,
+    log_forbidden: bool,
+    has_limit: bool,
+    has_result: bool,
+    is_complete: bool,
+    is_gone: bool,
+    exit_code: Option<i32>,
+}
+
+impl CauseFacts {
+    fn of(settled: &Settled) -> Self {
+        Self {
+            ended_by: match &settled.end {
+                JobEnd::Lost { .. } => Some(Cause::NodeLost),
+                _ => settled.ended_by,
+            },
+            log_forbidden: settled.log_forbidden,
+            has_limit: settled.timeout_sec > 0.0,
+            has_result: settled.captured.result.is_some(),
+            is_complete: settled.end == JobEnd::Complete,
+            is_gone: matches!(settled.end, JobEnd::Gone(_)),
+            exit_code: settled.container.as_ref().and_then(|state| state.exit_code),
+        }
+    }
+
+    /// The cause of a failure, and of a success that something ended from outside.
+    fn cause(&self, outcome: &Outcome) -> Option<Cause> {
+        let from_outside = |cause: &Cause| !matches!(cause, Cause::ExitCode);
+        Some(match outcome.code {
+            Some(ErrorCode::Timeout) => match self.ended_by {
+                Some(Cause::TimeLimit) => Cause::TimeLimit,
+                _ if self.has_limit => Cause::TimeLimit,
+                _ => Cause::JobDeadline,
+            },
+            Some(ErrorCode::SessionUnavailable) => Cause::SessionUnavailable,
+            Some(ErrorCode::JobStateMismatch) => Cause::ApiUnreachable,
+            Some(ErrorCode::JobDeletedExternally) => self.ended_by.unwrap_or(Cause::JobDeleted),
+            Some(ErrorCode::LlmApiError) => Cause::LlmEmptyResponse,
+            Some(ErrorCode::ClaudeTruncated) => {
+                self.ended_by.filter(from_outside).unwrap_or(self.cut_output())
+            }
+            _ if !outcome.is_failure() => return self.ended_by.filter(from_outside),
+            // The result says why, unless something else killed the CLI.
+            _ if self.has_result => self.ended_by.filter(from_outside).unwrap_or(Cause::CliFailed),
+            _ => self.ended_by.unwrap_or(self.missing_output()),
+        })
+    }
+
+    /// Why output of the model has no result.
+    fn cut_output(&self) -> Cause {
+        if self.exit_code == Some(0) { self.missing_output() } else { Cause::Truncated }
+    }
+
+    /// Why a run that was not ended by anything has no result.
+    fn missing_output(&self) -> Cause {
+        match () {
+            () if self.log_forbidden => Cause::LogForbidden,
+            () if self.is_complete && self.exit_code.is_none() => Cause::JobTtlTooShort,
+            () if self.is_gone => Cause::LogLost,
+            () if self.exit_code == Some(0) => Cause::NoResult,
+            () => Cause::LogUnreadable,
+        }
+    }
 }
 
 fn timed_out(exit_code: Option<i32>, timeout_sec: f64) -> Outcome {
@@ -188,6 +268,8 @@ fn with_result(settled: Settled) -> Outcome {
         timed_out: false,
         code: None,
         recovery: Recovery::Nothing,
+        because: None,
+        evidence: None,
         body: Body::Finished(Box::new(Finished {
             usage,
             session_params: session_params(session_id.as_deref(), &workspace),
@@ -345,6 +427,8 @@ mod tests {
             disruption: None,
             asked_to_end: None,
             log_error: None,
+            ended_by: None,
+            log_forbidden: false,
             captured: tally.finish(),
             config_model: String::new(),
             current_session_id: String::new(),

@@ -1,12 +1,13 @@
 //! Failures before the CLI's output could matter: one constructor each, with its message and its log line.
 
 use super::{ErrorCode, Outcome, Recovery};
-use crate::forensics::OrphanVerdict;
+use crate::forensics::{Cause, OrphanVerdict};
 
 impl Outcome {
     /// A value of the configuration cannot be used.
     pub(crate) fn config_invalid(message: &str) -> Self {
         Self::early(ErrorCode::ConfigInvalid, format!("Invalid adapter configuration: {message}"))
+            .because(Cause::ConfigInvalid)
             .warn(format!("[paperclip] Cannot create K8s Job: {message}"))
     }
 
@@ -16,6 +17,7 @@ impl Outcome {
             ErrorCode::AgentIdInvalid,
             format!("Agent ID \"{agent_id}\" cannot be sanitized to a valid Kubernetes label"),
         )
+        .because(Cause::AgentIdInvalid)
         .warn(format!(
             "[paperclip] Cannot create K8s Job: agent.id \"{agent_id}\" produces no valid RFC 1123 label characters"
         ))
@@ -24,24 +26,30 @@ impl Outcome {
     /// An orphaned Job blocks the run; `None` when the run may take it over. A missing name is `unknown`.
     pub(crate) fn orphan_blocked(verdict: OrphanVerdict, orphan: Option<&str>) -> Option<Self> {
         let orphan = orphan.unwrap_or("unknown");
-        let (code, message, log) = match verdict {
+        let (code, cause, message, log) = match verdict {
             OrphanVerdict::Reattach => return None,
             OrphanVerdict::BlockTaskUnknown => (
                 ErrorCode::OrphanTaskUnknown,
+                Cause::UnknownTaskAlive,
                 "has unknown task context",
                 "has missing task label — cannot safely reattach",
             ),
             OrphanVerdict::BlockTaskMismatch => (
                 ErrorCode::ConcurrentRunBlocked,
+                Cause::OtherTaskAlive,
                 "is running a different task",
                 "belongs to a different task",
             ),
-            OrphanVerdict::BlockSessionMismatch => {
-                (ErrorCode::OrphanSessionMismatch, "has a mismatched session", "has a different session")
-            }
+            OrphanVerdict::BlockSessionMismatch => (
+                ErrorCode::OrphanSessionMismatch,
+                Cause::OtherSessionAlive,
+                "has a mismatched session",
+                "has a different session",
+            ),
         };
         Some(
             Self::early(code, format!("Concurrent run blocked: orphaned Job {orphan} {message}"))
+                .because_of(cause, orphan)
                 .warn(format!("[paperclip] Blocked: orphaned Job {orphan} {log}")),
         )
     }
@@ -52,6 +60,7 @@ impl Outcome {
             ErrorCode::ConcurrentRunBlocked,
             "Concurrent run blocked: orphaned Job(s) still running for this agent (reattach disabled)",
         )
+        .because_of(Cause::ReattachDisabled, orphans.first().unwrap_or(&"unknown"))
         .warn(format!(
             "[paperclip] Concurrent run blocked: orphaned Job(s) running and reattach disabled: {}",
             orphans.join(", ")
@@ -65,6 +74,7 @@ impl Outcome {
             ErrorCode::ConcurrentRunBlocked,
             format!("Concurrent run blocked: Job {names} is still running for this agent"),
         )
+        .because_of(Cause::SameRunAlive, jobs.first().unwrap_or(&"unknown"))
         .warn(format!(
             "[paperclip] Concurrent run blocked: existing Job(s) still running for this run: {names}"
         ))
@@ -76,6 +86,7 @@ impl Outcome {
             ErrorCode::ConcurrentRunBlocked,
             format!("Concurrent run blocked: another host took over this agent before Job {job} was created"),
         )
+        .because_of(Cause::TakenOver, job)
         .warn(format!(
             "[paperclip] Concurrent run blocked: Job {job} was barred by another host, which took this run for dead"
         ))
@@ -84,6 +95,7 @@ impl Outcome {
     /// The agent's Jobs could not be listed.
     pub(crate) fn guard_unreachable(error: &str) -> Self {
         Self::early(ErrorCode::ConcurrencyGuardUnreachable, format!("Concurrency guard unreachable: {error}"))
+            .because(Cause::GuardUnreachable)
             .warn(format!("[paperclip] Concurrency guard failed: unable to list jobs: {error}"))
     }
 
@@ -91,12 +103,13 @@ impl Outcome {
     pub(crate) fn prompt_secret_create_failed(error: &str) -> Self {
         let message = format!("Failed to create prompt Secret: {error}");
         let log = format!("[paperclip] {message}");
-        Self::early(ErrorCode::PromptSecretCreateFailed, message).warn(log)
+        Self::early(ErrorCode::PromptSecretCreateFailed, message).because(Cause::PromptSecretFailed).warn(log)
     }
 
     /// The Job could not be created.
     pub(crate) fn job_create_failed(error: &str) -> Self {
         Self::early(ErrorCode::JobCreateFailed, format!("Failed to create Kubernetes Job: {error}"))
+            .because(Cause::JobCreateFailed)
             .warn(format!("[paperclip] Failed to create K8s Job: {error}"))
     }
 
@@ -114,18 +127,21 @@ impl Outcome {
     pub(crate) fn pod_reattach_failed(error: &str) -> Self {
         let message = format!("Pod reattach failed: {error}");
         let log = format!("[paperclip] {message}");
-        Self::early(ErrorCode::PodReattachFailed, message).warn(log)
+        Self::early(ErrorCode::PodReattachFailed, message).because(Cause::PodUnreadable).warn(log)
     }
 
     /// The Job to take over cannot be followed: it has no pod.
     pub(crate) fn reattach_without_pod(job: &str) -> Self {
         Self::pod_reattach_failed(&format!("Reattach target Job {job} has no pod"))
+            .because(Cause::ReattachWithoutPod)
     }
 
     /// The run was cancelled. `acknowledged`: by the host's abort signal, and the Job and its pod are confirmed gone.
     pub(crate) fn cancelled(acknowledged: bool) -> Self {
         let recovery = if acknowledged { Recovery::Acknowledged } else { Recovery::Nothing };
-        Self::early(ErrorCode::Cancelled, "Run cancelled").with_recovery(recovery)
+        Self::early(ErrorCode::Cancelled, "Run cancelled")
+            .with_recovery(recovery)
+            .because(Cause::CancelledByHost)
     }
 
     /// It could not be determined within `seconds` how the Job ended.
@@ -134,6 +150,7 @@ impl Outcome {
             ErrorCode::JobStateMismatch,
             format!("Job {job} did not complete cleanly (its state could not be read for {seconds}s: {error})"),
         )
+        .because(Cause::ApiUnreachable)
         .warn(format!(
             "[paperclip] State of Job {job} could not be read for {seconds}s — returning error and keeping the Job."
         ))

@@ -9,6 +9,7 @@ mod early;
 use serde_json::{Map, Value, json};
 
 use crate::claude::Usage;
+use crate::forensics::{Cause, Evidence};
 use crate::js_semantics;
 use crate::storable;
 
@@ -54,8 +55,19 @@ pub(crate) struct Outcome {
     code: Option<ErrorCode>,
     recovery: Recovery,
     body: Body,
+    because: Option<Box<Because>>,
+    evidence: Option<Box<Evidence>>,
     /// Lines the log gets because of this result.
     pub(crate) logs: Vec<LogLine>,
+}
+
+/// The cause that a constructor or the classification knows. Where there is none, what the run saw names it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Because {
+    /// Why.
+    pub(crate) cause: Cause,
+    /// The Job that it is about, where that is not the run's own.
+    pub(crate) job: Option<String>,
 }
 
 /// The keys that follow `errorMessage` and `errorCode`.
@@ -104,8 +116,49 @@ impl Outcome {
             code,
             recovery: Recovery::Nothing,
             body,
+            because: None,
+            evidence: None,
             logs: Vec::new(),
         }
+    }
+
+    /// The same outcome with its cause.
+    pub(crate) fn because(mut self, cause: Cause) -> Self {
+        let job = self.because.and_then(|known| known.job);
+        self.because = Some(Box::new(Because { cause, job }));
+        self
+    }
+
+    /// The same outcome with its cause, which is about another Job than the run's own.
+    fn because_of(mut self, cause: Cause, job: &str) -> Self {
+        self.because = Some(Box::new(Because { cause, job: Some(job.to_owned()) }));
+        self
+    }
+
+    /// The cause, where the outcome itself knows it.
+    pub(crate) fn known_cause(&self) -> Option<&Because> {
+        self.because.as_deref()
+    }
+
+    /// Whether the run failed.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.message.is_some()
+    }
+
+    /// The same outcome with its evidence. The message ends with its sentence, but for `Run cancelled`, which is compared
+    /// as a whole, and a line of the log says what to do.
+    pub(crate) fn with_evidence(mut self, evidence: Evidence) -> Self {
+        if self.code != Some(ErrorCode::Cancelled) {
+            if let Some(message) = &mut self.message {
+                message.push_str("; ");
+                message.push_str(&evidence.summary);
+            }
+            let (summary, hint) = (&evidence.summary, evidence.cause.hint());
+            let line = format!("[paperclip] Cause {}: {summary}. {hint}", evidence.cause.code());
+            self = self.warn(line);
+        }
+        self.evidence = Some(Box::new(evidence));
+        self
     }
 
     fn with_recovery(mut self, recovery: Recovery) -> Self {
@@ -128,7 +181,6 @@ impl Outcome {
     }
 
     /// `errorMessage`.
-    #[cfg(test)]
     pub(crate) fn error_message(&self) -> Option<&str> {
         self.message.as_deref()
     }
@@ -151,13 +203,9 @@ impl Outcome {
             set("errorCode", code.as_str().into());
         }
         match &self.body {
-            Body::Bare => {}
-            Body::Stdout(stdout) => {
-                set("resultJson", json!({ "stdout": stdout }));
-            }
-            Body::SessionGone(result) => {
+            Body::Bare | Body::Stdout(_) => {}
+            Body::SessionGone(_) => {
                 set("clearSession", true.into());
-                set("resultJson", result.clone());
             }
             Body::Finished(finished) => {
                 set("usage", serde_json::to_value(finished.usage).unwrap_or_default());
@@ -168,13 +216,17 @@ impl Outcome {
                 set("model", finished.model.clone().into());
                 set("billingType", "api".into());
                 set("costUsd", js_semantics::number_value(finished.cost_usd));
-                set("resultJson", finished.result.clone());
-                set("summary", finished.summary.clone().into());
-                set("clearSession", finished.clear_session.into());
-                // Without it the host takes the tokens of a resumed session for running totals and subtracts those of
-                // the run before.
-                set("usageBasis", "per_run".into());
             }
+        }
+        if let Some(result) = self.result_json() {
+            set("resultJson", result);
+        }
+        if let Body::Finished(finished) = &self.body {
+            set("summary", finished.summary.clone().into());
+            set("clearSession", finished.clear_session.into());
+            // Without it the host takes the tokens of a resumed session for running totals and subtracts those of the
+            // run before.
+            set("usageBasis", "per_run".into());
         }
         match self.recovery {
             Recovery::Nothing => {}
@@ -182,7 +234,6 @@ impl Outcome {
                 set("executionRecovery", json!({"kind": "bootstrap", "providerWorkStarted": false}));
             }
             Recovery::Acknowledged => {
-                set("resultJson", json!({"executionCancellation": {"state": "acknowledged"}}));
                 set(
                     "executionRecovery",
                     json!({
@@ -193,5 +244,27 @@ impl Outcome {
             }
         }
         storable::value(Value::Object(object))
+    }
+
+    /// `resultJson`: the CLI's result or output, and the evidence as `k8s`.
+    fn result_json(&self) -> Option<Value> {
+        let mut result = match &self.body {
+            Body::Bare if self.recovery == Recovery::Acknowledged => {
+                json!({"executionCancellation": {"state": "acknowledged"}})
+            }
+            Body::Bare => Value::Object(Map::new()),
+            Body::Stdout(stdout) => json!({ "stdout": stdout }),
+            Body::SessionGone(result) => result.clone(),
+            Body::Finished(finished) => finished.result.clone(),
+        };
+        if let Some(result) = result.as_object_mut() {
+            // The CLI's result is the agent's to write, this key is not.
+            result.shift_remove("k8s");
+            if let Some(evidence) = &self.evidence {
+                result.insert("k8s".to_owned(), evidence.json.clone());
+            }
+        }
+        let is_empty = result.as_object().is_some_and(Map::is_empty);
+        (!is_empty || matches!(self.body, Body::Finished(_) | Body::SessionGone(_))).then_some(result)
     }
 }

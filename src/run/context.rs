@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
+use super::record::RunRecord;
 use super::{LogSink, RunError};
 use crate::claude::EndToken;
 use crate::manifest::SelfPod;
@@ -24,6 +25,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) agent_label: String,
     /// Cluster objects this run must delete.
     pub(crate) owned: OwnedObjects<C>,
+    /// What the run has seen so far.
+    pub(crate) record: RunRecord,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::record::RunRecord;
 use super::timing;
 use crate::claude::EndToken;
 use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
@@ -39,7 +40,7 @@ impl JobSeen {
         }
     }
 
-    fn from_watch(seen: &Seen<Job>) -> Option<Self> {
+    pub(super) fn from_watch(seen: &Seen<Job>) -> Option<Self> {
         match seen {
             Seen::Unseen => None,
             Seen::Present(job) => Some(JobSeen::Present(job.clone())),
@@ -81,7 +82,11 @@ pub(super) async fn watch_container<C: Cluster>(
 ) -> Infallible {
     let mut changes = observed.watched.changes();
     loop {
-        let over = match changes.borrow_and_update().pods.get(pod) {
+        let seen = changes.borrow_and_update().pods.get(pod).cloned();
+        if let Some(seen) = &seen {
+            observed.record.see_watched_pod(seen);
+        }
+        let over = match &seen {
             Some(Seen::Present(pod)) => match container_phase(pod, CLAUDE_CONTAINER) {
                 ContainerPhase::Terminated(state) => Some(ContainerState::Ended(Some(state))),
                 ContainerPhase::Waiting | ContainerPhase::Running => None,
@@ -117,17 +122,21 @@ pub(super) struct Observed<C> {
     pub(super) watched: Subscription<C>,
     /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
     pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
+    /// Keeps what is seen here.
+    pub(super) record: RunRecord,
 }
 
 impl<C: Cluster> Observed<C> {
     /// Reads the Job. Another Job of the same name counts as gone: a UID is an identity, a name is not.
     pub(super) async fn job(&self) -> Result<JobSeen, ApiError> {
-        match self.cluster.get_job(&self.namespace, &self.job_name).await {
-            Ok(job) if self.is_own_job(&job) => Ok(JobSeen::Present(Arc::new(job))),
-            Ok(_) => Ok(JobSeen::Gone),
-            Err(error) if error.is_not_found() => Ok(JobSeen::Gone),
-            Err(error) => Err(error),
-        }
+        let seen = match self.cluster.get_job(&self.namespace, &self.job_name).await {
+            Ok(job) if self.is_own_job(&job) => JobSeen::Present(Arc::new(job)),
+            Ok(_) => JobSeen::Gone,
+            Err(error) if error.is_not_found() => JobSeen::Gone,
+            Err(error) => return Err(error),
+        };
+        self.record.see_job(&seen);
+        Ok(seen)
     }
 
     fn is_own_job(&self, job: &Job) -> bool {
@@ -159,6 +168,7 @@ impl<C: Cluster> Observed<C> {
                 deletions.entry(name.clone()).or_insert(deletion);
             }
         }
+        self.record.see_pods(&pods);
         Ok(pods.into_iter())
     }
 
@@ -221,7 +231,13 @@ impl<C: Cluster> Observed<C> {
             unseen_at: Instant::now() + timing::UNSEEN_LIMIT,
             observed: self,
         };
-        futures::stream::unfold(poller, |mut poller| async move { Some((poller.next().await, poller)) })
+        futures::stream::unfold(poller, |mut poller| async move {
+            let seen = poller.next().await;
+            if let Ok(seen) = &seen {
+                poller.observed.record.see_job(seen);
+            }
+            Some((seen, poller))
+        })
     }
 }
 
@@ -301,6 +317,7 @@ impl<C: Cluster> PodPoller<'_, C> {
         let snapshot = self.changes.borrow_and_update().clone();
         if snapshot.health == Health::Live && snapshot.unreadable == self.unreadable {
             if let Some(pod) = snapshot.pod() {
+                self.observed.record.see_pod(pod);
                 return Ok(Some(pod.clone()));
             }
             if Instant::now() < self.read_at {

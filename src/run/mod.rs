@@ -17,6 +17,7 @@ mod isolate;
 mod job_view;
 mod log;
 mod preflight;
+mod record;
 mod runner;
 mod start;
 mod timing;

@@ -13,6 +13,7 @@ use super::context::{LiveJob, RunContext, Stop};
 use super::host::StorableHost;
 use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
+use super::record::RunRecord;
 use super::start::bundle::BundleError;
 use super::start::claim::Claims;
 use super::start::queue::{AgentQueues, Turn};
@@ -127,17 +128,21 @@ impl<K: Clusters> Runner<K> {
         let run = async move {
             let request = match Request::parse(request_json) {
                 Ok(request) => Arc::new(request),
-                Err(error) => return Ok(log.log_outcome(Outcome::config_invalid(&error.to_string())).await),
+                Err(error) => {
+                    let outcome = RunRecord::default().explain(Outcome::config_invalid(&error.to_string()));
+                    return Ok(log.log_outcome(outcome).await);
+                }
             };
             if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
                 log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
             }
             let Some(agent_label) = request.agent_label() else {
-                return Ok(log.log_outcome(Outcome::agent_id_invalid(&request.agent.id)).await);
+                let outcome = RunRecord::default().explain(Outcome::agent_id_invalid(&request.agent.id));
+                return Ok(log.log_outcome(outcome).await);
             };
-            let owned = OwnedObjects::default();
+            let (owned, record) = (OwnedObjects::default(), RunRecord::default());
             let readers = self.readers.clone();
-            let run = RunContext { request, host, log, cancel, agent_label, owned, readers };
+            let run = RunContext { request, host, log, cancel, agent_label, owned, record, readers };
             self.play(run, turn).await
         };
         let outcome = run.await;
@@ -155,19 +160,24 @@ impl<K: Clusters> Runner<K> {
             run.log.out(format!("[paperclip] {note}")).await;
         }
         if run.cancel.is_cancelled() {
-            return Ok(Outcome::cancelled(true));
+            return Ok(run.record.explain(Outcome::cancelled(true)));
         }
         let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
+        // Chosen and explained by what was seen before the cleanup, and logged after it: the contract has the log lines in
+        // this order.
+        let ended = match ended {
+            Ok(Ok(settled)) => Ok(run.record.explain(outcome::classify(settled))),
+            Ok(Err(Stop::Outcome(outcome))) => Ok(run.record.explain(outcome)),
+            Ok(Err(Stop::Error(error))) => Err(error),
+            Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
+        };
         let job = run.owned.job().map(|job| job.name);
         cleanup::clean_up(&run).await;
         self.active.remove(&run.owned);
         tracing::debug!(run = run.request.run_id, job, "cleaned up");
         let result = match ended {
-            // Chosen after the cleanup: the contract has the log lines in this order.
-            Ok(Ok(settled)) => Ok(run.log.log_outcome(outcome::classify(settled)).await),
-            Ok(Err(Stop::Outcome(outcome))) => Ok(outcome),
-            Ok(Err(Stop::Error(error))) => Err(error),
-            Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
+            Ok(outcome) => Ok(run.log.log_outcome(outcome).await),
+            Err(error) => Err(error),
         };
         match &result {
             Ok(outcome) => {
@@ -198,6 +208,7 @@ impl<K: Clusters> Runner<K> {
         job: LiveJob<K::Cluster>,
     ) -> Observed<K::Cluster> {
         let LiveJob { cluster, namespace, job_name, job_uid, reattached, end_token } = job;
+        run.record.place(&namespace, &job_name);
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let deletions_read = Mutex::default();
         let observed = Observed {
@@ -209,6 +220,7 @@ impl<K: Clusters> Runner<K> {
             end_token,
             watched,
             deletions_read,
+            record: run.record.clone(),
         };
         if observed.wait_for_watches().await == Health::Refused
             && self.watches.is_first_refusal(&observed.cluster)

@@ -126,6 +126,11 @@ impl Resume {
         (!self.from_start && !clock_set_back).then_some(low)
     }
 
+    /// The stamp of the last line that was delivered.
+    pub(crate) fn last(&self) -> Option<Stamp> {
+        self.last
+    }
+
     /// Makes the next request one for the whole log: where the clock was set back between two bodies, new lines are
     /// older than what a body would be requested from.
     pub(crate) fn start_over(&mut self) {

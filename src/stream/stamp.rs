@@ -16,7 +16,6 @@ impl Stamp {
     }
 
     /// Nanoseconds since the epoch.
-    #[cfg(test)]
     pub(crate) const fn nanos(self) -> i64 {
         self.0
     }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::end::RunEnd;
 use super::pod_end::{self, PodEnd};
 use crate::cluster::{ApiError, ApiErrorKind, Cluster};
-use crate::forensics::should_abort_for_cancellation;
+use crate::forensics::{Asker, should_abort_for_cancellation};
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
@@ -54,6 +54,7 @@ pub(super) async fn by_control_plane<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
 ) -> RunEnd {
+    run.record.ask_to_end(Asker::ControlPlane);
     run.log.out(format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name)).await;
     end_job(run, observed).await;
     // The host did not ask, so it gets no acknowledgement.
@@ -62,6 +63,7 @@ pub(super) async fn by_control_plane<C: Cluster, H: Host>(
 
 /// Ends a run that the host has cancelled, and acknowledges the cancel once its CLI has ended.
 pub(super) async fn by_host<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> RunEnd {
+    run.record.ask_to_end(Asker::Host);
     RunEnd::Cancelled { acknowledged: end_job(run, observed).await }
 }
 
@@ -70,6 +72,7 @@ pub(super) async fn before_the_pod_ran<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
 ) -> bool {
+    run.record.ask_to_end(Asker::Host);
     end_job(run, observed).await
 }
 

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use super::{cancel, pod_end};
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
-    DetectionPath, Disruption, JobState, Missing, claude_may_run, conditions_text, disruption, failing,
-    missing_cause, node_is_silent, node_of, suspension,
+    Asker, DetectionPath, Disruption, JobState, Missing, claude_may_run, conditions_text, disruption,
+    failing, missing_cause, node_is_silent, node_of, suspension,
 };
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
@@ -91,7 +91,10 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
                 None
             }
             () = timing::until(wait.grace_at) => Some(wait.on_grace_over().await),
-            () = timing::until(wait.deadline) => Some(wait.end_by(RunEnd::Deadline).await),
+            () = timing::until(wait.deadline) => {
+                run.record.ask_to_end(Asker::TimeLimit);
+                Some(wait.end_by(RunEnd::Deadline).await)
+            }
             () = timing::until(wait.cause_at) => wait.on_cause_due(followed.pod).await,
             () = timing::until(wait.hung_at()) => wait.on_hung().await,
             () = timing::until(wait.lost_at()) => wait.on_lost(),
@@ -345,6 +348,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
                 "[paperclip] Claude printed its result and has not exited for {seconds}s — deleting Job {job}"
             ))
             .await;
+        self.run.record.ask_to_end(Asker::AfterResult);
         Some(self.end_by(RunEnd::Hung).await)
     }
 

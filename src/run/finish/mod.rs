@@ -26,6 +26,7 @@ use super::cleanup::RetainReason;
 use super::context::{RunContext, Stop};
 use super::job_view::{Observed, watch_container};
 use super::log::follow::{Follower, LogEnd};
+use super::record::cause_of_pod_read;
 use super::{Host, isolate, timing};
 use crate::cluster::Cluster;
 use crate::forensics::{Disruption, JobState, Vanished};
@@ -37,10 +38,21 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     observed: Observed<C>,
 ) -> Result<Settled, Stop> {
     let observed = Arc::new(observed);
+    let ended = follow(run, &observed).await;
+    run.record.see_snapshot(&observed.watched.snapshot());
+    let mut settled = ended?;
+    settled.ended_by = run.record.cause_of_end(settled.container.as_ref());
+    Ok(settled)
+}
+
+async fn follow<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    observed: &Arc<Observed<C>>,
+) -> Result<Settled, Stop> {
     let pod = tokio::select! {
-        found = find_pod(run, &observed) => found?,
+        found = find_pod(run, observed) => found?,
         () = run.cancel.cancelled() => {
-            let acknowledged = cancel::before_the_pod_ran(run, &observed).await;
+            let acknowledged = cancel::before_the_pod_ran(run, observed).await;
             return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
         }
     };
@@ -49,10 +61,11 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     let running_at = Instant::now();
     let mut follower = Follower::new(observed.clone(), pod.name, run.log.clone(), run.readers.clone());
     if let Some(failed) = &pod.failed {
-        read_early_failure(run, &observed, &mut follower, failed).await?;
+        read_early_failure(run, observed, &mut follower, failed).await?;
     }
 
-    let (end, mut record) = follow_and_wait(run, &observed, &mut follower).await;
+    let (end, mut record) = follow_and_wait(run, observed, &mut follower).await;
+    run.record.see_log(follower.facts());
     match end {
         RunEnd::Cancelled { acknowledged } => {
             return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
@@ -64,6 +77,8 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     follower.flush().await;
     last_read::read_the_rest(&run.log, &mut follower, &end).await;
     follower.finish().await;
+    let facts = follower.facts();
+    run.record.see_log(facts);
     tracing::debug!(run = id, job, lines = follower.tally.so_far().lines, "log read");
     if let RunEnd::Gone(_) = end {
         run.log
@@ -75,7 +90,7 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         run.owned.retain_job(RetainReason::AlreadyGone);
         record.gone_at.get_or_insert_with(Instant::now);
     }
-    let mut exit = exit_status::find(&observed, &mut follower, &end).await;
+    let mut exit = exit_status::find(observed, &mut follower, &end).await;
     if let Some(suspension) = record.suspension.take()
         && exit.disruption.as_ref().is_none_or(Disruption::is_plain_deletion)
     {
@@ -85,12 +100,14 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     Ok(Settled {
         job: observed.job_name.clone(),
         timed_out: matches!(end, RunEnd::Deadline),
-        end: job_end(&observed, end, record, running_at, exit.disruption.as_ref(), api_outage),
+        end: job_end(observed, end, record, running_at, exit.disruption.as_ref(), api_outage),
         timeout_sec: run.request.config.timeout_sec,
         container: exit.container,
         disruption: exit.disruption,
         asked_to_end: exit.asked_to_end,
         log_error: follower.unreadable.map(|error| error.to_string()),
+        ended_by: None,
+        log_forbidden: facts.forbidden,
         captured: follower.tally.finish(),
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),
@@ -123,7 +140,10 @@ async fn find_pod<C: Cluster, H: Host>(
         match pod_wait::wait_for_any_pod(observed, patience).await {
             Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
             Ok(_) => return Err(run.stop(Outcome::reattach_without_pod(&observed.job_name)).await),
-            Err(error) => return Err(run.stop(Outcome::pod_reattach_failed(&error.to_string())).await),
+            Err(error) => {
+                let outcome = Outcome::pod_reattach_failed(&error.to_string());
+                return Err(run.stop(outcome.because(cause_of_pod_read(&error))).await);
+            }
         }
     } else {
         run.log
@@ -155,6 +175,7 @@ async fn read_early_failure<C: Cluster, H: Host>(
     failed: &EarlyFailure,
 ) -> Result<(), Stop> {
     let _ = tokio::time::timeout(timing::DRAIN_GONE_LIMIT, last_read::read_with_retries(follower)).await;
+    run.record.see_log(follower.facts());
     let silent = follower.tally.so_far().nonempty_lines == 0;
     if silent && !pod_wait::job_was_ended(observed, &failed.pod).await {
         let outcome = Outcome::pod_schedule_failed(&failed.text, true);

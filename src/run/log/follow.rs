@@ -15,7 +15,7 @@ use super::progress::{Activity, Progress};
 use super::sink::{CHUNK_BYTES, LogSink, chunk_buffer};
 use crate::claude::Tally;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogBody, LogQuery, ReadResult};
-use crate::forensics::{ContainerPhase, container_phase};
+use crate::forensics::{ContainerPhase, LogFacts, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::timing;
@@ -98,6 +98,10 @@ pub(crate) struct Follower<C> {
     holds_empty_line: bool,
     /// How often lines were missing.
     gaps: u64,
+    /// How often the log was opened again.
+    reconnects: u64,
+    /// When the container printed its first line.
+    first: Option<Stamp>,
     /// The pod as it was last read.
     pub(crate) last_pod: Option<Pod>,
 }
@@ -122,6 +126,8 @@ impl<C: Cluster> Follower<C> {
             told: None,
             holds_empty_line: false,
             gaps: 0,
+            reconnects: 0,
+            first: None,
             last_pod: None,
         }
     }
@@ -136,6 +142,7 @@ impl<C: Cluster> Follower<C> {
         loop {
             if opened {
                 fruitless += 1;
+                self.reconnects += 1;
                 self.log_reconnect(fruitless).await;
             }
             let lines_before = self.tally.so_far().lines;
@@ -231,6 +238,21 @@ impl<C: Cluster> Follower<C> {
                 // Once at most: the next body is requested from the log's beginning.
                 BodyEnd::Reread => body = self.open(false).await?,
             }
+        }
+    }
+
+    /// How the log was read so far.
+    pub(crate) fn facts(&self) -> LogFacts {
+        let read = self.tally.so_far();
+        let time = |stamp: Stamp| jiff::Timestamp::from_nanosecond(stamp.nanos().into()).ok();
+        LogFacts {
+            bytes: read.stdout_bytes,
+            lines: read.lines,
+            gaps: self.gaps,
+            reconnects: self.reconnects,
+            first: self.first.and_then(time),
+            last: self.resume.last().and_then(time),
+            forbidden: self.unreadable.as_ref().is_some_and(|error| error.kind == ApiErrorKind::Forbidden),
         }
     }
 
@@ -332,6 +354,9 @@ impl<C: Cluster> Follower<C> {
     /// Takes one line of a body. Returns true when the body must be requested again, from earlier.
     fn take_line(&mut self, raw: &[u8], complete: bool) -> bool {
         let raw = join_pieces(raw);
+        if self.first.is_none() {
+            self.first = split_stamp(&raw).map(|(stamp, _)| stamp);
+        }
         let verdict = self.resume.line(&raw, complete);
         if complete {
             self.ended_in_noise = matches!(verdict, Verdict::Noise(_));

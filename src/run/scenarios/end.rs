@@ -236,10 +236,11 @@ async fn job_suspended_in_mid_run_is_named(mode: Mode) {
     (script.exit_code, script.condition_lag) = (143, None);
     let scenario = Scenario::new(mode).script(script);
     let (result, took) = scenario.timed_run().await.expect("resolves");
-    let message = result["errorMessage"].as_str().expect("message");
+    let message = message_of(&result);
     let text = "; its Job was suspended, as a queue such as Kueue does when it takes the quota back [JobSuspended]: Job \
                 suspended";
     assert!(message.ends_with(text), "{message}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "job_suspended_mid_run");
     assert!(took < Duration::from_secs(45 + 10), "{took:?}: no condition is waited for");
     assert!(scenario.cluster.remaining().is_empty());
 }
@@ -266,7 +267,7 @@ async fn oom_kill_behind_a_result_is_named(mode: Mode) {
     let scenario = Scenario::new(mode).script(script);
     let result = scenario.run().await;
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         "Claude run failed: the container ended after a result that says success; exit code 137, SIGKILL (commonly \
          OOMKilled), reason=OOMKilled"
     );
@@ -280,7 +281,7 @@ async fn time_limit_ends_the_run(mode: Mode) {
         .config(json!({"timeoutSec": 30, "graceSec": 5}));
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "timeout");
-    assert_eq!(result["errorMessage"], "Timed out after 30s");
+    assert_eq!(message_of(&result), "Timed out after 30s");
     assert_eq!(result["timedOut"], true);
     assert!(scenario.cluster.remaining().is_empty());
 }
@@ -336,6 +337,7 @@ async fn host_abort_deletes_the_job_and_is_acknowledged(mode: Mode) {
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "cancelled");
     assert_eq!(result["errorMessage"], "Run cancelled");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "cancelled_by_host");
     assert_eq!(result["resultJson"]["executionCancellation"]["state"], "acknowledged", "{result}");
     assert_eq!(result["executionRecovery"]["providerStopped"], true, "{result}");
     assert!(scenario.cluster.remaining().is_empty());

@@ -69,7 +69,7 @@ async fn image_pull_failing_for_good_ends_after_a_minute(mode: Mode) {
         let scenario = Scenario::new(mode).script(pulled_after(Duration::from_secs(300))).config(config);
         let (result, took) = scenario.timed_run().await.expect("resolves");
         assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "{result}");
-        let message = result["errorMessage"].as_str().expect("message");
+        let message = message_of(&result);
         assert!(
             message.starts_with("Pod scheduling failed: Image pull failed for \"claude\": "),
             "{message}"
@@ -247,7 +247,7 @@ async fn job_without_a_pod_fails_after_two_minutes(mode: Mode) {
     let (result, took) = scenario.timed_run().await.expect("resolves");
     assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "{result}");
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         "Pod scheduling failed: Timed out waiting for pod to be scheduled (120s)"
     );
     assert!(took.as_secs() >= 120 && took.as_secs() < 125, "{took:?}");

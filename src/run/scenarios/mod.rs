@@ -176,6 +176,14 @@ fn replaced_pod(end_shown_for: Duration) -> Script {
     script
 }
 
+/// What the message says before the sentence of the evidence, which ends it.
+fn message_of(result: &Value) -> &str {
+    let message = result["errorMessage"].as_str().expect("message");
+    let summary = result["resultJson"]["k8s"]["summary"].as_str().expect("summary");
+    let before = message.strip_suffix(summary).and_then(|before| before.strip_suffix("; "));
+    before.unwrap_or_else(|| panic!("{message} ends with {summary}"))
+}
+
 fn assert_names_the_pod_deletion(result: &Value, exit_code: Option<i32>) {
     assert_eq!(result["exitCode"], json!(exit_code), "{result}");
     let message = result["errorMessage"].as_str().expect("message");

@@ -20,7 +20,7 @@ async fn refused_create_is_reported_and_deletes_its_secret(mode: Mode) {
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_job_create_failed");
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         "Failed to create Kubernetes Job: HTTP-Code: 403 Message: exceeded quota: jobs"
     );
     assert!(scenario.host.out().contains("[paperclip] Created prompt Secret: ac-agent-1-run-1-"));
@@ -65,7 +65,7 @@ async fn pod_that_cannot_run_is_explained_and_deleted(mode: Mode) {
         let scenario = Scenario::new(mode).script(Script { stuck_status: Some(status), ..Script::default() });
         let result = scenario.run().await;
         assert_eq!(result["errorCode"], "k8s_pod_schedule_failed");
-        assert_eq!(result["errorMessage"], message);
+        assert_eq!(message_of(&result), message);
         assert!(scenario.host.err().contains(&format!("[paperclip] {message}")));
         assert!(scenario.cluster.remaining().is_empty());
     }
@@ -102,7 +102,7 @@ async fn container_failed_before_first_read_reports_its_output(mode: Mode) {
         result["errorCode"], "k8s_pod_schedule_failed",
         "nothing was printed, so nothing more is known"
     );
-    let message = result["errorMessage"].as_str().expect("message");
+    let message = message_of(&result);
     assert!(message.ends_with("reached phase=Failed: claude exited 1 (Error)"), "{message}");
 }
 
@@ -197,7 +197,7 @@ async fn guard_blocks_and_changes_nothing(mode: Mode) {
         scenario.cluster.put_job("ac-orphan", &labels, success_over(Duration::from_secs(7200)));
         let result = scenario.run().await;
         assert_eq!(result["errorCode"], code);
-        assert_eq!(result["errorMessage"], message);
+        assert_eq!(message_of(&result), message);
         assert_eq!(scenario.cluster.remaining(), ["ac-orphan"]);
         assert_eq!(scenario.cluster.count("patch job"), 0);
     }
@@ -208,7 +208,7 @@ async fn agent_id_without_usable_character_makes_no_request(mode: Mode) {
     let scenario = Scenario { agent_id: "@@@", ..Scenario::new(mode) };
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_agent_id_invalid");
-    assert_eq!(result["errorMessage"], "Agent ID \"@@@\" cannot be sanitized to a valid Kubernetes label");
+    assert_eq!(message_of(&result), "Agent ID \"@@@\" cannot be sanitized to a valid Kubernetes label");
     assert_eq!(scenario.cluster.count("get pod") + scenario.cluster.count("list jobs"), 0);
 }
 
@@ -220,7 +220,7 @@ async fn refused_prompt_secret_ends_the_run_before_its_job(mode: Mode) {
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_prompt_secret_create_failed");
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         "Failed to create prompt Secret: HTTP-Code: 403 Message: secrets is forbidden"
     );
     assert_eq!(scenario.cluster.count("create job"), 0);
@@ -257,7 +257,7 @@ async fn old_job_without_a_pod_fails_reattach_and_is_deleted(mode: Mode) {
     let result = scenario.run().await;
     assert!(began.elapsed() < Duration::from_secs(601), "the Job is too old to still get a pod");
     assert_eq!(result["errorCode"], "k8s_pod_reattach_failed");
-    assert_eq!(result["errorMessage"], "Pod reattach failed: Reattach target Job ac-orphan has no pod");
+    assert_eq!(message_of(&result), "Pod reattach failed: Reattach target Job ac-orphan has no pod");
     assert!(scenario.cluster.remaining().is_empty());
 }
 
@@ -268,7 +268,7 @@ async fn guard_that_cannot_list_blocks(mode: Mode) {
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_concurrency_guard_unreachable");
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         "Concurrency guard unreachable: HTTP-Code: 403 Message: jobs.batch is forbidden"
     );
     assert_eq!(scenario.cluster.count("create job"), 0);

@@ -25,6 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
+use crate::forensics::Asker;
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
 use crate::run::active::ActiveJobs;
@@ -136,6 +137,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
     loop {
         // Held until the claim is on the list of those that a shutdown deletes.
         let Some(creating) = active.may_create().await else {
+            run.record.ask_to_end(Asker::Shutdown);
             return Err(NoClaim::Ended(Outcome::cancelled(true)));
         };
         let present = match create(cluster.as_ref(), namespace, &object).await? {

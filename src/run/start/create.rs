@@ -1,5 +1,7 @@
 //! Creating a run's Job (`docs/contract.md`, "Creating the Job").
 
+use std::sync::Arc;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
@@ -13,6 +15,8 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
+use crate::run::job_view::JobSeen;
+use crate::run::record::cause_of_create;
 use crate::run::{Host, LogSink, timing};
 
 /// How often the creation of a Job or Secret is attempted while the API's errors are transient.
@@ -106,6 +110,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
     match creation {
         Creation::Done(created) => {
             own(created.metadata.uid.clone());
+            run.record.see_job(&JobSeen::Present(Arc::new(Job::clone(&created))));
             Ok(*created)
         }
         Creation::Barred => Err(run.stop(Outcome::overruled(job_name)).await),
@@ -117,7 +122,10 @@ async fn create_owned_job<C: Cluster, H: Host>(
             if let Some(claim) = claim.as_ref().filter(|_| unanswered) {
                 claim.leave();
             }
-            Err(run.stop(Outcome::job_create_failed(&error.to_string())).await)
+            {
+                let outcome = Outcome::job_create_failed(&error.to_string()).because(cause_of_create(&error));
+                Err(run.stop(outcome).await)
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::context::{Placement, RunContext, Stop};
+use crate::run::record::cause_of_guard;
 use crate::run::{Host, timing};
 
 /// A live Job of the same agent, task and session that another run left behind: the one to reattach to.
@@ -36,7 +37,9 @@ pub(super) async fn check<C: Cluster, H: Host>(
         retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await;
     let verdict = match jobs {
         Ok(jobs) => judge(&run.request, namespace, jobs),
-        Err(error) => Err(Box::new(Outcome::guard_unreachable(&error.to_string()))),
+        Err(error) => {
+            Err(Box::new(Outcome::guard_unreachable(&error.to_string()).because(cause_of_guard(&error))))
+        }
     };
     match verdict {
         Ok(orphan) => Ok(orphan),

@@ -16,6 +16,7 @@ use queue::Turn;
 use super::context::{LiveJob, Placement, RunContext, Stop};
 use super::{Host, Runner};
 use crate::cluster::Clusters;
+use crate::forensics::Asker;
 use crate::manifest;
 use crate::outcome::Outcome;
 
@@ -58,6 +59,7 @@ impl<K: Clusters> Runner<K> {
         let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
         let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let job_name = manifest::job_name(&request.agent.id, &request.run_id);
+        run.record.place(&namespace, &job_name);
         Ok(Placement { cluster, namespace, job_name, self_pod })
     }
 
@@ -106,6 +108,7 @@ impl<K: Clusters> Runner<K> {
         let bundle = prepare::prepare_bundle(run, &prepared).await?;
         tracing::debug!(run = id, job, "prepared");
         let Some(_creating) = self.active.may_create().await else {
+            run.record.ask_to_end(Asker::Shutdown);
             return Err(Stop::Outcome(Outcome::cancelled(true)));
         };
         let started = match orphan {

@@ -1,0 +1,139 @@
+//! What one run has seen so far, shared by its stages: the evidence of a failure is made of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::job_view::JobSeen;
+use crate::cluster::watch::{Seen, Snapshot};
+use crate::cluster::{ApiError, ApiErrorKind};
+use crate::forensics::{Asker, Cause, Evidence, LogFacts, Record, TerminatedState};
+use crate::outcome::{ErrorCode, Outcome};
+
+/// The record of one run; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RunRecord(Arc<Mutex<Record>>);
+
+impl RunRecord {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the run's Job is, or is to be created.
+    pub(super) fn place(&self, namespace: &str, job_name: &str) {
+        let mut record = self.lock();
+        (record.namespace, record.job_name) = (namespace.to_owned(), job_name.to_owned());
+    }
+
+    /// Keeps what was seen of the Job.
+    pub(super) fn see_job(&self, seen: &JobSeen) {
+        let mut record = self.lock();
+        match seen {
+            JobSeen::Present(job) => record.see_job(job),
+            JobSeen::Deleted(job) => {
+                record.see_job(job);
+                record.job_gone = true;
+            }
+            JobSeen::Gone => record.job_gone = true,
+        }
+    }
+
+    /// Keeps what was seen of the pod.
+    pub(super) fn see_pod(&self, pod: &Arc<Pod>) {
+        self.lock().see_pod(pod);
+    }
+
+    /// Keeps what the watches showed last.
+    pub(super) fn see_snapshot(&self, snapshot: &Snapshot) {
+        if let Some(seen) = JobSeen::from_watch(&snapshot.job) {
+            self.see_job(&seen);
+        }
+        for seen in snapshot.pods.values() {
+            self.see_watched_pod(seen);
+        }
+    }
+
+    /// Keeps what a watch showed of a pod.
+    pub(super) fn see_watched_pod(&self, seen: &Seen<Pod>) {
+        let Some(pod) = seen.last() else { return };
+        let mut record = self.lock();
+        record.see_pod(pod);
+        let is_known = record.pod.as_ref().is_some_and(|known| known.metadata.name == pod.metadata.name);
+        record.pod_gone |= is_known && matches!(seen, Seen::Deleted(_));
+    }
+
+    /// Keeps all pods that the Job has.
+    pub(super) fn see_pods(&self, pods: &[Pod]) {
+        let mut record = self.lock();
+        for pod in pods {
+            record.see_pod(&Arc::new(pod.clone()));
+        }
+        if let Some(known) = &record.pod {
+            record.pod_gone = pods.iter().all(|pod| pod.metadata.name != known.metadata.name);
+        }
+    }
+
+    /// Keeps our own request to end the run.
+    pub(super) fn ask_to_end(&self, by: Asker) {
+        self.lock().ask_to_end(by, Timestamp::now());
+    }
+
+    /// Keeps how the log was read.
+    pub(super) fn see_log(&self, log: LogFacts) {
+        self.lock().log = Some(log);
+    }
+
+    /// Why the run ended, as far as its objects show; see [`Record::cause_of_end`].
+    pub(super) fn cause_of_end(&self, container: Option<&TerminatedState>) -> Option<Cause> {
+        self.lock().cause_of_end(container)
+    }
+
+    /// The outcome with its evidence; as it is where there is nothing to say.
+    pub(super) fn explain(&self, outcome: Outcome) -> Outcome {
+        let because = outcome.known_cause();
+        if !outcome.is_failure() && because.is_none() {
+            return outcome;
+        }
+        let record = self.lock();
+        let requested =
+            record.cause_of_request().filter(|_| outcome.error_code() == Some(ErrorCode::Cancelled));
+        let cause = requested.or_else(|| because.map(|because| because.cause));
+        let cause =
+            cause.unwrap_or_else(|| record.cause_of_start(outcome.error_message().unwrap_or_default()));
+        let job = because.and_then(|because| because.job.as_deref());
+        let evidence = Evidence::new(cause, &record, job, Timestamp::now());
+        outcome.with_evidence(evidence)
+    }
+}
+
+/// Why the agent's Jobs could not be listed.
+pub(super) fn cause_of_guard(error: &ApiError) -> Cause {
+    match error.kind {
+        ApiErrorKind::Forbidden => Cause::GuardForbidden,
+        _ => Cause::GuardUnreachable,
+    }
+}
+
+/// Why the Job could not be created.
+pub(super) fn cause_of_create(error: &ApiError) -> Cause {
+    match error.kind {
+        ApiErrorKind::Forbidden => Cause::of_refused_job(&error.message),
+        ApiErrorKind::Invalid | ApiErrorKind::BadRequest => Cause::of_invalid_job(&error.message),
+        ApiErrorKind::NotFound => Cause::NamespaceMissing,
+        ApiErrorKind::Timeout => Cause::JobCreateTimeout,
+        ApiErrorKind::Server if error.code == Some(504) => Cause::JobCreateTimeout,
+        ApiErrorKind::Connection | ApiErrorKind::Server | ApiErrorKind::TooManyRequests => {
+            Cause::of_failed_create(&error.message)
+        }
+        _ => Cause::JobCreateFailed,
+    }
+}
+
+/// Why the pod could not be read.
+pub(super) fn cause_of_pod_read(error: &ApiError) -> Cause {
+    match error.kind {
+        ApiErrorKind::Forbidden => Cause::PodsForbidden,
+        _ => Cause::PodUnreadable,
+    }
+}
