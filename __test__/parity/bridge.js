@@ -111,6 +111,9 @@ const httpError = (statusCode, message) => Object.assign(new Error(message), { s
 /** The name of an agent's claim: only this package has claims, so no answer of a mock is meant for one. */
 const CLAIM = /^ac-.*-claim-[0-9a-f]{12}$/;
 
+/** The selector of what belongs to an agent. */
+const AGENT = /^paperclip\.io\/agent-id=[^,]+,paperclip\.io\/adapter-type=[^,]+$/;
+
 /** The requests of docs/contract.md, "API requests", and no others: method, path below the namespace, client method. */
 /** @type {[string, RegExp, (call: any, asked: any) => unknown][]} */
 const ROUTES = [
@@ -119,7 +122,10 @@ const ROUTES = [
     'GET',
     /^pods$/,
     (call, { namespace, query }) =>
-      call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) }),
+      // Only this package's guard lists an agent's pods, so no answer of a mock is meant for it.
+      AGENT.test(query.labelSelector ?? '')
+        ? { items: [] }
+        : call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) }),
   ],
   ['GET', /^pods\/([^/]+)\/log$/, podLog],
   [
@@ -128,7 +134,7 @@ const ROUTES = [
     (call, { namespace, query }) =>
       call.batch().listNamespacedJob({
         namespace,
-        labelSelector: selector(query, /^paperclip\.io\/agent-id=[^,]+,paperclip\.io\/adapter-type=[^,]+$/),
+        labelSelector: selector(query, AGENT),
       }),
   ],
   [

@@ -80,6 +80,17 @@ impl Outcome {
         ))
     }
 
+    /// Pods of earlier runs did not end in time.
+    pub(crate) fn pod_blocked(pods: &[&str]) -> Self {
+        let names = pods.join(", ");
+        Self::early(
+            ErrorCode::ConcurrentRunBlocked,
+            format!("Concurrent run blocked: pod {names} of an earlier run is still running for this agent"),
+        )
+        .because_of(Cause::JobOrphaned, pods.first().unwrap_or(&"unknown"))
+        .warn(format!("[paperclip] Concurrent run blocked: pod(s) of earlier runs still running: {names}"))
+    }
+
     /// Another host presumed this run dead while it was being prepared, and put up a barrier against its Job.
     pub(crate) fn overruled(job: &str) -> Self {
         Self::early(

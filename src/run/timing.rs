@@ -102,6 +102,11 @@ pub(super) fn cancel_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
 }
 
+/// Between two reads of pods of an earlier run that are to end.
+pub(super) fn pod_end_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(250), POLL_INTERVAL)
+}
+
 /// First pause between two reads of a pod that is to end; it doubles up to [`POLL_INTERVAL`].
 pub(super) const POD_END_FIRST: Duration = Duration::from_millis(100);
 /// The grace period of a pod that names none.

@@ -230,3 +230,109 @@ async fn api_away_for_minutes_is_waited_for_and_logged_once(mode: Mode) {
         }
     }
 }
+
+/// Plays a run of the same agent and task right after another.
+async fn next_run(scenario: &mut Scenario, run_id: &'static str) -> (Value, Duration) {
+    scenario.host = Arc::default();
+    scenario.run_id = run_id;
+    let began = Instant::now();
+    let request = scenario.request();
+    let outcome =
+        scenario.runner.execute(&request, scenario.host.clone(), scenario.cancel.clone(), None).await;
+    (outcome.expect("resolves").to_json(), began.elapsed())
+}
+
+in_both_modes!(next_run_waits_for_the_cli_of_the_last_one);
+async fn next_run_waits_for_the_cli_of_the_last_one(mode: Mode) {
+    // The pod takes a moment to be seen to have ended, and is then there without its Job for a while.
+    let token = super::fake_cluster::TOKEN;
+    let told = format!(r#"{{"type":"system","subtype":"paperclip_end","exit_code":0,"token":"{token}"}}"#);
+    let mut first = success_over(5 * SECOND);
+    first.lines.extend([(5 * SECOND, String::new()), (5 * SECOND, told)]);
+    (first.ends_after, first.lingers) = (6 * SECOND, 20 * SECOND);
+    let mut scenario = Scenario::new(mode).script(first);
+    let (result, took) = next_run(&mut scenario, "run-1").await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took < 9 * SECOND + SECOND, "{took:?}");
+    scenario.cluster.script(success_over(SECOND));
+    let (result, took) = next_run(&mut scenario, "run-2").await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took < 8 * SECOND, "{took:?}");
+    let line = "[paperclip] Waiting for the end of an earlier run of this agent (pod ac-agent-1-run-1-";
+    assert_eq!(scenario.host.out().matches(line).count(), 1, "{}", scenario.host.out());
+    assert!(scenario.cluster.started_beside().is_empty(), "{:?}", scenario.cluster.started_beside());
+}
+
+in_both_modes!(pod_without_its_job_holds_back_the_next_run);
+async fn pod_without_its_job_holds_back_the_next_run(mode: Mode) {
+    let deleted = Script { job_deleted_at: Some(20 * SECOND), ..success_over(600 * SECOND) };
+    for (first, waits, starts) in [
+        // Asked to end, and takes longer than the run before waited for it.
+        (Script { lingers: 60 * SECOND, ..deleted.clone() }, 10, true),
+        (Script { lingers: 3600 * SECOND, ..deleted.clone() }, 45, false),
+        (Script { orphaned: true, ..deleted.clone() }, 15, false),
+    ] {
+        let mut scenario = Scenario::new(mode).script(first);
+        let (result, _) = next_run(&mut scenario, "run-1").await;
+        assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
+        scenario.cluster.script(success_over(SECOND));
+        let (result, took) = next_run(&mut scenario, "run-2").await;
+        assert_eq!(result["errorMessage"].is_null(), starts, "{result}");
+        assert!(took.as_secs() >= waits && took.as_secs() < waits + 12, "{took:?}");
+        if !starts {
+            assert_eq!(result["errorCode"], "k8s_concurrent_run_blocked");
+            let err = scenario.host.err();
+            let line =
+                "[paperclip] Concurrent run blocked: pod(s) of earlier runs still running: ac-agent-1-run-1-";
+            assert!(err.contains(line), "{err}");
+        }
+        assert!(scenario.cluster.started_beside().is_empty(), "{:?}", scenario.cluster.started_beside());
+        assert_eq!(scenario.cluster.count("create claim"), scenario.cluster.count("delete claim"));
+    }
+}
+
+in_both_modes!(wait_for_an_earlier_run_can_be_cancelled);
+async fn wait_for_an_earlier_run_can_be_cancelled(mode: Mode) {
+    let first = Script { job_deleted_at: Some(5 * SECOND), orphaned: true, ..success_over(600 * SECOND) };
+    let mut scenario = Scenario::new(mode).script(first);
+    next_run(&mut scenario, "run-1").await;
+    let cancel = scenario.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(3 * SECOND).await;
+        cancel.cancel();
+    });
+    let (result, took) = next_run(&mut scenario, "run-2").await;
+    assert!(is_acknowledged(&result), "{result}");
+    assert!(took < 5 * SECOND, "{took:?}");
+}
+
+in_both_modes!(pod_on_a_lost_node_does_not_block_its_agent_forever);
+async fn pod_on_a_lost_node_does_not_block_its_agent_forever(mode: Mode) {
+    let first = Script {
+        node_lost_at: Some(20 * SECOND),
+        pod_deleting_at: Some(30 * SECOND),
+        lingers: 36_000 * SECOND,
+        condition_lag: None,
+        ..success_over(600 * SECOND)
+    };
+    let mut scenario = Scenario::new(mode).script(first);
+    let (result, _) = next_run(&mut scenario, "run-1").await;
+    assert!(
+        result["errorMessage"].as_str().is_some_and(|text| text.contains("lost with its node")),
+        "{result}"
+    );
+    scenario.cluster.script(success_over(SECOND));
+    let (result, _) = next_run(&mut scenario, "run-2").await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    let line = "-pod of this agent is due to end and does not: its node node-1 is taken for lost";
+    assert!(scenario.host.err().contains(line), "{}", scenario.host.err());
+}
+
+in_both_modes!(guard_that_cannot_list_pods_fails_closed);
+async fn guard_that_cannot_list_pods_fails_closed(mode: Mode) {
+    let scenario = Scenario::new(mode);
+    scenario.cluster.fault("list agent pods", vec![Fault::Answer(403, "pods is forbidden"); 9]);
+    let result = scenario.run().await;
+    assert_eq!(result["errorCode"], "k8s_concurrency_guard_unreachable", "{result}");
+    assert_eq!(scenario.cluster.count("create job"), 0);
+}

@@ -20,7 +20,16 @@ async fn healthy_watched_run_makes_seven_requests() {
         assert_success(&scenario, &result);
         assert_eq!(
             scenario.cluster.run_requests(),
-            ["get pod", "create claim", "list jobs", "create job", "delete claim", "open log", "delete job"],
+            [
+                "get pod",
+                "create claim",
+                "list jobs",
+                "list agent pods",
+                "create job",
+                "delete claim",
+                "open log",
+                "delete job"
+            ],
             "nothing is read that a watch shows"
         );
         if length < 60 {

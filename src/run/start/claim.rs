@@ -264,6 +264,11 @@ impl<C: Cluster> Claim<C> {
         Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
     }
 
+    /// When the cluster created it.
+    pub(super) fn created(&self) -> Option<&Time> {
+        self.created.as_ref()
+    }
+
     /// Whether an object was created at most `age` before this claim; `false` where a stamp is missing. Both stamps are
     /// the cluster's, so that the host's clock does not matter.
     pub(super) fn is_younger_than(&self, created: Option<&Time>, age: Duration) -> bool {

@@ -1,12 +1,19 @@
 //! No other run of the agent may be alive (`docs/contract.md`, "Concurrency guard"). The guard fails closed and changes
 //! nothing in the cluster.
+//!
+//! A Job that is gone or final does not show that its CLI has ended: a pod that is asked to end works on for up to its grace
+//! period, and one whose Job was deleted without it works on to its end. So the agent's pods count as well.
+
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::time::Instant;
 
 use crate::claude::EndToken;
-use crate::cluster::{Cluster, retry};
-use crate::forensics::{self, Expected};
+use crate::cluster::{ApiError, Cluster, retry};
+use crate::forensics::{self, Expected, claude_may_run, node_of};
 use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -26,25 +33,136 @@ pub(super) struct Orphan {
     pub(super) end_token: Option<EndToken>,
 }
 
-/// Checks all live Jobs of the agent. `None`: there are none.
+/// What the guard found.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Nothing of the agent is alive.
+    Clear,
+    /// A Job to attach to.
+    Attach(Orphan),
+    /// Pods without a live Job, whose CLIs may still be at work.
+    Wait(Vec<Pod>),
+}
+
+/// Checks all live Jobs and pods of the agent. `now`: the cluster's time, where the run knows it.
 pub(super) async fn check<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     placement: &Placement<C>,
-) -> Result<Option<Orphan>, Stop> {
+    now: Option<&Time>,
+) -> Result<Verdict, Stop> {
     let Placement { cluster, namespace, .. } = placement;
     let selector = agent_selector(&run.agent_label);
-    let jobs =
-        retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.list_jobs(namespace, &selector)).await;
-    let verdict = match jobs {
-        Ok(jobs) => judge(&run.request, namespace, jobs),
+    let read = async {
+        let budget = timing::SETUP_READ_BUDGET;
+        let jobs = retry::with_budget(budget, || cluster.list_jobs(namespace, &selector)).await?;
+        let pods = retry::with_budget(budget, || cluster.list_pods(namespace, &selector)).await?;
+        Ok::<_, ApiError>((jobs, pods))
+    };
+    let verdict = match read.await {
+        Ok((jobs, pods)) => {
+            let left = left_behind(pods, &jobs);
+            let (lost, left): (Vec<Pod>, Vec<Pod>) = left.into_iter().partition(|pod| is_lost(pod, now));
+            log_lost(run, &lost).await;
+            judge(&run.request, namespace, jobs).map(|orphan| match orphan {
+                _ if !left.is_empty() => Verdict::Wait(left),
+                Some(orphan) => Verdict::Attach(orphan),
+                None => Verdict::Clear,
+            })
+        }
         Err(error) => {
             Err(Box::new(Outcome::guard_unreachable(&error.to_string()).because(cause_of_guard(&error))))
         }
     };
     match verdict {
-        Ok(orphan) => Ok(orphan),
+        Ok(verdict) => Ok(verdict),
         Err(outcome) => Err(run.stop(*outcome).await),
     }
+}
+
+/// The pods whose CLI may still run although none of the live Jobs has them.
+fn left_behind(pods: Vec<Pod>, jobs: &[Job]) -> Vec<Pod> {
+    let live: Vec<&str> = jobs
+        .iter()
+        .filter(|job| forensics::is_live(job))
+        .filter_map(|job| job.metadata.name.as_deref())
+        .collect();
+    let is_left = |pod: &Pod| job_of(pod).is_some_and(|job| !live.contains(&job)) && claude_may_run(pod);
+    pods.into_iter().filter(is_left).collect()
+}
+
+/// The Job that the Job controller created a pod for, gone or not.
+fn job_of(pod: &Pod) -> Option<&str> {
+    let labels = pod.metadata.labels.as_ref()?;
+    labels.get("job-name").or_else(|| labels.get("batch.kubernetes.io/job-name")).map(String::as_str)
+}
+
+/// Whether the deletion of a pod is so long overdue that its node will not carry it out.
+fn is_lost(pod: &Pod, now: Option<&Time>) -> bool {
+    let (Some(now), Some(due)) = (now, &pod.metadata.deletion_timestamp) else { return false };
+    let limit = jiff::SignedDuration::try_from(timing::LOST_NODE_LIMIT).unwrap_or_default();
+    now.0.duration_since(due.0) > limit
+}
+
+async fn log_lost<C: Cluster, H: Host>(run: &RunContext<C, H>, lost: &[Pod]) {
+    for pod in lost {
+        let (name, node) = (pod_name(pod), node_of(pod).unwrap_or("unknown"));
+        run.log
+            .err(format!(
+                "[paperclip] Warning: pod {name} of this agent is due to end and does not: its node {node} is taken for lost"
+            ))
+            .await;
+    }
+}
+
+/// Waits until the CLIs of these pods have ended: as long as pods that are asked to end may take.
+pub(super) async fn wait_for_pods<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    placement: &Placement<C>,
+    mut left: Vec<Pod>,
+) -> Result<(), Stop> {
+    let Placement { cluster, namespace, .. } = placement;
+    let names: Vec<&str> = left.iter().map(pod_name).collect();
+    let line =
+        format!("[paperclip] Waiting for the end of an earlier run of this agent (pod {})", names.join(", "));
+    run.log.out(line).await;
+    let known: Vec<Option<String>> = left.iter().map(|pod| pod.metadata.uid.clone()).collect();
+    let started = Instant::now();
+    let mut pause = timing::pod_end_backoff();
+    let selector = agent_selector(&run.agent_label);
+    loop {
+        if started.elapsed() >= patience(&left) {
+            let names: Vec<&str> = left.iter().map(pod_name).collect();
+            return Err(run.stop(Outcome::pod_blocked(&names)).await);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause.pause(None)) => {}
+            () = run.cancel.cancelled() => return Err(Stop::Outcome(Outcome::cancelled(true))),
+        }
+        // A failed read shows no end.
+        let Ok(pods) = cluster.list_pods(namespace, &selector).await else { continue };
+        left =
+            pods.into_iter().filter(|pod| known.contains(&pod.metadata.uid) && claude_may_run(pod)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// How long the ends of these pods are waited for.
+fn patience(pods: &[Pod]) -> Duration {
+    let of = |pod: &Pod| {
+        if pod.metadata.deletion_timestamp.is_none() {
+            return timing::ORPHAN_LIMIT;
+        }
+        let grace = pod.metadata.deletion_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
+        let grace = grace.map_or(timing::DEFAULT_POD_GRACE, Duration::from_secs);
+        grace.min(timing::MAX_POD_GRACE) + timing::POD_END_MARGIN
+    };
+    pods.iter().map(of).max().unwrap_or_default()
+}
+
+fn pod_name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or("unknown")
 }
 
 /// The Job to reattach to, if any; an outcome when the run may not start.

@@ -11,6 +11,7 @@ mod reattach;
 pub(super) mod self_pod;
 
 use claim::{Claim, NoClaim};
+use guard::{Orphan, Verdict};
 use queue::Turn;
 
 use super::context::{LiveJob, Placement, RunContext, Stop};
@@ -93,6 +94,32 @@ impl<K: Clusters> Runner<K> {
         }
     }
 
+    /// The Job to attach to, once nothing else of the agent is alive. The claim is given back while the run waits for the
+    /// pods of an earlier run: a claim that does not move is taken for that of a dead host.
+    async fn guarded<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        placement: &Placement<K::Cluster>,
+        claim: &mut Option<Claim<K::Cluster>>,
+    ) -> Result<Option<Orphan>, Stop> {
+        loop {
+            let now = claim.as_ref().and_then(Claim::created);
+            match guard::check(run, placement, now).await? {
+                Verdict::Clear => return Ok(None),
+                Verdict::Attach(orphan) => return Ok(Some(orphan)),
+                Verdict::Wait(pods) => {
+                    if let Some(claim) = claim.take()
+                        && let Some(warning) = claim.release().await
+                    {
+                        run.log.err(warning).await;
+                    }
+                    guard::wait_for_pods(run, placement, pods).await?;
+                    *claim = self.claim(run, placement).await?;
+                }
+            }
+        }
+    }
+
     /// The stages under the agent's turn and claim.
     async fn start_claimed<H: Host>(
         &self,
@@ -100,7 +127,7 @@ impl<K: Clusters> Runner<K> {
         placement: &Placement<K::Cluster>,
         claim: &mut Option<Claim<K::Cluster>>,
     ) -> Result<LiveJob<K::Cluster>, Stop> {
-        let orphan = guard::check(run, placement).await?;
+        let orphan = self.guarded(run, placement, claim).await?;
         let (id, job) = (&run.request.run_id, &placement.job_name);
         let orphaned = orphan.as_ref().map(|orphan| orphan.name.as_str());
         tracing::debug!(run = id, job, orphan = orphaned, "guarded");

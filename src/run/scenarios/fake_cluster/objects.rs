@@ -277,13 +277,13 @@ impl StoredJob {
             }
         }
         let mut pod = json!({
-            "metadata": {"name": format!("{name}-pod"), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
+            "metadata": {"name": format!("{name}-pod"), "uid": format!("{name}-pod-uid"), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
         pod["metadata"]["labels"]["job-name"] = json!(name);
         pod["spec"] = json!({"nodeName": "node-1", "containers": []});
-        if !self.script.orphaned && self.is_gone_at(now) {
+        if !self.script.orphaned && self.is_gone_at(now) && self.script.pod_deleting_at.is_none() {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
         }
