@@ -32,7 +32,7 @@ export default defineConfig({
       // On an addon of its own, which `npm run test:existing` builds.
       { plugins: [compatAddon()], ...project('parity', ['__test__/parity/*.test.js'], local) },
       project('soak', ['__test__/soak/*.test.js'], local),
-      project('conformance', ['__test__/conformance/{runs,api,admission,sidecars}.test.js'], {
+      project('conformance', ['__test__/conformance/{runs,api,admission,sidecars,lifecycle}.test.js'], {
         ...conformance,
         sequence: { groupOrder: 1 },
       }),

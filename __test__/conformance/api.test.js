@@ -1,11 +1,11 @@
 // What the API itself answers, where the adapter depends on it: the embedded cluster must not be kinder or harsher than
 // a real one.
 import { randomBytes } from 'node:crypto';
-import * as k8s from '@kubernetes/client-node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { eventually } from '../support/host.js';
 import { conformanceCluster } from './support/clusters.js';
+import { watch } from './support/watch.js';
 
 let cluster;
 let jobs;
@@ -335,7 +335,7 @@ describe.concurrent('a pod', () => {
     const pod = await podOf(name, isRunning);
     const log = `${pods}/${pod.metadata.name}/log`;
     await eventually(async () => (await cluster.api.get(log)).includes('ready'), soon);
-    const watching = await watch(`${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
+    const watching = await watch(cluster, `${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
     const answer = await cluster.api.delete(`${pods}/${pod.metadata.name}`);
     expect(answer).toMatchObject({
       kind: 'Pod',
@@ -353,7 +353,7 @@ describe.concurrent('a pod', () => {
   it('whose first process ignores SIGTERM is killed after its grace period', async () => {
     const { name, path } = await create('sleep 600 | cat', { pod: { terminationGracePeriodSeconds: 3 } });
     const pod = await podOf(name, isRunning);
-    const watching = await watch(`${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
+    const watching = await watch(cluster, `${pods}?fieldSelector=metadata.name=${pod.metadata.name}`);
     const began = Date.now();
     await cluster.api.delete(`${pods}/${pod.metadata.name}`);
     const last = await watching.until(({ type }) => type === 'DELETED');
@@ -482,6 +482,7 @@ describe.concurrent('a watch', () => {
     const mark = randomBytes(4).toString('hex');
     const { metadata } = await cluster.api.get(jobs);
     const watching = await watch(
+      cluster,
       `${jobs}?labelSelector=mark%3D${mark}&resourceVersion=${metadata.resourceVersion}`,
     );
     const { path, metadata: made } = await create('true', { labels: { mark } });
@@ -503,41 +504,3 @@ describe.concurrent('a watch', () => {
     expect(Date.now() - began).toBeLessThan(20_000);
   });
 });
-
-/** A watch by the client library: its events so far, and a promise for one that fits. */
-async function watch(where) {
-  const config = new k8s.KubeConfig();
-  config.loadFromFile(cluster.kubeconfigs.admin);
-  const [path, query] = where.split('?');
-  const events = [];
-  const waiting = new Set();
-  const request = await new k8s.Watch(config).watch(
-    path,
-    Object.fromEntries(new URLSearchParams(query)),
-    (type, object) => {
-      events.push({ type, object });
-      for (const check of waiting) check();
-    },
-    () => {},
-  );
-  return {
-    events,
-    until: (wanted) =>
-      new Promise((resolve, reject) => {
-        const limit = setTimeout(
-          () => reject(new Error(`no such event among ${events.map(({ type }) => type)}`)),
-          60_000,
-        );
-        const check = () => {
-          const found = events.find(wanted);
-          if (!found) return;
-          clearTimeout(limit);
-          waiting.delete(check);
-          resolve(found);
-        };
-        waiting.add(check);
-        check();
-      }),
-    stop: () => request.abort(),
-  };
-}

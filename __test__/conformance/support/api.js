@@ -72,6 +72,8 @@ export async function apiOf(file) {
     request,
     get: (where, override) => request('GET', where, undefined, override),
     post: (where, body, override) => request('POST', where, body, override),
+    /** A merge patch. */
+    patch: (where, body) => request('PATCH', where, body, { type: 'application/merge-patch+json' }),
     delete: (where, body) => request('DELETE', where, body),
     /** The Status that a request is refused with. */
     refusal: async (/** @type {Parameters<typeof request>} */ ...args) => {

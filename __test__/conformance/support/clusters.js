@@ -145,7 +145,12 @@ async function embedded() {
     logRotateBytes: 10 << 20,
     logMonitorMs: 10_000,
     storageCheckMs: 10_000,
+    kubeletRelistMs: 1_000,
+    logCheckMs: 1_000,
     signalsAsFirstProcess: true,
+    // As the real cluster of these specs is started.
+    nodeMonitorGraceMs: 16_000,
+    tolerationSeconds: 20,
   });
   const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
   const recommended = await account(RECOMMENDED);

@@ -103,10 +103,12 @@ impl LogBuffer {
         inner.bytes + inner.rotations.min(4) * self.rotation.bytes.load(Ordering::Relaxed)
     }
 
-    /// Says that nothing more will come, until it is reopened for a restarted container.
-    pub(crate) fn close(&self) {
+    /// Says that nothing more will come. Readers that wait learn it now, or when they next check.
+    pub(crate) fn close(&self, check: Option<Duration>) {
         lock(&self.inner).closed = true;
-        self.wake.notify_waiters();
+        if check.is_none() {
+            self.wake.notify_waiters();
+        }
     }
 }
 
@@ -269,8 +271,14 @@ impl LogReader {
         done
     }
 
-    /// Like [`LogReader::read`], but waits for something to come.
-    pub(crate) async fn wait(&mut self, log: &LogBuffer, out: &mut BytesMut, max: usize) -> Progress {
+    /// Like [`LogReader::read`], but waits for something to come, and checks in between whether something will.
+    pub(crate) async fn wait(
+        &mut self,
+        log: &LogBuffer,
+        out: &mut BytesMut,
+        max: usize,
+        check: Option<Duration>,
+    ) -> Progress {
         loop {
             let wake = log.wake.notified();
             tokio::pin!(wake);
@@ -279,7 +287,10 @@ impl LogReader {
             if !out.is_empty() || progress == Progress::End {
                 return progress;
             }
-            wake.await;
+            match check {
+                Some(period) => drop(tokio::time::timeout(period, wake).await),
+                None => wake.await,
+            }
         }
     }
 }
@@ -308,7 +319,7 @@ mod tests {
             .map(|(s, t)| Chunk { stamp: s * 1_000_000_000, data: Bytes::copy_from_slice(t.as_bytes()) })
             .collect();
         log.push(&mut list);
-        log.close();
+        log.close(None);
         log
     }
 
@@ -352,7 +363,7 @@ mod tests {
         for line in ["a\n", "b\n", "c\n"] {
             add(&log, line);
         }
-        log.close();
+        log.close(None);
         assert_eq!(read(&log, LogOptions::default()), "c\n");
     }
 
@@ -365,7 +376,7 @@ mod tests {
             add(&log, line);
             assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::CaughtUp);
         }
-        log.close();
+        log.close(None);
         assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::End);
         assert_eq!(&out[..], b"a\nb\nc\n");
     }
@@ -392,7 +403,7 @@ mod tests {
         add(&log, "a\n");
         follower.read(&log, &mut out, usize::MAX);
         add(&log, "b\n");
-        log.close();
+        log.close(None);
         assert_eq!(follower.read(&log, &mut out, usize::MAX), Progress::End);
         assert_eq!(&out[..], b"a\n");
     }
@@ -418,7 +429,7 @@ mod tests {
         for line in ["a\n", "b\n"] {
             add(&log, line);
         }
-        log.close();
+        log.close(None);
         assert_eq!(read(&log, LogOptions::default()), "a\nb\n");
     }
 
@@ -447,12 +458,12 @@ mod tests {
                 tokio::task::yield_now().await;
                 writer.push(&mut vec![Chunk { stamp: 0, data: "x\n".into() }]);
             }
-            writer.close();
+            writer.close(None);
         });
         let mut reader = LogReader::new(LogOptions { follow: true, ..LogOptions::default() });
         let mut all = BytesMut::new();
         let mut out = BytesMut::new();
-        while reader.wait(&log, &mut out, 1 << 16).await != Progress::End {
+        while reader.wait(&log, &mut out, 1 << 16, None).await != Progress::End {
             all.extend_from_slice(&out.split());
         }
         all.extend_from_slice(&out);

@@ -327,7 +327,8 @@ pub(crate) fn delete(
         mark_deleted(meta, grace, options.grace);
         Ok(())
     })?;
-    let gone = sim.store.get(kind, namespace, name).is_none_or(|o| o.uid != old.uid);
+    let left = int_at(&object.value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+    let gone = left == 0 && list_at(&object.value, "/metadata/finalizers").is_empty();
     Ok((object, gone))
 }
 

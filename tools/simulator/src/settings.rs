@@ -3,6 +3,7 @@
 use crate::logs::Rotation;
 use crate::status::ApiError;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The knobs. Times are milliseconds.
 #[derive(Debug, Clone)]
@@ -42,6 +43,11 @@ pub(crate) struct Settings {
     pub expired_as_status: bool,
     /// The Job controller does nothing.
     pub job_controller_paused: bool,
+    /// How often the kubelet looks at what its containers do before it writes it; 0: at once. A real one does every 1000.
+    pub kubelet_relist_ms: u64,
+    /// How often a followed log that brings nothing is checked for its container's end; 0: it ends with the container. A
+    /// real kubelet checks every 1000.
+    pub log_check_ms: u64,
     /// How long the kubelet may be silent before its node counts as lost.
     pub node_monitor_grace_ms: u64,
     /// For how many seconds pods tolerate a lost node, where they do not say so themselves.
@@ -74,6 +80,8 @@ impl Default for Settings {
             quota_pods: None,
             expired_as_status: false,
             job_controller_paused: false,
+            kubelet_relist_ms: 0,
+            log_check_ms: 0,
             node_monitor_grace_ms: 50_000,
             toleration_seconds: 300,
             pod_gc_after_ms: 40_000,
@@ -96,6 +104,11 @@ impl Settings {
         })
     }
 
+    /// How often followed logs are checked for the end of their container, where they are.
+    pub(crate) fn log_check(&self) -> Option<Duration> {
+        (self.log_check_ms > 0).then(|| Duration::from_millis(self.log_check_ms))
+    }
+
     /// As the control API shows them.
     pub(crate) fn to_json(&self) -> Value {
         json!({
@@ -115,6 +128,8 @@ impl Settings {
             "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
             "expiredAsStatus": self.expired_as_status,
             "jobControllerPaused": self.job_controller_paused,
+            "kubeletRelistMs": self.kubelet_relist_ms,
+            "logCheckMs": self.log_check_ms,
             "nodeMonitorGraceMs": self.node_monitor_grace_ms,
             "tolerationSeconds": self.toleration_seconds,
             "podGcAfterMs": self.pod_gc_after_ms,
@@ -145,6 +160,8 @@ impl Settings {
                 "unschedulable" => next.unschedulable = flag()?,
                 "expiredAsStatus" => next.expired_as_status = flag()?,
                 "jobControllerPaused" => next.job_controller_paused = flag()?,
+                "kubeletRelistMs" => next.kubelet_relist_ms = number()?,
+                "logCheckMs" => next.log_check_ms = number()?,
                 "nodeMonitorGraceMs" => next.node_monitor_grace_ms = number()?,
                 "tolerationSeconds" => next.toleration_seconds = number()?,
                 "podGcAfterMs" => next.pod_gc_after_ms = number()?,

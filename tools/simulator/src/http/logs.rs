@@ -7,7 +7,7 @@ use crate::server::Connections;
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
 use crate::time;
-use crate::util::{list_at, str_at};
+use crate::util::{list_at, lock, str_at};
 use bytes::BytesMut;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -124,6 +124,7 @@ pub(super) async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>
         }),
     );
     let sim = call.sim.clone();
+    let check = lock(&sim.settings).log_check();
     tokio::spawn(async move {
         let _guard = guard;
         let mut reader = LogReader::new(options);
@@ -133,7 +134,7 @@ pub(super) async fn answer(call: Call, pod: &Object) -> ApiResult<Response<Body>
         }
         loop {
             let progress = tokio::select! {
-                p = reader.wait(&log, &mut out, PIECE) => p,
+                p = reader.wait(&log, &mut out, PIECE, check) => p,
                 () = sender.closed() => return,
             };
             tokio::select! {

@@ -50,6 +50,7 @@ pub(crate) struct Kubelet {
     host_path: String,
     paused: watch::Sender<bool>,
     paused_at: Mutex<Option<Instant>>,
+    begun: tokio::time::Instant,
     /// What the pods of the node have been given.
     pub reservations: Reservations,
 }
@@ -68,6 +69,7 @@ impl Kubelet {
             host_path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_string()),
             paused: watch::channel(false).0,
             paused_at: Mutex::new(None),
+            begun: tokio::time::Instant::now(),
             reservations: Reservations::default(),
         })
     }
@@ -128,7 +130,7 @@ impl Kubelet {
             crate::nodes::register(sim);
             let runs: Vec<Arc<PodRun>> = lock(&self.pods).values().cloned().collect();
             for run in runs {
-                run.sync(sim);
+                run.write(sim);
             }
         }
     }
@@ -146,6 +148,18 @@ impl Kubelet {
     /// Waits until the kubelet is not stopped.
     pub(crate) async fn awake(&self) {
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Waits until the kubelet next looks at what its containers do.
+    async fn next_look(&self, sim: &Sim) {
+        let period = lock(&sim.settings).kubelet_relist_ms;
+        let age = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0);
+        let Some(rounds) = age.checked_div(period) else {
+            return;
+        };
+        // The status is written a while after the look.
+        let at = Duration::from_millis((rounds + 1) * period + period / 10);
+        tokio::time::sleep_until(self.begun + at).await;
     }
 
     /// Live container processes.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Pods with this annotation run no process.
@@ -151,6 +151,8 @@ pub(super) struct State {
     pub(super) disrupted: bool,
     /// All containers have ended, and none is started again.
     pub(super) closed: bool,
+    /// The API knows that all containers have ended.
+    pub(super) ends_known: bool,
 }
 
 /// A sidecar that goes on beside the other containers.
@@ -167,6 +169,7 @@ pub(crate) struct PodRun {
     dir: PathBuf,
     state: Mutex<State>,
     syncing: Mutex<()>,
+    changed: Notify,
     end: watch::Sender<Option<End>>,
     /// The sidecars from this place on have to stop, because those that they serve have ended.
     over: watch::Sender<Option<usize>>,
@@ -198,6 +201,7 @@ impl PodRun {
             pod: Mutex::new(pod),
             state: Mutex::new(State { containers, ..State::default() }),
             syncing: Mutex::new(()),
+            changed: Notify::new(),
             end: watch::channel(None).0,
             over: watch::channel(None).0,
             lost: AtomicBool::new(false),
@@ -305,6 +309,25 @@ impl PodRun {
 
     /// Runs the pod until its object is gone.
     pub(crate) async fn life(self: &Arc<Self>, sim: &Arc<Sim>) {
+        tokio::select! {
+            () = self.live(sim) => {}
+            () = self.report_changes(sim) => {}
+        }
+        self.close_logs(sim);
+        let dir = self.dir.clone();
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+    }
+
+    /// Writes what has changed when the kubelet next looks at its containers.
+    async fn report_changes(&self, sim: &Sim) {
+        loop {
+            self.changed.notified().await;
+            sim.kubelet.next_look(sim).await;
+            self.write(sim);
+        }
+    }
+
+    async fn live(self: &Arc<Self>, sim: &Arc<Sim>) {
         let natural = self.stages(sim).await.is_ok();
         self.close(sim, natural);
         let mut end = self.end.subscribe();
@@ -316,13 +339,13 @@ impl PodRun {
                     EndKind::Failed { .. } => {
                         if !natural {
                             self.note_failure();
-                            self.sync(sim);
+                            self.write(sim);
                         }
                     }
                     EndKind::Lost => {}
                     EndKind::Deleted => {
                         sim.kubelet.awake().await;
-                        self.sync(sim);
+                        self.write(sim);
                         self.remove(sim);
                     }
                     EndKind::Gone => break,
@@ -332,9 +355,6 @@ impl PodRun {
                 break;
             }
         }
-        self.close_logs();
-        let dir = self.dir.clone();
-        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
     }
 
     fn note_failure(&self) {
@@ -347,11 +367,12 @@ impl PodRun {
         }
     }
 
-    fn close_logs(&self) {
+    fn close_logs(&self, sim: &Sim) {
         // The streams of a lost node do not end.
         if !self.lost.load(Ordering::SeqCst) {
+            let check = lock(&sim.settings).log_check();
             for c in &lock(&self.state).containers {
-                c.log.close();
+                c.log.close(check);
             }
         }
     }
@@ -992,7 +1013,7 @@ impl PodRun {
             }});
         });
         if !self.lost.load(Ordering::SeqCst) {
-            log.close();
+            log.close(lock(&sim.settings).log_check());
         }
     }
 
@@ -1012,14 +1033,43 @@ impl PodRun {
             log = Some(c.log.clone());
         });
         if let Some(log) = log {
-            log.close();
+            log.close(lock(&sim.settings).log_check());
         }
         128
     }
 
+    /// The pod has changed: its status is written at once, or when the kubelet next looks at its containers. That of a
+    /// pod that is being ended is written when nothing of it runs any more.
+    fn sync(&self, sim: &Sim) {
+        if lock(&sim.settings).kubelet_relist_ms == 0 {
+            self.write(sim);
+        } else if !self.stop_requested() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The phase as it is to be written. A final one is written only when no container runs; by a kubelet that looks at
+    /// its containers from time to time, only after their ends.
+    fn phase_to_write(&self, sim: &Sim, state: &mut State, policy: &str) -> &'static str {
+        let ending = self.stop_requested();
+        let phase = report::phase(state, policy, ending);
+        if matches!(phase, "Pending" | "Running") {
+            return phase;
+        }
+        let runs = state.containers.iter().any(|c| c.state.get("running").is_some());
+        if !runs {
+            let first = !std::mem::replace(&mut state.ends_known, true);
+            if !first || ending || lock(&sim.settings).kubelet_relist_ms == 0 {
+                return phase;
+            }
+            self.changed.notify_one();
+        }
+        if state.initialized { "Running" } else { "Pending" }
+    }
+
     /// Writes what is known about the pod into its status, unless the kubelet is paused: then it does so when it goes
     /// on. A pod that has not been scheduled is none of its own.
-    pub(crate) fn sync(&self, sim: &Sim) {
+    pub(crate) fn write(&self, sim: &Sim) {
         let _turn = lock(&self.syncing);
         if sim.kubelet.is_paused() || lock(&self.state).start_time.is_empty() {
             return;
@@ -1029,8 +1079,9 @@ impl PodRun {
         }
         let pod = self.pod();
         let policy = str_at(&pod.value, "/spec/restartPolicy");
-        let state = lock(&self.state);
-        let phase = report::phase(&state, policy, self.stop_requested());
+        let mut state = lock(&self.state);
+        let phase = self.phase_to_write(sim, &mut state, policy);
+        let state = state;
         let (init_statuses, statuses) = (report::statuses(&state, true), report::statuses(&state, false));
         let (unready, pending) = (unready(&state), incomplete(&state));
         let ready = phase == "Running" && unready.is_empty();
@@ -1049,7 +1100,7 @@ impl PodRun {
                 s["podIP"] = state.address.as_str().into();
                 s["podIPs"] = json!([{"ip": state.address}]);
             }
-            if let Some((reason, message)) = &state.failed {
+            if let Some((reason, message)) = state.failed.as_ref().filter(|_| terminal) {
                 if state.disrupted {
                     set_condition(s, "DisruptionTarget", true, "TerminationByKubelet", message);
                 }
