@@ -13,6 +13,6 @@ mod resume;
 mod stamp;
 
 pub use lines::LineSplitter;
-pub use resume::{Resume, Verdict};
+pub use resume::{Gap, Resume, Verdict};
 pub use stamp::Stamp;
 pub(crate) use stamp::{join_pieces, split_stamp};

@@ -35,6 +35,11 @@ impl Stamp {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 
+    /// Whether it is before another stamp by more than this many nanoseconds.
+    pub(crate) const fn is_before_by(self, other: Self, nanos: i64) -> bool {
+        other.0.saturating_sub(self.0) > nanos
+    }
+
     /// The stamp moved back by whole seconds.
     pub(crate) const fn back_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_sub(seconds.saturating_mul(NANOS)))

@@ -175,14 +175,14 @@ fn split_and_resume_in_overlap(bencher: Bencher) {
     let mut resume = Resume::new();
     resume.begin_body();
     each_line(&body, |line| assert!(matches!(resume.line(line, true), Verdict::Deliver(_))));
-    resume.end_body();
+    resume.end_body(false);
     bencher.counter(bytes).counter(lines).bench_local(|| {
         resume.begin_body();
         let mut count = 0;
         each_line(black_box(&body), |line| {
             count += usize::from(matches!(resume.line(line, true), Verdict::Duplicate));
         });
-        resume.end_body();
+        resume.end_body(false);
         count
     });
 }

@@ -317,7 +317,7 @@ impl<C: Cluster> Follower<C> {
             self.ended_in_noise = split_stamp(&partial).is_none();
             self.take_line(&partial, false);
         }
-        self.resume.end_body();
+        self.resume.end_body(false);
         match end {
             // The container did not print the last line, so more may follow; with a result nothing more is needed.
             BodyEnd::Clean if self.ended_in_noise && !self.tally.is_result_last_word() => BodyEnd::Noise,
@@ -363,7 +363,7 @@ impl<C: Cluster> Follower<C> {
         }
         let (gap, line) = match verdict {
             Verdict::Deliver(line) => (false, line),
-            Verdict::Gap(line) => (true, line),
+            Verdict::Gap(_, line) => (true, line),
             Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) => return false,
             Verdict::Refetch => return true,
         };
