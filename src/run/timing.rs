@@ -67,6 +67,13 @@ pub(super) fn reconnect_backoff() -> Backoff {
 
 /// A log body that is silent this long while the container runs may be half-open: it is opened anew.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// A body that ends this soon after its last line broke off there, and was not closed because it was silent.
+pub(super) const LOG_CUT_OFF_LAG: Duration = Duration::from_secs(1);
+/// Once its container has ended, a log that brings nothing new for this long is over, whatever is received again.
+pub(super) const LOG_NOTHING_NEW_LIMIT: Duration = Duration::from_secs(30);
+/// Once its container has ended, how long an error text may come instead of the log. The containers of an evicted pod are
+/// removed with their logs, so the text stays.
+pub(super) const LOG_NOISE_LIMIT: Duration = Duration::from_secs(2);
 /// Logs that have brought something are read again at common ticks of this length, so that many are read at one go.
 pub(super) const READ_TICK: Duration = Duration::from_millis(20);
 /// With every further 25 logs that are followed, each waits one tick more: the cost does not grow with their number.

@@ -104,12 +104,14 @@ struct LastRead<'a, C> {
 impl<'a, C: Cluster> LastRead<'a, C> {
     fn new(follower: &'a mut Follower<C>, end: &'a RunEnd) -> Self {
         let from_beginning = follower.tally.so_far().lines == 0;
+        // The follower has given up on an answer that is no log: once more is enough.
+        let fruitless = if follower.is_refused_by_text() { MAX_FRUITLESS_READS } else { 0 };
         Self {
             follower,
             end,
             deadline: Instant::now() + timing::DRAIN_GONE_LIMIT,
             pause: timing::RECONNECT_FIRST,
-            fruitless: 0,
+            fruitless,
             from_beginning,
         }
     }
@@ -129,7 +131,10 @@ impl<'a, C: Cluster> LastRead<'a, C> {
         }
         let lines_before = self.follower.tally.so_far().lines;
         let progress = self.follower.progress.clone();
-        let read = while_output_comes(self.follower.read_once(), &progress, self.deadline).await;
+        // The log of a container that has ended is finite.
+        let over = self.follower.container.borrow().is_over();
+        let limit = (!over).then(|| Instant::now() + timing::RECHECK_LIMIT);
+        let read = while_output_comes(self.follower.read_once(), &progress, self.deadline, limit).await;
         let is_new = self.follower.tally.so_far().lines > lines_before;
         if is_new && self.follower.container.borrow().is_over() {
             // The log of a container that has ended is finite, however little each read brings.
@@ -163,7 +168,8 @@ impl<'a, C: Cluster> LastRead<'a, C> {
 
     async fn on_failure(&mut self, error: &ApiError) -> ControlFlow<()> {
         // A 403 can be transient (authorizer caches), so a refusal is retried a few times.
-        self.fruitless += u32::from(!error.is_transient());
+        let is_refused = !error.is_transient() || self.follower.is_refused_by_text();
+        self.fruitless += u32::from(is_refused);
         if error.is_not_found() || self.fruitless > MAX_FRUITLESS_READS {
             return ControlFlow::Break(());
         }
@@ -185,26 +191,29 @@ impl<'a, C: Cluster> LastRead<'a, C> {
     }
 }
 
-/// Runs a read of a log that may be long: until the deadline, and after it for as long as output keeps coming, at most
-/// [`timing::RECHECK_LIMIT`] in all.
+/// Runs a read of a log that may be long: until the deadline, and after it for as long as it brings something, and
+/// something new at least every [`timing::LOG_NOTHING_NEW_LIMIT`]. `limit` ends it in any case.
 async fn while_output_comes<T>(
     read: impl Future<Output = T>,
     progress: &Progress,
     deadline: Instant,
+    limit: Option<Instant>,
 ) -> Option<T> {
-    let limit = Instant::now() + timing::RECHECK_LIMIT;
+    let started = Instant::now();
     let mut read = pin!(read);
     let mut until = deadline;
     loop {
         tokio::select! {
             read = &mut read => return Some(read),
-            () = tokio::time::sleep_until(until.min(limit)) => {}
+            () = tokio::time::sleep_until(until) => {}
+            () = timing::until(limit) => return None,
         }
-        let next = progress.last_output() + timing::DRAIN_GONE_LIMIT;
-        if next <= Instant::now() || limit <= Instant::now() {
+        let any = progress.last_output() + timing::DRAIN_GONE_LIMIT;
+        let new = progress.last_new().max(started) + timing::LOG_NOTHING_NEW_LIMIT;
+        until = any.min(new);
+        if until <= Instant::now() {
             return None;
         }
-        until = next;
     }
 }
 

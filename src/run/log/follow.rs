@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
@@ -19,14 +20,26 @@ use crate::forensics::{ContainerPhase, LogFacts, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::timing;
-use crate::stream::{LineSplitter, Resume, Stamp, Verdict, join_pieces, split_stamp};
+use crate::stream::{Gap, LineSplitter, Resume, Stamp, Verdict, join_pieces, split_stamp};
 
 /// The number of attempts in the contract's log line. A follower never gives up, so its count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
 
 /// The line that stands where lines are missing for good.
-const GAP: &str = "[paperclip] Log gap: the container's log was rotated while the stream was disconnected; \
-                   lines are missing here";
+const fn gap_line(gap: Gap) -> &'static str {
+    match gap {
+        Gap::Rotated => {
+            "[paperclip] Log gap: the container's log was rotated while the stream was disconnected; lines are missing here"
+        }
+        Gap::RotatedWhileFollowed => {
+            "[paperclip] Log gap: the container's log was rotated while it was being followed; lines may be missing here"
+        }
+        Gap::Stuck => {
+            "[paperclip] Log gap: the container's log breaks off at the same place each time it is read; lines may be missing \
+             here"
+        }
+    }
+}
 
 /// Adds a line to the chunk. A chunk ends before a line that would make it larger than [`CHUNK_BYTES`].
 fn append(chunk: &mut String, full_chunks: &mut VecDeque<String>, line: &str) {
@@ -48,7 +61,7 @@ enum BodyEnd {
     Noise,
     /// The connection broke.
     Broken(ApiError),
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`], or nothing new, see [`Follower::is_exhausted`].
     Idle,
     /// It begins with the fragment of a line: the same lines must be requested again, from earlier.
     Reread,
@@ -88,6 +101,10 @@ pub(crate) struct Follower<C> {
     ended_in_mid_line: bool,
     /// Whether the last line of the body was not the container's.
     ended_in_noise: bool,
+    /// When the container was first seen to have ended.
+    over_since: Option<Instant>,
+    /// When the log could last not be read at all: what it has to say was not seen then.
+    unread_at: Option<Instant>,
     /// Why the log could not be read, when it was tried last; `None` when that went well, or the pod was gone.
     pub(crate) unreadable: Option<ApiError>,
     /// Whether the first refusal was logged.
@@ -121,6 +138,8 @@ impl<C: Cluster> Follower<C> {
             full_chunks: VecDeque::new(),
             ended_in_mid_line: false,
             ended_in_noise: false,
+            over_since: None,
+            unread_at: None,
             unreadable: None,
             refusal_logged: false,
             told: None,
@@ -162,8 +181,10 @@ impl<C: Cluster> Follower<C> {
                 backoff.reset();
             }
             if let BodyEnd::Refused(error) = &end {
+                self.unread_at = Some(Instant::now());
                 self.log_refusal(error).await;
             }
+            let is_noise = matches!(end, BodyEnd::Noise);
             let retry_after = match &end {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
@@ -172,7 +193,7 @@ impl<C: Cluster> Follower<C> {
                 self.progress.set_activity(Activity::CutOff);
             }
             was_cut |= matches!(end, BodyEnd::Broken(_) | BodyEnd::Refused(_));
-            if self.is_over(end).await {
+            if self.is_over(end).await || self.is_exhausted() || (is_noise && self.is_noise_final()) {
                 let told = self.has_told_success() && !self.container.borrow().is_over();
                 return if told { LogEnd::Told } else { LogEnd::Read };
             }
@@ -214,6 +235,31 @@ impl<C: Cluster> Follower<C> {
         self.ended_in_mid_line || !self.tally.is_result_last_word()
     }
 
+    /// Whether the container has ended and its log has brought nothing new for [`timing::LOG_NOTHING_NEW_LIMIT`], whatever
+    /// was received again.
+    fn is_exhausted(&mut self) -> bool {
+        self.time_since_end().is_some_and(|ended| {
+            let new = self.progress.last_new().max(self.unread_at.unwrap_or(self.progress.last_new()));
+            ended.min(new.elapsed()) >= timing::LOG_NOTHING_NEW_LIMIT
+        })
+    }
+
+    /// Whether an error text instead of the log is all that will come any more.
+    fn is_noise_final(&mut self) -> bool {
+        self.time_since_end().is_some_and(|ended| ended >= timing::LOG_NOISE_LIMIT)
+    }
+
+    /// For how long the container is known to have ended.
+    fn time_since_end(&mut self) -> Option<Duration> {
+        let over = self.container.borrow().is_over();
+        over.then(|| self.over_since.get_or_insert_with(Instant::now).elapsed())
+    }
+
+    /// Whether the last body was an error text instead of the log.
+    pub(crate) fn is_refused_by_text(&self) -> bool {
+        self.ended_in_noise
+    }
+
     /// Requests the next body from the log's beginning, so that no line is hidden by its stamp.
     pub(crate) fn start_over(&mut self) {
         self.resume.start_over();
@@ -231,8 +277,10 @@ impl<C: Cluster> Follower<C> {
                 }
                 BodyEnd::Broken(error) | BodyEnd::Refused(error) => return Err(error),
                 BodyEnd::Noise => {
-                    let message = "the answer is no log";
-                    return Err(ApiError::local(ApiErrorKind::Server, "read the log", message));
+                    let no_log = || {
+                        ApiError::local(ApiErrorKind::Server, "read the log", "the answer is an error text")
+                    };
+                    return Err(self.unreadable.clone().unwrap_or_else(no_log));
                 }
                 BodyEnd::Idle => return Ok(()),
                 // Once at most: the next body is requested from the log's beginning.
@@ -280,6 +328,7 @@ impl<C: Cluster> Follower<C> {
         self.resume.begin_body();
         let mut splitter = LineSplitter::new();
         self.ended_in_noise = false;
+        let mut last_data = None;
         let mut reader = PacedReader::new(body, self.container.subscribe(), self.readers.clone());
         // Whether the body was read once more after the pod's last line: stderr comes on another way than stdout.
         let mut read_since_told = false;
@@ -292,6 +341,7 @@ impl<C: Cluster> Follower<C> {
                 ReadResult::Broken(error) => break BodyEnd::Broken(error),
                 ReadResult::Pending => true,
                 ReadResult::Data { all } => {
+                    last_data = Some(Instant::now());
                     self.progress.record_output();
                     self.flush_full_chunks().await;
                     all
@@ -299,6 +349,9 @@ impl<C: Cluster> Follower<C> {
             };
             if reread {
                 break BodyEnd::Reread;
+            }
+            if self.is_exhausted() {
+                break BodyEnd::Idle;
             }
             if all {
                 self.flush().await;
@@ -315,9 +368,15 @@ impl<C: Cluster> Follower<C> {
         self.ended_in_mid_line = partial.is_some();
         if let Some(partial) = partial {
             self.ended_in_noise = split_stamp(&partial).is_none();
+            if self.ended_in_noise {
+                self.note_noise(&partial);
+            }
             self.take_line(&partial, false);
         }
-        self.resume.end_body(false);
+        if last_data.is_none() && matches!(end, BodyEnd::Broken(_)) {
+            self.unread_at = Some(Instant::now());
+        }
+        self.resume.end_body(last_data.is_some_and(|at: Instant| at.elapsed() < timing::LOG_CUT_OFF_LAG));
         match end {
             // The container did not print the last line, so more may follow; with a result nothing more is needed.
             BodyEnd::Clean if self.ended_in_noise && !self.tally.is_result_last_word() => BodyEnd::Noise,
@@ -362,16 +421,22 @@ impl<C: Cluster> Follower<C> {
             self.ended_in_noise = matches!(verdict, Verdict::Noise(_));
         }
         let (gap, line) = match verdict {
-            Verdict::Deliver(line) => (false, line),
-            Verdict::Gap(_, line) => (true, line),
-            Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) => return false,
+            Verdict::Deliver(line) => (None, line),
+            Verdict::Gap(gap, line) => (Some(gap), line),
+            Verdict::Duplicate | Verdict::Partial => return false,
+            Verdict::Noise(text) => {
+                self.note_noise(text);
+                return false;
+            }
             Verdict::Refetch => return true,
         };
-        if gap {
+        self.progress.record_new();
+        self.unreadable = None;
+        if let Some(gap) = gap {
             self.gaps += 1;
             let count =
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
-            append(&mut self.chunk, &mut self.full_chunks, &format!("{GAP}{count}"));
+            append(&mut self.chunk, &mut self.full_chunks, &format!("{}{count}", gap_line(gap)));
         }
         self.take_text(line);
         false
@@ -407,6 +472,12 @@ impl<C: Cluster> Follower<C> {
         append(&mut self.chunk, &mut self.full_chunks, &text);
     }
 
+    /// Keeps the error text that came instead of the log.
+    fn note_noise(&mut self, text: &[u8]) {
+        let text: String = String::from_utf8_lossy(text).chars().take(300).collect();
+        self.unreadable = Some(ApiError::local(ApiErrorKind::Server, "read the log", text));
+    }
+
     /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is
     /// lost when this is dropped while it waits.
     pub(crate) async fn flush(&mut self) {
@@ -426,6 +497,7 @@ impl<C: Cluster> Follower<C> {
             let Some(chunk) = self.full_chunks.pop_front() else { break };
             slot.deliver(chunk);
             self.progress.record_output();
+            self.progress.record_new();
         }
     }
 

@@ -42,7 +42,8 @@ impl ReaderCount {
 pub(super) enum Wake {
     /// It is time to read again.
     Read,
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`].
+    /// Nothing came for [`timing::LOG_IDLE_LIMIT`], or of a container that has ended for
+    /// [`timing::LOG_NOTHING_NEW_LIMIT`].
     Idle,
 }
 
@@ -81,27 +82,82 @@ impl PacedReader {
     /// Waits until it is worth reading again.
     pub(super) async fn wait(&mut self) -> Wake {
         let trickles = (1..timing::BUSY_LOG_BYTES).contains(&std::mem::take(&mut self.bytes));
-        if trickles && !self.container.borrow_and_update().is_over() {
+        let over = self.container.borrow_and_update().is_over();
+        if trickles {
             self.body.pause();
-            let next = self.readers.next_read(self.last_read);
+            // The run waits for the rest of a container that has ended.
+            let next = if over {
+                Instant::now() + timing::READ_TICK
+            } else {
+                self.readers.next_read(self.last_read)
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                // The container has ended, so the run waits for the rest of the log.
-                _ = self.container.changed() => {}
+                _ = self.container.changed(), if !over => {}
             }
             // Not the time now, which is a moment later: the next tick would be missed.
             self.last_read = next;
             return Wake::Read;
         }
-        let ready = poll_fn(|context| self.body.poll_ready(context));
-        let waited = tokio::time::timeout(timing::LOG_IDLE_LIMIT, ready).await;
+        let limit = if over { timing::LOG_NOTHING_NEW_LIMIT } else { timing::LOG_IDLE_LIMIT };
+        let wake = tokio::select! {
+            () = poll_fn(|context| self.body.poll_ready(context)) => Wake::Read,
+            // From now on the limit is another one.
+            _ = self.container.changed(), if !over => Wake::Read,
+            () = tokio::time::sleep(limit) => Wake::Idle,
+        };
         self.last_read = Instant::now();
-        if waited.is_ok() { Wake::Read } else { Wake::Idle }
+        wake
     }
 }
 
 impl Drop for PacedReader {
     fn drop(&mut self) {
         self.readers.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cluster::log_from_stream;
+
+    /// How often a body of 200 lines, one every 2 ms, is read.
+    async fn reads_of_a_trickle(container: ContainerState) -> u32 {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let _ = sender.unbounded_send(Ok(Bytes::from_static(b"line\n")));
+            }
+        });
+        let (_container, container) = watch::channel(container);
+        let mut reader = PacedReader::new(log_from_stream(receiver), container, ReaderCount::new());
+        let (mut reads, mut bytes) = (0, 0);
+        loop {
+            match reader.try_read(|read| bytes += read.len()) {
+                ReadResult::End => break,
+                ReadResult::Broken(error) => panic!("{error}"),
+                ReadResult::Data { all: false } => {}
+                ReadResult::Data { all: true } | ReadResult::Pending => {
+                    reads += 1;
+                    reader.wait().await;
+                }
+            }
+        }
+        assert_eq!(bytes, 200 * 5);
+        reads
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trickle_is_read_in_ticks_before_and_after_the_end() {
+        for container in [ContainerState::Running, ContainerState::Ended(None), ContainerState::Gone] {
+            let reads = reads_of_a_trickle(container.clone()).await;
+            assert!(reads < 60, "{container:?}: {reads}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     since: Instant,
     /// Milliseconds after `since`.
     last_output: AtomicU64,
+    /// The same of the last line that was not received before.
+    last_new: AtomicU64,
     activity: AtomicU8,
     /// Whether the CLI's last word is a result.
     result_is_last: AtomicBool,
@@ -34,6 +36,7 @@ impl Progress {
         Self {
             since: Instant::now(),
             last_output: AtomicU64::new(0),
+            last_new: AtomicU64::new(0),
             activity,
             result_is_last: AtomicBool::new(false),
             reopened: AtomicU64::new(0),
@@ -48,6 +51,11 @@ impl Progress {
     /// Records that a body was opened after one that broke: what came meanwhile was not seen.
     pub(super) fn record_reopened(&self) {
         self.reopened.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Records that new lines came, or were delivered, now.
+    pub(super) fn record_new(&self) {
+        self.last_new.store(self.now(), Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -70,6 +78,11 @@ impl Progress {
     /// Since when the log has been seen to be silent; `None` while it is not being read.
     pub(crate) fn silent_since(&self) -> Option<Instant> {
         (self.activity() == Activity::Reading).then(|| self.last_output().max(self.at(&self.reopened)))
+    }
+
+    /// When a line last came that was not received before, or was delivered to the host.
+    pub(crate) fn last_new(&self) -> Instant {
+        self.at(&self.last_new)
     }
 
     /// When output last came from the container or was delivered to the host.

@@ -109,7 +109,7 @@ async fn half_open_log_at_the_containers_end_does_not_block(mode: Mode) {
 
 in_both_modes!(api_away_for_less_than_a_minute_ends_nothing);
 async fn api_away_for_less_than_a_minute_ends_nothing(mode: Mode) {
-    for (after, time) in [(8, 50), (20, 40), (61, 20)] {
+    for (after, time) in [(8, 50), (20, 40), (61, 20), (62, 50)] {
         let script = success_over(Duration::from_secs(60));
         let lines = lines_of(&script);
         let scenario = Scenario::new(mode).script(script);
@@ -193,6 +193,78 @@ async fn log_cut_every_fifty_lines_loses_none_of_100_000(mode: Mode) {
     }
 }
 
+in_both_modes!(bodies_ending_at_the_same_place_lose_nothing_unsaid);
+async fn bodies_ending_at_the_same_place_lose_nothing_unsaid(mode: Mode) {
+    // 30 lines a second: only the narrower overlap is shorter than a body.
+    let script = numbered(1_500, Duration::from_micros(33_333));
+    let lines = lines_of(&script);
+    let scenario = Scenario::new(mode).script(script);
+    scenario.cluster.cut_every(CutEvery::Lines(50));
+    let result = scenario.run().await;
+    assert_success(&scenario, &result, &lines);
+    assert!(!scenario.host.out().contains("Log gap"), "{}", scenario.host.out());
+
+    // 100 lines a second: a second cannot be read to its end.
+    let script = numbered(1_500, Duration::from_millis(10));
+    let lines = lines_of(&script);
+    let ends = script.start_at + script.ends_after;
+    let scenario = Scenario::new(mode).script(script);
+    scenario.cluster.cut_every(CutEvery::Lines(50));
+    let (_, took) = scenario.timed_run().await.expect("resolves");
+    assert!(took < ends + Duration::from_secs(120), "{took:?}");
+    let gap = "[paperclip] Log gap: the container's log breaks off at the same place each time it is read; lines may be \
+               missing here";
+    assert!(scenario.host.out().contains(gap), "{}", scenario.host.out());
+    let delivered = scenario.host.agent_lines();
+    let mut unseen = lines.iter();
+    assert!(delivered.iter().all(|line| unseen.any(|known| known == line)), "in order, none twice");
+    assert!(delivered.len() >= 500, "{}", delivered.len());
+}
+
+in_both_modes!(file_sent_again_while_followed_is_dropped_and_reported);
+async fn file_sent_again_while_followed_is_dropped_and_reported(mode: Mode) {
+    // From within the window that a resumed body repeats, and from before it.
+    for from in [380, 40] {
+        let script = numbered(600, Duration::from_millis(10));
+        let lines = lines_of(&script);
+        let scenario = Scenario::new(mode).script(script);
+        scenario.cluster.fault_logs([LogFault::SentAgain(400, from)]);
+        let result = scenario.run().await;
+        assert_success(&scenario, &result, &lines);
+        let gap = "[paperclip] Log gap: the container's log was rotated while it was being followed; lines may be missing here";
+        assert_eq!(scenario.host.out().matches(gap).count(), 1, "{}", scenario.host.out());
+    }
+}
+
+in_both_modes!(last_read_lasts_as_long_as_it_brings_lines);
+async fn last_read_lasts_as_long_as_it_brings_lines(mode: Mode) {
+    let script = numbered(300, Duration::from_millis(5));
+    let lines = lines_of(&script);
+    let read: usize = lines[..20].iter().map(|line| line.len() + 32).sum();
+    let scenario = Scenario::new(mode).script(script);
+    // The followed body seems to end with the container. The rest comes line by line, for 140 s.
+    scenario.cluster.fault_logs([LogFault::Short(read), LogFault::Slow(Duration::from_millis(500))]);
+    let result = scenario.run().await;
+    assert_success(&scenario, &result, &lines);
+}
+
+in_both_modes!(evicted_pod_without_a_log_ends_the_run_soon);
+async fn evicted_pod_without_a_log_ends_the_run_soon(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(20));
+    script.lines.truncate(3);
+    (script.exit_code, script.reason) = (137, "Error");
+    let read: usize = script.lines.iter().map(|(_, line)| line.len() + 32).sum();
+    let scenario = Scenario::new(mode).script(script);
+    // The kubelet removes the containers of an evicted pod, with their logs.
+    let gone = LogFault::Text("unable to retrieve container logs for containerd://0a1b\n");
+    scenario.cluster.fault_logs([LogFault::Cut(read)]).fault_logs(vec![gone; 200]);
+    let (result, took) = scenario.timed_run().await.expect("resolves");
+    assert!(took < Duration::from_secs(3 + 20 + 1 + 5), "{took:?}");
+    let message = result["errorMessage"].as_str().expect("message");
+    let unread = "; the log could not be read: unable to retrieve container logs for containerd://0a1b";
+    assert!(message.contains("exit code 137") && message.ends_with(unread), "{message}");
+}
+
 in_both_modes!(error_text_instead_of_log_is_not_output_nor_its_end);
 async fn error_text_instead_of_log_is_not_output_nor_its_end(mode: Mode) {
     let text = "failed to try resolving symlinks in path \"/var/log/pods/x/claude/0.log\": no such file";
@@ -213,10 +285,10 @@ async fn error_text_instead_of_log_is_not_output_nor_its_end(mode: Mode) {
 
         // As the container ends, the text is not a clean end of its log.
         let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(1)));
-        scenario.cluster.fault_logs(texts(8));
+        scenario.cluster.fault_logs(texts(5));
         let result = scenario.run().await;
         assert_success(&scenario, &result, &lines);
-        assert!(scenario.cluster.count("open log") > 8);
+        assert!(scenario.cluster.count("open log") > 5);
     }
 }
 

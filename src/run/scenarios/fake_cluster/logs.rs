@@ -23,6 +23,8 @@ pub(crate) enum LogFault {
     Text(&'static str),
     /// Each line takes this time.
     Slow(Duration),
+    /// Before the line of the first number the body goes back to that of the second, as a kubelet does at a rotation.
+    SentAgain(usize, usize),
 }
 
 /// Every log body ends early.
@@ -98,6 +100,11 @@ impl OpenLog {
                 tokio::time::sleep_until(self.ends).await;
             }
             return None;
+        }
+        if let Some(LogFault::SentAgain(before, from)) = self.fault
+            && self.at == before
+        {
+            (self.fault, self.at) = (None, from);
         }
         if let Some(LogFault::Slow(pause)) = self.fault {
             tokio::time::sleep(pause).await;
