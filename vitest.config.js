@@ -45,6 +45,11 @@ export default defineConfig({
         ...conformance,
         sequence: { groupOrder: 3 },
       }),
+      project('conformance-nodes', ['__test__/conformance/nodes.test.js'], {
+        ...conformance,
+        hookTimeout: 420_000,
+        sequence: { groupOrder: 4 },
+      }),
       // A run of the CLI takes a second of a processor.
       project('real-cli', ['__test__/real-cli/*.test.js'], {
         testTimeout: 180_000,

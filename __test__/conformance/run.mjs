@@ -23,7 +23,7 @@ await program(USAGE, { options: { only: { type: 'string' } }, allowPositionals: 
   const good = await Promise.all(
     names.map((name) =>
       specs(`conformance, ${name} cluster`, {
-        projects: ['conformance', 'conformance-disruptions', 'conformance-logs'],
+        projects: ['conformance', 'conformance-disruptions', 'conformance-logs', 'conformance-nodes'],
         folder: path.join(folder, name),
         args: parsed.positionals,
         env: { CONFORMANCE_CLUSTER: name },

@@ -104,6 +104,8 @@ export function manifests({ namespace, volume, agentImage }) {
       spec: {
         terminationGracePeriodSeconds: 0,
         automountServiceAccountToken: false,
+        // The specs taint its node.
+        tolerations: [{ operator: 'Exists' }],
         containers: [
           {
             name: 'paperclip',

@@ -1,0 +1,233 @@
+// Runs whose pod is preempted, or whose node is tainted, lost and deleted. No other spec may run meanwhile.
+import { randomBytes } from 'node:crypto';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { eventually } from '../support/host.js';
+import { conformanceCluster } from './support/clusters.js';
+import { later } from './support/later.js';
+import { runsOn } from './support/runs.js';
+import { jobText, podText, watch } from './support/watch.js';
+
+/** The issue by which a run says in mid-run what the cluster does with it. */
+const ENDS = 'Every run starts, ends and fails truly';
+
+let cluster;
+let runs;
+let pods;
+let node;
+
+beforeAll(async () => {
+  cluster = await conformanceCluster();
+  runs = runsOn(cluster);
+  pods = `/api/v1/namespaces/${cluster.namespace}/pods`;
+  const { items } = await cluster.api.get('/api/v1/nodes');
+  node = `/api/v1/nodes/${items[0].metadata.name}`;
+});
+
+afterAll(async () => {
+  await cluster?.close();
+});
+
+beforeEach(({ skip }) => skip(cluster.foreign !== undefined, cluster.foreign));
+
+const hang = (options) => runs.start({ scenario: 'hang', ...options });
+const isReady = ({ status }) =>
+  status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
+
+/** The run ended because its pod was killed or obeyed; its message names who ended it. */
+async function expectEnded(run, by) {
+  const result = await run.done;
+  expect([137, 143]).toContain(result.exitCode);
+  expect(result.timedOut).toBe(false);
+  expect(result.errorMessage).toContain(by);
+  await runs.nothingLeft(run);
+}
+
+describe('a run', () => {
+  it('whose pod is preempted names the scheduler', async () => {
+    const { status } = await cluster.api.get(node);
+    const { cpu } = status.allocatable;
+    // Two of this size do not fit the node.
+    const size = `${Math.floor((cpu.endsWith('m') ? Number.parseInt(cpu, 10) : cpu * 1_000) * 0.6)}m`;
+    const name = `high-${randomBytes(4).toString('hex')}`;
+    const classes = '/apis/scheduling.k8s.io/v1/priorityclasses';
+    await cluster.api.post(classes, {
+      apiVersion: 'scheduling.k8s.io/v1',
+      kind: 'PriorityClass',
+      metadata: { name, labels: cluster.labels },
+      value: 1_000,
+    });
+    try {
+      const run = hang({
+        config: {
+          resources: { requests: { cpu: size, memory: '16Mi' }, limits: { cpu: size, memory: '256Mi' } },
+        },
+      });
+      const victim = await runs.podOf(run);
+      const ofPod = await watch(cluster, `${pods}?fieldSelector=metadata.name%3D${victim.metadata.name}`);
+      await cluster.api.post(pods, {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name },
+        spec: {
+          priorityClassName: name,
+          terminationGracePeriodSeconds: 0,
+          containers: [
+            {
+              name: 'main',
+              image: 'busybox:1.36',
+              imagePullPolicy: 'IfNotPresent',
+              command: ['sleep', '600'],
+              resources: { requests: { cpu: size } },
+            },
+          ],
+        },
+      });
+      await expectEnded(run, '[PreemptionByScheduler]');
+      const last = await ofPod.until(({ type }) => type === 'DELETED');
+      expect(podText(last.object)).toContain(
+        'PreemptionByScheduler(default-scheduler: preempting to accommodate a higher priority pod)',
+      );
+      ofPod.stop();
+      await eventually(async () => (await cluster.api.get(`${pods}/${name}`)).status.phase === 'Running', {
+        within: 60_000,
+        every: 200,
+      });
+    } finally {
+      await cluster.api.delete(`${pods}/${name}`).catch(() => {});
+      await cluster.api.delete(`${classes}/${name}`);
+    }
+  });
+
+  it('whose node gets a taint that it does not tolerate names the taint', async () => {
+    const [run, tolerant] = [
+      hang(),
+      hang({
+        config: { tolerations: JSON.stringify([{ key: 'test.paperclip.io/broken', operator: 'Exists' }]) },
+      }),
+    ];
+    const [victim, other] = await Promise.all([runs.podOf(run), runs.podOf(tolerant)]);
+    const ofPod = await watch(cluster, `${pods}?fieldSelector=metadata.name%3D${victim.metadata.name}`);
+    await cluster.api.patch(node, {
+      spec: { taints: [{ key: 'test.paperclip.io/broken', effect: 'NoExecute' }] },
+    });
+    try {
+      await expectEnded(run, '[DeletionByTaintManager]');
+    } finally {
+      await cluster.api.patch(node, { spec: { taints: null } });
+    }
+    const last = await ofPod.until(({ type }) => type === 'DELETED');
+    expect(podText(last.object)).toContain(
+      'DeletionByTaintManager(Taint manager: deleting due to NoExecute taint)',
+    );
+    ofPod.stop();
+    const left = await cluster.api.get(`${pods}/${other.metadata.name}`);
+    expect(left.metadata.deletionTimestamp, 'the one that tolerates it').toBeUndefined();
+    await cluster.api.delete(`${pods}/${other.metadata.name}`);
+    await expectEnded(tolerant, 'the pod was deleted by an unknown API client');
+  });
+});
+
+// One loss of the node serves all of these: it takes two minutes.
+describe('a node whose kubelet is dead', () => {
+  let lost;
+  /** The runs, and what there was to see after the pods were marked and before the node was deleted. */
+  const seen = /** @type {any} */ ({});
+
+  beforeAll(async () => {
+    if (cluster.foreign !== undefined) return;
+    const host = await cluster.api.get(`${pods}/${cluster.hostPod}`);
+    lost = [hang(), hang({ as: 'existing' })];
+    const [pod] = await Promise.all(lost.map((run) => runs.podOf(run)));
+    const job = await runs.jobOf(lost[0]);
+    const jobPath = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs/${job.metadata.name}`;
+    const podPath = `${pods}/${pod.metadata.name}`;
+    await cluster.kubelet.kill();
+    await eventually(async () => (await cluster.api.get(podPath)).metadata.deletionTimestamp !== undefined, {
+      within: 120_000,
+      every: 500,
+    });
+    await eventually(async () => jobText(await cluster.api.get(jobPath)).includes('FailureTarget'), {
+      within: 30_000,
+      every: 200,
+    });
+    // A pod that had ended, or whose Job had, would be gone by now.
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    seen.node = await cluster.api.get(node);
+    seen.job = jobText(await cluster.api.get(jobPath));
+    seen.pod = podText(await cluster.api.get(podPath));
+    seen.output = lost.map(({ output }) => `${output.stdout}\n${output.stderr}`);
+    const ofPod = await watch(cluster, `${pods}?fieldSelector=metadata.name%3D${pod.metadata.name}`);
+    await cluster.api.delete(node);
+    const last = await ofPod.until(({ type }) => type === 'DELETED', 150_000);
+    seen.last = podText(last.object);
+    ofPod.stop();
+    await cluster.kubelet.start();
+    await eventually(async () => isReady(await cluster.api.get(node).catch(() => ({ status: {} }))), {
+      within: 60_000,
+      every: 500,
+    });
+    await restore(host);
+  });
+
+  it('is not ready, and keeps its pods, which count as failed', () => {
+    const ready = seen.node.status.conditions.find(({ type }) => type === 'Ready');
+    expect(ready).toMatchObject({
+      status: 'Unknown',
+      reason: 'NodeStatusUnknown',
+      message: 'Kubelet stopped posting node status.',
+    });
+    expect(seen.node.spec.taints.map(({ key, effect }) => `${key}:${effect}`).toSorted()).toEqual([
+      'node.kubernetes.io/unreachable:NoExecute',
+      'node.kubernetes.io/unreachable:NoSchedule',
+    ]);
+    expect(seen.pod).toMatch(
+      /^Running deleted\(\d+\) DeletionByTaintManager\(Taint manager: deleting due to NoExecute taint\) .*claude:running$/,
+    );
+    expect(seen.job).toBe('terminating=1 failed=1 FailureTarget(BackoffLimitExceeded)');
+  });
+
+  later(ENDS, 'has its runs say that their pod is being ended', async () => {
+    for (const output of seen.output) expect(output).toMatch(/\[paperclip\].*(taint|node)/i);
+  });
+
+  it('loses its pods when it is deleted', () => {
+    expect(seen.last).toMatch(
+      /^Failed deleted\(0\) DeletionByPodGC\(PodGC: node no longer exists\) .*claude:running$/,
+    );
+  });
+
+  it('ends its runs, which name the node, when it is deleted', async () => {
+    for (const run of lost) {
+      const result = await run.done;
+      expect(result.timedOut).toBe(false);
+      expect(result.errorMessage).toMatch(/\[DeletionBy(PodGC|TaintManager)\]/);
+    }
+  });
+
+  it('runs the next pod when it is back, and nothing of the lost ones', async () => {
+    const { result } = await runs.play();
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    await Promise.all(lost.map((run) => runs.nothingLeft(run)));
+  });
+});
+
+/** Makes the host's pod again, which went with its node. */
+async function restore({ apiVersion, kind, metadata: { name, namespace, labels, annotations }, spec }) {
+  const { nodeName: _, ...rest } = spec;
+  const where = `${pods}/${name}`;
+  await eventually(
+    async () => {
+      const now = await cluster.api.get(where).catch(({ code }) => code);
+      if (now === 404)
+        await cluster.api.post(pods, {
+          apiVersion,
+          kind,
+          metadata: { name, namespace, labels, annotations },
+          spec: rest,
+        });
+      return now !== 404 && now.status.phase === 'Running' && now.metadata.deletionTimestamp === undefined;
+    },
+    { within: 90_000, every: 500 },
+  );
+}
