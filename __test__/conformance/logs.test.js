@@ -110,9 +110,9 @@ describe('a limit of ephemeral storage', () => {
       expect(result).toMatchObject({ timedOut: false });
       expect(result.exitCode).not.toBe(0);
       expect(result.errorMessage).toContain('Evicted');
-      expect(result.errorMessage).toContain(
-        'Container claude exceeded its local ephemeral storage limit "5Mi"',
-      );
+      // A kubelet compares the sum of all containers first.
+      const words = 'Pod ephemeral local storage usage exceeds the total limit of containers 5Mi';
+      expect(result.errorMessage).toContain(words);
     } finally {
       await cluster.api.delete(`${ranges}/${name}`);
     }

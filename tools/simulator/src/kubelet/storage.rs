@@ -10,6 +10,8 @@ pub(super) struct Limits {
     volumes: Vec<(String, String, u64)>,
     /// Containers with a limit of `ephemeral-storage`: name, limit as it is written, bytes.
     containers: Vec<(String, String, u64)>,
+    /// The names of all volumes that take storage of the pod, and of all containers.
+    all: (Vec<String>, Vec<String>),
 }
 
 impl Limits {
@@ -23,7 +25,11 @@ impl Limits {
                 })
                 .collect()
         };
+        let names = |list: &[Value]| list.iter().map(|v| str_at(v, "/name").to_string()).collect();
+        let volumes: Vec<Value> =
+            list_at(pod, "/spec/volumes").iter().filter(|v| v["emptyDir"].is_object()).cloned().collect();
         let limits = Limits {
+            all: (names(&volumes), names(list_at(pod, "/spec/containers"))),
             volumes: limited(list_at(pod, "/spec/volumes"), "/emptyDir/sizeLimit"),
             containers: limited(list_at(pod, "/spec/containers"), "/resources/limits/ephemeral-storage"),
         };
@@ -38,8 +44,21 @@ impl Limits {
                 return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. "));
             }
         }
+        let container = |name: &str| used(&dir.join("root").join(name)) + log_bytes(name);
+        // A kubelet checks the sum first, so the container is named only where others may use more than they do.
+        let most: u64 = self.containers.iter().map(|(_, _, most)| most).sum();
+        let (volumes, containers) = &self.all;
+        let total = volumes.iter().map(|name| used(&dir.join("volumes").join(name))).sum::<u64>()
+            + containers.iter().map(|name| container(name)).sum::<u64>();
+        if most > 0 && total > most {
+            let limit =
+                if let [(_, only, _)] = self.containers.as_slice() { only.clone() } else { most.to_string() };
+            return Some(format!(
+                "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
+            ));
+        }
         for (name, limit, most) in &self.containers {
-            if used(&dir.join("root").join(name)) + log_bytes(name) > *most {
+            if container(name) > *most {
                 return Some(format!(
                     "Container {name} exceeded its local ephemeral storage limit {limit:?}. "
                 ));
@@ -97,26 +116,31 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("storage-{}", crate::util::hex(8)));
         std::fs::create_dir_all(dir.join("volumes/cache/deep")).expect("made");
         std::fs::write(dir.join("volumes/cache/deep/file"), vec![0; 2_000]).expect("written");
-        let pod = |volume: &str, container: &str| {
+        let pod = |volume: &str, container: &str, other: &str| {
             json!({"spec": {
                 "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": volume}}, {"name": "other", "emptyDir": {}}],
                 "containers": [
                     {"name": "claude", "resources": {"limits": {"ephemeral-storage": container}}},
-                    {"name": "other", "resources": {"limits": {"memory": "1"}}},
+                    {"name": "other", "resources": {"limits": {"ephemeral-storage": other}}},
                 ],
             }})
         };
-        let exceeded = |volume, container| {
-            Limits::of(&pod(volume, container)).expect("limits").exceeded(&dir, |_| 3_000)
+        let exceeded = |volume, container, other| {
+            let size = |name: &str| if name == "claude" { 3_000 } else { 0 };
+            Limits::of(&pod(volume, container, other)).expect("limits").exceeded(&dir, size)
         };
-        assert_eq!(exceeded("2k", "3k"), None);
+        assert_eq!(exceeded("2k", "3k", "2k"), None);
         assert_eq!(
-            exceeded("1k", "3k").as_deref(),
+            exceeded("1k", "3k", "2k").as_deref(),
             Some("Usage of EmptyDir volume \"cache\" exceeds the limit \"1k\". ")
         );
         assert_eq!(
-            exceeded("2k", "1Ki").as_deref(),
+            exceeded("2k", "1Ki", "1M").as_deref(),
             Some("Container claude exceeded its local ephemeral storage limit \"1Ki\". ")
+        );
+        assert_eq!(
+            exceeded("2k", "4k", "").as_deref(),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 4k. ")
         );
         assert!(Limits::of(&json!({"spec": {"containers": [{"name": "claude"}]}})).is_none());
         std::fs::remove_dir_all(&dir).expect("removed");
