@@ -172,6 +172,20 @@ function fields() {
       default: 600,
       hint: 'How long the Kubernetes API may be away in mid-run before the run fails; its Job is then kept.',
     },
+    {
+      type: 'number',
+      key: 'podStartTimeoutSec',
+      label: 'Wait for the pod to start (s)',
+      default: 600,
+      hint: 'How long a pod that has a node may take for one step of its start, such as pulling a large image. Each step begins the time anew.',
+    },
+    {
+      type: 'number',
+      key: 'queueTimeoutSec',
+      label: 'Wait in a queue (s)',
+      default: 0,
+      hint: 'How long a Job may be suspended by a queue such as Kueue, or its pod held by a scheduling gate, before the run fails. 0: as long as the queue takes.',
+    },
   ];
 }
 

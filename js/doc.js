@@ -49,6 +49,10 @@ All keys are optional.
   keeps its result; default 60.
 - \`apiOutageSec\` (number): seconds the Kubernetes API may be away in mid-run before the run fails; its Job is
   then kept; default 600.
+- \`podStartTimeoutSec\` (number): seconds a pod may take for one step of its start, such as pulling a large
+  image; each step begins the time anew; default 600.
+- \`queueTimeoutSec\` (number): seconds a Job may be suspended by a queue (Kueue) or its pod be held by a
+  scheduling gate; default 0: as long as the queue takes.
 
 ## Output filter
 

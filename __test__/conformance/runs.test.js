@@ -372,7 +372,10 @@ describe.concurrent('with the recommended Role', () => {
 describe.concurrent('with a wrong token', () => {
   it('no run starts, and the error has the reason', async () => {
     const { ctx } = runs.prepare({ as: 'wrong' });
-    await expect(adapter.execute(ctx)).rejects.toThrow('HTTP-Code: 401 Message: Unauthorized');
+    await expect(adapter.execute(ctx)).resolves.toMatchObject({
+      errorCode: 'k8s_api_unreachable',
+      errorMessage: "Cannot read Paperclip's own pod: HTTP-Code: 401 Message: Unauthorized",
+    });
     expect(await runs.jobs(ctx.agent.id)).toEqual([]);
   });
 

@@ -292,11 +292,13 @@ describe('a run that fails', () => {
     expect(requests.filter(({ verb }) => verb === 'create')).toEqual([]);
   });
 
-  it('without a readable kubeconfig rejects as Node would', async () => {
+  it('without a readable kubeconfig fails in the words of Node', async () => {
     const { ctx } = hostRun(cluster, { config: { kubeconfig: '/no/such/kubeconfig' } });
-    await expect(adapter.execute(ctx)).rejects.toThrow(
-      "ENOENT: no such file or directory, open '/no/such/kubeconfig'",
-    );
+    await expect(adapter.execute(ctx)).resolves.toMatchObject({
+      errorCode: 'k8s_config_invalid',
+      errorMessage: "Cannot set up the run: ENOENT: no such file or directory, open '/no/such/kubeconfig'",
+      executionRecovery: { kind: 'bootstrap', providerWorkStarted: false },
+    });
     await expect(
       adapter.execute({ ...ctx, config: hostRun(cluster).ctx.config }),
       'its agent is not blocked',
@@ -486,6 +488,7 @@ describe('the host', () => {
       'k8s_rbac_secret_patch',
       'k8s_rbac_job_watch',
       'k8s_rbac_pod_watch',
+      'k8s_rbac_event_list',
       'k8s_secret_exists',
       'k8s_pvc_rwx',
     ]);

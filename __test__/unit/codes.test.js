@@ -12,7 +12,7 @@ const read = (file) => readFileSync(path.join(root, file), 'utf8');
 const codes = (() => {
   const [, list] = /^error_codes! \{\n([\s\S]+?)^\}/m.exec(read('src/outcome/code.rs')) ?? [];
   return new Map(
-    [...(list ?? '').matchAll(/^\s*(\w+) = "([a-z0-9_]+)" => \w+,$/gm)].map(([, name, code]) => [name, code]),
+    [...(list ?? '').matchAll(/^\s*(\w+) = "([a-z0-9_]+)",$/gm)].map(([, name, code]) => [name, code]),
   );
 })();
 

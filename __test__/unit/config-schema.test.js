@@ -27,6 +27,8 @@ const FORM = [
   ['imagePullGraceSec', 'number', 60],
   ['resultGraceSec', 'number', 60],
   ['apiOutageSec', 'number', 600],
+  ['podStartTimeoutSec', 'number', 600],
+  ['queueTimeoutSec', 'number', 0],
 ];
 
 const { fields } = getConfigSchema();
@@ -91,6 +93,8 @@ describe('getConfigSchema', () => {
     ['imagePullGraceSec', /10 s, 30 s and 70 s.*0: fail/],
     ['resultGraceSec', /after its result.*deleted/],
     ['apiOutageSec', /Job is then kept/],
+    ['podStartTimeoutSec', /Each step begins the time anew/],
+    ['queueTimeoutSec', /0: as long as the queue takes/],
   ])('tells the facts about %s', (key, fact) => {
     expect(field(key)?.hint).toMatch(fact);
   });

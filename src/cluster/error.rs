@@ -56,6 +56,8 @@ pub(crate) struct ApiError {
     pub message: String,
     /// How long the server asked clients to wait (header `Retry-After` or `details.retryAfterSeconds`).
     pub retry_after: Option<Duration>,
+    /// No connection was made, so that nothing of the request was sent.
+    pub unsent: bool,
     /// What was tried, for example `list jobs in paperclip`.
     pub attempt: String,
     /// The underlying error, when there was one. `message` already says it.
@@ -72,6 +74,7 @@ impl ApiError {
             reason: None,
             message: message.into(),
             retry_after: None,
+            unsent: kind == ApiErrorKind::Setup,
             attempt: attempt.into(),
             source: None,
         }
@@ -130,6 +133,7 @@ impl ApiError {
             reason,
             message,
             retry_after: retry_after.or(seconds.map(Duration::from_secs)),
+            unsent: false,
             attempt: attempt.into(),
             source: None,
         }
@@ -145,6 +149,15 @@ impl ApiError {
         match self.code {
             Some(code) => format!("HTTP-Code: {code} Message: {}", self.message),
             None => self.message.clone(),
+        }
+    }
+
+    /// True when the request may have been carried out although it failed: it was sent, and no answer of the API server
+    /// says that it was refused. A gateway answers 502, 503 and 504 for a server that goes on.
+    pub(crate) fn may_have_been_carried_out(&self) -> bool {
+        match self.code {
+            Some(code) => !(400..500).contains(&code),
+            None => !self.unsent,
         }
     }
 
@@ -200,6 +213,25 @@ mod tests {
         let conflict = br#"{"kind":"Status","message":"x","reason":"Conflict"}"#;
         assert_eq!(ApiError::from_answer("", 409, None, exists).kind, ApiErrorKind::AlreadyExists);
         assert_eq!(ApiError::from_answer("", 409, None, conflict).kind, ApiErrorKind::Conflict);
+    }
+
+    #[test]
+    fn only_a_refusal_shows_that_nothing_was_done() {
+        for (code, open) in
+            [(400, false), (403, false), (422, false), (429, false), (500, true), (503, true), (504, true)]
+        {
+            assert_eq!(
+                ApiError::from_answer("", code, None, b"").may_have_been_carried_out(),
+                open,
+                "{code}"
+            );
+        }
+        let lost = ApiError::local(ApiErrorKind::Connection, "", "reset");
+        assert!(lost.may_have_been_carried_out());
+        assert!(!ApiError { unsent: true, ..lost }.may_have_been_carried_out());
+        assert!(ApiError::local(ApiErrorKind::Timeout, "", "").may_have_been_carried_out());
+        assert!(ApiError::local(ApiErrorKind::Decode, "", "").may_have_been_carried_out());
+        assert!(!ApiError::local(ApiErrorKind::Setup, "", "").may_have_been_carried_out());
     }
 
     #[test]

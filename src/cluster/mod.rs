@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use serde_json::Value;
 
 #[cfg(feature = "client")]
@@ -150,6 +150,20 @@ pub(crate) struct AccessReview<'a> {
     pub namespace: &'a str,
 }
 
+/// A Job that was created.
+#[derive(Debug, Clone)]
+pub(crate) struct CreatedJob {
+    /// As the server stored it.
+    pub job: Job,
+    /// What the server warned of, one line each: at most [`MOST_WARNINGS`].
+    pub warnings: Vec<String>,
+}
+
+/// The most warnings of an answer that are kept.
+pub(crate) const MOST_WARNINGS: usize = 8;
+/// The most Events that are read at once.
+pub(crate) const MOST_EVENTS: usize = 50;
+
 /// The requests a run needs of a cluster.
 ///
 /// Every method is one request. Errors are typed. No method retries; see [`retry`].
@@ -162,8 +176,12 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Job>, ApiError>> + Send;
     /// One Job.
     fn get_job(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Job, ApiError>> + Send;
-    /// Creates a Job and returns it as the server stored it.
-    fn create_job(&self, namespace: &str, job: &Job) -> impl Future<Output = Result<Job, ApiError>> + Send;
+    /// Creates a Job and returns it as the server stored it, with the server's warnings.
+    fn create_job(
+        &self,
+        namespace: &str,
+        job: &Job,
+    ) -> impl Future<Output = Result<CreatedJob, ApiError>> + Send;
     /// Applies a JSON Patch to a Job.
     fn patch_job(
         &self,
@@ -202,6 +220,12 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         namespace: &str,
         selector: &str,
     ) -> impl Future<Output = Result<Vec<Pod>, ApiError>> + Send;
+    /// The first Events, at most [`MOST_EVENTS`], of the object with this UID.
+    fn list_events(
+        &self,
+        namespace: &str,
+        uid: &str,
+    ) -> impl Future<Output = Result<Vec<Event>, ApiError>> + Send;
     /// The list from which a watch continues: the JSON of a whole list object, undecoded, because one bad item
     /// must not hide the others.
     fn list_for_watch(

@@ -155,6 +155,10 @@ causes! {
         "no label value can be made of the agent's id"
         "Give the agent an id with at least one letter or digit."
 
+    OwnPodUnreadable "own_pod_unreadable" Configuration Request
+        "Paperclip's own pod, the model of every Job, could not be read"
+        "Check that the API server can be reached from Paperclip's pod and knows its token, and that the Role has pods: get."
+
     OtherTaskAlive "other_task_alive" Guard Job
         "it belongs to another run of the agent, for another task, and is alive"
         "Wait until that Job has ended, or delete it if its run is over."

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::non_empty;
 use super::pod::{container_statuses, is_terminal};
 use crate::js_semantics;
+use crate::manifest::labels::CLAUDE_CONTAINER;
 
 /// How a container ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -75,6 +76,53 @@ pub(crate) fn container_phase(pod: &Pod, container: &str) -> ContainerPhase {
         Some(ContainerState { running: Some(_), .. }) => ContainerPhase::Running,
         _ => ContainerPhase::Waiting,
     }
+}
+
+/// What a pod says about its container `claude`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Claude<'a> {
+    /// It has no status.
+    Unseen,
+    /// It waits, and nothing of it was ever started.
+    Waiting,
+    /// It waits with an id: it was created, and is about to be started.
+    Created,
+    /// The runtime could not start it.
+    StartFailed(&'a ContainerStateTerminated),
+    /// It runs.
+    Running,
+    /// It ran and has ended.
+    Ended(&'a ContainerStateTerminated),
+    /// It ran before and waits again.
+    HasRun,
+}
+
+impl<'a> Claude<'a> {
+    pub(super) fn of(pod: &'a Pod) -> Self {
+        let Some(status) = status_of(pod, CLAUDE_CONTAINER) else { return Self::Unseen };
+        if let Some(end) = end_of(pod, CLAUDE_CONTAINER) {
+            return if never_ran(end) { Self::StartFailed(end) } else { Self::Ended(end) };
+        }
+        if status.state.as_ref().is_some_and(|state| state.running.is_some()) {
+            return Self::Running;
+        }
+        let last = status.last_state.as_ref();
+        let ran = last.is_some_and(|last| {
+            last.running.is_some() || last.terminated.as_ref().is_some_and(|end| !never_ran(end))
+        });
+        if ran || status.restart_count > 0 {
+            return Self::HasRun;
+        }
+        let created =
+            last.is_some_and(|last| last.terminated.is_some()) || non_empty(&status.container_id).is_some();
+        if created { Self::Created } else { Self::Waiting }
+    }
+}
+
+/// Whether a container that counts as ended never ran: the runtime could not start it, and its start is 1970.
+fn never_ran(end: &ContainerStateTerminated) -> bool {
+    let could_not_start = matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun"));
+    could_not_start && end.started_at.as_ref().is_none_or(|at| at.0.as_second() <= 0)
 }
 
 /// Why a pod in a final phase cannot be followed, with the end of its `claude` container where that is known. The
@@ -197,7 +245,7 @@ mod tests {
         assert_eq!(container_phase(&over, "claude"), ContainerPhase::Terminated(end));
         assert_eq!(
             PodProgress::read(&over).verdict,
-            PodVerdict::Failed(
+            PodVerdict::Ended(
                 "Pod p reached phase=Failed: claude exited 137 (ContainerStatusUnknown)".into()
             )
         );

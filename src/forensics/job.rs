@@ -2,6 +2,9 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
+use super::waiting::{Grace, Hold, Step};
+use super::words::one_line;
+use super::{Cause, non_empty};
 use crate::manifest::labels::{LABEL_SESSION_ID, LABEL_TASK_ID};
 
 /// Where a Job stands. Only the final conditions count; a deletion timestamp is another matter (see [`is_live`]).
@@ -46,11 +49,57 @@ pub(crate) fn conditions_text(job: &Job) -> String {
         return "none_observed".into();
     }
     let one = |condition: &JobCondition| {
-        let reason =
-            super::non_empty(&condition.reason).map(|reason| format!("({reason})")).unwrap_or_default();
+        let reason = non_empty(&condition.reason).map(|reason| format!("({reason})")).unwrap_or_default();
         format!("{}={}{reason}", condition.type_, condition.status)
     };
     format!("[{}]", conditions.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// The controller that creates the pods of a Job with this, or no, `managedBy`.
+const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
+/// The label that names a Job's queue in Kueue.
+const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+
+/// What keeps a Job from getting a pod on purpose: it is suspended, as a queue does until there is room, or left to
+/// another controller.
+pub(crate) fn queue_hold(job: &Job) -> Option<Hold> {
+    let spec = job.spec.as_ref();
+    let condition = is_true(job, "Suspended");
+    let suspended = match spec.and_then(|spec| spec.suspend) {
+        // The condition lags behind.
+        Some(suspended) => suspended,
+        None => condition.is_some(),
+    };
+    let other = spec.and_then(|spec| spec.managed_by.as_deref()).filter(|by| *by != JOB_CONTROLLER);
+    if !suspended && other.is_none() {
+        return None;
+    }
+    let label = |key: &str| job.metadata.labels.as_ref()?.get(key).map(|value| one_line(value));
+    let queue = label(QUEUE_LABEL).map(|queue| format!(" in queue \"{queue}\"")).unwrap_or_default();
+    let by = other.map(|by| format!(" (managed by {})", one_line(by))).unwrap_or_default();
+    let words = condition.and_then(|condition| non_empty(&condition.message)).map(one_line);
+    let state = if suspended { "is suspended" } else { "is left to another controller" };
+    let said = words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+    Some(Hold {
+        step: Step::Queue,
+        grace: Grace::Queue,
+        cause: Cause::JobSuspended,
+        container: None,
+        reason: condition.and_then(|condition| non_empty(&condition.reason)).map(one_line),
+        words,
+        text: Some(format!("Job {state}{queue}{by}{said}")),
+    })
+}
+
+/// Reason and message of the condition that says why the Job failed or is about to, one line.
+pub(crate) fn failure_words(job: &Job) -> Option<String> {
+    let failed = is_true(job, "Failed").or_else(|| is_true(job, "FailureTarget"))?;
+    let words = match (non_empty(&failed.reason), non_empty(&failed.message)) {
+        (Some(reason), Some(message)) => format!("{reason}: {message}"),
+        (Some(text), None) | (None, Some(text)) => text.to_owned(),
+        (None, None) => return None,
+    };
+    Some(one_line(&words))
 }
 
 /// Whether the Job counts as running for the guard: not being deleted and without a final condition.
@@ -141,6 +190,52 @@ mod tests {
         }
         assert_eq!(JobState::read(&Job::default()), JobState::Running);
         assert_eq!(conditions_text(&Job::default()), "none_observed");
+    }
+
+    #[test]
+    fn suspended_job_waits_for_its_queue() {
+        let suspended = json!([{"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job\nsuspended"}]);
+        let held = |spec: Value, conditions: &Value, labels: Value| {
+            let mut job = job(conditions.clone());
+            job.metadata.labels = serde_json::from_value(labels).unwrap();
+            let template = json!({"spec": {"containers": []}});
+            let mut spec = spec;
+            spec["template"] = template;
+            job.spec = serde_json::from_value(spec).unwrap();
+            queue_hold(&job).and_then(|hold| hold.text)
+        };
+        let (none, queue) = (json!({}), json!({"kueue.x-k8s.io/queue-name": "team-a"}));
+        assert_eq!(held(json!({}), &json!([]), none.clone()), None);
+        assert_eq!(held(json!({"suspend": false}), &suspended, none.clone()), None, "the condition lags");
+        assert_eq!(held(json!({}), &suspended, none.clone()).unwrap(), "Job is suspended: Job suspended");
+        assert_eq!(
+            held(json!({"suspend": true}), &json!([]), queue).unwrap(),
+            "Job is suspended in queue \"team-a\""
+        );
+        let managed = |by: &str| held(json!({"managedBy": by}), &json!([]), none.clone());
+        assert_eq!(managed("kubernetes.io/job-controller"), None);
+        assert_eq!(
+            managed("kueue.x-k8s.io/multikueue").unwrap(),
+            "Job is left to another controller (managed by kueue.x-k8s.io/multikueue)"
+        );
+    }
+
+    #[test]
+    fn failure_words_are_reason_and_message() {
+        for (conditions, words) in [
+            (json!([]), None),
+            (json!([{"type": "Failed", "status": "True"}]), None),
+            (
+                json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]),
+                Some("PodFailurePolicy"),
+            ),
+            (
+                json!([{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "message": "was\nactive"}]),
+                Some("DeadlineExceeded: was active"),
+            ),
+        ] {
+            assert_eq!(failure_words(&job(conditions)).as_deref(), words);
+        }
     }
 
     #[test]

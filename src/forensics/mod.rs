@@ -6,6 +6,7 @@ mod container;
 mod diagnosis;
 mod disruption;
 mod end;
+mod event;
 mod evidence;
 #[cfg(test)]
 mod fixtures;
@@ -13,8 +14,10 @@ mod host_status;
 mod job;
 mod pod;
 mod record;
+mod start;
 mod vanished;
 mod waiting;
+mod words;
 
 pub(crate) use cause::Cause;
 pub(crate) use container::{
@@ -22,12 +25,18 @@ pub(crate) use container::{
 };
 pub(crate) use disruption::{Deletion, Disruption, disruption, disruption_since, suspension};
 pub(crate) use end::{Missing, claude_may_run, failing, missing_cause, node_is_silent, node_of};
+pub(crate) use event::{hold_of_job_events, hold_of_pod_events, is_pulling};
 pub(crate) use evidence::Evidence;
 pub(crate) use host_status::should_abort_for_cancellation;
-pub(crate) use job::{Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, is_live};
+pub(crate) use job::{
+    Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, failure_words, is_live, queue_hold,
+};
 pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
 pub(crate) use record::{Asker, LogFacts, Record};
+pub(crate) use start::{Creations, NothingStarted, StartFailure, StartRecord};
 pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
+pub(crate) use waiting::{Grace, Hold, Step};
+pub(crate) use words::one_line;
 
 #[cfg(feature = "compat")]
 pub(crate) use container::describe_pod_terminated_error;

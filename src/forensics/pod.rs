@@ -1,10 +1,11 @@
 //! What a pod says about itself while a run waits for it.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 
-use super::container::{TerminatedState, describe_pod_terminated_error, end_of};
-use super::non_empty;
-use super::waiting::{self, Role};
+use super::container::{Claude, TerminatedState, describe_pod_terminated_error, end_of};
+use super::waiting::{self, Grace, Hold, Role, Row, Source, Step};
+use super::words::one_line;
+use super::{Cause, disruption, non_empty};
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
 pub(super) fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
@@ -28,19 +29,15 @@ pub(crate) fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// Whether a new pod can be followed.
+/// Whether a pod can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PodVerdict {
-    /// The container runs or has run.
+    /// Its container `claude` runs or has run. What other containers do does not matter.
     Ready,
-    /// It never will; the error's text.
-    Failed(String),
-    /// No node takes it at the moment; the error's text.
-    Unschedulable(String),
-    /// An image could not be pulled, and the kubelet tries again; the error's text.
-    PullFailed(String),
-    /// Not yet.
-    Waiting,
+    /// The pod failed after `claude` had run; the error's text.
+    Ended(String),
+    /// `claude` has not run.
+    Held(Box<Hold>),
 }
 
 /// A pod on its way to running.
@@ -52,6 +49,8 @@ pub(crate) struct PodProgress {
     pub(crate) line: String,
     /// Whether the run can follow it.
     pub(crate) verdict: PodVerdict,
+    /// How far it has come: more than before is progress, whatever else changes.
+    pub(crate) steps: usize,
 }
 
 impl PodProgress {
@@ -79,6 +78,7 @@ impl PodProgress {
             key: format!("{}:{}:{}", phase(pod), init.join(","), main.join(",")),
             line: details.join(", "),
             verdict: verdict(pod),
+            steps: steps(pod),
         }
     }
 }
@@ -109,33 +109,87 @@ fn main_detail(status: &ContainerStatus) -> Option<String> {
 }
 
 fn verdict(pod: &Pod) -> PodVerdict {
-    match phase(pod) {
-        "Running" | "Succeeded" => return PodVerdict::Ready,
-        "Failed" => return PodVerdict::Failed(failed(pod)),
-        _ => {}
+    let held = |hold| PodVerdict::Held(Box::new(hold));
+    match (Claude::of(pod), phase(pod)) {
+        (Claude::Ended(_), "Failed") => PodVerdict::Ended(failed(pod)),
+        (Claude::Running | Claude::Ended(_) | Claude::HasRun, _) | (_, "Succeeded") => PodVerdict::Ready,
+        // No container waits in a pod that runs: the statuses are not there yet.
+        (Claude::Unseen, "Running") => PodVerdict::Ready,
+        (Claude::StartFailed(end), _) => held(start_failed(pod, end)),
+        (_, "Failed") => held(refused(pod)),
+        _ => held(hold(pod)),
     }
-    let init = init_statuses(pod);
-    let exit = |status: &ContainerStatus| Some(status.state.as_ref()?.terminated.as_ref()?.exit_code);
-    let running =
-        |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
-    // The phase can lag behind the containers' statuses.
-    if !init.is_empty()
-        && init.iter().all(|status| exit(status) == Some(0))
-        && container_statuses(pod).iter().any(running)
+}
+
+/// The pod cannot run any more, because the runtime could not start its container.
+fn start_failed(pod: &Pod, end: &ContainerStateTerminated) -> Hold {
+    let reason = non_empty(&end.reason).unwrap_or("StartError");
+    let of_row = Row::of(Source::Container, reason)
+        .map(|row| Hold::of_row(row, Some((Role::Main, CLAUDE_CONTAINER)), reason, end.message.as_deref()));
+    let mut hold = of_row.unwrap_or_else(|| Hold::passing(Step::ContainerStart, Cause::ContainerStartFailed));
+    if is_terminal(pod) {
+        // The contract's beginning, then the runtime's words.
+        let words = hold.words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+        hold.text = Some(format!("{}{words}", failed(pod)));
+    }
+    hold
+}
+
+/// The pod failed before its container ran: an init container failed, its node refused it, or it was ended.
+fn refused(pod: &Pod) -> Hold {
+    if let Some(hold) = init_statuses(pod).iter().find_map(|status| init_failure(pod, status)) {
+        return hold;
+    }
+    let status = pod.status.as_ref();
+    let ended_by = disruption(pod);
+    let reason = status.and_then(|status| non_empty(&status.reason)).map(str::to_owned);
+    let reason = reason.or_else(|| ended_by.as_ref().map(|cause| cause.reason.clone()));
+    let words = status.and_then(|status| non_empty(&status.message)).map(str::to_owned);
+    let words = words.or_else(|| ended_by.and_then(|cause| cause.message));
+    let row = reason.as_deref().and_then(|reason| Row::of(Source::Pod, reason));
+    let mut text = failed(pod);
+    if status.is_none_or(|status| non_empty(&status.reason).or(non_empty(&status.message)).is_none())
+        && let Some(ended_by) = disruption(pod)
     {
-        return PodVerdict::Ready;
+        text.push_str(&format!(": {}", ended_by.text()));
     }
-    if let Some(error) = init.iter().find_map(init_error) {
-        return error;
+    Hold {
+        step: Step::Admission,
+        grace: Grace::Final,
+        cause: row.map_or(Cause::NodeAdmissionRefused, |row| row.cause),
+        container: None,
+        reason: reason.as_deref().map(one_line),
+        words: words.as_deref().map(one_line),
+        text: Some(one_line(&text)),
     }
-    if let Some(condition) = condition(pod, "PodScheduled")
-        && condition.status == "False"
-        && condition.reason.as_deref() == Some("Unschedulable")
+}
+
+/// What keeps a pod that has not ended from running.
+fn hold(pod: &Pod) -> Hold {
+    if let Some(hold) = init_statuses(pod).iter().find_map(|status| init_hold(pod, status)) {
+        return hold;
+    }
+    if let Some(condition) = condition(pod, "PodScheduled").filter(|condition| condition.status == "False")
+        && let Some(reason) = non_empty(&condition.reason)
+        && let Some(row) = Row::of(Source::Scheduled, reason)
     {
-        let message = condition.message.as_deref().unwrap_or("insufficient resources");
-        return PodVerdict::Unschedulable(format!("Pod unschedulable: {message}"));
+        let message = match (&condition.message, row.grace) {
+            (None, Grace::Unschedulable) => Some("insufficient resources"),
+            (message, _) => message.as_deref(),
+        };
+        return Hold::of_row(row, None, reason, message);
     }
-    container_statuses(pod).iter().find_map(main_error).unwrap_or(PodVerdict::Waiting)
+    // What other containers lack keeps them from running, and not `claude`.
+    let claude = container_statuses(pod).iter().find(|status| status.name == CLAUDE_CONTAINER);
+    if let Some(hold) = claude.and_then(|status| waiting_hold(Role::Main, status)) {
+        return hold;
+    }
+    if !is_scheduled(pod) {
+        return Hold::passing(Step::Scheduling, Cause::NotScheduled);
+    }
+    let all_done = init_statuses(pod).iter().all(|status| is_init_done(pod, status));
+    let step = if all_done { Step::ContainerStart } else { Step::InitContainer };
+    Hold::passing(step, Cause::StartTimeout)
 }
 
 /// Why a pod failed. A pod that its node refused has no container statuses; then the pod's own reason says why.
@@ -155,18 +209,105 @@ fn failed(pod: &Pod) -> String {
     error
 }
 
-fn init_error(status: &ContainerStatus) -> Option<PodVerdict> {
-    let (name, state) = (&status.name, status.state.as_ref()?);
-    if let Some(state) = state.terminated.as_ref().filter(|state| state.exit_code != 0) {
-        let cause = state.reason.as_deref().or(state.message.as_deref()).unwrap_or("unknown");
-        let text = format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code);
-        return Some(PodVerdict::Failed(text));
-    }
-    waiting::verdict(Role::Init, name, state.waiting.as_ref()?)
+/// Whether an init container is a native sidecar, which the kubelet restarts whenever it ends.
+fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let spec = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+    let of_name = spec.iter().find(|container| container.name == name);
+    of_name.is_some_and(|container| container.restart_policy.as_deref() == Some("Always"))
 }
 
-fn main_error(status: &ContainerStatus) -> Option<PodVerdict> {
-    waiting::verdict(Role::Main, &status.name, status.state.as_ref()?.waiting.as_ref()?)
+fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+/// Whether an init container is over, or, as a sidecar, up.
+fn is_init_done(pod: &Pod, status: &ContainerStatus) -> bool {
+    if is_sidecar(pod, &status.name) {
+        return status.started == Some(true);
+    }
+    terminated(status).is_some_and(|state| state.exit_code == 0)
+}
+
+/// An init container that has failed for good.
+fn init_failure(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
+    let name = &status.name;
+    let state = terminated(status).filter(|state| state.exit_code != 0)?;
+    if is_sidecar(pod, name) {
+        return None;
+    }
+    let words = non_empty(&state.message).map(one_line).filter(|words| !words.is_empty());
+    let cause = match (non_empty(&state.reason), &words) {
+        (Some(reason), Some(words)) => format!("{}: {words}", one_line(reason)),
+        (Some(reason), None) => one_line(reason),
+        (None, words) => words.clone().unwrap_or_else(|| "unknown".into()),
+    };
+    Some(Hold {
+        step: Step::InitContainer,
+        grace: Grace::Final,
+        cause: Cause::InitContainerFailed,
+        container: Some(name.clone()),
+        reason: non_empty(&state.reason).map(one_line),
+        words,
+        text: Some(format!("Init container \"{name}\" failed with exit code {}: {cause}", state.exit_code)),
+    })
+}
+
+/// What an init container of a pod that has not ended says.
+fn init_hold(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
+    if let Some(hold) = init_failure(pod, status) {
+        return Some(hold);
+    }
+    let mut hold = waiting_hold(Role::Init, status)?;
+    if is_sidecar(pod, &status.name) && hold.cause == Cause::ContainerCrashLoop {
+        // The kubelet starts it again and again: it may yet stay up.
+        hold.grace = Grace::PodStart;
+    }
+    Some(hold)
+}
+
+fn waiting_hold(role: Role, status: &ContainerStatus) -> Option<Hold> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    waiting::of_container(role, &status.name, waiting.reason.as_deref(), waiting.message.as_deref())
+}
+
+/// Whether the pod has a node.
+fn is_scheduled(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().is_some_and(|spec| non_empty(&spec.node_name).is_some());
+    let condition = condition(pod, "PodScheduled").is_some_and(|condition| condition.status == "True");
+    node || condition || !init_statuses(pod).is_empty() || !container_statuses(pod).is_empty()
+}
+
+/// How many steps of its start the pod has behind it.
+fn steps(pod: &Pod) -> usize {
+    let is_true = |kind| condition(pod, kind).is_some_and(|condition| condition.status == "True");
+    let statuses = || init_statuses(pod).iter().chain(container_statuses(pod));
+    let has_image = |status: &&ContainerStatus| !status.image_id.is_empty();
+    1 + usize::from(is_scheduled(pod))
+        + usize::from(is_true("PodReadyToStartContainers"))
+        + init_statuses(pod).iter().filter(|status| is_init_done(pod, status)).count()
+        + statuses().filter(has_image).count()
+}
+
+/// Whether the pod shows that its container `claude` ran.
+pub(super) fn shows_it_ran(pod: &Pod) -> bool {
+    matches!(Claude::of(pod), Claude::Running | Claude::Ended(_) | Claude::HasRun)
+}
+
+/// Whether the pod shows that nothing of its container `claude` was ever started.
+pub(super) fn shows_nothing_started(pod: &Pod) -> bool {
+    match Claude::of(pod) {
+        Claude::Waiting | Claude::StartFailed(_) => true,
+        Claude::Running | Claude::Ended(_) | Claude::HasRun | Claude::Created => false,
+        Claude::Unseen => match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+            None | Some("Pending") => true,
+            // A node that refuses a pod starts no container of it. One that evicts it may drop the statuses.
+            Some("Failed") => {
+                let reason = pod.status.as_ref().and_then(|status| non_empty(&status.reason));
+                reason.and_then(|reason| Row::of(Source::Pod, reason)).is_some_and(Row::is_refusal)
+            }
+            Some(_) => false,
+        },
+    }
 }
 
 pub(super) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
@@ -188,30 +329,32 @@ mod tests {
         let creating = || waiting("PodInitializing", None);
         let running = || json!({"running": {}});
         let condition = |message: Option<&str>| json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]);
-        let failed = |text: &str| PodVerdict::Failed(text.into());
-        let pull_failed = |text: &str| PodVerdict::PullFailed(text.into());
+        let failed = |text: &str| format!("Final: {text}");
+        let pull_failed = |text: &str| format!("ImagePull: {text}");
+        let passing = |step: &str| format!("PodStart at {step}");
+        let ready = || "ready".to_owned();
         for (status, key, line, verdict) in [
-            (json!({}), "Unknown::", "phase=Unknown", PodVerdict::Waiting),
-            (json!({"phase": "Pending"}), "Pending::", "phase=Pending", PodVerdict::Waiting),
-            (json!({"phase": "Running"}), "Running::", "phase=Running", PodVerdict::Ready),
-            (json!({"phase": "Succeeded"}), "Succeeded::", "phase=Succeeded", PodVerdict::Ready),
+            (json!({}), "Unknown::", "phase=Unknown", passing("scheduling")),
+            (json!({"phase": "Pending"}), "Pending::", "phase=Pending", passing("scheduling")),
+            (json!({"phase": "Running"}), "Running::", "phase=Running", ready()),
+            (json!({"phase": "Succeeded"}), "Succeeded::", "phase=Succeeded", ready()),
             (
                 json!({"phase": "Pending", "initContainerStatuses": init(running()), "containerStatuses": main(creating())}),
                 "Pending:ok:PodInitializing",
                 "phase=Pending, init/write-prompt: running, claude: waiting (PodInitializing)",
-                PodVerdict::Waiting,
+                passing("init container"),
             ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": init(ended(0)), "containerStatuses": main(running())}),
                 "Pending:ok:running",
                 "phase=Pending, init/write-prompt: done (exit 0), claude: running",
-                PodVerdict::Ready,
+                ready(),
             ),
             (
                 json!({"phase": "Pending", "containerStatuses": main(running())}),
                 "Pending::running",
                 "phase=Pending, claude: running",
-                PodVerdict::Waiting,
+                ready(),
             ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": init(json!({"terminated": {"exitCode": 1, "reason": "Error"}}))}),
@@ -247,13 +390,13 @@ mod tests {
                 json!({"phase": "Pending", "conditions": condition(Some("0/3 nodes"))}),
                 "Pending::",
                 "phase=Pending",
-                PodVerdict::Unschedulable("Pod unschedulable: 0/3 nodes".into()),
+                "Unschedulable: Pod unschedulable: 0/3 nodes".to_owned(),
             ),
             (
                 json!({"phase": "Pending", "conditions": condition(None)}),
                 "Pending::",
                 "phase=Pending",
-                PodVerdict::Unschedulable("Pod unschedulable: insufficient resources".into()),
+                "Unschedulable: Pod unschedulable: insufficient resources".to_owned(),
             ),
             (
                 json!({"phase": "Pending", "containerStatuses": main(waiting("ErrImagePull", Some("denied")))}),
@@ -271,7 +414,7 @@ mod tests {
                 json!({"phase": "Failed", "containerStatuses": main(json!({"terminated": {"exitCode": 1, "message": "m"}}))}),
                 "Failed::waiting",
                 "phase=Failed, claude: terminated (exit 1, no reason)",
-                failed("Pod p reached phase=Failed: claude exited 1 (m)"),
+                "ended: Pod p reached phase=Failed: claude exited 1 (m)".to_owned(),
             ),
             (
                 json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Node has too little"}),
@@ -284,11 +427,117 @@ mod tests {
                 json!({"phase": "Pending", "containerStatuses": main(json!({"waiting": {}}))}),
                 "Pending::waiting",
                 "phase=Pending, claude: waiting (unknown)",
-                PodVerdict::Waiting,
+                passing("container start"),
             ),
         ] {
-            let expected = PodProgress { key: key.into(), line: line.into(), verdict };
-            assert_eq!(PodProgress::read(&pod(status)), expected);
+            let progress = PodProgress::read(&pod(status));
+            assert_eq!((progress.key.as_str(), progress.line.as_str()), (key, line));
+            assert_eq!(told(&progress.verdict), verdict);
         }
+    }
+
+    /// A verdict in one line.
+    fn told(verdict: &PodVerdict) -> String {
+        match verdict {
+            PodVerdict::Ready => "ready".to_owned(),
+            PodVerdict::Ended(text) => format!("ended: {text}"),
+            PodVerdict::Held(hold) => match &hold.text {
+                Some(text) => format!("{:?}: {text}", hold.grace),
+                None => format!("{:?} at {}", hold.grace, hold.step.as_str()),
+            },
+        }
+    }
+
+    #[test]
+    fn only_claude_makes_a_pod_ready() {
+        let running = || json!({"running": {}});
+        let pulling = || waiting("ImagePullBackOff", Some("no such image"));
+        for (status, verdict) in [
+            (
+                json!({"phase": "Pending", "containerStatuses": [container("claude", pulling()), container("proxy", running())]}),
+                "ImagePull: Image pull failed for \"claude\": no such image",
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [container("claude", waiting("CreateContainerConfigError", Some("no key"))), container("proxy", running())]}),
+                "Container: Container \"claude\" cannot be created: no key",
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": [container("claude", running()), container("shipper", pulling())]}),
+                "ready",
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": [container("claude", ended(0)), container("shipper", pulling())]}),
+                "ready",
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": [container("claude", waiting("ContainerCreating", None)), container("shipper", pulling())]}),
+                "PodStart at container start",
+            ),
+        ] {
+            assert_eq!(told(&PodProgress::read(&pod(status)).verdict), verdict);
+        }
+    }
+
+    #[test]
+    fn container_that_cannot_start_is_final_with_its_words() {
+        let state = || {
+            json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: \"sh\": not\nfound",
+            "startedAt": "1970-01-01T00:00:00Z"}})
+        };
+        for (phase, verdict) in [
+            (
+                "Failed",
+                "Final: Pod p reached phase=Failed: claude exited 128 (StartError): exec: \"sh\": not found",
+            ),
+            ("Running", "Final: Container \"claude\" cannot be started: exec: \"sh\": not found"),
+        ] {
+            let status = json!({"phase": phase, "containerStatuses": [container("claude", state()), container("proxy", ended(0))]});
+            assert_eq!(told(&PodProgress::read(&pod(status)).verdict), verdict);
+        }
+    }
+
+    #[test]
+    fn init_container_of_a_failed_pod_is_named() {
+        let failed = json!({"terminated": {"exitCode": 3, "reason": "Error", "message": "no space\nleft"}});
+        let status = json!({"phase": "Failed", "initContainerStatuses": [container("write-prompt", failed)],
+            "containerStatuses": [container("claude", waiting("PodInitializing", None))]});
+        let text = "Final: Init container \"write-prompt\" failed with exit code 3: Error: no space left";
+        assert_eq!(told(&PodProgress::read(&pod(status)).verdict), text);
+    }
+
+    #[test]
+    fn native_sidecar_that_fails_is_not_final() {
+        let sidecar = |state| {
+            let mut pod =
+                pod(json!({"phase": "Pending", "initContainerStatuses": [container("proxy", state)],
+                "containerStatuses": [container("claude", waiting("PodInitializing", None))]}));
+            pod.spec = serde_json::from_value(json!({"containers": [],
+                "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]}))
+            .unwrap();
+            told(&PodProgress::read(&pod).verdict)
+        };
+        assert_eq!(sidecar(ended(1)), "PodStart at init container");
+        let looping = waiting("CrashLoopBackOff", Some("back-off 10s"));
+        assert_eq!(sidecar(looping), "PodStart: Init container \"proxy\" crash loop: back-off 10s");
+        let pulling = waiting("ErrImagePull", Some("denied"));
+        assert_eq!(sidecar(pulling), "ImagePull: Init container \"proxy\" image pull failed: denied");
+    }
+
+    #[test]
+    fn progress_counts_steps_and_not_changes() {
+        let status = |state, image: &str, scheduled: &str| {
+            let mut proxy = container("proxy", state);
+            proxy["imageID"] = image.into();
+            pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": scheduled}],
+                "initContainerStatuses": [proxy]}))
+        };
+        let steps = |pod: &Pod| PodProgress::read(pod).steps;
+        let looping = [ended(1), waiting("CrashLoopBackOff", None), json!({"running": {}})];
+        let looped: Vec<usize> =
+            looping.into_iter().map(|state| steps(&status(state, "i", "True"))).collect();
+        assert_eq!(looped, [3, 3, 3], "a loop is no progress");
+        assert_eq!(steps(&status(ended(0), "i", "True")), 4);
+        assert_eq!(steps(&status(waiting("x", None), "", "True")), 2);
+        assert_eq!(steps(&pod(json!({"phase": "Pending"}))), 1);
     }
 }

@@ -9,7 +9,8 @@ use crate::claude::{
     is_claude_unknown_session_error, is_error_result, no_result_error,
 };
 use crate::forensics::{
-    Cause, Disruption, TerminatedState, Vanished, describe_truncation_cause, pod_cause, vanished_details,
+    Cause, Disruption, NothingStarted, TerminatedState, Vanished, describe_truncation_cause, pod_cause,
+    vanished_details,
 };
 use crate::js_semantics;
 
@@ -69,6 +70,8 @@ pub(crate) struct Settled {
     pub(crate) timeout_sec: f64,
     /// How the `claude` container ended.
     pub(crate) container: Option<TerminatedState>,
+    /// The proof that the container never started, where the run saw none.
+    pub(crate) nothing_started: Option<NothingStarted>,
     /// What the pod says about who ended it.
     pub(crate) disruption: Option<Disruption>,
     /// When the deletion of the pod was requested.
@@ -144,9 +147,10 @@ impl Settled {
 /// Chooses the result of a run that has ended: the first that applies of time limit, the CLI's result event, and what
 /// is known without one. What the container had done by itself, and a success that the CLI had reported, come before a
 /// time limit that the run reached later.
-pub(crate) fn classify(settled: Settled) -> Outcome {
+pub(crate) fn classify(mut settled: Settled) -> Outcome {
+    let proof = settled.nothing_started.take();
     let facts = CauseFacts::of(&settled);
-    let outcome = choose(settled);
+    let outcome = choose(settled).proven(proof);
     match facts.cause(&outcome) {
         Some(cause) => outcome.because(cause),
         None => outcome,
@@ -270,6 +274,7 @@ fn with_result(settled: Settled) -> Outcome {
         recovery: Recovery::Nothing,
         because: None,
         evidence: None,
+        start: None,
         body: Body::Finished(Box::new(Finished {
             usage,
             session_params: session_params(session_id.as_deref(), &workspace),
@@ -422,6 +427,7 @@ mod tests {
             job: "j".into(),
             end,
             timed_out: false,
+            nothing_started: None,
             timeout_sec: 0.0,
             container: exit_code.map(|code| TerminatedState { exit_code: Some(code), ..Default::default() }),
             disruption: None,

@@ -1,9 +1,7 @@
-//! The error codes, and what the host may conclude from each.
-
-use super::Recovery;
+//! The error codes.
 
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal => $recovery:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Why a run failed, as the host sees it in `errorCode`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum ErrorCode {
@@ -21,55 +19,49 @@ macro_rules! error_codes {
                     $(Self::$name => $text,)*
                 }
             }
-
-            /// What the host may conclude from the code alone. What depends on the run as well
-            /// (`PodScheduleFailed`, `Cancelled`) is `Nothing` here, and the outcome's constructor decides it.
-            pub(super) const fn recovery(self) -> Recovery {
-                match self {
-                    $(Self::$name => Recovery::$recovery,)*
-                }
-            }
         }
     };
 }
 
-// Name, text and recovery. Hosts match the texts: they are a contract (docs/contract.md, "Choosing the result").
+// Name and text. Hosts match the texts: they are a contract (docs/contract.md, "Choosing the result").
 // `__test__/unit/codes.test.js` and `__test__/unit/guards.test.js` read this table: one row a line.
 error_codes! {
-    /// A value of the adapter's configuration cannot be used. Nothing was created.
-    ConfigInvalid = "k8s_config_invalid" => Bootstrap,
+    /// A value of the adapter's configuration, or the host's own pod, cannot be used. Nothing was created.
+    ConfigInvalid = "k8s_config_invalid",
+    /// The API could not be asked before the Job existed.
+    ApiUnreachable = "k8s_api_unreachable",
     /// No label value can be made of the agent's id.
-    AgentIdInvalid = "k8s_agent_id_invalid" => Bootstrap,
+    AgentIdInvalid = "k8s_agent_id_invalid",
     /// Another Job of the agent is running.
-    ConcurrentRunBlocked = "k8s_concurrent_run_blocked" => Bootstrap,
+    ConcurrentRunBlocked = "k8s_concurrent_run_blocked",
     /// A Job of the agent is running, and its task or that of this run is not known.
-    OrphanTaskUnknown = "k8s_orphan_task_unknown" => Bootstrap,
+    OrphanTaskUnknown = "k8s_orphan_task_unknown",
     /// A Job of the agent is running in another session.
-    OrphanSessionMismatch = "k8s_orphan_session_mismatch" => Bootstrap,
+    OrphanSessionMismatch = "k8s_orphan_session_mismatch",
     /// The agent's Jobs could not be listed.
-    ConcurrencyGuardUnreachable = "k8s_concurrency_guard_unreachable" => Bootstrap,
+    ConcurrencyGuardUnreachable = "k8s_concurrency_guard_unreachable",
     /// The Secret for a large prompt could not be created.
-    PromptSecretCreateFailed = "k8s_prompt_secret_create_failed" => Bootstrap,
+    PromptSecretCreateFailed = "k8s_prompt_secret_create_failed",
     /// The Job could not be created.
-    JobCreateFailed = "k8s_job_create_failed" => Bootstrap,
+    JobCreateFailed = "k8s_job_create_failed",
     /// The Job's pod never got to run.
-    PodScheduleFailed = "k8s_pod_schedule_failed" => Nothing,
+    PodScheduleFailed = "k8s_pod_schedule_failed",
     /// The Job to take over has no pod.
-    PodReattachFailed = "k8s_pod_reattach_failed" => Nothing,
+    PodReattachFailed = "k8s_pod_reattach_failed",
     /// The run was cancelled in the host.
-    Cancelled = "cancelled" => Nothing,
+    Cancelled = "cancelled",
     /// It could not be determined how the Job ended; the Job is kept.
-    JobStateMismatch = "k8s_job_state_mismatch" => Nothing,
+    JobStateMismatch = "k8s_job_state_mismatch",
     /// The run took longer than it may.
-    Timeout = "timeout" => Nothing,
+    Timeout = "timeout",
     /// The session to resume does not exist.
-    SessionUnavailable = "session_unavailable" => Nothing,
+    SessionUnavailable = "session_unavailable",
     /// The Job disappeared, and nothing says how the CLI ended.
-    JobDeletedExternally = "k8s_job_deleted_externally" => Nothing,
+    JobDeletedExternally = "k8s_job_deleted_externally",
     /// The model answered with nothing.
-    LlmApiError = "llm_api_error" => Nothing,
+    LlmApiError = "llm_api_error",
     /// The CLI ended in the middle of an answer.
-    ClaudeTruncated = "claude_truncated" => Nothing,
+    ClaudeTruncated = "claude_truncated",
 }
 
 #[cfg(test)]
@@ -77,29 +69,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_have_their_contract_texts_and_recovery() {
-        use Recovery::{Bootstrap, Nothing};
-        let table: Vec<_> = ErrorCode::ALL.iter().map(|code| (code.as_str(), code.recovery())).collect();
+    fn codes_have_their_contract_texts() {
+        let table: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(
             table,
             [
-                ("k8s_config_invalid", Bootstrap),
-                ("k8s_agent_id_invalid", Bootstrap),
-                ("k8s_concurrent_run_blocked", Bootstrap),
-                ("k8s_orphan_task_unknown", Bootstrap),
-                ("k8s_orphan_session_mismatch", Bootstrap),
-                ("k8s_concurrency_guard_unreachable", Bootstrap),
-                ("k8s_prompt_secret_create_failed", Bootstrap),
-                ("k8s_job_create_failed", Bootstrap),
-                ("k8s_pod_schedule_failed", Nothing),
-                ("k8s_pod_reattach_failed", Nothing),
-                ("cancelled", Nothing),
-                ("k8s_job_state_mismatch", Nothing),
-                ("timeout", Nothing),
-                ("session_unavailable", Nothing),
-                ("k8s_job_deleted_externally", Nothing),
-                ("llm_api_error", Nothing),
-                ("claude_truncated", Nothing),
+                "k8s_config_invalid",
+                "k8s_api_unreachable",
+                "k8s_agent_id_invalid",
+                "k8s_concurrent_run_blocked",
+                "k8s_orphan_task_unknown",
+                "k8s_orphan_session_mismatch",
+                "k8s_concurrency_guard_unreachable",
+                "k8s_prompt_secret_create_failed",
+                "k8s_job_create_failed",
+                "k8s_pod_schedule_failed",
+                "k8s_pod_reattach_failed",
+                "cancelled",
+                "k8s_job_state_mismatch",
+                "timeout",
+                "session_unavailable",
+                "k8s_job_deleted_externally",
+                "llm_api_error",
+                "claude_truncated",
             ]
         );
     }

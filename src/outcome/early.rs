@@ -2,6 +2,7 @@
 
 use super::{ErrorCode, Outcome, Recovery};
 use crate::forensics::{Cause, OrphanVerdict};
+use crate::js_semantics;
 
 impl Outcome {
     /// A value of the configuration cannot be used.
@@ -9,6 +10,20 @@ impl Outcome {
         Self::early(ErrorCode::ConfigInvalid, format!("Invalid adapter configuration: {message}"))
             .because(Cause::ConfigInvalid)
             .warn(format!("[paperclip] Cannot create K8s Job: {message}"))
+    }
+
+    /// The cluster could not be set up, or the host's own pod cannot serve as the model of a Job.
+    pub(crate) fn setup_invalid(error: &str) -> Self {
+        Self::early(ErrorCode::ConfigInvalid, format!("Cannot set up the run: {error}"))
+            .because(Cause::ConfigInvalid)
+            .warn(format!("[paperclip] Cannot create K8s Job: {error}"))
+    }
+
+    /// The API did not answer, or refused, when the host's own pod was to be read.
+    pub(crate) fn api_unreachable(error: &str) -> Self {
+        Self::early(ErrorCode::ApiUnreachable, format!("Cannot read Paperclip's own pod: {error}"))
+            .because(Cause::OwnPodUnreadable)
+            .warn(format!("[paperclip] Cannot create K8s Job: cannot read Paperclip's own pod: {error}"))
     }
 
     /// No label value can be made of the agent's id.
@@ -124,21 +139,25 @@ impl Outcome {
             .warn(format!("[paperclip] Failed to create K8s Job: {error}"))
     }
 
-    /// The pod never got to run. `claude_started`: the CLI's container may have started, so the agent may have done
-    /// work.
-    pub(crate) fn pod_schedule_failed(error: &str, claude_started: bool) -> Self {
+    /// The pod never got to run.
+    pub(crate) fn pod_schedule_failed(error: &str) -> Self {
         let message = format!("Pod scheduling failed: {error}");
         let log = format!("[paperclip] {message}");
-        let recovery = if claude_started { Recovery::Nothing } else { Recovery::Bootstrap };
-        Self::early(ErrorCode::PodScheduleFailed, message).with_recovery(recovery).warn(log)
+        Self::early(ErrorCode::PodScheduleFailed, message).warn(log)
     }
 
-    /// The Job to take over cannot be followed. Its CLI may have done work, so the host must not conclude that
-    /// nothing started.
+    /// The run reached its own time limit of `seconds` before its container ran; `waiting_for` is what for.
+    pub(crate) fn timed_out_before_start(seconds: f64, waiting_for: &str) -> Self {
+        let message = format!("Timed out after {}s: {waiting_for}", js_semantics::number(seconds));
+        let log = format!("[paperclip] {message}");
+        Self::early(ErrorCode::Timeout, message).because(Cause::TimeLimit).warn(log)
+    }
+
+    /// The Job to take over cannot be followed.
     pub(crate) fn pod_reattach_failed(error: &str) -> Self {
         let message = format!("Pod reattach failed: {error}");
         let log = format!("[paperclip] {message}");
-        Self::early(ErrorCode::PodReattachFailed, message).because(Cause::PodUnreadable).warn(log)
+        Self::early(ErrorCode::PodReattachFailed, message).warn(log)
     }
 
     /// The Job to take over cannot be followed: it has no pod.
@@ -174,6 +193,7 @@ mod tests {
 
     use super::super::StdStream;
     use super::*;
+    use crate::forensics::NothingStarted;
 
     const BOOTSTRAP: &str = r#"{"kind":"bootstrap","providerWorkStarted":false}"#;
 
@@ -182,114 +202,94 @@ mod tests {
     fn each_early_failure_has_its_message_log_line_and_recovery() {
         use ErrorCode as Code;
         let blocked = |verdict| Outcome::orphan_blocked(verdict, Some("o")).unwrap();
-        for (outcome, code, message, log, bootstrap) in [
+        for (outcome, code, message, log) in [
             (
                 Outcome::config_invalid("namespace is not text"),
                 Code::ConfigInvalid,
                 "Invalid adapter configuration: namespace is not text",
                 "[paperclip] Cannot create K8s Job: namespace is not text",
-                true,
             ),
             (
                 Outcome::agent_id_invalid("!!"),
                 Code::AgentIdInvalid,
                 "Agent ID \"!!\" cannot be sanitized to a valid Kubernetes label",
                 "[paperclip] Cannot create K8s Job: agent.id \"!!\" produces no valid RFC 1123 label characters",
-                true,
             ),
             (
                 blocked(OrphanVerdict::BlockTaskUnknown),
                 Code::OrphanTaskUnknown,
                 "Concurrent run blocked: orphaned Job o has unknown task context",
                 "[paperclip] Blocked: orphaned Job o has missing task label — cannot safely reattach",
-                true,
             ),
             (
                 blocked(OrphanVerdict::BlockTaskMismatch),
                 Code::ConcurrentRunBlocked,
                 "Concurrent run blocked: orphaned Job o is running a different task",
                 "[paperclip] Blocked: orphaned Job o belongs to a different task",
-                true,
             ),
             (
                 Outcome::orphan_blocked(OrphanVerdict::BlockSessionMismatch, None).unwrap(),
                 Code::OrphanSessionMismatch,
                 "Concurrent run blocked: orphaned Job unknown has a mismatched session",
                 "[paperclip] Blocked: orphaned Job unknown has a different session",
-                true,
             ),
             (
                 Outcome::reattach_disabled(&["a", "b"]),
                 Code::ConcurrentRunBlocked,
                 "Concurrent run blocked: orphaned Job(s) still running for this agent (reattach disabled)",
                 "[paperclip] Concurrent run blocked: orphaned Job(s) running and reattach disabled: a, b",
-                true,
             ),
             (
                 Outcome::same_run_blocked(&["a", "b"]),
                 Code::ConcurrentRunBlocked,
                 "Concurrent run blocked: Job a, b is still running for this agent",
                 "[paperclip] Concurrent run blocked: existing Job(s) still running for this run: a, b",
-                true,
             ),
             (
                 Outcome::guard_unreachable("m"),
                 Code::ConcurrencyGuardUnreachable,
                 "Concurrency guard unreachable: m",
                 "[paperclip] Concurrency guard failed: unable to list jobs: m",
-                true,
             ),
             (
                 Outcome::prompt_secret_create_failed("m"),
                 Code::PromptSecretCreateFailed,
                 "Failed to create prompt Secret: m",
                 "[paperclip] Failed to create prompt Secret: m",
-                true,
             ),
             (
                 Outcome::job_create_failed("m"),
                 Code::JobCreateFailed,
                 "Failed to create Kubernetes Job: m",
                 "[paperclip] Failed to create K8s Job: m",
-                true,
             ),
             (
-                Outcome::pod_schedule_failed("m", false),
+                Outcome::pod_schedule_failed("m"),
                 Code::PodScheduleFailed,
                 "Pod scheduling failed: m",
                 "[paperclip] Pod scheduling failed: m",
-                true,
-            ),
-            (
-                Outcome::pod_schedule_failed("m", true),
-                Code::PodScheduleFailed,
-                "Pod scheduling failed: m",
-                "[paperclip] Pod scheduling failed: m",
-                false,
             ),
             (
                 Outcome::reattach_without_pod("o"),
                 Code::PodReattachFailed,
                 "Pod reattach failed: Reattach target Job o has no pod",
                 "[paperclip] Pod reattach failed: Reattach target Job o has no pod",
-                false,
             ),
-            (Outcome::cancelled(false), Code::Cancelled, "Run cancelled", "", false),
+            (Outcome::cancelled(false), Code::Cancelled, "Run cancelled", ""),
             (
                 Outcome::job_state_unreachable("j", 60, "m"),
                 Code::JobStateMismatch,
                 "Job j did not complete cleanly (its state could not be read for 60s: m)",
                 "[paperclip] State of Job j could not be read for 60s — returning error and keeping the Job.",
-                false,
             ),
         ] {
             let mut expected = json!({
                 "exitCode": null, "signal": null, "timedOut": false, "errorMessage": message, "errorCode": code.as_str()
             });
-            if bootstrap {
-                expected["executionRecovery"] = serde_json::from_str(BOOTSTRAP).unwrap();
-            }
             assert_eq!(outcome.to_json(), expected);
+            assert_eq!(outcome.clone().proven(None).to_json(), expected, "no code is a proof");
+            expected["executionRecovery"] = serde_json::from_str(BOOTSTRAP).unwrap();
+            assert_eq!(outcome.clone().proven(Some(NothingStarted::for_test())).to_json(), expected);
             let logs: Vec<&str> = outcome.logs.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(logs.join(""), log);
             assert!(outcome.logs.iter().all(|line| line.stream == StdStream::Stderr));

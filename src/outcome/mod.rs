@@ -9,7 +9,7 @@ mod early;
 use serde_json::{Map, Value, json};
 
 use crate::claude::Usage;
-use crate::forensics::{Cause, Evidence};
+use crate::forensics::{Cause, Evidence, NothingStarted, StartFailure};
 use crate::js_semantics;
 use crate::storable;
 
@@ -36,12 +36,12 @@ pub(crate) struct LogLine {
 }
 
 /// What the host may conclude about the issue of a failed run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Recovery {
     /// Nothing.
     Nothing,
-    /// None of the agent's work had started, so there is nothing to reconcile.
-    Bootstrap,
+    /// None of the agent's work had started, so there is nothing to reconcile. The value is the proof.
+    Bootstrap(NothingStarted),
     /// The host cancelled the run, and the Job is confirmed gone.
     Acknowledged,
 }
@@ -57,6 +57,8 @@ pub(crate) struct Outcome {
     body: Body,
     because: Option<Box<Because>>,
     evidence: Option<Box<Evidence>>,
+    /// Why the container did not start.
+    start: Option<Box<StartFailure>>,
     /// Lines the log gets because of this result.
     pub(crate) logs: Vec<LogLine>,
 }
@@ -98,9 +100,18 @@ struct Finished {
 
 impl Outcome {
     /// A failure before the CLI's output could matter. Its object has five keys, and one more, `executionRecovery`,
-    /// where none of the agent's work can have started.
+    /// where it is proved that none of the agent's work had started.
     fn early(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::failed(None, Some(code), message, Body::Bare).with_recovery(code.recovery())
+        Self::failed(None, Some(code), message, Body::Bare)
+    }
+
+    /// The same outcome with the proof that none of the agent's work had started, where there is one. A cancel that was
+    /// acknowledged says more already.
+    pub(crate) fn proven(mut self, proof: Option<NothingStarted>) -> Self {
+        if let (Recovery::Nothing, Some(proof)) = (&self.recovery, proof) {
+            self.recovery = Recovery::Bootstrap(proof);
+        }
+        self
     }
 
     fn failed(
@@ -118,6 +129,7 @@ impl Outcome {
             body,
             because: None,
             evidence: None,
+            start: None,
             logs: Vec::new(),
         }
     }
@@ -135,6 +147,17 @@ impl Outcome {
         self
     }
 
+    /// The same outcome with why the container did not start, for the evidence.
+    pub(crate) fn failed_start(mut self, failure: StartFailure) -> Self {
+        self.start = Some(Box::new(failure));
+        self
+    }
+
+    /// Whether it was explained already.
+    pub(crate) fn has_evidence(&self) -> bool {
+        self.evidence.is_some()
+    }
+
     /// The cause, where the outcome itself knows it.
     pub(crate) fn known_cause(&self) -> Option<&Because> {
         self.because.as_deref()
@@ -147,7 +170,10 @@ impl Outcome {
 
     /// The same outcome with its evidence. The message ends with its sentence, but for `Run cancelled`, which is compared
     /// as a whole, and a line of the log says what to do.
-    pub(crate) fn with_evidence(mut self, evidence: Evidence) -> Self {
+    pub(crate) fn with_evidence(mut self, mut evidence: Evidence) -> Self {
+        if let Some(start) = &self.start {
+            evidence.json["start"] = start.to_json();
+        }
         if self.code != Some(ErrorCode::Cancelled) {
             if let Some(message) = &mut self.message {
                 message.push_str("; ");
@@ -228,9 +254,9 @@ impl Outcome {
             // run before.
             set("usageBasis", "per_run".into());
         }
-        match self.recovery {
+        match &self.recovery {
             Recovery::Nothing => {}
-            Recovery::Bootstrap => {
+            Recovery::Bootstrap(_) => {
                 set("executionRecovery", json!({"kind": "bootstrap", "providerWorkStarted": false}));
             }
             Recovery::Acknowledged => {

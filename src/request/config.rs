@@ -22,6 +22,8 @@ const DEFAULT_IMAGE_PULL_GRACE: Duration = Duration::from_secs(60);
 const DEFAULT_RESULT_GRACE: Duration = Duration::from_secs(60);
 /// An upgrade of a control plane takes minutes.
 const DEFAULT_API_OUTAGE: Duration = Duration::from_secs(600);
+/// A large image takes minutes on a slow registry.
+const DEFAULT_POD_START_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_SECRET: &str = "paperclip-secrets";
 const DEFAULT_TTL: i32 = 300;
 const DEFAULT_RTK_BYTES: u64 = 50_000;
@@ -67,6 +69,8 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "imagePullGraceSec",
     "resultGraceSec",
     "apiOutageSec",
+    "podStartTimeoutSec",
+    "queueTimeoutSec",
     "enableRtk",
     "rtkMaxOutputBytes",
     "secretRef",
@@ -93,6 +97,11 @@ pub(crate) struct Config {
     pub(crate) result_grace: Duration,
     /// `apiOutageSec`: how long the API may be away in mid-run before the run's end is called unknown (600 s). Above 0.
     pub(crate) api_outage: Duration,
+    /// `podStartTimeoutSec`: how long a pod may make no progress on its way to running (600 s). Above 0.
+    pub(crate) pod_start_timeout: Duration,
+    /// `queueTimeoutSec`: how long a Job may be suspended, or its pod gated; without it for as long as the queue takes.
+    /// Above 0.
+    pub(crate) queue_timeout: Option<Duration>,
     /// `kubeconfig`: path of a kubeconfig file; without one the service account of the host's pod is used.
     pub(crate) kubeconfig: Option<String>,
     /// `namespace`: where Jobs run, a DNS-1123 label; without one the host's namespace.
@@ -179,6 +188,11 @@ impl Config {
                 .map_or(DEFAULT_IMAGE_PULL_GRACE, Duration::from_secs_f64),
             result_grace: raw.limit("resultGraceSec", DEFAULT_RESULT_GRACE)?,
             api_outage: raw.limit("apiOutageSec", DEFAULT_API_OUTAGE)?,
+            pod_start_timeout: raw.limit("podStartTimeoutSec", DEFAULT_POD_START_TIMEOUT)?,
+            queue_timeout: raw
+                .seconds("queueTimeoutSec")?
+                .filter(|seconds| *seconds > 0.0)
+                .map(Duration::from_secs_f64),
             kubeconfig: raw.text("kubeconfig")?,
             namespace: raw.name(
                 "namespace",

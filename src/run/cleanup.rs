@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::context::RunContext;
 use super::timing;
 use crate::cluster::{Cluster, retry};
+use crate::forensics::{Creations, NothingStarted};
 
 /// Cluster objects this run must delete. Stages register them as they are created.
 pub(super) struct OwnedObjects<C> {
@@ -21,6 +22,7 @@ struct State<C> {
     secret: Option<OwnedSecret<C>>,
     retain: Option<RetainReason>,
     unfinished: Option<JoinHandle<()>>,
+    creations: Creations,
 }
 
 pub(super) struct OwnedJob<C> {
@@ -63,7 +65,13 @@ impl<C> Default for OwnedObjects<C> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            state: Mutex::new(State { job: None, secret: None, retain: None, unfinished: None }),
+            state: Mutex::new(State {
+                job: None,
+                secret: None,
+                retain: None,
+                unfinished: None,
+                creations: Creations::default(),
+            }),
         }
     }
 }
@@ -72,6 +80,16 @@ impl<C> OwnedObjects<C> {
     /// Distinguishes the runs of a process.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// A Job of this run was or may have been created, by this call of `execute` or another.
+    pub(super) fn job_may_exist(&self) {
+        self.lock().creations.may_exist();
+    }
+
+    /// The proof that no Job of this run can exist, as long as there is none.
+    pub(super) fn nothing_created(&self) -> Option<NothingStarted> {
+        self.lock().creations.nothing_started()
     }
 
     pub(super) fn own_job(&self, job: OwnedJob<C>) {

@@ -32,8 +32,10 @@ pub(crate) struct RunContext<C, H> {
 }
 
 impl<C, H> RunContext<C, H> {
-    /// Ends the run with this outcome: its log lines are written now, before anything is cleaned up.
+    /// Ends the run with this outcome: its log lines are written now, before anything is cleaned up. While no Job of the
+    /// run can exist, the outcome has the proof that nothing of the agent's work had started.
     pub(crate) async fn stop(&self, outcome: Outcome) -> Stop {
+        let outcome = outcome.proven(self.owned.nothing_created());
         Stop::Outcome(self.log.log_outcome(outcome).await)
     }
 }
@@ -67,6 +69,8 @@ pub(crate) struct LiveJob<C> {
     pub(crate) namespace: String,
     pub(crate) job_name: String,
     pub(crate) job_uid: Option<String>,
+    /// What the API server warned of when it accepted the Job, one line each.
+    pub(crate) warnings: Vec<String>,
     /// For a Job of another run: how long to wait for its pod.
     pub(crate) reattached: Option<Duration>,
     /// The token of the pod's last line; `None` where the pod prints none.

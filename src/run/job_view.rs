@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -115,6 +115,8 @@ pub(super) struct Observed<C> {
     pub(super) namespace: String,
     pub(super) job_name: String,
     pub(super) job_uid: Option<String>,
+    /// What the API server warned of when it accepted the Job, one line each.
+    pub(super) warnings: Vec<String>,
     /// For a Job of another run: how long to wait for its pod.
     pub(super) reattached: Option<Duration>,
     /// The token of the pod's last line; `None` where the pod prints none.
@@ -158,6 +160,7 @@ impl<C: Cluster> Observed<C> {
         Ok(self.pods().await?.find(has_name))
     }
 
+    /// Reads all pods of the Job.
     pub(super) async fn pods(&self) -> Result<impl Iterator<Item = Pod>, ApiError> {
         let selector = format!("job-name={}", self.job_name);
         let mut pods = self.cluster.list_pods(&self.namespace, &selector).await?;
@@ -178,6 +181,14 @@ impl<C: Cluster> Observed<C> {
         let read = deletions.get(pod).copied();
         let watched = self.watched.snapshot().deleting.get(pod).and_then(|pod| Deletion::of(pod));
         [read, watched].into_iter().flatten().min_by_key(Deletion::requested_at)
+    }
+
+    /// Reads the Events of the object with this UID.
+    pub(super) async fn events(&self, uid: &str) -> Result<Vec<Event>, ApiError> {
+        let list = || self.cluster.list_events(&self.namespace, uid);
+        let events = retry::with_budget(timing::EVENTS_BUDGET, list).await?;
+        self.record.see_events(events.clone());
+        Ok(events)
     }
 
     /// Reads the pod, repeating a failing request for `budget`.

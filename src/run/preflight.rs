@@ -58,8 +58,11 @@ struct Permission {
     resource: &'static str,
     verb: &'static str,
     label: &'static str,
-    /// How serious it is to lack it: an error where no run works without it, a warning where runs only work worse.
+    /// How serious it is to lack it: an error where no run works without it, a warning where runs only work worse, and
+    /// information where they only say less.
     lack: Level,
+    /// What granting it gives, where that is not obvious.
+    gives: &'static str,
 }
 
 const fn permission(
@@ -69,7 +72,7 @@ const fn permission(
     verb: &'static str,
     label: &'static str,
 ) -> Permission {
-    Permission { code, group, resource, verb, label, lack: Level::Error }
+    Permission { code, group, resource, verb, label, lack: Level::Error, gives: "" }
 }
 
 /// The ten permissions that 0.1.49 checked, in its order, then the verbs that it used without checking them.
@@ -97,6 +100,11 @@ const PERMISSIONS: &[Permission] = &[
         ..permission("k8s_rbac_job_watch", "batch", "jobs", "watch", "watch Jobs")
     },
     Permission { lack: Level::Warn, ..permission("k8s_rbac_pod_watch", "", "pods", "watch", "watch Pods") },
+    Permission {
+        lack: Level::Info,
+        gives: " A run that gets no pod, or whose volumes are stuck, then says why.",
+        ..permission("k8s_rbac_event_list", "", "events", "list", "list Events")
+    },
 ];
 
 impl<K: Clusters> Runner<K> {
@@ -176,12 +184,14 @@ async fn check_namespace<C: Cluster>(cluster: &C, namespace: &str, own: &str) ->
 }
 
 async fn check_permission<C: Cluster>(cluster: &C, permission: &Permission, namespace: &str) -> Check {
-    let Permission { code, group, resource, verb, label, lack } = *permission;
+    let Permission { code, group, resource, verb, label, lack, gives } = *permission;
     match cluster.can_i(AccessReview { group, resource, verb, namespace }).await {
         Ok(true) => Check::new(code, Level::Info, format!("RBAC: allowed to {label} in {namespace}")),
-        Ok(false) => Check::new(code, lack, format!("RBAC: not allowed to {label} in {namespace}")).hint(
-            format!("Grant the service account permission to {verb} {resource} in namespace {namespace}."),
-        ),
+        Ok(false) => {
+            Check::new(code, lack, format!("RBAC: not allowed to {label} in {namespace}")).hint(format!(
+                "Grant the service account permission to {verb} {resource} in namespace {namespace}.{gives}"
+            ))
+        }
         Err(error) => Check::new(code, Level::Warn, format!("RBAC check failed for {label}: {error}"))
             .hint("SelfSubjectAccessReview may not be available; verify permissions manually."),
     }

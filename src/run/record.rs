@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 
 use super::job_view::JobSeen;
 use crate::cluster::watch::{Seen, Snapshot};
@@ -74,6 +74,11 @@ impl RunRecord {
         }
     }
 
+    /// Keeps Events of the Job or its pod.
+    pub(super) fn see_events(&self, events: Vec<Event>) {
+        self.lock().see_events(events);
+    }
+
     /// Keeps our own request to end the run.
     pub(super) fn ask_to_end(&self, by: Asker) {
         self.lock().ask_to_end(by, Timestamp::now());
@@ -91,6 +96,9 @@ impl RunRecord {
 
     /// The outcome with its evidence; as it is where there is nothing to say.
     pub(super) fn explain(&self, outcome: Outcome) -> Outcome {
+        if outcome.has_evidence() {
+            return outcome;
+        }
         let because = outcome.known_cause();
         if !outcome.is_failure() && because.is_none() {
             return outcome;

@@ -126,10 +126,12 @@ impl<K: Clusters> Runner<K> {
         let (log, drain) = LogSink::open(host.clone());
         // Owns every clone of the log, so that all are dropped before its end is awaited.
         let run = async move {
+            let owned = OwnedObjects::default();
             let request = match Request::parse(request_json) {
                 Ok(request) => Arc::new(request),
                 Err(error) => {
-                    let outcome = RunRecord::default().explain(Outcome::config_invalid(&error.to_string()));
+                    let outcome = Outcome::config_invalid(&error.to_string()).proven(owned.nothing_created());
+                    let outcome = RunRecord::default().explain(outcome);
                     return Ok(log.log_outcome(outcome).await);
                 }
             };
@@ -137,10 +139,10 @@ impl<K: Clusters> Runner<K> {
                 log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
             }
             let Some(agent_label) = request.agent_label() else {
-                let outcome = RunRecord::default().explain(Outcome::agent_id_invalid(&request.agent.id));
-                return Ok(log.log_outcome(outcome).await);
+                let outcome = Outcome::agent_id_invalid(&request.agent.id).proven(owned.nothing_created());
+                return Ok(log.log_outcome(RunRecord::default().explain(outcome)).await);
             };
-            let (owned, record) = (OwnedObjects::default(), RunRecord::default());
+            let record = RunRecord::default();
             let readers = self.readers.clone();
             let run = RunContext { request, host, log, cancel, agent_label, owned, record, readers };
             self.play(run, turn).await
@@ -207,7 +209,7 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         job: LiveJob<K::Cluster>,
     ) -> Observed<K::Cluster> {
-        let LiveJob { cluster, namespace, job_name, job_uid, reattached, end_token } = job;
+        let LiveJob { cluster, namespace, job_name, job_uid, warnings, reattached, end_token } = job;
         run.record.place(&namespace, &job_name);
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let deletions_read = Mutex::default();
@@ -216,6 +218,7 @@ impl<K: Clusters> Runner<K> {
             namespace,
             job_name,
             job_uid,
+            warnings,
             reattached,
             end_token,
             watched,

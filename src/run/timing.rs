@@ -16,7 +16,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a Job's final condition may be missing after its container ended.
 pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
-/// How long a pod may take until its container runs.
+/// How long a Job may be without a pod where nothing says why.
 pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
@@ -48,6 +48,30 @@ pub(super) const WATCH_START_LIMIT: Duration = Duration::from_secs(2);
 pub(super) const UNSEEN_LIMIT: Duration = Duration::from_secs(5);
 /// A Job to attach to that is younger than this may have no pod yet; its pod is waited for as long.
 pub(super) const POD_CREATION_LIMIT: Duration = Duration::from_secs(30);
+/// How long the creation of a Job's pod may be refused: the Job controller tries again with growing pauses, and a quota
+/// may become free.
+pub(super) const POD_CREATION_GRACE: Duration = Duration::from_secs(60);
+/// How long a container's creation or start may fail: the kubelet tries again, and a missing Secret may be on its way.
+pub(super) const CONTAINER_START_GRACE: Duration = Duration::from_secs(60);
+/// After this time without a pod the Job's Events are read, once, and again when the run gives up.
+pub(super) const JOB_EVENTS_AFTER: Duration = Duration::from_secs(5);
+/// After this time without progress the Events of a pod that has a node are read, once, and again when the run gives up.
+pub(super) const POD_EVENTS_AFTER: Duration = Duration::from_secs(30);
+/// For how long a failing read of Events is repeated: they explain a failure, and no more.
+pub(super) const EVENTS_BUDGET: Duration = Duration::from_secs(2);
+/// Between two reads of a Job that waits in a queue, where it cannot be watched.
+pub(super) const QUEUE_POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a pod may take for one step of its start: `podStartTimeoutSec` and a tenth of it, so that an image pulled in
+/// just that time still becomes a container.
+pub(super) fn pod_start_limit(configured: Duration) -> Duration {
+    configured + configured / 10
+}
+
+/// How long a deleted pod that never ran may take to go; its grace period is 30 s. What it ran is not known until then.
+pub(super) const START_PROOF_LIMIT: Duration = Duration::from_secs(50);
+/// For how long a failing read of that pod is repeated.
+pub(super) const START_PROOF_BUDGET: Duration = Duration::from_secs(5);
 /// How long a Job whose pod was deleted before it ran may take to say why.
 pub(super) const ENDED_JOB_LAG: Duration = Duration::from_secs(5);
 /// Between two reads of that Job.

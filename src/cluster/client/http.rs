@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{Method, Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::cluster::{ApiError, ApiErrorKind};
+use crate::cluster::{ApiError, ApiErrorKind, MOST_WARNINGS};
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -18,6 +18,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// most and then goes without, so that a slow server delays only the requests that it serves.
 const MOST_REQUESTS: usize = 32;
 const PERMIT_WAIT: Duration = Duration::from_secs(1);
+
+/// Of each warning of a server this much is kept.
+const MOST_WARNING_CHARACTERS: usize = 2_000;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_PATCH: &str = "application/json-patch+json";
@@ -111,7 +114,8 @@ impl ApiClient {
     /// An error without an answer: host, port and the deepest cause.
     fn failed(&self, attempt: &str, error: impl std::error::Error + Send + Sync + 'static) -> ApiError {
         let text = format!("request to {} failed, reason: {}", self.host, causes(&error));
-        ApiError::local(ApiErrorKind::Connection, attempt, text).with_source(error)
+        let unsent = is_connect(&error);
+        ApiError { unsent, ..ApiError::local(ApiErrorKind::Connection, attempt, text) }.with_source(error)
     }
 
     /// Sends a request and decodes its answer. `body` comes with its content type.
@@ -122,15 +126,28 @@ impl ApiClient {
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<T, ApiError> {
+        self.ask_with_headers(attempt, method, path, body).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, with the headers of the answer.
+    pub(super) async fn ask_with_headers<T: DeserializeOwned>(
+        &self,
+        attempt: &str,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<(T, HeaderMap), ApiError> {
         let request = request(attempt, method, path, body)?;
         let permit = self.permit().await;
-        let response = self.send(attempt, request).await?;
+        let mut response = self.send(attempt, request).await?;
+        let headers = std::mem::take(response.headers_mut());
         let body = self.collect(attempt, response).await?;
         drop(permit);
-        serde_json::from_slice(&body).map_err(|error| {
+        let answer = serde_json::from_slice(&body).map_err(|error| {
             let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);
             ApiError::local(ApiErrorKind::Decode, attempt, text).with_source(error)
-        })
+        })?;
+        Ok((answer, headers))
     }
 
     /// The error of a body that breaks after its headers; `what` names the body.
@@ -176,6 +193,45 @@ pub(super) fn request(
     })
 }
 
+/// The texts of the `Warning` headers (RFC 7234): `299 - "text"`, several of them in one header or in several.
+pub(super) fn warnings(headers: &HeaderMap) -> Vec<String> {
+    let mut texts = Vec::new();
+    for header in headers.get_all(WARNING) {
+        let header = String::from_utf8_lossy(header.as_bytes());
+        let mut rest = header.as_ref();
+        while let Some((text, behind)) = quoted(rest) {
+            let text: String = text.trim().chars().take(MOST_WARNING_CHARACTERS).collect();
+            if !text.is_empty() && !texts.contains(&text) && texts.len() < MOST_WARNINGS {
+                texts.push(text);
+            }
+            // A date in quotes may follow.
+            let behind = behind.trim_start();
+            let behind =
+                if behind.starts_with('"') { quoted(behind).map_or("", |(_, rest)| rest) } else { behind };
+            rest = behind.split_once(',').map_or("", |(_, next)| next);
+        }
+    }
+    texts
+}
+
+/// The first quoted string of a text without its backslashes, and what is behind it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let start = text.find('"')? + 1;
+    let mut out = String::new();
+    let mut escaped = false;
+    for (at, character) in text[start..].char_indices() {
+        match character {
+            '\\' if !escaped => escaped = true,
+            '"' if !escaped => return Some((out, &text[start + at + 1..])),
+            _ => {
+                out.push(character);
+                escaped = false;
+            }
+        }
+    }
+    None
+}
+
 pub(super) fn encoded(value: &impl serde::Serialize) -> Vec<u8> {
     // Typed objects and JSON values always serialise: their keys are strings.
     serde_json::to_vec(value).unwrap_or_default()
@@ -193,6 +249,18 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// Whether the connection itself could not be made.
+fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return error.is_connect();
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// An error and its causes in one line, without the layers that only say that something below them failed.
@@ -217,6 +285,25 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_read_from_their_headers() {
+        let mut headers = HeaderMap::new();
+        for value in [
+            r#"299 - "would violate PodSecurity \"restricted\": x" "Sun, 29 Nov 2026 00:00:00 GMT", 299 kube "b, c""#,
+            r#"299 - "b, c""#,
+            r#"299 - "unfinished"#,
+            "299 - \"tab\there\"",
+        ] {
+            headers.append(WARNING, value.parse().expect("a value"));
+        }
+        let expected = ["would violate PodSecurity \"restricted\": x", "b, c", "tab\there"];
+        assert_eq!(warnings(&headers), expected);
+        for n in 0..20 {
+            headers.append(WARNING, format!("299 - \"{n}\"").parse().expect("a value"));
+        }
+        assert_eq!(warnings(&headers).len(), MOST_WARNINGS);
+    }
 
     #[test]
     fn selectors_and_names_are_escaped() {

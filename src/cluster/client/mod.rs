@@ -21,15 +21,15 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
 use serde_json::{Value, json};
 
-use self::http::{ApiClient, JSON, JSON_PATCH, encoded, escaped, request};
+use self::http::{ApiClient, JSON, JSON_PATCH, encoded, escaped, request, warnings};
 use self::log_stream::request::DedicatedConnection;
 use self::log_stream::{FollowedLog, PacedSocket};
 use super::{
-    AccessReview, ApiError, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
-    log_from_stream,
+    AccessReview, ApiError, Cluster, Clusters, CreatedJob, LogBody, LogQuery, MOST_EVENTS, WatchBody,
+    WatchKind, WatchQuery, log_from_stream,
 };
 
 /// A client is built anew this long before its exec plugin's certificate ends.
@@ -126,15 +126,21 @@ fn collection(kind: WatchKind, namespace: &str) -> String {
 
 #[derive(serde::Deserialize)]
 struct List<T> {
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
+    /// `null` is how Go encodes a list that was never filled.
+    items: Option<Vec<T>>,
+}
+
+impl<T> List<T> {
+    fn items(self) -> Vec<T> {
+        self.items.unwrap_or_default()
+    }
 }
 
 impl Cluster for KubeCluster {
     async fn list_jobs(&self, namespace: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
         let path = format!("{}?labelSelector={}", jobs(namespace), escaped(selector));
         let list: List<Job> = self.api.get(&format!("list jobs in {namespace}"), &path).await?;
-        Ok(list.items)
+        Ok(list.items())
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Job, ApiError> {
@@ -142,9 +148,12 @@ impl Cluster for KubeCluster {
         self.api.get(&format!("get job {namespace}/{name}"), &path).await
     }
 
-    async fn create_job(&self, namespace: &str, job: &Job) -> Result<Job, ApiError> {
+    async fn create_job(&self, namespace: &str, job: &Job) -> Result<CreatedJob, ApiError> {
         let attempt = format!("create job {namespace}/{}", job.metadata.name.as_deref().unwrap_or("?"));
-        self.api.ask(&attempt, Method::POST, &jobs(namespace), Some((JSON, encoded(job)))).await
+        let body = Some((JSON, encoded(job)));
+        let (job, headers) =
+            self.api.ask_with_headers(&attempt, Method::POST, &jobs(namespace), body).await?;
+        Ok(CreatedJob { job, warnings: warnings(&headers) })
     }
 
     async fn patch_job(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
@@ -195,7 +204,14 @@ impl Cluster for KubeCluster {
     async fn list_pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
         let path = format!("{}?labelSelector={}", core(namespace, "pods"), escaped(selector));
         let list: List<Pod> = self.api.get(&format!("list pods in {namespace}"), &path).await?;
-        Ok(list.items)
+        Ok(list.items())
+    }
+
+    async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<Event>, ApiError> {
+        let selector = escaped(&format!("involvedObject.uid={uid}"));
+        let path = format!("{}?fieldSelector={selector}&limit={MOST_EVENTS}", core(namespace, "events"));
+        let list: List<Event> = self.api.get(&format!("list events in {namespace}"), &path).await?;
+        Ok(list.items().into_iter().take(MOST_EVENTS).collect())
     }
 
     async fn list_for_watch(

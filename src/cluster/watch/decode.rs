@@ -1,14 +1,14 @@
 //! Decodes lists and watches: JSON in, typed objects out. An object that cannot be read is an error of that object
 //! alone, never of the list or watch around it.
 //!
-//! Of a watched object only metadata and status are decoded, and a pod's node and grace period. The rest, most of its
-//! bytes, is skipped: no caller needs it, and the objects of all runs are kept in memory.
+//! Of a watched object only metadata, status and a few fields of the spec are decoded. The rest, most of its bytes, is
+//! skipped: no caller needs it, and the objects of all runs are kept in memory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(super) trait Watchable: Send + Sync + Sized + 'static {
 
     fn meta(&self) -> &ObjectMeta;
 
-    /// Decodes metadata and status, and of a pod's spec what a run reads.
+    /// Decodes metadata, status and what of the spec is needed.
     fn decode(json: &str) -> serde_json::Result<Self>;
 
     /// The name of the Job that an object belongs to, where its JSON shows it.
@@ -38,8 +38,8 @@ impl Watchable for Job {
     }
 
     fn decode(json: &str) -> serde_json::Result<Self> {
-        let Decoded { metadata, status } = serde_json::from_str(json)?;
-        Ok(Self { metadata: metadata.into(), spec: None, status })
+        let Decoded { metadata, spec, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: spec.map(JobSlice::into), status })
     }
 
     fn job_of_json(object: &Value) -> Option<&str> {
@@ -55,13 +55,8 @@ impl Watchable for Pod {
     }
 
     fn decode(json: &str) -> serde_json::Result<Self> {
-        let DecodedPod { metadata, spec, status } = serde_json::from_str(json)?;
-        let spec = spec.map(|spec| PodSpec {
-            node_name: spec.node_name,
-            termination_grace_period_seconds: spec.termination_grace_period_seconds,
-            ..PodSpec::default()
-        });
-        Ok(Self { metadata: metadata.into(), spec, status })
+        let Decoded { metadata, spec, status } = serde_json::from_str(json)?;
+        Ok(Self { metadata: metadata.into(), spec: spec.map(PodSlice::into), status })
     }
 
     fn job_of_json(object: &Value) -> Option<&str> {
@@ -76,26 +71,61 @@ impl Watchable for Pod {
 
 /// The part of an object that is decoded.
 #[derive(Deserialize)]
-struct Decoded<S> {
+struct Decoded<S, T> {
     #[serde(default)]
     metadata: Meta,
-    status: Option<S>,
+    spec: Option<S>,
+    status: Option<T>,
 }
 
-#[derive(Deserialize)]
-struct DecodedPod {
-    #[serde(default)]
-    metadata: Meta,
-    spec: Option<PodPlace>,
-    status: Option<PodStatus>,
-}
-
-/// The part of a pod's spec that is decoded.
+/// What of a Job's spec is decoded: whether it waits for a queue.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PodPlace {
+struct JobSlice {
+    suspend: Option<bool>,
+    managed_by: Option<String>,
+}
+
+impl From<JobSlice> for JobSpec {
+    fn from(spec: JobSlice) -> Self {
+        Self { suspend: spec.suspend, managed_by: spec.managed_by, ..Self::default() }
+    }
+}
+
+/// What of a pod's spec is decoded: its node, its grace period, and which init containers are sidecars.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSlice {
     node_name: Option<String>,
     termination_grace_period_seconds: Option<i64>,
+    init_containers: Option<Vec<ContainerSlice>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerSlice {
+    name: String,
+    restart_policy: Option<String>,
+}
+
+impl From<PodSlice> for PodSpec {
+    fn from(spec: PodSlice) -> Self {
+        let container = |slice: ContainerSlice| Container {
+            name: slice.name,
+            restart_policy: slice.restart_policy,
+            ..Container::default()
+        };
+        // Most have none that the defaults would not do for.
+        let sidecars = spec.init_containers.into_iter().flatten().filter(|one| one.restart_policy.is_some());
+        let sidecars: Vec<Container> = sidecars.map(container).collect();
+        let init_containers = (!sidecars.is_empty()).then_some(sidecars);
+        Self {
+            node_name: spec.node_name,
+            termination_grace_period_seconds: spec.termination_grace_period_seconds,
+            init_containers,
+            ..Self::default()
+        }
+    }
 }
 
 /// The part of its metadata that is decoded. The skipped annotations and managed fields can be larger than

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Event, Secret};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::{
-    AccessReview, ApiError, ApiErrorKind, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
+    AccessReview, ApiError, ApiErrorKind, CreatedJob, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
 };
 use super::*;
 
@@ -106,7 +106,10 @@ impl Cluster for ScriptedCluster {
     async fn get_job(&self, _: &str, _: &str) -> Result<Job, ApiError> {
         unreachable!("the watches make no other request")
     }
-    async fn create_job(&self, _: &str, _: &Job) -> Result<Job, ApiError> {
+    async fn list_events(&self, _: &str, _: &str) -> Result<Vec<Event>, ApiError> {
+        unreachable!("the watches make no other request")
+    }
+    async fn create_job(&self, _: &str, _: &Job) -> Result<CreatedJob, ApiError> {
         unreachable!("the watches make no other request")
     }
     async fn patch_job(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {

@@ -11,17 +11,19 @@ mod exit_status;
 mod last_read;
 mod pod_end;
 mod pod_wait;
+mod start_proof;
 mod told;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::end::{Followed, JobRecord, LostPod, RunEnd};
-use self::pod_wait::PodStart;
+use self::pod_wait::{PodStart, StartState};
 use super::cleanup::RetainReason;
 use super::context::{RunContext, Stop};
 use super::job_view::{Observed, watch_container};
@@ -29,7 +31,7 @@ use super::log::follow::{Follower, LogEnd};
 use super::record::cause_of_pod_read;
 use super::{Host, isolate, timing};
 use crate::cluster::Cluster;
-use crate::forensics::{Disruption, JobState, Vanished};
+use crate::forensics::{Disruption, JobState, StartRecord, Vanished};
 use crate::outcome::{JobEnd, Outcome, Settled, Workspace};
 
 /// Follows a run from its created Job to its end.
@@ -40,15 +42,21 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     let observed = Arc::new(observed);
     let ended = follow(run, &observed).await;
     run.record.see_snapshot(&observed.watched.snapshot());
-    let mut settled = ended?;
+    let (mut settled, start) = ended?;
     settled.ended_by = run.record.cause_of_end(settled.container.as_ref());
+    if let Some(mut start) = start {
+        settled.nothing_started = start_proof::delete_and_prove(run, &observed, &mut start).await;
+    }
     Ok(settled)
 }
+
+/// What is known of a run that has ended, and of its start where no pod of it was seen running.
+type Ended = (Settled, Option<StartRecord>);
 
 async fn follow<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Arc<Observed<C>>,
-) -> Result<Settled, Stop> {
+) -> Result<Ended, Stop> {
     let pod = tokio::select! {
         found = find_pod(run, observed) => found?,
         () = run.cancel.cancelled() => {
@@ -59,7 +67,8 @@ async fn follow<C: Cluster, H: Host>(
     let (id, job) = (&run.request.run_id, &observed.job_name);
     tracing::debug!(run = id, job, pod = pod.name, failed = pod.failed.is_some(), "pod found");
     let running_at = Instant::now();
-    let mut follower = Follower::new(observed.clone(), pod.name, run.log.clone(), run.readers.clone());
+    let mut follower =
+        Follower::new(observed.clone(), pod.name.clone(), run.log.clone(), run.readers.clone());
     if let Some(failed) = &pod.failed {
         read_early_failure(run, observed, &mut follower, failed).await?;
     }
@@ -97,7 +106,11 @@ async fn follow<C: Cluster, H: Host>(
         exit.disruption = Some(suspension);
     }
     let api_outage = run.request.config.api_outage.as_secs();
-    Ok(Settled {
+    // Without a pod that was seen running, nothing may have started.
+    let unseen =
+        pod.name.is_empty() && follower.tally.so_far().lines == 0 && !matches!(end, RunEnd::Unreachable(_));
+    let settled = Settled {
+        nothing_started: None,
         job: observed.job_name.clone(),
         timed_out: matches!(end, RunEnd::Deadline),
         end: job_end(observed, end, record, running_at, exit.disruption.as_ref(), api_outage),
@@ -112,16 +125,18 @@ async fn follow<C: Cluster, H: Host>(
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),
         workspace: workspace(run),
-    })
+    };
+    Ok((settled, unseen.then_some(pod.record)))
 }
 
 /// The pod to follow.
-#[derive(Default)]
 struct FoundPod {
     /// Its name; empty when the Job was over before the run saw a pod.
     name: String,
     /// Set when its container failed before the run saw it running.
     failed: Option<EarlyFailure>,
+    /// What the start showed.
+    record: StartRecord,
 }
 
 /// A pod whose container failed before the run saw it running.
@@ -131,39 +146,77 @@ struct EarlyFailure {
     text: String,
 }
 
-/// Finds the pod of the Job, once its container runs. For a reattached Job that is whatever pod it has.
+/// Finds the pod of the Job, once its container runs. A reattached Job whose container has started is followed at once.
 async fn find_pod<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
 ) -> Result<FoundPod, Stop> {
-    let (pod, event) = if let Some(patience) = observed.reattached {
+    let mut event = "Pod running:";
+    if let Some(patience) = observed.reattached {
+        event = "Reattached to pod";
         match pod_wait::wait_for_any_pod(observed, patience).await {
-            Ok(Some(pod)) if pod.metadata.name.is_some() => (pod, "Reattached to pod"),
+            Ok(Some(pod)) if pod_wait::is_pending(&pod) => {}
+            Ok(Some(pod)) if pod.metadata.name.is_some() => {
+                return Ok(found(run, event, &pod, StartRecord::default()).await);
+            }
+            Ok(None) if pod_wait::is_queued(observed).await => {}
             Ok(_) => return Err(run.stop(Outcome::reattach_without_pod(&observed.job_name)).await),
             Err(error) => {
                 let outcome = Outcome::pod_reattach_failed(&error.to_string());
                 return Err(run.stop(outcome.because(cause_of_pod_read(&error))).await);
             }
         }
-    } else {
-        run.log
-            .out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", observed.job_name))
-            .await;
-        match pod_wait::wait_until_running(observed, &run.log, &run.request.config).await {
-            PodStart::Running(pod) => (pod, "Pod running:"),
-            PodStart::Failed(pod, text) => {
-                let name = pod_wait::name_of(&pod).to_owned();
-                return Ok(FoundPod { name, failed: Some(EarlyFailure { pod, text }) });
-            }
-            PodStart::NotRunning(text) => {
-                return Err(run.stop(Outcome::pod_schedule_failed(&text, false)).await);
-            }
-            PodStart::JobIsOver => return Ok(FoundPod::default()),
+    }
+    run.log.out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", observed.job_name)).await;
+    let mut state = StartState::new();
+    let config = &run.request.config;
+    let limit = (config.timeout_sec > 0.0)
+        .then(|| Instant::now() + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
+    let start = tokio::select! {
+        start = pod_wait::wait_until_running(observed, &run.log, config, &mut state) => Some(start),
+        () = timing::until(limit) => None,
+        () = cancel::cancelled_by_control_plane(run, observed) => {
+            cancel::by_control_plane(run, observed).await;
+            return Err(Stop::Outcome(Outcome::cancelled(false)));
         }
     };
-    let name = pod_wait::name_of(&pod).to_owned();
+    let outcome = match start {
+        Some(PodStart::Running(pod)) => return Ok(found(run, event, &pod, state.record).await),
+        Some(PodStart::Ended(pod, text)) => {
+            let name = pod_wait::name_of(&pod).to_owned();
+            let failed = Some(EarlyFailure { pod, text });
+            return Ok(FoundPod { name, failed, record: state.record });
+        }
+        Some(PodStart::JobIsOver) => {
+            return Ok(FoundPod { name: String::new(), failed: None, record: state.record });
+        }
+        Some(PodStart::NotRunning(failure)) => {
+            start_failed(observed, &failure.message()).failed_start(*failure)
+        }
+        Some(PodStart::Unreadable(error)) => {
+            start_failed(observed, &error.to_string()).because(cause_of_pod_read(&error))
+        }
+        None => Outcome::timed_out_before_start(config.timeout_sec, &state.waiting_for()),
+    };
+    // Logged and explained before the Job is deleted: that takes a while, and then the run's own deletion is seen.
+    run.record.see_snapshot(&observed.watched.snapshot());
+    let outcome = run.log.log_outcome(run.record.explain(outcome)).await;
+    let proof = start_proof::delete_and_prove(run, observed, &mut state.record).await;
+    Err(Stop::Outcome(outcome.proven(proof)))
+}
+
+async fn found<C, H>(run: &RunContext<C, H>, event: &str, pod: &Pod, record: StartRecord) -> FoundPod {
+    let name = pod_wait::name_of(pod).to_owned();
     run.log.out(format!("[paperclip] {event} {name}")).await;
-    Ok(FoundPod { name, failed: None })
+    FoundPod { name, failed: None, record }
+}
+
+fn start_failed<C>(observed: &Observed<C>, error: &str) -> Outcome {
+    if observed.reattached.is_some() {
+        Outcome::pod_reattach_failed(error)
+    } else {
+        Outcome::pod_schedule_failed(error)
+    }
 }
 
 /// Reads the log of a container that failed before the run saw it running: what the container printed says more than
@@ -178,8 +231,7 @@ async fn read_early_failure<C: Cluster, H: Host>(
     run.record.see_log(follower.facts());
     let silent = follower.tally.so_far().nonempty_lines == 0;
     if silent && !pod_wait::job_was_ended(observed, &failed.pod).await {
-        let outcome = Outcome::pod_schedule_failed(&failed.text, true);
-        return Err(run.stop(outcome).await);
+        return Err(run.stop(Outcome::pod_schedule_failed(&failed.text)).await);
     }
     // The pod may be gone with its Job, so that no later read shows it.
     follower.last_pod.get_or_insert_with(|| Pod::clone(&failed.pod));

@@ -28,6 +28,7 @@ mod lines;
 mod own_end;
 mod pod_end;
 mod start;
+mod starting;
 mod watching;
 
 use std::sync::{Arc, Mutex};

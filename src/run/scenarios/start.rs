@@ -57,15 +57,12 @@ async fn pod_that_cannot_run_is_explained_and_deleted(mode: Mode) {
         (unschedulable, "Pod scheduling failed: Pod unschedulable: 0/3 nodes are available"),
         (pull, "Pod scheduling failed: Image pull failed for \"claude\": Back-off pulling image"),
         (init, "Pod scheduling failed: Init container \"write-prompt\" failed with exit code 1: Error"),
-        (
-            json!({"phase": "Pending"}),
-            "Pod scheduling failed: Timed out waiting for pod to be scheduled (120s)",
-        ),
+        (json!({"phase": "Pending"}), "Pod scheduling failed: Timed out waiting for pod to be scheduled (66"),
     ] {
         let scenario = Scenario::new(mode).script(Script { stuck_status: Some(status), ..Script::default() });
         let result = scenario.run().await;
         assert_eq!(result["errorCode"], "k8s_pod_schedule_failed");
-        assert_eq!(message_of(&result), message);
+        assert!(result["errorMessage"].as_str().is_some_and(|text| text.starts_with(message)), "{result}");
         assert!(scenario.host.err().contains(&format!("[paperclip] {message}")));
         assert!(scenario.cluster.remaining().is_empty());
     }
@@ -274,11 +271,13 @@ async fn guard_that_cannot_list_blocks(mode: Mode) {
     assert_eq!(scenario.cluster.count("create job"), 0);
 }
 
-in_both_modes!(cluster_setup_failure_rejects_and_frees_the_agent);
-async fn cluster_setup_failure_rejects_and_frees_the_agent(mode: Mode) {
+in_both_modes!(bad_kubeconfig_is_a_result_and_frees_the_agent);
+async fn bad_kubeconfig_is_a_result_and_frees_the_agent(mode: Mode) {
     let mut scenario = Scenario::new(mode).config(json!({"kubeconfig": "missing"}));
-    let error = scenario.try_run().await.expect_err("rejects").to_string();
-    assert!(error.contains("ENOENT"), "{error}");
+    let result = scenario.run().await;
+    assert_eq!(result["errorCode"], "k8s_config_invalid");
+    assert_eq!(result["errorMessage"], "Cannot set up the run: ENOENT: no such file");
+    assert_eq!(result["executionRecovery"]["providerWorkStarted"], false);
     scenario.config = json!({});
     scenario.cluster.script(success_over(Duration::from_secs(5)));
     assert_eq!(scenario.run().await["errorMessage"], Value::Null, "the next run of the agent does not wait");

@@ -188,7 +188,7 @@ enum Creation {
 async fn create<C: Cluster>(cluster: &C, namespace: &str, object: &Job) -> Result<Creation, ApiError> {
     let budget = timing::SETUP_READ_BUDGET;
     match retry::with_budget(budget, || cluster.create_job(namespace, object)).await {
-        Ok(job) => return Ok(Creation::Created(job)),
+        Ok(created) => return Ok(Creation::Created(created.job)),
         Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::claim::{Claim, unique};
 use super::meta;
 use crate::claude::EndToken;
-use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, CreatedJob, retry};
+use crate::forensics::one_line;
 use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -47,9 +48,9 @@ pub(super) async fn create<C: Cluster, H: Host>(
     if let Some(secret) = &manifest.prompt_secret {
         create_secret(run, placement, &manifest.job_name, secret).await?;
     }
-    let created = create_owned_job(run, placement, &manifest, claim).await?;
+    let CreatedJob { job, warnings } = create_owned_job(run, placement, &manifest, claim).await?;
     let Manifest { job_name, namespace, .. } = manifest;
-    let job_uid = created.metadata.uid;
+    let job_uid = job.metadata.uid;
     if let (Some(secret), Some(uid)) = (&manifest.prompt_secret, &job_uid) {
         own_secret_by_job(run, placement, secret, &job_name, uid).await;
     }
@@ -60,9 +61,13 @@ pub(super) async fn create<C: Cluster, H: Host>(
             "[paperclip] Created K8s Job: {job_name} in namespace {namespace} (deadline: {deadline})"
         ))
         .await;
+    let warnings: Vec<String> = warnings.iter().map(|warning| one_line(warning)).collect();
+    for warning in &warnings {
+        run.log.err(format!("[paperclip] Warning of the API server for Job {job_name}: {warning}")).await;
+    }
     tracing::debug!(run = run.request.run_id, job = job_name, "created");
     let cluster = placement.cluster.clone();
-    Ok(LiveJob { cluster, namespace, job_name, job_uid, reattached: None, end_token })
+    Ok(LiveJob { cluster, namespace, job_name, job_uid, warnings, reattached: None, end_token })
 }
 
 /// Logs what the manifest left out or decided.
@@ -86,10 +91,10 @@ async fn create_owned_job<C: Cluster, H: Host>(
     placement: &Placement<C>,
     manifest: &Manifest,
     claim: &mut Option<Claim<C>>,
-) -> Result<Job, Stop> {
+) -> Result<CreatedJob, Stop> {
     let cluster = placement.cluster.as_ref();
     let Manifest { job, job_name, namespace, .. } = manifest;
-    let mut creation = create_job(cluster, &run.request, namespace, job).await;
+    let mut creation = create_job(cluster, run, namespace, job).await;
     if let Creation::Failed { error: ApiError { kind: ApiErrorKind::Forbidden, .. }, .. } = &creation
         && let Some(claim) = claim.take()
     {
@@ -97,7 +102,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
         if let Some(warning) = claim.release().await {
             run.log.err(warning).await;
         }
-        creation = create_job(cluster, &run.request, namespace, job).await;
+        creation = create_job(cluster, run, namespace, job).await;
     }
     let own = |uid| {
         run.owned.own_job(OwnedJob {
@@ -109,8 +114,8 @@ async fn create_owned_job<C: Cluster, H: Host>(
     };
     match creation {
         Creation::Done(created) => {
-            own(created.metadata.uid.clone());
-            run.record.see_job(&JobSeen::Present(Arc::new(Job::clone(&created))));
+            own(created.job.metadata.uid.clone());
+            run.record.see_job(&JobSeen::Present(Arc::new(created.job.clone())));
             Ok(*created)
         }
         Creation::Barred => Err(run.stop(Outcome::overruled(job_name)).await),
@@ -158,7 +163,7 @@ async fn own_secret_by_job<C: Cluster, H: Host>(
 
 /// What came of creating a Job.
 enum Creation {
-    Done(Box<Job>),
+    Done(Box<CreatedJob>),
     /// The name is taken by another host's barrier (see [`super::claim`]).
     Barred,
     Failed {
@@ -170,25 +175,42 @@ enum Creation {
 
 /// Creates the Job. Safe to repeat, because its name follows from agent and run, and a Job that exists already is
 /// accepted only when it carries the run's own id.
-async fn create_job<C: Cluster>(cluster: &C, request: &Request, namespace: &str, job: &Job) -> Creation {
+async fn create_job<C: Cluster, H>(
+    cluster: &C,
+    run: &RunContext<C, H>,
+    namespace: &str,
+    job: &Job,
+) -> Creation {
     let mut backoff = timing::create_backoff();
     let mut unanswered = false;
     let mut attempt = 1;
     loop {
         let error = match cluster.create_job(namespace, job).await {
-            Ok(created) => return Creation::Done(Box::new(created)),
+            Ok(created) => {
+                run.owned.job_may_exist();
+                return Creation::Done(Box::new(created));
+            }
             Err(error) => error,
         };
+        // Some conflicts say that the name is taken.
+        if error.may_have_been_carried_out() || error.kind == ApiErrorKind::Conflict {
+            run.owned.job_may_exist();
+        }
         unanswered |= error.kind == ApiErrorKind::Timeout;
         if error.kind == ApiErrorKind::AlreadyExists {
             let name = job.metadata.name.as_deref().unwrap_or_default();
             let present =
                 retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_job(namespace, name)).await;
+            if let Ok(present) = &present
+                && manifest::barred_for(present).is_some()
+            {
+                return Creation::Barred;
+            }
+            run.owned.job_may_exist();
             return match present {
-                Ok(present) if manifest::barred_for(&present).is_some() => Creation::Barred,
                 // An earlier attempt created it, and its answer was lost.
-                Ok(present) if attempt > 1 && is_of_run(&present, request) => {
-                    Creation::Done(Box::new(present))
+                Ok(job) if attempt > 1 && is_of_run(&job, &run.request) => {
+                    Creation::Done(Box::new(CreatedJob { job, warnings: Vec::new() }))
                 }
                 Err(lost) if attempt > 1 => Creation::Failed { error: lost, unanswered },
                 _ => Creation::Failed { error, unanswered },

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use k8s_openapi::Metadata;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tokio::time::Instant;
 
 use crate::claude::EndToken;
@@ -60,6 +61,11 @@ pub(super) async fn check<C: Cluster, H: Host>(
     };
     let verdict = match read.await {
         Ok((jobs, pods)) => {
+            let run_label = run.request.run_label();
+            let own = run_label.as_deref();
+            if jobs.iter().any(|job| is_of_run(job, own)) || pods.iter().any(|pod| is_of_run(pod, own)) {
+                run.owned.job_may_exist();
+            }
             let left = left_behind(pods, &jobs);
             let (lost, left): (Vec<Pod>, Vec<Pod>) = left.into_iter().partition(|pod| is_lost(pod, now));
             log_lost(run, &lost).await;
@@ -169,10 +175,8 @@ fn pod_name(pod: &Pod) -> &str {
 fn judge(request: &Request, namespace: &str, jobs: Vec<Job>) -> Result<Option<Orphan>, Box<Outcome>> {
     let run_label = request.run_label();
     // Both sides in the one form a label can have: a raw run id never equals its own label.
-    let (same_run, mut orphans): (Vec<Job>, Vec<Job>) = jobs
-        .into_iter()
-        .filter(forensics::is_live)
-        .partition(|job| run_label.is_some() && label(job, LABEL_RUN_ID) == run_label.as_deref());
+    let (same_run, mut orphans): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().filter(forensics::is_live).partition(|job| is_of_run(job, run_label.as_deref()));
 
     let mut newest = None;
     if !orphans.is_empty() {
@@ -225,8 +229,12 @@ impl Orphan {
     }
 }
 
-fn label<'a>(job: &'a Job, key: &str) -> Option<&'a str> {
-    job.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
+fn is_of_run(object: &impl Metadata<Ty = ObjectMeta>, run_label: Option<&str>) -> bool {
+    run_label.is_some() && label(object, LABEL_RUN_ID) == run_label
+}
+
+fn label<'a>(object: &'a impl Metadata<Ty = ObjectMeta>, key: &str) -> Option<&'a str> {
+    object.metadata().labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
 }
 
 fn name(job: &Job) -> &str {

@@ -15,8 +15,8 @@ use guard::{Orphan, Verdict};
 use queue::Turn;
 
 use super::context::{LiveJob, Placement, RunContext, Stop};
-use super::{Host, Runner};
-use crate::cluster::Clusters;
+use super::{Host, RunError, Runner};
+use crate::cluster::{ApiErrorKind, Clusters};
 use crate::forensics::Asker;
 use crate::manifest;
 use crate::outcome::Outcome;
@@ -56,8 +56,21 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Placement<K::Cluster>, Stop> {
         let request = &run.request;
         let config = &request.config;
-        let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
-        let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+        let found = async {
+            let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+            let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+            Ok::<_, RunError>((cluster, self_pod))
+        };
+        let (cluster, self_pod) = match found.await {
+            Ok(found) => found,
+            Err(RunError::Cluster(error)) if error.kind != ApiErrorKind::Setup => {
+                return Err(run.stop(Outcome::api_unreachable(&error.to_string())).await);
+            }
+            Err(error @ (RunError::Cluster(_) | RunError::SelfPod(_))) => {
+                return Err(run.stop(Outcome::setup_invalid(&error.to_string())).await);
+            }
+            Err(error) => return Err(Stop::Error(error)),
+        };
         let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let job_name = manifest::job_name(&request.agent.id, &request.run_id);
         run.record.place(&namespace, &job_name);

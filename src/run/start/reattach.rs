@@ -39,6 +39,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     if let Err(error) = cluster.patch_job(&namespace, &name, &json!(patch)).await {
         log.err(format!("[paperclip] Warning: failed to relabel reattached Job {name}: {error}")).await;
     }
+    owned.job_may_exist();
     owned.own_job(OwnedJob {
         cluster: cluster.clone(),
         namespace: namespace.clone(),
@@ -55,6 +56,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         namespace,
         job_name: name,
         job_uid: uid,
+        warnings: Vec::new(),
         reattached: Some(pod_patience),
         end_token,
     })

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,8 +24,8 @@ use self::objects::{StoredJob, is_inert};
 pub(crate) use self::watches::WatchFault;
 use self::watches::{OpenWatch, snapshot};
 use crate::cluster::{
-    AccessReview, ApiError, ApiErrorKind, Cluster, Clusters, LogBody, LogQuery, WatchBody, WatchKind,
-    WatchQuery, log_from_stream,
+    AccessReview, ApiError, ApiErrorKind, Cluster, Clusters, CreatedJob, LogBody, LogQuery, WatchBody,
+    WatchKind, WatchQuery, log_from_stream,
 };
 use crate::manifest::{self, LABEL_AGENT_ID};
 
@@ -65,6 +65,8 @@ struct State {
     logs_open_most: usize,
     /// The `sinceTime` of each log request.
     logs_since: Vec<Option<String>>,
+    /// What the server warns of when it accepts a Job.
+    warnings: Vec<String>,
     next_uid: u64,
     request_delay: Option<RequestDelay>,
     started_beside: Vec<String>,
@@ -150,6 +152,12 @@ impl FakeCluster {
             Ok(answer) => answer.expect("answered"),
             Err(_) => Err(ApiError::local(ApiErrorKind::Timeout, "ask", "no answer within 60 s")),
         }
+    }
+
+    /// What the server warns of whenever it accepts a Job from now on.
+    pub(crate) fn warn(&self, warning: &str) -> &Self {
+        self.lock().warnings.push(warning.to_owned());
+        self
     }
 
     /// The next requests of this kind have these faults, one each.
@@ -398,9 +406,11 @@ impl Cluster for FakeCluster {
         self.send(async move { this.get_now(name).await }).await
     }
 
-    async fn create_job(&self, _: &str, job: &Job) -> Result<Job, ApiError> {
+    async fn create_job(&self, _: &str, job: &Job) -> Result<CreatedJob, ApiError> {
         let (this, job) = (self.clone(), job.clone());
-        self.send(async move { this.create_now(job).await }).await
+        let job = self.send(async move { this.create_now(job).await }).await?;
+        let warnings = if is_inert(&job) { Vec::new() } else { self.lock().warnings.clone() };
+        Ok(CreatedJob { job, warnings })
     }
 
     async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
@@ -465,6 +475,20 @@ impl Cluster for FakeCluster {
         let job = state.jobs.get(name);
         let replacement = job.and_then(|job| job.replacement_at(Instant::now()));
         Ok(replacement.into_iter().chain(job.and_then(StoredJob::pod_now)).collect())
+    }
+
+    async fn list_events(&self, _: &str, uid: &str) -> Result<Vec<Event>, ApiError> {
+        self.receive("list events").await?;
+        let state = self.lock();
+        let stored = state.jobs.values();
+        let of_object = stored.flat_map(|stored| stored.events_of(uid, Instant::now()));
+        Ok(of_object
+            .map(|(at, reason, message)| {
+                let event = json!({"metadata": {"name": "e"}, "involvedObject": {"uid": uid}, "type": "Warning",
+                    "reason": reason, "message": message, "lastTimestamp": self.stamp(at)});
+                serde_json::from_value(event).expect("an event")
+            })
+            .collect())
     }
 
     async fn list_for_watch(&self, kind: WatchKind, _: &str, selector: &str) -> Result<Vec<u8>, ApiError> {

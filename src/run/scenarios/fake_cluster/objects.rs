@@ -35,6 +35,16 @@ pub(crate) struct Script {
     pub(crate) stuck_status: Option<Value>,
     /// The JSON of the pod's status from these times on, until its container starts.
     pub(crate) early_statuses: Vec<(Duration, Value)>,
+    /// The JSON that the Job's spec and status are merged with from these times on, whatever its pod does.
+    pub(crate) job_states: Vec<(Duration, Value)>,
+    /// When the pod vanishes for good while the Job stays.
+    pub(crate) no_pod_from: Option<Duration>,
+    /// The fields that the pod's spec has.
+    pub(crate) pod_spec: Option<Value>,
+    /// Events of the Job: when, reason and message.
+    pub(crate) job_events: Vec<(Duration, &'static str, &'static str)>,
+    /// The same of the pod.
+    pub(crate) pod_events: Vec<(Duration, &'static str, &'static str)>,
     /// When the deletion of the pod is requested.
     pub(crate) pod_deleting_at: Option<Duration>,
     /// When the Job fails whatever its pod does, and for what reason.
@@ -70,6 +80,11 @@ impl Default for Script {
             job_deleted_at: None,
             stuck_status: None,
             early_statuses: Vec::new(),
+            job_states: Vec::new(),
+            no_pod_from: None,
+            pod_spec: None,
+            job_events: Vec::new(),
+            pod_events: Vec::new(),
             pod_deleting_at: None,
             job_failed_at: None,
             suspended_at: None,
@@ -152,6 +167,8 @@ impl StoredJob {
         let others =
             self.script.pod_deleting_at.into_iter().chain(self.script.job_failed_at.map(|(at, _)| at));
         let others = others.chain(self.script.suspended_at);
+        let script = &self.script;
+        let others = others.chain(script.job_states.iter().map(|(at, _)| *at)).chain(script.no_pod_from);
         let before = before.chain(others.map(|offset| self.at(offset)));
         let replaced =
             self.script.replaced.map(|(at, _)| self.at(at)).into_iter().chain(self.replaced_gone_at());
@@ -183,7 +200,35 @@ impl StoredJob {
             let condition = json!({"type": kind, "status": "True", "reason": reason});
             job.status = serde_json::from_value(json!({"conditions": [condition]})).ok();
         }
-        job
+        let Some((_, state)) = self.script.job_states.iter().rfind(|(offset, _)| self.at(*offset) <= now)
+        else {
+            return job;
+        };
+        let mut json = serde_json::to_value(&job).expect("JSON");
+        for part in ["spec", "status"] {
+            for (key, value) in state[part].as_object().into_iter().flatten() {
+                json[part][key] = value.clone();
+            }
+        }
+        serde_json::from_value(json).expect("a job")
+    }
+
+    /// The UID of the Job's pod.
+    fn pod_uid(&self) -> String {
+        format!("pod-of-{}", self.job.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The Events of the Job or of its pod, whichever has this UID.
+    pub(super) fn events_of(&self, uid: &str, now: Instant) -> Vec<(Instant, &'static str, &'static str)> {
+        let events = if self.job.metadata.uid.as_deref() == Some(uid) {
+            &self.script.job_events
+        } else if self.pod_uid() == uid {
+            &self.script.pod_events
+        } else {
+            return Vec::new();
+        };
+        let at = events.iter().map(|(offset, reason, message)| (self.at(*offset), *reason, *message));
+        at.filter(|(at, ..)| *at <= now).collect()
     }
 
     pub(super) fn pod_now(&self) -> Option<Pod> {
@@ -199,7 +244,8 @@ impl StoredJob {
             return None;
         }
         let replaced = self.replaced_gone_at().is_some_and(|at| at <= now);
-        if now < self.at(self.script.pod_at) || self.is_pod_gone_at(now) || replaced {
+        let vanished = self.script.no_pod_from.is_some_and(|offset| self.at(offset) <= now);
+        if now < self.at(self.script.pod_at) || self.is_pod_gone_at(now) || replaced || vanished {
             return None;
         }
         Some(self.build_pod(now))
@@ -266,23 +312,30 @@ impl StoredJob {
             status["conditions"] =
                 json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]);
         }
-        for container in status["containerStatuses"].as_array_mut().into_iter().flatten() {
-            for (key, value) in [
-                ("ready", json!(false)),
-                ("restartCount", json!(0)),
-                ("image", json!("")),
-                ("imageID", json!("")),
-            ] {
-                container[key] = value;
+        for kind in ["containerStatuses", "initContainerStatuses"] {
+            for container in status.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+                for (key, value) in [
+                    ("ready", json!(false)),
+                    ("restartCount", json!(0)),
+                    ("image", json!("")),
+                    ("imageID", json!("")),
+                ] {
+                    container.as_object_mut().expect("an object").entry(key).or_insert(value);
+                }
             }
         }
+        let has_node = status.get("containerStatuses").is_some();
         let mut pod = json!({
-            "metadata": {"name": format!("{name}-pod"), "uid": format!("{name}-pod-uid"), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
+            "metadata": {"name": format!("{name}-pod"), "uid": self.pod_uid(), "labels": self.job.metadata.labels, "ownerReferences": [{"apiVersion": "batch/v1",
                 "kind": "Job", "name": name, "uid": self.job.metadata.uid}]},
             "status": status,
         });
         pod["metadata"]["labels"]["job-name"] = json!(name);
-        pod["spec"] = json!({"nodeName": "node-1", "containers": []});
+        pod["spec"] = json!({"nodeName": has_node.then_some("node-1"), "containers": []});
+        if let Some(spec) = &self.script.pod_spec {
+            pod["spec"] = spec.clone();
+            pod["spec"]["containers"] = json!([]);
+        }
         if !self.script.orphaned && self.is_gone_at(now) && self.script.pod_deleting_at.is_none() {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);

@@ -1,0 +1,99 @@
+//! What the Events of a Job or pod say about its start. Their absence proves nothing.
+
+use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::jiff::Timestamp;
+
+use super::waiting::{Hold, Row, Source};
+
+/// What the newest Event of a Job says that keeps its pod from being created.
+pub(crate) fn hold_of_job_events(events: &[Event]) -> Option<Hold> {
+    newest(events, Source::JobEvent)
+}
+
+/// What the newest Event of a pod says that keeps it from starting.
+pub(crate) fn hold_of_pod_events(events: &[Event]) -> Option<Hold> {
+    newest(events, Source::PodEvent)
+}
+
+/// Whether the last word of a pod's Events is that an image is being pulled.
+pub(crate) fn is_pulling(events: &[Event]) -> bool {
+    let pulls = ["Pulling", "Pulled", "Failed", "BackOff", "Created", "Started"];
+    let of_pulls =
+        events.iter().filter(|event| event.reason.as_deref().is_some_and(|reason| pulls.contains(&reason)));
+    of_pulls
+        .max_by_key(|event| seen_at(event))
+        .is_some_and(|event| event.reason.as_deref() == Some("Pulling"))
+}
+
+fn newest(events: &[Event], source: Source) -> Option<Hold> {
+    let of_table = events.iter().filter_map(|event| {
+        let reason = event.reason.as_deref()?;
+        Some((event, reason, Row::of(source, reason)?))
+    });
+    let (event, reason, row) = of_table.max_by_key(|(event, ..)| seen_at(event))?;
+    Some(Hold::of_row(row, None, reason, event.message.as_deref()))
+}
+
+/// When the event was seen last.
+fn seen_at(event: &Event) -> Option<Timestamp> {
+    let series =
+        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let times = [
+        series,
+        event.last_timestamp.as_ref().map(|time| time.0),
+        event.event_time.as_ref().map(|time| time.0),
+        event.first_timestamp.as_ref().map(|time| time.0),
+        event.metadata.creation_timestamp.as_ref().map(|time| time.0),
+    ];
+    times.into_iter().flatten().max()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::waiting::Grace;
+    use super::*;
+
+    fn events(list: &[(&str, &str, &str)]) -> Vec<Event> {
+        let event = |(reason, message, at): &(&str, &str, &str)| {
+            serde_json::from_value(json!({"metadata": {"name": "e"}, "involvedObject": {}, "type": "Warning",
+                "reason": reason, "message": message, "lastTimestamp": at}))
+            .unwrap()
+        };
+        list.iter().map(event).collect()
+    }
+
+    #[test]
+    fn newest_event_of_the_table_counts() {
+        let list = events(&[
+            ("FailedCreate", "Error creating: later", "2026-01-01T00:00:09Z"),
+            ("FailedCreate", "Error creating: sooner", "2026-01-01T00:00:05Z"),
+            ("Suspended", "Job suspended", "2026-01-01T00:00:10Z"),
+        ]);
+        let hold = hold_of_job_events(&list).unwrap();
+        assert_eq!(hold.grace, Grace::PodCreation);
+        assert_eq!(hold.text.as_deref(), Some("No pod was created: Error creating: later"));
+        assert_eq!(hold_of_pod_events(&list), None, "these are no Events of a pod");
+        let list = events(&[("FailedMount", "secret \"x\" not found", "2026-01-01T00:00:09Z")]);
+        let hold = hold_of_pod_events(&list).unwrap();
+        assert_eq!(hold.text.as_deref(), Some("A volume cannot be mounted: secret \"x\" not found"));
+        assert_eq!(hold_of_job_events(&[]), None);
+    }
+
+    #[test]
+    fn pull_under_way_is_the_last_word() {
+        let at = |second: u32| format!("2026-01-01T00:00:{second:02}Z");
+        let list = |reasons: &[&str]| {
+            let stamped: Vec<_> =
+                (1..).zip(reasons).map(|(second, reason)| (*reason, "m", at(second))).collect();
+            let list: Vec<_> =
+                stamped.iter().map(|(reason, message, at)| (*reason, *message, at.as_str())).collect();
+            is_pulling(&events(&list))
+        };
+        assert!(list(&["Scheduled", "Pulling", "Pulled", "Created", "Started", "Pulling"]));
+        assert!(!list(&["Pulling", "Pulled"]));
+        assert!(!list(&["Pulling", "Failed"]));
+        assert!(!list(&["Scheduled"]) && !list(&[]));
+    }
+}
