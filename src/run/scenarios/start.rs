@@ -276,7 +276,7 @@ async fn bad_kubeconfig_is_a_result_and_frees_the_agent(mode: Mode) {
     let mut scenario = Scenario::new(mode).config(json!({"kubeconfig": "missing"}));
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_config_invalid");
-    assert_eq!(result["errorMessage"], "Cannot set up the run: ENOENT: no such file");
+    assert_eq!(message_of(&result), "Cannot set up the run: ENOENT: no such file");
     assert_eq!(result["executionRecovery"]["providerWorkStarted"], false);
     scenario.config = json!({});
     scenario.cluster.script(success_over(Duration::from_secs(5)));
