@@ -796,14 +796,6 @@ const table = {
   ],
 };
 
-/** When the cluster has an event with this reason. */
-function event(reason) {
-  return async ({ cluster, namespace }) => {
-    const { items } = await cluster.get(`/api/v1/namespaces/${namespace}/events`);
-    return items.some((item) => item.reason === reason);
-  };
-}
-
 /**
  * An exec plugin that gives this token. It counts how often it was called.
  *

@@ -495,7 +495,7 @@ async fn log_forbidden_for_a_moment_after_its_end_is_read(mode: Mode) {
     let (result, took) = scenario.timed_run().await.expect("resolves");
     let refused = "HTTP-Code: 403 Message: pods/log is forbidden";
     assert_eq!(
-        result["errorMessage"],
+        message_of(&result),
         format!("Failed to parse Claude JSON output; the log could not be read: {refused}")
     );
     let warning = format!("cannot be opened: {refused} — trying again until the run ends");
