@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util';
+
 import pc from 'picocolors';
 
 /**
@@ -184,6 +186,85 @@ function isoSeconds(seconds) {
 }
 
 /**
+ * The value of a JSON text; undefined where it is none.
+ *
+ * @param {string} text
+ * @returns {unknown}
+ */
+function parseJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * @param {unknown} value
+ * @returns {JsonObject | null} the value, where it is an object
+ */
+function objectOf(value) {
+  return value === undefined ? null : asObject(value);
+}
+
+/** How an event begins inside a line of text; of the types that src/claude/event.rs looks for. */
+const EVENT_START = /\{"type":"(?:result|assistant|user|system|stream_event|rate_limit_event)"/g;
+/** How many beginnings of events in one line may turn out to be none. */
+const MOST_FALSE_STARTS = 16;
+
+/**
+ * Where the JSON object that begins at `from` ends; -1 where it does not.
+ *
+ * @param {string} text
+ * @param {number} from
+ * @returns {number}
+ */
+function endOfObject(text, from) {
+  let depth = 0;
+  let inString = false;
+  for (let at = from; at < text.length; at += 1) {
+    const char = text[at];
+    if (inString) {
+      if (char === '\\') at += 1;
+      else if (char === '"') inString = false;
+    } else if (char === '"') inString = true;
+    else if (char === '{') depth += 1;
+    else if (char === '}') {
+      depth -= 1;
+      if (depth === 0) return at + 1;
+    }
+  }
+  return -1;
+}
+
+/**
+ * The events inside a line of text, and the text before, between and after them: an escape sequence, a terminal title or
+ * text without a newline may stand there. Empty where there is no event.
+ *
+ * @param {string} line
+ * @returns {Array<string | JsonObject>}
+ */
+function eventsInside(line) {
+  /** @type {Array<string | JsonObject>} */
+  const parts = [];
+  let falseStarts = 0;
+  let read = 0;
+  for (const { index } of line.matchAll(EVENT_START)) {
+    if (index < read) continue;
+    if (falseStarts >= MOST_FALSE_STARTS) break;
+    const end = endOfObject(line, index);
+    const event = end < 0 ? null : objectOf(parseJson(line.slice(index, end)));
+    if (event === null) {
+      falseStarts += 1;
+    } else {
+      parts.push(line.slice(read, index), event);
+      read = end;
+    }
+  }
+  return read === 0 ? [] : [...parts, line.slice(read)];
+}
+
+/**
  * What to print of one line of Claude's stream-json output; null for an event of another kind.
  *
  * @param {string} raw
@@ -192,17 +273,34 @@ function isoSeconds(seconds) {
 function describeLine(raw) {
   const line = raw.trim();
   if (line === '') return [];
+  const parsed = parseJson(line);
+  if (parsed !== undefined && parsed !== null) return describeEvent(asObject(parsed));
+  const parts = parsed === undefined ? eventsInside(line) : [];
+  if (parts.length === 0) return [{ tone: 'plain', text: line }];
+  return parts.flatMap((part) => {
+    if (typeof part !== 'string') return describeEvent(part) ?? [];
+    const text = visibleText(part);
+    return text === '' ? [] : [{ tone: /** @type {Tone} */ ('plain'), text }];
+  });
+}
 
-  /** @type {unknown} */
-  let parsed;
-  try {
-    parsed = JSON.parse(line);
-  } catch {
-    parsed = null;
-  }
-  if (parsed === null) return [{ tone: 'plain', text: line }];
+/**
+ * @param {string} text
+ * @returns {string} the text without terminal titles and control characters, trimmed
+ */
+function visibleText(text) {
+  // oxlint-disable-next-line no-control-regex
+  const withoutTitles = text.replaceAll(/\u001B\][^\u0007\u001B]*(?:\u0007|\u001B\\)/g, '');
+  const withoutEscapes = stripVTControlCharacters(withoutTitles);
+  // oxlint-disable-next-line no-control-regex
+  return withoutEscapes.replaceAll(/[\u0000-\u001F\u007F\uFFFD]/g, '').trim();
+}
 
-  const event = asObject(parsed);
+/**
+ * @param {JsonObject} event
+ * @returns {Line[] | null}
+ */
+function describeEvent(event) {
   switch (event.type) {
     case 'system':
       return event.subtype === 'init' ? initLines(event) : null;

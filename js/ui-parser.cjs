@@ -47,6 +47,88 @@ function parseJsonObject(text) {
   }
 }
 
+/** How an event begins inside a line of text; of the types that src/claude/event.rs looks for. */
+const EVENT_START = /\{"type":"(?:result|assistant|user|system|stream_event|rate_limit_event)"/g;
+/** How many beginnings of events in one line may turn out to be none. */
+const MOST_FALSE_STARTS = 16;
+
+/**
+ * Where the JSON object that begins at `from` ends; -1 where it does not.
+ *
+ * @param {string} text
+ * @param {number} from
+ * @returns {number}
+ */
+function endOfObject(text, from) {
+  let depth = 0;
+  let inString = false;
+  for (let at = from; at < text.length; at += 1) {
+    const char = text[at];
+    if (inString) {
+      if (char === '\\') at += 1;
+      else if (char === '"') inString = false;
+    } else if (char === '"') inString = true;
+    else if (char === '{') depth += 1;
+    else if (char === '}') {
+      depth -= 1;
+      if (depth === 0) return at + 1;
+    }
+  }
+  return -1;
+}
+
+/**
+ * The events inside a line of text, and the text before, between and after them: an escape sequence, a terminal title or
+ * text without a newline may stand there. Empty where there is no event.
+ *
+ * @param {string} line
+ * @returns {Array<string | JsonObject>}
+ */
+function eventsInside(line) {
+  /** @type {Array<string | JsonObject>} */
+  const parts = [];
+  let falseStarts = 0;
+  let read = 0;
+  for (const { index } of line.matchAll(EVENT_START)) {
+    if (index < read) continue;
+    if (falseStarts >= MOST_FALSE_STARTS) break;
+    const end = endOfObject(line, index);
+    const event = end < 0 ? null : parseJsonObject(line.slice(index, end));
+    if (event === null) {
+      falseStarts += 1;
+    } else {
+      parts.push(line.slice(read, index), event);
+      read = end;
+    }
+  }
+  return read === 0 ? [] : [...parts, line.slice(read)];
+}
+
+/**
+ * @param {string} text
+ * @returns {boolean} whether it has more than terminal titles, escape sequences and white space
+ */
+function isVisible(text) {
+  // oxlint-disable-next-line no-control-regex
+  const titles = /\u001B\][^\u0007\u001B]*(?:\u0007|\u001B\\)/g;
+  // oxlint-disable-next-line no-control-regex
+  const rest = /\u001B\[[0-?]*[ -/]*[@-~]|[\u0000-\u0020\u007F\uFFFD]/g;
+  return text.replaceAll(titles, '').replaceAll(rest, '') !== '';
+}
+
+/**
+ * @param {string} text
+ * @returns {boolean}
+ */
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * @param {JsonObject} event
  * @returns {JsonObject[]}
@@ -203,10 +285,26 @@ function eventEntries(event, ts) {
  */
 function parseStdoutLine(line, ts) {
   const event = parseJsonObject(line);
-  if (event?.type === 'system' && event.subtype === 'thinking_tokens') return [];
+  if (event !== null) return entriesOf(event, line, ts);
+  const parts = isJson(line) ? [] : eventsInside(line);
+  if (parts.length === 0) return [{ kind: 'stdout', ts, text: line }];
+  return parts.flatMap((part) => {
+    if (typeof part !== 'string') return entriesOf(part, JSON.stringify(part), ts);
+    return isVisible(part) ? [{ kind: 'stdout', ts, text: part }] : [];
+  });
+}
+
+/**
+ * @param {JsonObject} event
+ * @param {string} line
+ * @param {string} ts
+ * @returns {TranscriptEntry[]}
+ */
+function entriesOf(event, line, ts) {
+  if (event.type === 'system' && event.subtype === 'thinking_tokens') return [];
   /** @type {TranscriptEntry[]} */
   const entries = [];
-  for (const entry of event === null ? [] : eventEntries(event, ts)) {
+  for (const entry of eventEntries(event, ts)) {
     if (entry !== null) entries.push(entry);
   }
   return entries.length > 0 ? entries : [{ kind: 'stdout', ts, text: line }];

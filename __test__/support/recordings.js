@@ -41,7 +41,9 @@ export function kindOf(line) {
   try {
     event = JSON.parse(line);
   } catch {
-    return 'text';
+    const inside = /^(.+?)(\{"type":".*\})/su.exec(line);
+    if (inside === null) return 'text';
+    return `${kindOf(inside[2])} after ${inside[1].startsWith('\u001B') ? 'a terminal title' : 'text'}`;
   }
   if (typeof event?.type !== 'string') return 'JSON without a type';
   const { type, subtype, is_error, message } = event;

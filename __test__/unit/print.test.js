@@ -212,6 +212,12 @@ const SHARED = {
   'user/tool_result': ['tool_result', 'one\ntwo'],
   'user/tool_result (error)': ['tool_result (error)', 'Exit code 3'],
   'result/success': ['result:', 'Done.', 'tokens: in=12 out=34 cached=9 cost=$0.500000'],
+  'result/success after a terminal title': [
+    'result:',
+    'Done.',
+    'tokens: in=12 out=34 cached=9 cost=$0.500000',
+  ],
+  'result/success after text': ['warning: no newline', 'result:', 'Done.', tokens()],
   'result/success (error)': [
     'result:',
     'Invalid API key',

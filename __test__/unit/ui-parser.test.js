@@ -64,6 +64,11 @@ const SHARED = {
       isError: false,
     },
   ],
+  'result/success after a terminal title': [{ kind: 'result', text: 'Done.', inputTokens: 12, costUsd: 0.5 }],
+  'result/success after text': [
+    { kind: 'stdout', text: 'warning: no newline' },
+    { kind: 'result', text: 'Done.' },
+  ],
   'result/success (error)': [{ kind: 'result', text: 'Invalid API key', subtype: 'success', isError: true }],
   'result/error_max_turns (error)': [{ kind: 'result', text: '', subtype: 'error_max_turns', isError: true }],
   'result/error_during_execution (error)': [
@@ -109,6 +114,13 @@ describe.each([
     'returns %j unchanged',
     (line) => expect(parse(line)).toStrictEqual(raw(line)),
   );
+
+  it('reads any number of events on one line', () => {
+    const event = '{"type":"user","message":{"content":[{"type":"text","text":"a"}]}}';
+    expect(parse(`x ${event.repeat(20_000)}`)).toHaveLength(1 + 20_000);
+    const hostile = '{"type":"result","a":'.repeat(20_000);
+    expect(parse(hostile)).toStrictEqual(raw(hostile));
+  });
 
   it('keeps the spaces around plain text and ignores those around an event', () => {
     expect(parse('  hello \r')).toStrictEqual(raw('  hello \r'));

@@ -316,7 +316,7 @@ mod tests {
     #[derive(serde::Deserialize)]
     struct EventLine<'a> {
         kind: &'a str,
-        line: Option<&'a str>,
+        line: Option<Cow<'a, str>>,
         #[serde(borrow)]
         event: Option<&'a serde_json::value::RawValue>,
     }
@@ -334,7 +334,8 @@ mod tests {
         let file = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/__test__/support/event-lines.jsonl"));
         for record in file.lines() {
             let EventLine { kind, line, event } = serde_json::from_str(record).unwrap();
-            let line = line.or_else(|| event.map(serde_json::value::RawValue::get)).unwrap();
+            let line = line.or_else(|| event.map(|event| event.get().into())).unwrap();
+            let line = &*line;
             let expected = match kind {
                 "text" | "JSON without a type" => Event::Content,
                 "system/init" => {
@@ -357,6 +358,12 @@ mod tests {
                     Event::Assistant(Assistant { has_content: true, ..assistant("msg_1", 1.0) })
                 }
                 "assistant" => Event::Assistant(assistant("msg_1", 0.0)),
+                "result/success after a terminal title" | "result/success after text" => {
+                    let from = line.find("{\"type\"").unwrap();
+                    let to = line.rfind('}').unwrap();
+                    let event = serde_json::from_str(&line[from..=to]).unwrap();
+                    Event::Result { session_id: Some("s-2".into()), event }
+                }
                 "result/success"
                 | "result/success (error)"
                 | "result/error_max_turns (error)"
