@@ -1111,7 +1111,12 @@ impl PodRun {
                 s["initContainerStatuses"] = init_statuses.into();
             }
             s["containerStatuses"] = statuses.into();
-            set_condition(s, "PodReadyToStartContainers", state.sandbox && !terminal, "", "");
+            if state.sandbox && !terminal {
+                set_condition(s, "PodReadyToStartContainers", true, "", "");
+            } else {
+                let text = "pod sandbox is not ready";
+                set_condition(s, "PodReadyToStartContainers", false, "PodSandboxNotReady", text);
+            }
             let done = if phase == "Succeeded" { "PodCompleted" } else { "" };
             if pending.is_empty() || state.initialized {
                 set_condition(s, "Initialized", true, done, "");

@@ -117,6 +117,7 @@ fn status_of(c: &Container) -> Value {
     });
     if !c.id.is_empty() {
         s["containerID"] = c.id.as_str().into();
+        s["image"] = full_image(&c.image).into();
         s["imageID"] = format!("{}@sha256:{}", full_image(&c.image), "0".repeat(64)).into();
     }
     s
