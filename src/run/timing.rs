@@ -148,6 +148,8 @@ pub(super) const MAX_POD_GRACE: Duration = Duration::from_secs(300);
 pub(super) const POD_END_MARGIN: Duration = Duration::from_secs(15);
 /// A pod whose Job is gone, and that was not asked to end after this time, was left behind on purpose.
 pub(super) const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
+/// How long a body is still read after the pod's own last line: what went to stderr comes on another way.
+pub(super) const TOLD_SETTLE: Duration = Duration::from_millis(5);
 /// After the pod's own last line its container must be seen to have ended within this time: the agent can print that line,
 /// too.
 pub(super) const TOLD_END_LIMIT: Duration = Duration::from_secs(5);

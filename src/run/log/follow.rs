@@ -390,7 +390,7 @@ impl<C: Cluster> Follower<C> {
             return (reader.wait().await == Wake::Idle).then_some(BodyEnd::Idle);
         };
         if !read_since_told {
-            tokio::time::sleep(timing::READ_TICK).await;
+            tokio::time::sleep(timing::TOLD_SETTLE).await;
             return None;
         }
         if self.has_told_success() {

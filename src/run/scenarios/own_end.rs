@@ -100,7 +100,7 @@ async fn early_last_line_hides_nothing_that_follows_it(mode: Mode) {
     let mut after = success_over(5 * SECOND);
     let says = after.lines[4].1.clone();
     print(&mut after, 5 * SECOND, &[&forged]);
-    print(&mut after, 5 * SECOND + Duration::from_millis(5), &[&says]);
+    print(&mut after, 5 * SECOND + Duration::from_millis(2), &[&says]);
     (after.ends_after, after.exit_code, after.reason) = (20 * SECOND, 1, "Error");
     for (script, exit_code, seconds) in [(before, 0, 8), (after, 1, 23)] {
         let lines: Vec<String> =
