@@ -49,7 +49,7 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
 
 /** Prints a row; whether it misses its reach. */
 function report({ name, reach }, sidecar, times) {
-  const seen = times.filter((time) => time !== undefined).sort((a, b) => a - b);
+  const seen = times.filter((time) => time !== undefined).toSorted((a, b) => a - b);
   const [p50, p99] = [0.5, 0.99].map((share) => percentile(seen, share));
   const missing = times.length - seen.length;
   const row = [
@@ -81,7 +81,10 @@ async function measure(cluster, adapter, { scenario, cancel }, sidecar) {
   );
   const running = adapter.execute(ctx);
   try {
-    const [, pod] = await eventually(() => /Pod running: (\S+)/.exec(output.stdout), { within: 60_000, every: 5 });
+    const [, pod] = await eventually(() => /Pod running: (\S+)/.exec(output.stdout), {
+      within: 60_000,
+      every: 5,
+    });
     const ended = cancel ? undefined : endOf(cluster, pod);
     let from;
     if (cancel) {
