@@ -467,7 +467,8 @@ const table = {
       {
         scenario: 'slow-result',
         at: [after('"type":"result"', deleteJob)],
-        result: { exitCode: 143, summary: 'All done.' },
+        // The success counts, and not how the container was ended afterwards.
+        result: { exitCode: null, errorMessage: null, summary: 'All done.' },
         ticks: false,
       },
     ],

@@ -56,8 +56,8 @@ describe('two hosts that start the same agent at the same moment', () => {
   it(`start one container between them, ${AGENTS * ROUNDS} times`, { timeout: 240_000 }, async () => {
     const lead = { 0: 0, 1: 0 };
     let waited = 0;
-    // Its agents print nothing and stay until they are cancelled.
-    const config = { env: { CLAUDE_STAND_IN_SCENARIO: 'hang' } };
+    // Its agents stay until they are cancelled, and end when they are asked to.
+    const config = { env: { CLAUDE_STAND_IN_SCENARIO: 'silent', CLAUDE_STAND_IN_SECONDS: '600' } };
     for (let round = 0; round < ROUNDS; round += 1) {
       const agents = Array.from({ length: AGENTS }, (_, n) => `agent-${round}-${n}`);
       // The second host starts from the other end, so that neither leads throughout.

@@ -395,9 +395,10 @@ describe('the host', () => {
       'those of the run before go on',
     ).toBeLessThanOrEqual(2);
     const own = ours.filter(({ verb, subresource }) => verb !== 'watch' && subresource !== 'log');
-    expect(own.length).toBeLessThanOrEqual(6 * runs.length);
+    expect(own.length).toBeLessThanOrEqual(7 * runs.length);
     expect(own.filter(({ verb, resource }) => resource === 'jobs' && verb === 'get')).toEqual([]);
-    expect(own.filter(({ verb, resource }) => resource === 'pods' && verb === 'list')).toEqual([]);
+    const lists = own.filter(({ verb, resource }) => resource === 'pods' && verb === 'list');
+    expect(lists.length, 'the guard reads what the agent has').toBeLessThanOrEqual(runs.length);
   });
 
   it.each([

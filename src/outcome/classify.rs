@@ -28,6 +28,8 @@ pub(crate) enum JobEnd {
     Gone(Vanished),
     /// It exists without a final condition, although its container has ended.
     Unconfirmed,
+    /// The run deleted it, because its CLI did not exit after its result.
+    Hung,
     /// It exists, and the deletion of its pod is overdue: its node does not carry it out.
     Lost {
         /// The node.
@@ -121,7 +123,10 @@ impl Settled {
     /// Whether the container was ended from outside. Where nothing says who did that, a SIGKILL is taken for the
     /// container's own end: it mostly is, at its memory limit.
     fn is_killed(&self) -> bool {
-        let Some(container) = &self.container else { return self.end != JobEnd::Complete };
+        // The run has said that it ended a CLI that hung.
+        let Some(container) = &self.container else {
+            return !matches!(self.end, JobEnd::Complete | JobEnd::Hung);
+        };
         if container.reason.as_deref() == Some("OOMKilled") {
             return false;
         }

@@ -300,9 +300,9 @@ fn job_end<C>(
         | RunEnd::Container
         | RunEnd::Grace
         | RunEnd::Suspended
-        | RunEnd::Hung
         | RunEnd::Deadline
         | RunEnd::Cancelled { .. } => JobEnd::Unconfirmed,
+        RunEnd::Hung => JobEnd::Hung,
         RunEnd::Lost(LostPod { node, overdue }) => JobEnd::Lost { node, overdue },
         RunEnd::Unreachable(error) => JobEnd::Unreachable { seconds: api_outage, error: error.to_string() },
     }

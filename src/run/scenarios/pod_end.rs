@@ -144,6 +144,7 @@ async fn cli_that_hangs_after_its_result_is_ended(mode: Mode) {
             "[paperclip] Claude printed its result and has not exited for {grace}s — deleting Job ac-"
         );
         assert!(scenario.host.out().contains(&line), "{}", scenario.host.out());
+        assert!(!scenario.host.err().contains("Warning: the container was ended"), "{}", scenario.host.err());
         assert!(scenario.cluster.remaining().is_empty());
     }
 }
