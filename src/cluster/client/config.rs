@@ -1,5 +1,6 @@
 //! How a cluster is reached: kubeconfig or service account, proxy, TLS and the connections' settings.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt as _;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
+use tower::util::MapRequestLayer;
 use tower::{BoxError, ServiceBuilder};
 
 use super::http::causes;
 use super::log_stream::request::{Connect, Connector, Transport};
+use super::trust::{self, TokenFile};
 use crate::cluster::{ApiError, ApiErrorKind};
 
 /// TCP keep-alive: finds a dead peer under an idle log or watch.
@@ -90,7 +93,14 @@ pub(super) fn client(
 ) -> Result<kube::Client, ApiError> {
     // Several TLS providers may be linked into one process; ours is named, not guessed. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let tls = Arc::new(config.rustls_client_config().map_err(cannot_set_up)?);
+    let mut tls = config.rustls_client_config().map_err(cannot_set_up)?;
+    // The trust of a pod's own service account is a file that kube reads again.
+    if let Some(trusted) = config.root_cert.as_deref().filter(|_| config.root_cert_file.is_none())
+        && !config.accept_invalid_certs
+    {
+        trust::trust_itself(&mut tls, trusted);
+    }
+    let tls = Arc::new(tls);
     let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
     let name = name.map_err(cannot_set_up)?;
     let tcp = tcp(config);
@@ -135,15 +145,35 @@ where
     let mut pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
     pool.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60));
     let pool = pool.build(connector.for_pool());
+    let (config, token) = token_file(config)?;
     let auth = config.auth_layer().map_err(cannot_set_up)?;
     let headers = config.extra_headers_layer().map_err(cannot_set_up)?;
     let stack = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(auth)
+        .option_layer(token.map(|file| MapRequestLayer::new(move |request| file.authorize(request))))
         .layer(headers)
         .map_err(BoxError::from)
         .service(Transport { pool, connector });
     Ok(kube::Client::new(stack, config.default_namespace.clone()))
+}
+
+/// Takes the token file out of a configuration where its token is the one that counts, because `kube` sends what is in
+/// it with the newline at its end.
+fn token_file(config: &kube::Config) -> Result<(Cow<'_, kube::Config>, Option<Arc<TokenFile>>), ApiError> {
+    let auth = &config.auth_info;
+    let basic = auth.username.is_some() && auth.password.is_some();
+    let Some(path) = auth.token_file.as_ref().filter(|_| !basic && auth.token.is_none()) else {
+        return Ok((Cow::Borrowed(config), None));
+    };
+    let file = TokenFile::new(PathBuf::from(path)).map_err(|error| {
+        let text =
+            format!("cannot set up the Kubernetes client: failed to read token file '{path}': {error}");
+        ApiError::local(ApiErrorKind::Setup, "set up the Kubernetes client", text).with_source(error)
+    })?;
+    let mut config = config.clone();
+    (config.auth_info.token_file, config.auth_info.exec) = (None, None);
+    Ok((Cow::Owned(config), Some(Arc::new(file))))
 }
 
 /// Whether `NO_PROXY` exempts the cluster from the proxy: `*`, an address, a range of addresses, or a domain with all

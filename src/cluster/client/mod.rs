@@ -10,6 +10,7 @@
 mod config;
 mod http;
 mod log_stream;
+mod trust;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
