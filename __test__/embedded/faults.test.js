@@ -726,7 +726,7 @@ const table = {
       'that does not exist',
       {
         kubeconfig: () => undefined,
-        ...setUpFails(/ENOENT: no such file or directory, open '\S+-row'$/),
+        ...setUpFails(/ENOENT: no such file or directory, open '\S+-row'; /),
       },
     ],
     ['that is not YAML', { kubeconfig: () => '{"clusters": [', ...setUpFails(/kubeconfig|yaml|parse/i) }],
@@ -735,7 +735,7 @@ const table = {
       'with an unknown token',
       {
         kubeconfig: ({ config }) => config({ token: 'unknown' }),
-        ...apiFails(/HTTP-Code: 401 Message: Unauthorized$/),
+        ...apiFails(/HTTP-Code: 401 Message: Unauthorized; /),
       },
     ],
     [

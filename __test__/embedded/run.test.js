@@ -296,7 +296,9 @@ describe('a run that fails', () => {
     const { ctx } = hostRun(cluster, { config: { kubeconfig: '/no/such/kubeconfig' } });
     await expect(adapter.execute(ctx)).resolves.toMatchObject({
       errorCode: 'k8s_config_invalid',
-      errorMessage: "Cannot set up the run: ENOENT: no such file or directory, open '/no/such/kubeconfig'",
+      errorMessage: expect.stringMatching(
+        /^Cannot set up the run: ENOENT: no such file or directory, open '\/no\/such\/kubeconfig'; /,
+      ),
       executionRecovery: { kind: 'bootstrap', providerWorkStarted: false },
     });
     await expect(
