@@ -311,6 +311,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });
     expect(result).toMatchObject({ errorCode: 'k8s_pod_schedule_failed', executionRecovery: BOOTSTRAP });
     expect(result.errorMessage).toMatch(/suspended/i);
+    expect(result.errorMessage, 'not the limit of a pod').not.toContain('(120s)');
   });
 
   later(ENDS, 'in mid-run is said to be suspended', async () => {
@@ -375,5 +376,6 @@ describe.concurrent('a scheduling gate', () => {
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });
     expect(result).toMatchObject({ errorCode: 'k8s_pod_schedule_failed', executionRecovery: BOOTSTRAP });
     expect(result.errorMessage).toMatch(/gate/i);
+    expect(result.errorMessage, 'not the limit of a pod').not.toContain('(120s)');
   });
 });
