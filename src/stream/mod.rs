@@ -1,7 +1,7 @@
 //! From the bytes of a log body to whole lines, each exactly once. It knows neither Kubernetes nor the CLI.
 //!
 //! ```text
-//! bytes → lines (LineSplitter) → stamp (Stamp) → resume (Resume)
+//! bytes → lines (LineSplitter) → stamp (Stamp) → resume (Resume) → stderr taken out (Splice)
 //! ```
 //!
 //! What the lines mean is known in [`claude`](crate::claude), which also uses `json` and `excerpt`.
@@ -10,9 +10,11 @@ pub(crate) mod excerpt;
 pub(crate) mod json;
 mod lines;
 mod resume;
+mod splice;
 mod stamp;
 
 pub use lines::LineSplitter;
 pub use resume::{Gap, Resume, Verdict};
+pub(crate) use splice::Splice;
 pub use stamp::Stamp;
 pub(crate) use stamp::{join_pieces, split_stamp};

@@ -80,7 +80,7 @@ pub(crate) fn split_stamp(line: &[u8]) -> Option<(Stamp, &[u8])> {
 }
 
 /// The longest piece that container runtimes store of one line, in bytes.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// The raw log line with one stamp, at its beginning, as kubelets from 1.26 on (and the last releases of 1.23 to 1.25)
 /// write it. Older kubelets put a stamp before every stored piece of a long line, into the middle of its text

@@ -20,7 +20,7 @@ use crate::forensics::{ContainerPhase, LogFacts, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::timing;
-use crate::stream::{Gap, LineSplitter, Resume, Stamp, Verdict, join_pieces, split_stamp};
+use crate::stream::{Gap, LineSplitter, Resume, Splice, Stamp, Verdict, join_pieces, split_stamp};
 
 /// The number of attempts in the contract's log line. A follower never gives up, so its count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
@@ -92,6 +92,7 @@ pub(crate) struct Follower<C> {
     pub(crate) progress: Arc<Progress>,
     readers: ReaderCount,
     resume: Resume,
+    splice: Splice,
     pub(crate) tally: Tally,
     /// Whole lines that are not a full chunk yet.
     chunk: String,
@@ -133,6 +134,7 @@ impl<C: Cluster> Follower<C> {
             progress: Arc::new(Progress::new()),
             readers,
             resume: Resume::new(),
+            splice: Splice::default(),
             tally: Tally::new(),
             chunk: String::new(),
             full_chunks: VecDeque::new(),
@@ -448,6 +450,7 @@ impl<C: Cluster> Follower<C> {
         self.told = token.exit_code(line);
         if self.told.is_some() {
             self.holds_empty_line = false;
+            self.release_splice();
             return;
         }
         self.release_empty_line();
@@ -465,8 +468,20 @@ impl<C: Cluster> Follower<C> {
         }
     }
 
-    /// Adds a line of the CLI to the tally and to the chunk.
+    /// Adds a line of the container, without what stderr wrote into it.
     fn add_line(&mut self, line: &[u8]) {
+        let mut splice = std::mem::take(&mut self.splice);
+        splice.push(line, |line| self.add_whole_line(line));
+        self.splice = splice;
+    }
+
+    /// Adds what is held back of a long line: nothing more of it comes.
+    fn release_splice(&mut self) {
+        std::mem::take(&mut self.splice).finish(|line| self.add_whole_line(line));
+    }
+
+    /// Adds a line of the CLI to the tally and to the chunk.
+    fn add_whole_line(&mut self, line: &[u8]) {
         let text = self.tally.line(line);
         self.progress.set_result_is_last(self.tally.is_result_last_word());
         append(&mut self.chunk, &mut self.full_chunks, &text);
@@ -513,6 +528,7 @@ impl<C: Cluster> Follower<C> {
     /// Delivers what was held back, once no more of the log is read.
     pub(crate) async fn finish(&mut self) {
         self.release_empty_line();
+        self.release_splice();
         self.flush().await;
     }
 

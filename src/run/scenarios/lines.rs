@@ -295,3 +295,19 @@ async fn job_gone_at_grace_verification_has_its_detection_path() {
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.contains("[detected_via=grace-period-verify-404, "), "{message}");
 }
+
+in_both_modes!(stderr_inside_a_long_result_is_taken_out);
+async fn stderr_inside_a_long_result_is_taken_out(mode: Mode) {
+    let result =
+        json!({"type": "result", "subtype": "success", "is_error": false, "result": "x".repeat(40_000)})
+            .to_string();
+    let (first, rest) = result.split_at(16 * 1024);
+    let mut script = success_over(Duration::from_secs(4));
+    let (at, _) = script.lines.pop().expect("a result");
+    script.lines.extend([(at, format!("{first}Warning: a stray line")), (at, rest.to_owned())]);
+    let scenario = Scenario::new(mode).script(script);
+    let outcome = scenario.run().await;
+    assert_eq!(outcome["errorMessage"], Value::Null, "{outcome}");
+    let lines = scenario.host.agent_lines();
+    assert!(lines.ends_with(&[result, "Warning: a stray line".to_owned()]));
+}
