@@ -103,12 +103,14 @@ describe.concurrent('a ResourceQuota', () => {
     );
   });
 
-  it('that admits one Job is enough for a run', async () => {
+  const withOneJob = async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ 'count/jobs.batch': '1' })] });
     const { result, output } = await there.play();
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
     expectRecording(output, 'success');
-  });
+  };
+  // The claim takes the one, and a real quota counts it for a while after it is deleted.
+  later(ENDS, 'that admits one Job is enough for a run', withOneJob, { on: 'real' });
 
   later(ENDS, 'that admits no pod is named', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ pods: '0' })] });
