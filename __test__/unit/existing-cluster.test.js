@@ -78,12 +78,17 @@ describe('what an existing cluster lacks', () => {
 
   it('missing_permissions_are_one_line_each', () => {
     const { lines } = existing({
-      kubectl: answering(`*'can-i delete'*) exit 1 ;;`),
+      kubectl: answering(`*'can-i delete'*) echo no; exit 1 ;;`),
     });
     expect(lines).toEqual([
       '--existing: this account may not delete namespaces.',
       '--existing: this account may not delete persistentvolumes.',
     ]);
+  });
+
+  it('permissions_that_cannot_be_asked_are_not_missing', () => {
+    const { lines } = existing({ kubectl: answering(`*'can-i'*) echo 'server error' >&2; exit 1 ;;`) });
+    expect(lines).toEqual(['--existing: the permissions of this account are not to be had: server error']);
   });
 
   it('no_node_that_takes_pods_is_one_line', () => {
@@ -170,7 +175,8 @@ describe('what is made and deleted in an existing cluster', () => {
     /** @type {string[][]} */
     const deletions = [];
     await removeLabelled(async (args) => {
-      if (args[0] === 'api-resources') return 'namespaces\npriorityclasses.scheduling.k8s.io\n';
+      if (args[0] === 'api-resources')
+        return 'namespaces\npersistentvolumes\npriorityclasses.scheduling.k8s.io\n';
       expect(args[0]).toBe('delete');
       deletions.push(args.slice(1));
       return '';

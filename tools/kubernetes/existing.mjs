@@ -22,13 +22,18 @@ const NEEDED = [
 ];
 /** How long a node has to say what became of a pod that only looks; an image that it pulls first takes longer. */
 const LOOK_MS = 60_000;
-/** Kinds without a namespace that the suites make. Volumes are deleted last: until then a claim holds them. */
+/**
+ * Kinds without a namespace that the suites make, as `kubectl api-resources` names them, in the order in which they are
+ * deleted: a policy may forbid what follows, and a volume is held by the claim in its namespace.
+ */
 const CLUSTER_SCOPED = [
   'priorityclasses.scheduling.k8s.io',
   'validatingadmissionpolicybindings.admissionregistration.k8s.io',
   'validatingadmissionpolicies.admissionregistration.k8s.io',
   'mutatingadmissionpolicybindings.admissionregistration.k8s.io',
   'mutatingadmissionpolicies.admissionregistration.k8s.io',
+  'namespaces',
+  'persistentvolumes',
 ];
 
 /** A name for the namespace that no other has. */
@@ -84,10 +89,15 @@ async function currentContext() {
   });
 }
 
+/** kubectl prints `no`, perhaps with a reason, and fails; another failure is not an answer. */
 async function mayI(run, what) {
-  return run(['auth', 'can-i', ...what, '--all-namespaces', '-q']).then(
+  return run(['auth', 'can-i', ...what, '--all-namespaces']).then(
     () => true,
-    () => false,
+    (error) => {
+      const line = lastLine(error);
+      if (/^no\b/.test(line)) return false;
+      throw new Problem(`--existing: the permissions of this account are not to be had: ${line}`);
+    },
   );
 }
 
@@ -219,13 +229,12 @@ export async function removeLabelled(run, namespace) {
   const served = (await run(['api-resources', '--namespaced=false', '--no-headers', '-o', 'name'])).split(
     '\n',
   );
-  const kinds = CLUSTER_SCOPED.filter((kind) => served.includes(kind));
-  for (const kind of [...kinds, 'namespaces', 'persistentvolumes']) {
+  for (const kind of CLUSTER_SCOPED.filter((one) => served.includes(one))) {
     await run(['delete', kind, '-l', selector, '--ignore-not-found', '--wait=true', '--timeout=180s']);
   }
 }
 
 /** The last line of what a command printed: the reason why it failed. */
-export const lastLine = (error) => String(error.message).trim().split('\n').at(-1);
+export const lastLine = (error) => String(error.message).trim().split('\n').at(-1) ?? '';
 
 const list = (items) => JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
