@@ -342,7 +342,8 @@ impl<'a> Counts<'a> {
         let new_failed = new(&|p| match &*phase(p) {
             "Failed" => true,
             "Succeeded" => false,
-            _ => p.deleting() && !replace_failed_only,
+            // The pods of a Job that is deleted are let go before they are deleted themselves.
+            _ => p.deleting() && !replace_failed_only && !job.deleting(),
         });
         let number = |key: &str| {
             let n = int_at(&job.value, &format!("/status/{key}")).unwrap_or(0);

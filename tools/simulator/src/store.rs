@@ -283,10 +283,22 @@ impl Store {
         if value == old.value && !ended {
             return Ok((old, result));
         }
-        inner.version += 1;
-        let object = Arc::new(Object::new(kind, inner.version, value));
-        let change = if ended { Change::Deleted } else { Change::Modified };
-        inner.push(change, object.clone(), Some(old));
+        let mut last = old.clone();
+        // What ends with its last finalizer is last seen with it; what ends at once is seen being deleted first.
+        let let_go =
+            ended && old.deleting() && value["metadata"]["finalizers"] != old.value["metadata"]["finalizers"];
+        if !let_go {
+            inner.version += 1;
+            last = Arc::new(Object::new(kind, inner.version, value));
+            inner.push(Change::Modified, last.clone(), Some(old));
+        }
+        if ended {
+            inner.version += 1;
+            let gone = Arc::new(Object::new(kind, inner.version, last.value.clone()));
+            inner.push(Change::Deleted, gone.clone(), Some(last));
+            last = gone;
+        }
+        let object = last;
         drop(inner);
         self.head.send_replace(object.version);
         Ok((object, result))

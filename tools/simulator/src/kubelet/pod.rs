@@ -390,13 +390,14 @@ impl PodRun {
 
     /// Reports the end of a pod of which no container runs any more.
     fn close(&self, sim: &Sim, natural: bool) {
-        {
-            let mut state = lock(&self.state);
-            if state.start_time.is_empty() {
-                return;
-            }
-            report::close(&mut state);
+        if lock(&self.state).start_time.is_empty() {
+            return;
         }
+        // Why a container waited is forgotten as soon as its pod is ended.
+        if !natural && report::forget_reasons(&mut lock(&self.state)) {
+            self.write(sim);
+        }
+        report::close(&mut lock(&self.state));
         // What a pod looks like that is ended is written when its end is.
         if natural {
             self.sync(sim);
@@ -430,7 +431,7 @@ impl PodRun {
         {
             return self.stand_in(sim).await;
         }
-        self.sync(sim);
+        self.write(sim);
         self.watch_deadline(&pod.value);
         self.watch_storage(sim, &pod.value);
         self.set_up_volumes(sim).await?;

@@ -123,6 +123,18 @@ fn status_of(c: &Container) -> Value {
     s
 }
 
+/// Replaces the reasons of waiting containers by the one that they began with; returns whether there were others.
+pub(super) fn forget_reasons(state: &mut State) -> bool {
+    let inits = state.containers.iter().any(|c| c.init);
+    let first = json!({"reason": if inits { "PodInitializing" } else { "ContainerCreating" }});
+    let mut found = false;
+    for c in state.containers.iter_mut().filter(|c| c.state.get("waiting").is_some_and(|w| *w != first)) {
+        c.state = json!({ "waiting": first });
+        found = true;
+    }
+    found
+}
+
 /// Ends the report of a pod that is over: a container of which no end is known counts as killed, unless the pod never
 /// came to start it.
 pub(super) fn close(state: &mut State) {
