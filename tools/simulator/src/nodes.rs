@@ -18,6 +18,7 @@ use tokio::time::Instant;
 /// How often the node is looked at.
 const PERIOD: Duration = Duration::from_millis(200);
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The node as its kubelet registers it.
@@ -59,10 +60,11 @@ fn set_ready(sim: &Sim, ready: bool) {
         let mut taints = list_at(v, "/spec/taints").to_vec();
         taints.retain(|t| t["key"] != UNREACHABLE);
         if !ready {
-            taints.extend(
-                ["NoSchedule", "NoExecute"]
-                    .map(|effect| json!({"key": UNREACHABLE, "effect": effect, "timeAdded": time::now()})),
-            );
+            // Where no node is ready a cluster evicts nothing, unless the node is left out of that count.
+            let counts = v["metadata"]["labels"].get(EXCLUDED).is_none();
+            let effects = if counts { &["NoSchedule"][..] } else { &["NoSchedule", "NoExecute"] };
+            let taint = |e: &&str| json!({"key": UNREACHABLE, "effect": e, "timeAdded": time::now()});
+            taints.extend(effects.iter().map(taint));
         }
         if taints.is_empty() {
             remove(&mut v["spec"], "taints");

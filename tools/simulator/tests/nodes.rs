@@ -65,6 +65,7 @@ async fn pod_of_a_lost_node_stays_until_the_kubelet_is_back() {
     c.control("settings", json!({"nodeMonitorGraceMs": 300, "tolerationSeconds": 1})).await;
     c.post(JOBS, job("j", "trap 'exit 7' TERM; while :; do sleep 0.1; done")).await;
     let path = c.running("j").await;
+    patch(&c, NODE, json!({"metadata": {"labels": {"node.kubernetes.io/exclude-disruption": ""}}})).await;
     c.control("kubelet", json!({"paused": true})).await;
     let node = c.until(NODE, |n| !has(n, "Ready")).await;
     assert_eq!(reason(&node, "Ready"), "NodeStatusUnknown");
@@ -82,6 +83,21 @@ async fn pod_of_a_lost_node_stays_until_the_kubelet_is_back() {
     c.until(NODE, |n| has(n, "Ready") && n["spec"].get("taints").is_none()).await;
     c.until(&path, |p| p["reason"] == "NotFound").await;
     c.until(&format!("{JOBS}/j"), |j| has(j, "Failed")).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_without_a_ready_node_evicts_nothing() {
+    let (cluster, c) = start().await;
+    c.control("settings", json!({"nodeMonitorGraceMs": 200, "tolerationSeconds": 0})).await;
+    c.post(JOBS, job("j", "sleep 30")).await;
+    let path = c.running("j").await;
+    c.control("kubelet", json!({"paused": true})).await;
+    let node = c.until(NODE, |n| !has(n, "Ready")).await;
+    assert_eq!(node["spec"]["taints"].as_array().map(Vec::len), Some(1));
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let p = c.get(&path).await;
+    assert!(p["metadata"].get("deletionTimestamp").is_none() && !has(&p, "Ready"), "{p:#}");
     cluster.shutdown().await;
 }
 
