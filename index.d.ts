@@ -133,6 +133,15 @@ export interface ClaudeK8sEvidence {
   containers?: ClaudeK8sContainer[];
   events?: ClaudeK8sEvent[];
   log?: { bytes: number; lines: number; gaps: number; reconnects: number };
+  /** Why the container did not start. */
+  start?: {
+    step: string;
+    container: string | null;
+    reason: string | null;
+    words: string | null;
+    waitedSec: number;
+    heldSec: number;
+  };
 }
 
 /** What the host stores for a task so that its next run resumes the session. */

@@ -32,10 +32,14 @@ export default defineConfig({
       // On an addon of its own, which `npm run test:existing` builds.
       { plugins: [compatAddon()], ...project('parity', ['__test__/parity/*.test.js'], local) },
       project('soak', ['__test__/soak/*.test.js'], local),
-      project('conformance', ['__test__/conformance/{runs,api,admission,sidecars,lifecycle}.test.js'], {
-        ...conformance,
-        sequence: { groupOrder: 1 },
-      }),
+      project(
+        'conformance',
+        ['__test__/conformance/{runs,api,admission,sidecars,lifecycle,causes}.test.js'],
+        {
+          ...conformance,
+          sequence: { groupOrder: 1 },
+        },
+      ),
       // What disturbs the cluster must not run beside what does not expect it.
       project('conformance-disruptions', ['__test__/conformance/disruptions.test.js'], {
         ...conformance,

@@ -249,8 +249,8 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         container: &str,
         query: &LogQuery,
     ) -> impl Future<Output = Result<LogBody, ApiError>> + Send;
-    /// Succeeds when the namespace can be read.
-    fn get_namespace(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Reads a namespace: whether it is being deleted.
+    fn get_namespace(&self, name: &str) -> impl Future<Output = Result<bool, ApiError>> + Send;
     /// Succeeds when the Secret can be read.
     fn get_secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// The access modes of a PersistentVolumeClaim.

@@ -11,7 +11,7 @@ use super::container::TerminatedState;
 use super::disruption::disruption;
 use super::job::{JobState, is_true};
 use super::pod::{condition, container_statuses, init_statuses};
-use super::record::{Asker, Record};
+use super::record::{Asker, FOREGROUND, ORPHAN, Record};
 
 /// Words, each with the cause that it stands for; the first that is found counts.
 type Words = [(&'static str, Cause)];
@@ -36,8 +36,11 @@ const REFUSED_JOB: &Words = &[
     ("is forbidden: user ", Cause::JobCreateForbidden),
 ];
 
-const WEBHOOK: &Words =
-    &[("admission webhook", Cause::JobAdmissionRefused), ("calling webhook", Cause::JobAdmissionRefused)];
+const WEBHOOK: &Words = &[
+    ("admission webhook", Cause::JobAdmissionRefused),
+    ("calling webhook", Cause::JobAdmissionRefused),
+    ("admissionpolicy", Cause::JobAdmissionRefused),
+];
 
 const UNSCHEDULABLE: &Words = &[
     ("insufficient ", Cause::UnschedulableResources),
@@ -187,10 +190,6 @@ impl Cause {
     }
 }
 
-fn finalizer(job: &Job, name: &str) -> bool {
-    job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
-}
-
 /// Whether an end like this is how a kubelet ends the containers of a pod that something else ended.
 fn is_killed(container: Option<&TerminatedState>) -> bool {
     match container {
@@ -242,15 +241,13 @@ impl Record {
         if job.is_some_and(is_suspended) && !self.job_gone {
             return Some(Cause::JobSuspendedMidRun);
         }
-        if let Some(job) = job.filter(|job| self.job_gone || job.metadata.deletion_timestamp.is_some()) {
+        let is_deleted = job.is_some_and(|job| job.metadata.deletion_timestamp.is_some());
+        if self.job_gone || is_deleted {
             return Some(match () {
-                () if finalizer(job, "foregroundDeletion") => Cause::JobDeletedForeground,
-                () if finalizer(job, "orphan") || self.is_orphaned() => Cause::JobOrphaned,
+                () if self.job_finalizer == Some(FOREGROUND) => Cause::JobDeletedForeground,
+                () if self.job_finalizer == Some(ORPHAN) || self.is_orphaned() => Cause::JobOrphaned,
                 () => Cause::JobDeleted,
             });
-        }
-        if self.job_gone {
-            return Some(if self.is_orphaned() { Cause::JobOrphaned } else { Cause::JobDeleted });
         }
         (self.pod_deletion.is_some() || self.pod_gone).then_some(Cause::PodDeleted)
     }
@@ -391,6 +388,7 @@ fn cause_of_scheduling(pod: &Pod) -> Option<Cause> {
 mod tests {
     use std::sync::Arc;
 
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::{Value, json};
 
     use super::super::fixtures::{container, ended, pod, waiting};
@@ -579,8 +577,7 @@ mod tests {
 
     #[test]
     fn deletion_is_the_cause_of_a_kill_but_of_no_other_exit() {
-        let mut gone = record(json!({}));
-        gone.job_gone = true;
+        let gone = Record { job_gone: true, ..record(json!({})) };
         for (object, cause) in [
             (json!({"metadata": {"finalizers": ["foregroundDeletion"]}}), Cause::JobDeletedForeground),
             (json!({"metadata": {"finalizers": ["orphan"]}}), Cause::JobOrphaned),
@@ -590,9 +587,15 @@ mod tests {
                 Cause::JobDeadline,
             ),
         ] {
+            let mut gone = gone.clone();
             gone.see_job(&job(object));
+            // The last object has no finalizer any more.
+            gone.job =
+                gone.job.map(|job| Arc::new(Job { metadata: ObjectMeta::default(), ..Job::clone(&job) }));
             assert_eq!(gone.cause_of_end(Some(&exit(143, "Error"))), Some(cause));
         }
+        let mut gone = record(json!({}));
+        gone.job_gone = true;
         gone.see_job(&job(json!({"metadata": {}})));
         assert_eq!(gone.cause_of_end(Some(&exit(1, "Error"))), Some(Cause::ExitCode));
         assert_eq!(gone.cause_of_end(Some(&exit(137, "OOMKilled"))), Some(Cause::OutOfMemory));

@@ -13,6 +13,10 @@ use super::pod::{container_statuses, init_statuses};
 #[allow(dead_code, reason = "the reading of Events fills it in")]
 const MAX_EVENTS: usize = 16;
 
+/// Finalizers of a Job that is deleted with a propagation policy of that name.
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
+pub(super) const ORPHAN: &str = "orphan";
+
 /// Who of ours asked for the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
@@ -80,6 +84,8 @@ pub(crate) struct Record {
     pub(crate) job_name: String,
     /// The Job as it was last seen.
     pub(crate) job: Option<Arc<Job>>,
+    /// How the Job is deleted: [`FOREGROUND`] or [`ORPHAN`], as was seen while it still was there.
+    pub(crate) job_finalizer: Option<&'static str>,
     /// The Job is gone.
     pub(crate) job_gone: bool,
     /// The pod as it was last seen.
@@ -103,6 +109,8 @@ pub(crate) struct Record {
 impl Record {
     /// Keeps a Job that was seen.
     pub(crate) fn see_job(&mut self, job: &Arc<Job>) {
+        let has = |name: &&str| job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name);
+        self.job_finalizer = self.job_finalizer.or_else(|| [FOREGROUND, ORPHAN].into_iter().find(has));
         self.job = Some(job.clone());
     }
 
@@ -128,10 +136,17 @@ impl Record {
         self.request.get_or_insert(EndRequest { by, at });
     }
 
-    /// Keeps Events, the newest if there are many.
+    /// Keeps Events along with those that were read before, the newest if there are many.
     #[allow(dead_code, reason = "the reading of Events fills it in")]
     pub(crate) fn see_events(&mut self, events: Vec<Event>) {
-        let mut seen: Vec<_> = events.into_iter().map(EventSeen::from).collect();
+        let mut seen = self.events.take().unwrap_or_default();
+        for event in events.into_iter().map(EventSeen::from) {
+            // A later read shows the same Event with a higher count.
+            seen.retain(|known| {
+                (&known.kind, &known.reason, &known.message) != (&event.kind, &event.reason, &event.message)
+            });
+            seen.push(event);
+        }
         seen.sort_by_key(|event| event.at);
         let first = seen.len().saturating_sub(MAX_EVENTS);
         self.events = Some(seen.split_off(first));

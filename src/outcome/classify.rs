@@ -179,7 +179,8 @@ struct CauseFacts {
     ended_by: Option<Cause>,
     log_forbidden: bool,
     has_limit: bool,
-    has_result: bool,
+    result_says_error: bool,
+    log_unreadable: bool,
     is_complete: bool,
     is_gone: bool,
     exit_code: Option<i32>,
@@ -194,7 +195,8 @@ impl CauseFacts {
             },
             log_forbidden: settled.log_forbidden,
             has_limit: settled.timeout_sec > 0.0,
-            has_result: settled.captured.result.is_some(),
+            result_says_error: settled.captured.result.as_ref().is_some_and(is_error_result),
+            log_unreadable: settled.log_error.is_some(),
             is_complete: settled.end == JobEnd::Complete,
             is_gone: matches!(settled.end, JobEnd::Gone(_)),
             exit_code: settled.container.as_ref().and_then(|state| state.exit_code),
@@ -219,7 +221,9 @@ impl CauseFacts {
             }
             _ if !outcome.is_failure() => return self.ended_by.filter(from_outside),
             // The result says why, unless something else killed the CLI.
-            _ if self.has_result => self.ended_by.filter(from_outside).unwrap_or(Cause::CliFailed),
+            _ if self.result_says_error => self.ended_by.filter(from_outside).unwrap_or(Cause::CliFailed),
+            // Its success was seen and its log was not: what removed it came later.
+            _ if self.is_complete && self.exit_code.is_none() => self.missing_output(),
             _ => self.ended_by.unwrap_or(self.missing_output()),
         })
     }
@@ -235,8 +239,9 @@ impl CauseFacts {
             () if self.log_forbidden => Cause::LogForbidden,
             () if self.is_complete && self.exit_code.is_none() => Cause::JobTtlTooShort,
             () if self.is_gone => Cause::LogLost,
+            () if self.log_unreadable => Cause::LogUnreadable,
             () if self.exit_code == Some(0) => Cause::NoResult,
-            () => Cause::LogUnreadable,
+            () => Cause::LogLost,
         }
     }
 }

@@ -7,8 +7,10 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
 use super::cleanup::OwnedObjects;
+use super::record::RunRecord;
 use super::timing;
 use crate::cluster::{Cluster, retry};
+use crate::forensics::Asker;
 use crate::request::{HostShutdown, Request};
 
 /// A Job under way.
@@ -28,11 +30,13 @@ struct Entry<C> {
     cluster: Arc<C>,
     uid: Option<String>,
     job: ActiveJob,
+    record: RunRecord,
 }
 
 impl<C: Cluster> Entry<C> {
     async fn delete(self) -> ActiveJob {
-        let Entry { cluster, uid, job } = self;
+        let Entry { cluster, uid, job, record } = self;
+        record.ask_to_end(Asker::Shutdown);
         let ActiveJob { namespace, job_name, .. } = &job;
         let budget = timing::SHUTDOWN_BUDGET;
         let _ = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref())).await;
@@ -60,12 +64,13 @@ impl<C> Default for ActiveJobs<C> {
 
 impl<C: Cluster> ActiveJobs<C> {
     /// Puts the run's Job on the list, if it has one.
-    pub(super) fn add(&self, owned: &OwnedObjects<C>, request: &Request) {
+    pub(super) fn add(&self, owned: &OwnedObjects<C>, request: &Request, record: &RunRecord) {
         let Some(job) = owned.job() else { return };
         let config = &request.config;
         let entry = Entry {
             cluster: job.cluster,
             uid: job.uid,
+            record: record.clone(),
             job: ActiveJob {
                 namespace: job.namespace,
                 job_name: job.name,

@@ -168,7 +168,7 @@ async fn check_namespace<C: Cluster>(cluster: &C, namespace: &str, own: &str) ->
         return Check::new("k8s_namespace_exists", Level::Info, message);
     }
     match cluster.get_namespace(namespace).await {
-        Ok(()) => {
+        Ok(_) => {
             Check::new("k8s_namespace_exists", Level::Info, format!("Target namespace exists: {namespace}"))
         }
         Err(error) => Check::new(

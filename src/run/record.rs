@@ -79,6 +79,22 @@ impl RunRecord {
         self.lock().see_events(events);
     }
 
+    /// Whether the Job was deleted, and not by this run.
+    pub(super) fn is_job_deleted(&self) -> bool {
+        let record = self.lock();
+        let deleting = record.job.as_ref().is_some_and(|job| job.metadata.deletion_timestamp.is_some());
+        record.request.is_none() && (record.job_gone || deleting)
+    }
+
+    /// Keeps what a read of the Job's namespace showed.
+    pub(super) fn see_namespace(&self, read: &Result<bool, ApiError>) {
+        let is_deleted = match read {
+            Ok(terminating) => *terminating,
+            Err(error) => error.is_not_found(),
+        };
+        self.lock().namespace_terminating |= is_deleted;
+    }
+
     /// Keeps our own request to end the run.
     pub(super) fn ask_to_end(&self, by: Asker) {
         self.lock().ask_to_end(by, Timestamp::now());

@@ -122,6 +122,8 @@ pub(super) const LOG_END_LONGEST: Duration = Duration::from_millis(500);
 pub(super) const DRAIN_STALL_LIMIT: Duration = Duration::from_secs(5);
 /// Between two checks whether it stalls.
 pub(super) const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the namespace of a deleted Job may take to be read: only what the failure is called depends on it.
+pub(super) const NAMESPACE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the log of a vanished Job is still read: its pod is being deleted meanwhile.
 pub(super) const DRAIN_GONE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a cancel is tried: the deletion of the Job, and the end of its CLI. The host waits 60 s for an

@@ -248,12 +248,12 @@ function lineOf({ name, passed, seconds, notes }) {
 }
 
 /**
- * What a suite has counted and what it says it left out: its own lines if it prints such (see specs.mjs), else the sum
+ * What a suite has counted, what it says it left out, and how many causes of failures were named rightly: its own lines if it prints such (see specs.mjs), else the sum
  * of cargo's and vitest's.
  */
 function counts(output) {
   const text = stripVTControlCharacters(output);
-  const leftOut = text.match(/^left out: .+$/gm) ?? [];
+  const leftOut = text.match(/^(left out: .+|causes named rightly: .+)$/gm) ?? [];
   const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm);
   if (own) return [...own, ...leftOut];
   const sum = { passed: 0, failed: 0, skipped: 0 };

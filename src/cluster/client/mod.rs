@@ -285,9 +285,10 @@ impl Cluster for KubeCluster {
         })
     }
 
-    async fn get_namespace(&self, name: &str) -> Result<(), ApiError> {
+    async fn get_namespace(&self, name: &str) -> Result<bool, ApiError> {
         let path = format!("/api/v1/namespaces/{}", escaped(name));
-        self.api.get::<Value>(&format!("get namespace {name}"), &path).await.map(drop)
+        let namespace = self.api.get::<Value>(&format!("get namespace {name}"), &path).await?;
+        Ok(!namespace["metadata"]["deletionTimestamp"].is_null())
     }
 
     async fn get_secret(&self, namespace: &str, name: &str) -> Result<(), ApiError> {

@@ -141,6 +141,7 @@ struct Meta {
     deletion_timestamp: Option<Time>,
     deletion_grace_period_seconds: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
+    finalizers: Option<Vec<String>>,
     owner_references: Option<Vec<OwnerReference>>,
 }
 
@@ -155,6 +156,7 @@ impl From<Meta> for ObjectMeta {
             deletion_timestamp: meta.deletion_timestamp,
             deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
             labels: meta.labels,
+            finalizers: meta.finalizers,
             owner_references: meta.owner_references,
             ..Self::default()
         }

@@ -136,7 +136,7 @@ impl Cluster for ScriptedCluster {
     async fn open_log(&self, _: &str, _: &str, _: &str, _: &LogQuery) -> Result<LogBody, ApiError> {
         unreachable!("the watches make no other request")
     }
-    async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {
+    async fn get_namespace(&self, _: &str) -> Result<bool, ApiError> {
         unreachable!("the watches make no other request")
     }
     async fn get_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {

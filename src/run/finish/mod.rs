@@ -42,6 +42,13 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     let observed = Arc::new(observed);
     let ended = follow(run, &observed).await;
     run.record.see_snapshot(&observed.watched.snapshot());
+    if run.record.is_job_deleted() {
+        let reads = observed.cluster.get_namespace(&observed.namespace);
+        // Not every Role may read it: then the Job's deletion is all that is known.
+        if let Ok(read) = tokio::time::timeout(timing::NAMESPACE_LIMIT, reads).await {
+            run.record.see_namespace(&read);
+        }
+    }
     let (mut settled, start) = ended?;
     settled.ended_by = run.record.cause_of_end(settled.container.as_ref());
     if let Some(mut start) = start {

@@ -155,7 +155,7 @@ impl<K: Clusters> Runner<K> {
             Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref()).await,
             None => create::create(run, placement, &prepared, &bundle, claim).await,
         };
-        self.active.add(&run.owned, &run.request);
+        self.active.add(&run.owned, &run.request, &run.record);
         started
     }
 }

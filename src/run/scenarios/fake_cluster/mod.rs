@@ -615,8 +615,8 @@ impl Cluster for FakeCluster {
         Ok(log_from_stream(body))
     }
 
-    async fn get_namespace(&self, _: &str) -> Result<(), ApiError> {
-        self.receive("get namespace").await.map(drop)
+    async fn get_namespace(&self, _: &str) -> Result<bool, ApiError> {
+        self.receive("get namespace").await.map(|_| false)
     }
 
     async fn get_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {

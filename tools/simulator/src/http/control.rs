@@ -150,8 +150,11 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
             let text = message(
                 "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51200Ki. ",
             );
-            sim.store.emit(&pod, false, "Evicted", &text, "kubelet");
-            run.ok_or_else(idle)?.end(End::disrupted("Evicted", &text, grace.unwrap_or(Duration::ZERO)));
+            // A kubelet ends pods this way for other reasons, too: `Terminated` as it shuts down, `Preempting`.
+            let reason =
+                Some(str_at(body, "/reason")).filter(|reason| !reason.is_empty()).unwrap_or("Evicted");
+            sim.store.emit(&pod, false, reason, &text, "kubelet");
+            run.ok_or_else(idle)?.end(End::disrupted(reason, &text, grace.unwrap_or(Duration::ZERO)));
             Ok(json!({"ok": true}))
         }
         "preempt" => {
