@@ -170,8 +170,8 @@ describe.concurrent('a run', () => {
     const job = await runs.jobOf(run);
     await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
     const result = await run.done;
-    // A shell as first process ignores SIGTERM: the pod lives for its grace period, and the run does not wait for it.
-    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: null });
+    // The CLI gets the SIGTERM, and the run waits for its end.
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: 143 });
     expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
     expect(result.errorMessage).toContain(`job=${job.metadata.name}, ns=${cluster.namespace}`);
     expectOnce(run.output);
@@ -183,7 +183,7 @@ describe.concurrent('a run', () => {
     const pod = await runs.podOf(run);
     await cluster.kubectl('-n', cluster.namespace, 'delete', 'pod', '--wait=false', pod.metadata.name);
     const result = await run.done;
-    expect(result).toMatchObject({ exitCode: 137, timedOut: false });
+    expect(result).toMatchObject({ exitCode: 143, timedOut: false });
     expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
     expectOnce(run.output);
     await runs.nothingLeft(run);
@@ -198,7 +198,7 @@ describe.concurrent('a run', () => {
       metadata: { name: metadata.name, namespace: cluster.namespace },
     });
     const result = await run.done;
-    expect(result).toMatchObject({ exitCode: 137, timedOut: false });
+    expect(result).toMatchObject({ exitCode: 143, timedOut: false });
     // The condition that says "evicted" is written from 1.26 on; before, an eviction looks like any deletion.
     expect(result.errorMessage).toContain(
       cluster.minor < 26
