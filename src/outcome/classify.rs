@@ -116,7 +116,12 @@ impl Settled {
         let Some(container) = &self.container else { return false };
         match (container.finished_at, self.asked_to_end) {
             (Some(finished), Some(asked)) => finished < asked,
-            _ => container.exit_code == Some(0) && self.captured.is_result_of_run(Some(0)),
+            // A status without a reason is not that of a container that the kubelet saw ending.
+            _ => {
+                container.exit_code == Some(0)
+                    && container.is_accounted_for()
+                    && self.captured.is_result_of_run(Some(0))
+            }
         }
     }
 
@@ -602,7 +607,8 @@ mod tests {
             for (end, timed_out) in [(end, false), (JobEnd::Unconfirmed, true)] {
                 let mut run = settled(lines, exit_code, end);
                 (run.timed_out, run.timeout_sec, run.asked_to_end) = (timed_out, 30.0, asked_to_end);
-                run.container = run.container.map(|state| TerminatedState { finished_at, ..state });
+                let reason = (exit_code == Some(0)).then(|| "Completed".to_owned());
+                run.container = run.container.map(|state| TerminatedState { finished_at, reason, ..state });
                 let outcome = classify(run);
                 assert_eq!(outcome.error_message(), message, "{lines:?} {exit_code:?} {finished_at:?}");
                 assert_eq!(outcome.to_json()["timedOut"], message == Some(timeout));

@@ -260,7 +260,7 @@ async fn evicted_pod_without_a_log_ends_the_run_soon(mode: Mode) {
     scenario.cluster.fault_logs([LogFault::Cut(read)]).fault_logs(vec![gone; 200]);
     let (result, took) = scenario.timed_run().await.expect("resolves");
     assert!(took < Duration::from_secs(3 + 20 + 1 + 5), "{took:?}");
-    let message = result["errorMessage"].as_str().expect("message");
+    let message = message_of(&result);
     let unread = "; the log could not be read: unable to retrieve container logs for containerd://0a1b";
     assert!(message.contains("exit code 137") && message.ends_with(unread), "{message}");
 }
