@@ -233,7 +233,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('that is cancelled is acknowledged once its pod is gone', async () => {
+  it('that is cancelled is acknowledged once its pod has ended', async () => {
     const abort = new AbortController();
     const run = runs.start({ scenario: 'hang', signal: abort.signal });
     await runs.podOf(run);
@@ -244,7 +244,7 @@ describe.concurrent('a run', () => {
       errorMessage: 'Run cancelled',
       resultJson: { executionCancellation: { state: 'acknowledged' } },
     });
-    expect(await runs.pods(run.agentId)).toEqual([]);
+    await runs.stopped(run.agentId);
     expectOnce(run.output);
     await runs.nothingLeft(run);
   });
@@ -259,7 +259,7 @@ describe.concurrent('a run', () => {
       errorCode: 'cancelled',
       resultJson: { executionCancellation: { state: 'acknowledged' } },
     });
-    expect(await runs.pods(run.agentId)).toEqual([]);
+    await runs.stopped(run.agentId);
     await runs.nothingLeft(run);
   });
 

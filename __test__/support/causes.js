@@ -616,9 +616,24 @@ export const rows = /** @type {Row[]} */ ([
     about: 'Job',
     watch: false,
     faults: [fault('get', 'pods/log', answer(503))],
+    // Its end is not seen either.
     during: async (s) => {
+      await s.control('/simulator/faults', fault('get', 'pods', answer(503), { forMs: 5_000 }));
+      await s.control('/simulator/faults', fault('list', 'pods', answer(503), { forMs: 5_000 }));
       await podPhase(s, 'Succeeded');
       await deletePod(0)(s);
+    },
+  },
+  {
+    cause: 'log_rotated',
+    about: 'Pod',
+    scenario: 'long',
+    env: { CLAUDE_STAND_IN_SECONDS: '3' },
+    faults: [fault('get', 'pods/log', { cut: { afterLines: 2, reset: true } }, { times: 1 })],
+    during: async (s) => {
+      await s.begun();
+      await s.control('/simulator/faults', fault('get', 'pods/log', answer(503), { forMs: 4_000 }));
+      await s.control('/simulator/settings', { logRotateBytes: 200 });
     },
   },
   { cause: 'log_forbidden', about: 'Pod', faults: [fault('get', 'pods/log', answer(403))] },

@@ -451,6 +451,9 @@ causes! {
     LogLost "log_lost" Output Pod
         "its log was gone before it was read to the end"
         "Find out what deletes pods of Jobs that have just ended."
+    LogRotated "log_rotated" Output Pod
+        "its log was rotated away before it was read to the end"
+        "Raise the kubelet's containerLogMaxSize, or look for what kept the log from being read meanwhile."
     JobTtlTooShort "job_ttl_too_short" Output Job
         "it was complete and removed before its log was read to the end"
         "Raise ttlSecondsAfterFinished."

@@ -84,6 +84,8 @@ pub(crate) struct Settled {
     pub(crate) ended_by: Option<Cause>,
     /// The API refused to show the log (403).
     pub(crate) log_forbidden: bool,
+    /// Lines of its log were missing.
+    pub(crate) log_has_gaps: bool,
     /// The CLI's output.
     pub(crate) captured: Captured,
     /// `config.model`, or empty.
@@ -183,6 +185,7 @@ fn choose(settled: Settled) -> Outcome {
 struct CauseFacts {
     ended_by: Option<Cause>,
     log_forbidden: bool,
+    log_has_gaps: bool,
     has_limit: bool,
     result_says_error: bool,
     log_unreadable: bool,
@@ -199,6 +202,7 @@ impl CauseFacts {
                 _ => settled.ended_by,
             },
             log_forbidden: settled.log_forbidden,
+            log_has_gaps: settled.log_has_gaps,
             has_limit: settled.timeout_sec > 0.0,
             result_says_error: settled.captured.result.as_ref().is_some_and(is_error_result),
             log_unreadable: settled.log_error.is_some(),
@@ -245,6 +249,7 @@ impl CauseFacts {
             () if self.is_complete && self.exit_code.is_none() => Cause::JobTtlTooShort,
             () if self.is_gone => Cause::LogLost,
             () if self.log_unreadable => Cause::LogUnreadable,
+            () if self.log_has_gaps => Cause::LogRotated,
             () if self.exit_code == Some(0) => Cause::NoResult,
             () => Cause::LogLost,
         }
@@ -450,6 +455,7 @@ mod tests {
             log_error: None,
             ended_by: None,
             log_forbidden: false,
+            log_has_gaps: false,
             captured: tally.finish(),
             config_model: String::new(),
             current_session_id: String::new(),

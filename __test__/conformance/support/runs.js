@@ -121,7 +121,15 @@ export function runsOn(cluster, ns = cluster.namespace) {
     ).catch(() => expect(left, 'left behind').toEqual([]));
   }
 
-  return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, prompts, nothingLeft };
+  /** Asserts that no CLI of the agent can be at work: its pods are gone, or `claude` has ended in them. */
+  async function stopped(agentId) {
+    for (const { metadata, status } of await pods(agentId)) {
+      const claude = status.containerStatuses?.find(({ name }) => name === 'claude');
+      expect(claude?.state, metadata.name).toHaveProperty('terminated');
+    }
+  }
+
+  return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, prompts, stopped, nothingLeft };
 }
 
 /** Whether the agent has printed something. */

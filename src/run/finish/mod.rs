@@ -128,6 +128,7 @@ async fn follow<C: Cluster, H: Host>(
         log_error: follower.unreadable.map(|error| error.to_string()),
         ended_by: None,
         log_forbidden: facts.forbidden,
+        log_has_gaps: facts.gaps > 0,
         captured: follower.tally.finish(),
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),

@@ -10,7 +10,7 @@ use super::claim::{Claim, unique};
 use super::meta;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, CreatedJob, retry};
-use crate::forensics::one_line;
+use crate::forensics::{Cause, one_line};
 use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -241,7 +241,12 @@ async fn create_secret<C: Cluster, H: Host>(
     // Registered first: an answer that gets lost still leaves a Secret behind.
     run.owned.own_secret(placement.cluster.clone(), secret.namespace.clone(), secret.name.clone());
     if let Err(error) = create_secret_with_retries(placement.cluster.as_ref(), secret, &object).await {
-        return Err(run.stop(Outcome::prompt_secret_create_failed(&error.to_string())).await);
+        let outcome = Outcome::prompt_secret_create_failed(&error.to_string());
+        let outcome = match cause_of_create(&error) {
+            cause @ (Cause::NamespaceTerminating | Cause::NamespaceMissing) => outcome.because(cause),
+            _ => outcome,
+        };
+        return Err(run.stop(outcome).await);
     }
     let bytes: usize = secret.data.values().map(String::len).sum();
     let kib = (bytes as f64 / 1024.0).round();
