@@ -112,7 +112,7 @@ describe.concurrent('a ResourceQuota', () => {
   // The claim takes the one, and a real quota counts it for a while after it is deleted.
   later(ENDS, 'that admits one Job is enough for a run', withOneJob, { on: 'real' });
 
-  later(ENDS, 'that admits no pod is named', async () => {
+  it('that admits no pod is named', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ pods: '0' })] });
     const { result, output } = await there.play();
     const words = 'exceeded quota: ours, requested: pods=1, used: pods=0, limited: pods=0';
@@ -157,7 +157,7 @@ describe.concurrent('a ResourceQuota', () => {
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
   });
 
-  later(ENDS, 'on the processors of pods is named where it refuses one', async () => {
+  it('on the processors of pods is named where it refuses one', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ 'requests.cpu': '5m' })] });
     const { result } = await there.play();
     expect(result).toMatchObject({ errorCode: 'k8s_pod_schedule_failed', executionRecovery: BOOTSTRAP });
@@ -186,7 +186,7 @@ describe.concurrent('a LimitRange', () => {
     await there.nothingLeft(run);
   });
 
-  later(ENDS, 'is named where it refuses the pod', async () => {
+  it('is named where it refuses the pod', async () => {
     const { runs: there } = await inNamespace({ objects: [limits({ max: { cpu: '100m' } })] });
     const { result, output } = await there.play();
     const words = 'maximum cpu usage per Container is 100m, but limit is 1';
@@ -217,7 +217,7 @@ describe.concurrent('PodSecurity', () => {
   const onTheHost = [{ op: 'add', path: '/spec/template/spec/hostNetwork', value: true }];
   const words = 'host namespaces (hostNetwork=true)';
 
-  later(ENDS, 'that refuses the pod is named, and warned of at the start', async () => {
+  it('that refuses the pod is named, and warned of at the start', async () => {
     const { runs: there } = await inNamespace({ labels: level('enforce', 'baseline') });
     const { agent, job } = agentOf();
     await rule({ resource: 'jobs', labels: job, patch: onTheHost });
@@ -227,7 +227,7 @@ describe.concurrent('PodSecurity', () => {
     expect(result.errorMessage).toContain(`is forbidden: violates PodSecurity "baseline:latest": ${words}`);
   });
 
-  later(ENDS, 'that only warns lets the run succeed and is logged', async () => {
+  it('that only warns lets the run succeed and is logged', async () => {
     const { runs: there } = await inNamespace({ labels: level('warn', 'baseline') });
     const { agent, job } = agentOf();
     const shared = { op: 'add', path: '/spec/template/spec/hostPID', value: true };
@@ -260,7 +260,7 @@ describe.concurrent('an admission policy', () => {
     expectRecording(output, 'success');
   });
 
-  later(ENDS, 'that refuses the pod is named', async () => {
+  it('that refuses the pod is named', async () => {
     const { agent, pod } = agentOf();
     const made = await rule({ resource: 'pods', labels: pod, message });
     const { result, output } = await runs.play({ agent });
@@ -269,7 +269,7 @@ describe.concurrent('an admission policy', () => {
     expect(result.errorMessage).toContain(refusalBy(made, message));
   });
 
-  later(ENDS, 'is not to blame where the service account is missing', async () => {
+  it('is not to blame where the service account is missing', async () => {
     const { result } = await runs.play({ config: { serviceAccountName: 'nobody' } });
     expect(result).toMatchObject({ errorCode: 'k8s_pod_schedule_failed', executionRecovery: BOOTSTRAP });
     expect(result.errorMessage).toContain(
@@ -295,7 +295,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     await runs.nothingLeft(run);
   });
 
-  later(ENDS, 'is waited for longer than a pod, and said to be suspended once', async () => {
+  it('is waited for longer than a pod, and said to be suspended once', async () => {
     const { agent, job: labels } = agentOf();
     await rule({ resource: 'jobs', labels, patch: suspend });
     const run = runs.start({ agent, config: { podStartTimeoutSec: 10 } });
@@ -307,7 +307,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     await runs.nothingLeft(run);
   });
 
-  later(ENDS, 'for longer than is allowed ends the run with proof that nothing began', async () => {
+  it('for longer than is allowed ends the run with proof that nothing began', async () => {
     const { agent, job: labels } = agentOf();
     await rule({ resource: 'jobs', labels, patch: suspend });
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });
@@ -316,7 +316,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     expect(result.errorMessage, 'not the limit of a pod').not.toContain('(120s)');
   });
 
-  later(ENDS, 'in mid-run is said to be suspended', async () => {
+  it('in mid-run is said to be suspended', async () => {
     const run = runs.start({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
     await runs.podOf(run);
     const job = await jobOf(run);
@@ -360,7 +360,7 @@ describe.concurrent('a scheduling gate', () => {
     await runs.nothingLeft(run);
   });
 
-  later(ENDS, 'is waited for longer than a pod, and said once', async () => {
+  it('is waited for longer than a pod, and said once', async () => {
     const { agent, pod: labels } = agentOf();
     await rule({ resource: 'pods', labels, patch: gate });
     const run = runs.start({ agent, config: { podStartTimeoutSec: 10 } });
@@ -372,7 +372,7 @@ describe.concurrent('a scheduling gate', () => {
     await runs.nothingLeft(run);
   });
 
-  later(ENDS, 'that stays shut for longer than is allowed is named', async () => {
+  it('that stays shut for longer than is allowed is named', async () => {
     const { agent, pod: labels } = agentOf();
     await rule({ resource: 'pods', labels, patch: gate });
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });
