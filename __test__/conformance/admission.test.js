@@ -303,7 +303,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     await seconds(20);
     await patchJob(job, { spec: { suspend: false } });
     expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
-    expect(run.output.stdout.match(/suspended/gi)?.length).toBe(1);
+    expect(run.output.stdout.match(/^\[paperclip\] Job is suspended/gm)).toHaveLength(1);
     await runs.nothingLeft(run);
   });
 

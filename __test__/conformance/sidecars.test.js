@@ -100,7 +100,7 @@ describe.concurrent('a native sidecar', () => {
     expectSuccess(await play(NATIVE, container(`${CHATTY}; trap "" TERM; while :; do sleep 1; done`)));
   });
 
-  later(ENDS, 'that fails twice is started again, and the run goes on', async () => {
+  it('that fails twice is started again, and the run goes on', async () => {
     const mount = { volumeMounts: [{ name: 'prompt', mountPath: '/again' }] };
     const twice = `echo . >> /again/marks; [ $(wc -l < /again/marks) -lt 3 ] && exit 3; ${UNTIL_ASKED}`;
     expectSuccess(await play(NATIVE, container(twice, mount)));
@@ -157,10 +157,9 @@ describe.concurrent('an ordinary sidecar', () => {
     expectOnce(output);
   });
 
-  const body = async () =>
+  it('whose image is missing leaves a success a success', async () => {
     expectSuccess(await play(ORDINARY, container('true', { image: cluster.unpullable })));
-  // A real kubelet tells late: claude has ended when the run sees its pod first.
-  later(ENDS, 'whose image is missing leaves a success a success', body, { on: 'real' });
+  });
 
   later(ENDS, 'that runs does not hide that the image of claude is missing', async () => {
     const { result } = await play(

@@ -303,7 +303,7 @@ export const rows = /** @type {Row[]} */ ([
     about: 'Job',
     faults: [fault('create', 'jobs', answer(422, 'Job.batch "x" is invalid: spec: Forbidden'))],
   },
-  { cause: 'namespace_missing', about: 'Job', real: true, config: { namespace: 'nowhere' } },
+  { cause: 'namespace_missing', about: 'Job', config: { namespace: 'nowhere' } },
   {
     cause: 'namespace_terminating',
     about: 'Job',

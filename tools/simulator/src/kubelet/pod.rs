@@ -746,11 +746,7 @@ impl PodRun {
             self.emit_of(sim, index, true, "Pulling", &format!("Pulling image {image:?}"));
             let delay = lock(&sim.settings).image_pull_delay_ms;
             self.pause_in(index, delay).await?;
-            let full = full_image(image);
-            let cause = format!(
-                "failed to pull and unpack image \"{full}\": failed to resolve reference \"{full}\": {full}: not found"
-            );
-            let rpc = format!("rpc error: code = NotFound desc = {cause}");
+            let rpc = pull_error(&full_image(image));
             let text = format!("Failed to pull image {image:?}: {rpc}");
             self.emit_of(sim, index, false, "Failed", &text);
             self.emit_of(sim, index, false, "Failed", "Error: ErrImagePull");
@@ -1151,6 +1147,23 @@ pub(super) fn full_image(image: &str) -> String {
         format!("docker.io/{image}")
     } else {
         format!("docker.io/library/{image}")
+    }
+}
+
+/// Why an image cannot be pulled: its registry does not have it, or does not answer where it would be on this machine.
+fn pull_error(full: &str) -> String {
+    let pull = format!("failed to pull and unpack image \"{full}\"");
+    match full.split_once('/') {
+        Some((registry, path)) if registry.starts_with("127.0.0.1:") => {
+            let (repository, tag) = path.rsplit_once(':').unwrap_or((path, "latest"));
+            format!(
+                "{pull}: failed to resolve image: failed to do request: Head \
+                 \"https://{registry}/v2/{repository}/manifests/{tag}\": dial tcp {registry}: connect: connection refused"
+            )
+        }
+        _ => format!(
+            "rpc error: code = NotFound desc = {pull}: failed to resolve reference \"{full}\": {full}: not found"
+        ),
     }
 }
 
