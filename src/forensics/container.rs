@@ -125,6 +125,22 @@ fn never_ran(end: &ContainerStateTerminated) -> bool {
     could_not_start && end.started_at.as_ref().is_none_or(|at| at.0.as_second() <= 0)
 }
 
+/// Whether the pod was ended before the runtime made a container of its agent. The kubelet ends what still waits then:
+/// without an id, a start or a restart. A container that it lost has one of these
+/// (`TerminatePod` and `convertStatusToAPIStatus` of the kubelet).
+pub(super) fn was_ended_unmade(pod: &Pod) -> bool {
+    let Some(status) = status_of(pod, CLAUDE_CONTAINER) else { return false };
+    let end = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+    let unmade = end.is_some_and(|end| {
+        end.reason.as_deref() == Some("ContainerStatusUnknown")
+            && end.started_at.is_none()
+            && non_empty(&end.container_id).is_none()
+    });
+    let is_first =
+        status.last_state.as_ref().is_none_or(|last| last.terminated.is_none() && last.running.is_none());
+    unmade && is_first && status.restart_count == 0 && non_empty(&status.container_id).is_none()
+}
+
 /// Why a pod in a final phase cannot be followed, with the end of its `claude` container where that is known. The
 /// message is that of the container, untrimmed.
 pub(crate) fn describe_pod_terminated_error(

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 
-use super::container::{Claude, TerminatedState, describe_pod_terminated_error, end_of};
+use super::container::{Claude, TerminatedState, describe_pod_terminated_error, end_of, was_ended_unmade};
 use super::waiting::{self, Grace, Hold, Role, Row, Source, Step};
 use super::words::one_line;
 use super::{Cause, disruption, non_empty};
@@ -290,14 +290,19 @@ fn steps(pod: &Pod) -> usize {
 
 /// Whether the pod shows that its container `claude` ran.
 pub(super) fn shows_it_ran(pod: &Pod) -> bool {
-    matches!(Claude::of(pod), Claude::Running | Claude::Ended(_) | Claude::HasRun)
+    match Claude::of(pod) {
+        Claude::Running | Claude::HasRun => true,
+        Claude::Ended(_) => !was_ended_unmade(pod),
+        _ => false,
+    }
 }
 
 /// Whether the pod shows that nothing of its container `claude` was ever started.
 pub(super) fn shows_nothing_started(pod: &Pod) -> bool {
     match Claude::of(pod) {
         Claude::Waiting | Claude::StartFailed(_) => true,
-        Claude::Running | Claude::Ended(_) | Claude::HasRun | Claude::Created => false,
+        Claude::Running | Claude::HasRun | Claude::Created => false,
+        Claude::Ended(_) => was_ended_unmade(pod),
         Claude::Unseen => match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
             None | Some("Pending") => true,
             // A node that refuses a pod starts no container of it. One that evicts it may drop the statuses.

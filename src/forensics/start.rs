@@ -167,6 +167,8 @@ mod tests {
     #[test]
     fn last_pod_decides_whether_anything_started() {
         let start_error = |started: &str| json!({"terminated": {"exitCode": 128, "reason": "StartError", "startedAt": started}});
+        // As a kubelet ends a container that it never made.
+        let unmade = || json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
         for (status, proof) in [
             (json!({}), true),
             (json!({"phase": "Pending"}), true),
@@ -177,6 +179,10 @@ mod tests {
             (claude("Pending", waiting("x", None), json!({"restartCount": 1})), false),
             (claude("Running", json!({"running": {}}), json!({})), false),
             (claude("Failed", ended(137), json!({})), false),
+            (claude("Failed", unmade(), json!({})), true),
+            (claude("Failed", unmade(), json!({"restartCount": 1})), false),
+            (claude("Failed", unmade(), json!({"containerID": "containerd://1"})), false),
+            (claude("Failed", unmade(), json!({"lastState": ended(137)})), false),
             (claude("Failed", start_error("1970-01-01T00:00:00Z"), json!({})), true),
             (claude("Failed", start_error("2026-01-01T00:00:00Z"), json!({})), false),
             (json!({"phase": "Failed", "reason": "OutOfcpu"}), true),
