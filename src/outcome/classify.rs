@@ -614,7 +614,7 @@ mod tests {
                 let mut run = settled(lines, exit_code, end);
                 (run.timed_out, run.timeout_sec, run.asked_to_end) = (timed_out, 30.0, asked_to_end);
                 let reason = (exit_code == Some(0)).then(|| "Completed".to_owned());
-                run.container = run.container.map(|state| TerminatedState { finished_at, reason, ..state });
+                run.container = run.container.map(|state| TerminatedState { reason, finished_at, ..state });
                 let outcome = classify(run);
                 assert_eq!(outcome.error_message(), message, "{lines:?} {exit_code:?} {finished_at:?}");
                 assert_eq!(outcome.to_json()["timedOut"], message == Some(timeout));
