@@ -127,6 +127,13 @@ impl Settled {
         }
     }
 
+    /// Whether the CLI's last word is a success, and nothing contradicts that the container was ended after it. A clean end
+    /// without a reason is none that a kubelet writes.
+    fn succeeded_before_its_end(&self) -> bool {
+        let container = self.container.as_ref().filter(|state| state.exit_code == Some(0));
+        self.says_success() && container.is_none_or(TerminatedState::is_accounted_for)
+    }
+
     /// Whether the container was ended from outside. Where nothing says who did that, a SIGKILL is taken for the
     /// container's own end: it mostly is, at its memory limit.
     fn is_killed(&self) -> bool {
@@ -172,7 +179,7 @@ pub(crate) fn classify(mut settled: Settled) -> Outcome {
 fn choose(settled: Settled) -> Outcome {
     let exit_code = settled.exit_code();
     let is_late = settled.timed_out || settled.is_past_deadline();
-    if is_late && !settled.ended_by_itself() && !settled.says_success() {
+    if is_late && !settled.ended_by_itself() && !settled.succeeded_before_its_end() {
         return timed_out(exit_code, settled.timeout_sec);
     }
     if settled.captured.is_result_of_run(exit_code) {
@@ -578,6 +585,13 @@ mod tests {
         assert_eq!((outcome.error_message(), outcome.exit_code()), (Some("Timed out after 30s"), Some(143)));
         run.timeout_sec = 0.0;
         assert_eq!(classify(run).error_message(), Some("Timed out: the Job reached its own deadline"));
+    }
+
+    #[test]
+    fn clean_end_without_a_reason_does_not_outrank_the_time_limit() {
+        let run =
+            settled(&[INIT, SUCCESS], Some(0), JobEnd::Failed { reason: Some("DeadlineExceeded".into()) });
+        assert_eq!(classify(run).to_json()["timedOut"], true);
     }
 
     #[test]
