@@ -66,7 +66,7 @@ const SUITES = [
   {
     name: 'conformance',
     commands: ['npm --silent run test:cluster'],
-    minutes: 20,
+    minutes: 30,
     needs: REAL,
     leaves: 'conformance',
   },
