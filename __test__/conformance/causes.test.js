@@ -61,8 +61,7 @@ describe.concurrent('a cause that both clusters can show', () => {
 
   it('an image that cannot be pulled is named', async () => {
     const row = {
-      // The embedded cluster's kubelet says only that it failed.
-      cause: cluster.name === 'real' ? 'registry_unreachable' : 'image_pull_failed',
+      cause: 'registry_unreachable',
       about: /** @type {const} */ ('Pod'),
       config: { image: cluster.unpullable, imagePullGraceSec: 0 },
     };
