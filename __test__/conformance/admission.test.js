@@ -12,7 +12,6 @@ import { enforce } from './support/policies.js';
 import { expectRecording, expectTicks, running, runsOn } from './support/runs.js';
 
 /** The issue by which a run says why it did not start, and how it ended. */
-const ENDS = 'Every run starts, ends and fails truly';
 /** The issue by which a pod may do no more than it must. */
 const POD = 'The pod: faithful, sealed, and open to its operator';
 /** A failure of which the host may repeat the whole task. */
@@ -110,7 +109,7 @@ describe.concurrent('a ResourceQuota', () => {
     expectRecording(output, 'success');
   };
   // The claim takes the one, and a real quota counts it for a while after it is deleted.
-  later(ENDS, 'that admits one Job is enough for a run', withOneJob, { on: 'real' });
+  it('that admits one Job is enough for a run', withOneJob);
 
   it('that admits no pod is named', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ pods: '0' })] });

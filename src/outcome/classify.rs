@@ -588,6 +588,13 @@ mod tests {
     }
 
     #[test]
+    fn complete_job_whose_pod_was_never_seen_to_end_lived_too_short() {
+        let run = settled(&[INIT], None, JobEnd::Complete);
+        let facts = CauseFacts::of(&run);
+        assert_eq!(facts.cause(&choose(run)), Some(Cause::JobTtlTooShort));
+    }
+
+    #[test]
     fn clean_end_without_a_reason_does_not_outrank_the_time_limit() {
         let run =
             settled(&[INIT, SUCCESS], Some(0), JobEnd::Failed { reason: Some("DeadlineExceeded".into()) });

@@ -35,6 +35,10 @@ pub(super) fn claim_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(20), Duration::from_secs(1))
 }
 
+/// How long a quota may go on counting a claim that was deleted. The quota controller of Kubernetes 1.37 looks at
+/// deleted objects a few seconds late.
+pub(super) const QUOTA_LAG: Duration = Duration::from_secs(15);
+
 /// Between two attempts to create a Job or a Secret. There are few of them (`start::create`).
 pub(super) fn create_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(2))

@@ -16,7 +16,7 @@ in_both_modes!(refused_create_is_reported_and_deletes_its_secret);
 async fn refused_create_is_reported_and_deletes_its_secret(mode: Mode) {
     let prompt = "x".repeat(120 * 1024);
     let scenario = Scenario::new(mode).host(FakeHost { prompt: Some(prompt), ..FakeHost::default() });
-    scenario.cluster.fault("create job", vec![Fault::Answer(403, "exceeded quota: jobs"); 2]);
+    scenario.cluster.fault("create job", vec![Fault::Answer(403, "exceeded quota: jobs"); 100]);
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_job_create_failed");
     assert_eq!(

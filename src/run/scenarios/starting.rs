@@ -580,7 +580,7 @@ in_both_modes!(creation_that_may_have_been_carried_out_proves_nothing);
 async fn creation_that_may_have_been_carried_out_proves_nothing(mode: Mode) {
     for (faults, proven) in [
         (vec![Fault::Answer(422, "invalid")], true),
-        (vec![Fault::Answer(403, "exceeded quota"); 2], true),
+        (vec![Fault::Answer(403, "exceeded quota"); 100], true),
         (vec![Fault::Answer(429, "later"); 4], true),
         (vec![Fault::Answer(504, "timeout"), Fault::Answer(422, "invalid")], false),
         (vec![Fault::Answer(503, "down"); 4], false),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::claim::{Claim, unique};
 use super::meta;
@@ -102,7 +103,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
         if let Some(warning) = claim.release().await {
             run.log.err(warning).await;
         }
-        creation = create_job(cluster, run, namespace, job).await;
+        creation = create_job_beside_quota(cluster, run, namespace, job).await;
     }
     let own = |uid| {
         run.owned.own_job(OwnedJob {
@@ -171,6 +172,29 @@ enum Creation {
         /// An attempt got no answer in time: it may still be under way to the server.
         unanswered: bool,
     },
+}
+
+/// Creates the Job once the claim is deleted: a quota goes on counting that for a while.
+async fn create_job_beside_quota<C: Cluster, H>(
+    cluster: &C,
+    run: &RunContext<C, H>,
+    namespace: &str,
+    job: &Job,
+) -> Creation {
+    let until = Instant::now() + timing::QUOTA_LAG;
+    let mut backoff = timing::create_backoff();
+    loop {
+        let creation = create_job(cluster, run, namespace, job).await;
+        let is_counted = matches!(
+            &creation,
+            Creation::Failed { error, .. }
+                if error.kind == ApiErrorKind::Forbidden && error.message.contains("exceeded quota")
+        );
+        if !is_counted || Instant::now() >= until || run.cancel.is_cancelled() {
+            return creation;
+        }
+        tokio::time::sleep(backoff.pause(None)).await;
+    }
 }
 
 /// Creates the Job. Safe to repeat, because its name follows from agent and run, and a Job that exists already is
