@@ -130,7 +130,8 @@ const table = {
         ],
       },
     ],
-    ['is restarted as the run ends', { at: [after('tick 6 of', restart(1_500))] }],
+    // The run is over with its last line: half a second later.
+    ['is restarted as the run ends', { at: [after('tick 5 of', restart(1_500))] }],
     [
       'resets every connection',
       {
@@ -158,7 +159,7 @@ const table = {
     [
       'refuses every connection during cleanup',
       {
-        at: [after('tick 6 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_000 })))],
+        at: [after('tick 5 of', setFaults(fault('delete', { refuse: true }, { forMs: 2_500 })))],
       },
     ],
     ['takes a second for every answer', { faults: [fault(undefined, { delayMs: 1_000 })] }],

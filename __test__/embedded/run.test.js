@@ -270,10 +270,10 @@ describe('a run that fails', () => {
     expect(result.errorMessage).toMatch(/^Pod scheduling failed: Image pull failed for "claude": /);
     const summary = evidenceOf(result)?.summary;
     expect(result.errorMessage).toMatch(
-      /; Pod \S+ on node embedded-node: its image could not be pulled, at \S+Z$/,
+      /; Pod \S+ on node embedded-node: its image does not exist in the registry, at \S+Z$/,
     );
     expect(output.stderr).toContain(`[paperclip] ${result.errorMessage?.replace(`; ${summary}`, '')}`);
-    expect(output.stderr).toContain(`[paperclip] Cause image_pull_failed: ${summary}. `);
+    expect(output.stderr).toContain(`[paperclip] Cause image_not_found: ${summary}. `);
   });
 
   it('because no node fits says so', async () => {
