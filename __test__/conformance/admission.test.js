@@ -52,7 +52,7 @@ async function inNamespace({ labels, objects = [] } = /** @type {any} */ ({})) {
 const quota = (hard) => ['resourcequotas', 'ResourceQuota', { hard }];
 const limits = (limit) => ['limitranges', 'LimitRange', { limits: [{ type: 'Container', ...limit }] }];
 
-/** An agent and what its objects can be told by. */
+/** An agent and what its objects are recognised by. */
 function agentOf() {
   const id = `agent-${randomUUID()}`;
   const labels = { 'paperclip.io/agent-id': id };

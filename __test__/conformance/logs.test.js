@@ -26,7 +26,7 @@ const MIB = 1 << 20;
 /** A kubelet looks at sizes every 10 s, and at those of volumes once a minute. */
 const EVICTION = { within: 180_000, every: 250 };
 
-/** A run that prints so many lines of a size, so many each second. */
+/** A run that prints a number of lines of one size at a rate per second. */
 const flood = (lines, bytes, rate, options) =>
   runs.play({
     scenario: 'flood',
@@ -90,7 +90,7 @@ describe('a limit of ephemeral storage', () => {
       reason: 'Evicted',
       message: 'Usage of EmptyDir volume "cache" exceeds the limit "1Mi". ',
     });
-    // A node that is short of storage says DisruptionTarget; a pod that used too much has nobody else to blame.
+    // A node that is short of storage says DisruptionTarget; a pod that used too much was not disrupted by anything else.
     expect(status.conditions.map(({ type }) => type)).not.toContain('DisruptionTarget');
     await cluster.api.delete(`${pods}/${name}`);
   });

@@ -686,8 +686,10 @@ export function wrongs(row, { result, began, ended }) {
   if (!(at >= began - 1_500 && at <= ended + 500)) wrong.push(`time: ${summary}`);
   if (!Date.parse(timeline.noticed) || !hint.endsWith('.')) wrong.push('hint or time of notice');
   if (JSON.stringify(evidence).length > 16_384) wrong.push('size');
-  const told = result.errorMessage;
-  const ends = row.success ? told === null : told === 'Run cancelled' || told?.endsWith(`; ${summary}`);
-  if (!ends) wrong.push(`message: ${told}`);
+  const message = result.errorMessage;
+  const ends = row.success
+    ? message === null
+    : message === 'Run cancelled' || message?.endsWith(`; ${summary}`);
+  if (!ends) wrong.push(`message: ${message}`);
   return wrong;
 }

@@ -1,4 +1,4 @@
-// `npm run cluster:up -- --existing` in a cluster that belongs to somebody: what it says is missing, and what it deletes.
+// `npm run cluster:up -- --existing` in a cluster of another owner: what it says is missing, and what it deletes.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -231,7 +231,7 @@ export function rotatedFloodCounter(host = async () => {}) {
       rest = lines.pop() ?? '';
       lines.forEach(judge);
     },
-    /** Asserts that of so many lines each came at most once, and that no hole is unmarked. Returns what was seen. */
+    /** Asserts that each of the given number of lines came at most once, and that no hole is unmarked. Returns what was seen. */
     expectMarked: (count) => {
       if (last < count && !isMarked) wrong.push(`${last + 1} to ${count} are missing without a mark`);
       expect(wrong.slice(0, 5)).toEqual([]);
