@@ -33,16 +33,13 @@ function part(text, from, to) {
 /** @param {string} text */
 const backticked = (text) => [...text.matchAll(/`([^`]+)`/g)].map(([, word]) => word);
 
-const readme = read('README.md');
-
 /**
- * The backticked words in the first column of the table under a heading of README.
+ * The backticked words in the first column of the table of a page of docs/.
  *
- * @param {string} heading
+ * @param {string} page
  */
-function firstColumn(heading) {
-  const section = part(readme, new RegExp(`^## ${heading}$`, 'm'), /^## /m);
-  const cells = [...section.matchAll(/^\| ([^|]+) \|/gm)].map(([, cell]) => cell);
+function firstColumn(page) {
+  const cells = [...read(`docs/${page}.md`).matchAll(/^\| ([^|]+) \|/gm)].map(([, cell]) => cell);
   return cells.flatMap((cell) => {
     /** @type {string[]} */
     const words = [];
@@ -75,8 +72,8 @@ describe('configuration keys', () => {
     bootstrapPromptTemplate: 'rendered by the host, js/prepare.js',
   };
 
-  it('are the same in config.rs and in README', () => {
-    expectSame(rust, firstColumn('Configuration'), {
+  it('are the same in config.rs and in docs/configuration.md', () => {
+    expectSame(rust, firstColumn('configuration'), {
       onlyLeft: { resources: 'in the row of the flat keys' },
       onlyRight: inJavaScript,
     });
@@ -124,8 +121,8 @@ describe('error codes', () => {
   const table = part(read('src/outcome/code.rs'), /^error_codes! \{$/m, /^\}$/m);
   const codes = [...table.matchAll(/ = "([a-z0-9_]+)",/g)].map(([, code]) => code);
 
-  it('are the same in code.rs and in README', () => {
-    expectSame(codes, firstColumn('Results'));
+  it('are the same in code.rs and in docs/results.md', () => {
+    expectSame(codes, firstColumn('results'));
   });
 
   it('are all in the contract', () => {
@@ -135,12 +132,12 @@ describe('error codes', () => {
 });
 
 describe('permissions', () => {
-  it('are the same in the environment test and in the Role of README', () => {
+  it('are the same in the environment test and in the Role', () => {
     const rows = read('src/run/preflight.rs').matchAll(
       /permission\(\s*"k8s_rbac_\w+",\s*"(\w*)",\s*"([\w/]+)",\s*"(\w+)",\s*"[^"]+"/g,
     );
     const tested = [...rows].map(([, group, resource, verb]) => `${group}/${resource} ${verb}`);
-    const role = part(readme, /^kind: Role$/m, /^```$/m).matchAll(
+    const role = read('deploy/base/role.yaml').matchAll(
       /apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g,
     );
     /** @param {string} list */
@@ -155,5 +152,10 @@ describe('permissions', () => {
         '/pods get': 'the test reads the own pod first; without it the row is k8s_api_unreachable',
       },
     });
+  });
+
+  it('are shown in docs/permissions.md as the manifest has them', () => {
+    const [, shown] = /```yaml\n([\s\S]*?)```/.exec(read('docs/permissions.md')) ?? [];
+    expect(read('deploy/base/role.yaml').replace(/^#.*\n/, '')).toBe(shown);
   });
 });

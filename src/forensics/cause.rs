@@ -179,7 +179,7 @@ causes! {
         "Look for a host that stalls for more than 30 s while it starts runs, such as one that swaps or is throttled."
     GuardForbidden "guard_forbidden" Guard Request
         "the Role does not let the run list the agent's Jobs"
-        "Grant the verbs of README, section Permissions, to the service account of Paperclip's pod."
+        "Grant the verbs of docs/permissions.md to the service account of Paperclip's pod."
     GuardUnreachable "guard_unreachable" Guard Request
         "the agent's Jobs could not be listed"
         "Check that the API server can be reached from Paperclip's pod, and start the run again."
@@ -192,7 +192,7 @@ causes! {
         "Change what the policy objects to, or exempt Paperclip's Jobs from the policy that the message names."
     JobCreateForbidden "job_create_forbidden" Create Job
         "the Role does not let the run create it"
-        "Grant the verbs of README, section Permissions, to the service account of Paperclip's pod."
+        "Grant the verbs of docs/permissions.md to the service account of Paperclip's pod."
     JobInvalid "job_invalid" Create Job
         "the API server did not find its fields valid"
         "Correct the setting of the agent that the message names, such as a label, a selector or a quantity."
@@ -469,7 +469,7 @@ causes! {
         "Check the API server; the Job is kept, and the agent's next run takes it over."
     PodsForbidden "pods_forbidden" Api Job
         "the Role does not let the run read its pod"
-        "Grant the verbs of README, section Permissions, to the service account of Paperclip's pod."
+        "Grant the verbs of docs/permissions.md to the service account of Paperclip's pod."
     PodUnreadable "pod_unreadable" Api Job
         "its pod could not be read"
         "Check the API server, and start the run again."

@@ -33,8 +33,8 @@ const SUBDOMAIN: &str = "a name is at most 253 of a-z, 0-9, - and ., with a lett
 const CONTROLLER_LABELS: [&str; 4] =
     ["job-name", "controller-uid", "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"];
 
-/// Every setting that is read here, in the order of README's table. `Raw::get` accepts no other key, and
-/// `__test__/unit/guards.test.js` compares the list with README, the form and the documentation. The two prompt
+/// Every setting that is read here, in the order of docs/configuration.md. `Raw::get` accepts no other key, and
+/// `__test__/unit/guards.test.js` compares the list with that page, the form and the documentation. The two prompt
 /// templates and the skills are read in JavaScript (`js/prepare.js`).
 pub(super) const CONFIG_KEYS: &[&str] = &[
     "model",

@@ -33,20 +33,19 @@ export function accounts() {
   return { 'paperclip-existing': EXISTING_ROLE, 'paperclip-recommended': recommendedRole() };
 }
 
-/** The rules of the Role in README.md, read from there. */
+/** The rules of the Role in `deploy/base/role.yaml`, read from there. */
 export function recommendedRole() {
-  const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
-  const [, yaml] = /```yaml\n(apiVersion: rbac[\s\S]*?)```/.exec(readme) ?? [];
+  const yaml = readFileSync(path.join(root, 'deploy', 'base', 'role.yaml'), 'utf8');
   const list = (text) => text.split(',').map((word) => word.trim().replaceAll('"', ''));
-  const rules = [
-    ...(yaml ?? '').matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g),
-  ].map(([, apiGroups, resources, verbs]) => ({
-    apiGroups: list(apiGroups),
-    resources: list(resources),
-    verbs: list(verbs),
-  }));
+  const rules = [...yaml.matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
+    ([, apiGroups, resources, verbs]) => ({
+      apiGroups: list(apiGroups),
+      resources: list(resources),
+      verbs: list(verbs),
+    }),
+  );
   if (!rules.some(({ verbs }) => verbs.includes('watch'))) {
-    throw new Problem('README.md: its Role was not found, or grants no watch.');
+    throw new Problem('deploy/base/role.yaml grants no watch, or is written in another way.');
   }
   return rules;
 }
