@@ -1,9 +1,9 @@
-import { createRequire } from 'node:module';
+import { loadAddon } from './addon.js';
 
 /**
- * The native half. Loaded with `require`, so that a host that reloads the entry file keeps the one instance and
- * the runs it has under way.
+ * The native half. Node loads an addon once a process, so that a host that reloads the entry file keeps the one instance
+ * and the runs it has under way.
  *
  * @type {typeof import('./generated/binding.js')}
  */
-export const binding = createRequire(import.meta.url)('./generated/binding.cjs');
+export const binding = loadAddon();

@@ -2,18 +2,18 @@
 // log every line once, and nothing may be left in the cluster or in this process.
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import v8 from 'node:v8';
 import vm from 'node:vm';
 
 import { createServerAdapter } from '../../index.js';
+import { binding } from '../../js/binding.js';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
 import { temporaryFolder } from '../support/temporary.js';
 import { planOf, success, truncated } from './plan.mjs';
 
-const { vitals } = createRequire(import.meta.url)('../../js/generated/binding.cjs');
+const { vitals } = binding;
 v8.setFlagsFromString('--expose-gc');
 const collect = vm.runInNewContext('gc');
 

@@ -1,14 +1,14 @@
 // A small soak, which keeps the large one (npm run soak) working; and many runs at the same moment.
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
+import { binding } from '../../js/binding.js';
 import { planOf } from './plan.mjs';
 import { soak } from './soak.mjs';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
 
-const { vitals } = createRequire(import.meta.url)('../../js/generated/binding.cjs');
+const { vitals } = binding;
 
 describe('a soak', () => {
   it('is planned by its seed alone', () => {

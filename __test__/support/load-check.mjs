@@ -1,7 +1,6 @@
 // Run in every supported Node: the package loads twice, in a worker, and after the host's kind of reload, with one
 // native state, and holds no process open. Exits by itself; the caller has a time limit.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
 import { Worker, isMainThread, parentPort } from 'node:worker_threads';
 
 const entry = new URL('../../index.js', import.meta.url).href;
@@ -13,9 +12,9 @@ if (isMainThread) {
   assert.equal(first.createServerAdapter().execute, reloaded.createServerAdapter().execute);
   assert.equal(Object.keys(first.createServerAdapter()).length, 16);
 
-  const require = createRequire(import.meta.url);
-  assert.equal(require('../../js/generated/binding.cjs'), require('../../js/generated/binding.cjs'));
-  assert.deepEqual(require('../../js/generated/binding.cjs').activeJobs(), []);
+  const { loadAddon } = await import('../../js/addon.js');
+  assert.equal(loadAddon(), loadAddon());
+  assert.deepEqual(loadAddon().activeJobs(), []);
 
   // A call into the native half and back, here and in a worker that ends right after it.
   assert.equal(await answer(first), 'fail');

@@ -141,7 +141,7 @@ describe('permissions', () => {
       /apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g,
     );
     /** @param {string} list */
-    const items = (list) => list.split(',').map((item) => item.trim().replaceAll('"', ''));
+    const items = (list) => list.split(',').map((item) => item.trim().replaceAll(/["']/g, ''));
     const granted = [...role].flatMap(([, groups, resources, verbs]) =>
       items(groups).flatMap((group) =>
         items(resources).flatMap((resource) => items(verbs).map((verb) => `${group}/${resource} ${verb}`)),

@@ -36,7 +36,7 @@ export function accounts() {
 /** The rules of the Role in `deploy/base/role.yaml`, read from there. */
 export function recommendedRole() {
   const yaml = readFileSync(path.join(root, 'deploy', 'base', 'role.yaml'), 'utf8');
-  const list = (text) => text.split(',').map((word) => word.trim().replaceAll('"', ''));
+  const list = (text) => text.split(',').map((word) => word.trim().replaceAll(/["']/g, ''));
   const rules = [...yaml.matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
     ([, apiGroups, resources, verbs]) => ({
       apiGroups: list(apiGroups),
