@@ -49,7 +49,6 @@ describe('the addon', () => {
     expect(Object.keys(binding).toSorted()).toEqual([
       'Mailbox',
       'RunControl',
-      '__napiBindingTarget',
       'activeJobs',
       'execute',
       'shutdown',
