@@ -1,10 +1,12 @@
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { describe, expect, it } from 'vitest';
+
+import { temporaryFolder } from '../support/temporary.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (file) => readFileSync(path.join(root, file), 'utf8');
@@ -48,7 +50,8 @@ describe('package.json', () => {
   it('depends on one package and leaves one to the host', () => {
     expect(Object.keys(manifest.dependencies)).toEqual(['picocolors']);
     expect(manifest.peerDependencies).toEqual({ '@paperclipai/adapter-utils': '>=2026.403.0' });
-    for (const hook of ['preinstall', 'install', 'postinstall', 'prepare']) {
+    // `prepare` runs in checkouts alone, never where the published package is installed.
+    for (const hook of ['preinstall', 'install', 'postinstall']) {
       expect(manifest.scripts, hook).not.toHaveProperty(hook);
     }
   });
@@ -115,5 +118,53 @@ describe('Node’s own resolution', () => {
       encoding: 'utf8',
     });
     expect(printed).toBe('');
+  });
+});
+
+describe('a checkout without an addon', () => {
+  const checkout = temporaryFolder('checkout');
+  const programs = path.join(checkout, 'bin');
+  mkdirSync(programs);
+  for (const file of ['package.json', 'index.js', 'js', 'tools/dev']) {
+    const isAddon = (/** @type {string} */ name) => name.endsWith('.node');
+    cpSync(path.join(root, file), path.join(checkout, file), {
+      recursive: true,
+      filter: (name) => !isAddon(name),
+    });
+  }
+  // Neither cargo nor cc.
+  symlinkSync(process.execPath, path.join(programs, 'node'));
+  symlinkSync('/bin/sh', path.join(programs, 'sh'));
+
+  /**
+   * Runs one of npm's hooks in the checkout.
+   *
+   * @param {string} hook
+   * @param {string} startedIn the folder in which npm was called
+   */
+  const run = (hook, startedIn) =>
+    spawnSync('node', ['tools/dev/prepack.mjs'], {
+      cwd: checkout,
+      env: { PATH: programs, npm_lifecycle_event: hook, INIT_CWD: startedIn },
+      encoding: 'utf8',
+    });
+
+  it.each([
+    ['prepack', 'npm pack', checkout],
+    ['prepare', 'npm install in another project', root],
+  ])('cannot be packed without Rust: %s of %s', (hook, _command, startedIn) => {
+    const { status, stderr } = run(hook, startedIn);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^cargo was not found: [^\n]+\n$/)]);
+  });
+
+  it('is left alone by npm ci', () => {
+    expect(run('prepare', checkout)).toMatchObject({ status: 0, stdout: '', stderr: '' });
+  });
+
+  it('runs these hooks', () => {
+    expect(manifest.scripts).toMatchObject({
+      prepack: 'node tools/dev/prepack.mjs',
+      prepare: 'node tools/dev/prepack.mjs',
+    });
   });
 });
