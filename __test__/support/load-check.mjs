@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { Worker, isMainThread, parentPort } from 'node:worker_threads';
 
-const entry = new URL('../../index.js', import.meta.url).href;
+// In a project where the package is installed, that one; in the checkout, this one.
+const entry = import.meta.resolve('paperclip-adapter-claude-k8s');
 const first = await import(entry);
 
 if (isMainThread) {
@@ -12,7 +13,7 @@ if (isMainThread) {
   assert.equal(first.createServerAdapter().execute, reloaded.createServerAdapter().execute);
   assert.equal(Object.keys(first.createServerAdapter()).length, 16);
 
-  const { loadAddon } = await import('../../js/addon.js');
+  const { loadAddon } = await import(new URL('js/addon.js', entry).href);
   assert.equal(loadAddon(), loadAddon());
   assert.deepEqual(loadAddon().activeJobs(), []);
 

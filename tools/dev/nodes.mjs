@@ -1,32 +1,94 @@
-// npm run test:nodes: the built package in every supported Node (the npm package `node` ships each as a program).
+// npm run test:nodes: the packages of a release, installed from a registry on loopback with no compiler at hand, in every
+// supported Node (the npm package `node` ships each as a program); and what is said where the addon's package is missing.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
+import { serveRegistry } from '../../__test__/support/registry.js';
 import { Problem, program, root, run, step } from './lib.mjs';
+import { makePackages } from './packages.mjs';
 
 const MAJORS = [20, 22, 24, 26];
+const NAME = 'paperclip-adapter-claude-k8s';
+const home = path.join(root, 'target', 'nodes');
 
 await program('npm run test:nodes', {}, async () => {
-  const home = path.join(root, 'target', 'nodes');
+  const { tarballs } = await makePackages({ out: path.join(home, 'packages') });
+  const registry = await serveRegistry(tarballs);
+  /** @type {string[]} */
   const failed = [];
-  for (const major of MAJORS) {
-    const node = await nodeOf(major, home);
-    const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim();
-    if (!version.startsWith(`v${major}.`)) throw new Problem(`${node} is not Node ${major}: ${version}`);
-    const { status } = spawnSync(node, [path.join(root, '__test__', 'support', 'load-check.mjs')], {
-      stdio: 'inherit',
-      timeout: 60_000,
-    });
-    step(`Node ${version}: ${status === 0 ? 'ok' : `failed (${status})`}`);
-    if (status !== 0) failed.push(version);
+  /** @param {string} what @param {boolean} passed @param {string} [seen] */
+  const report = (what, passed, seen = '') => {
+    step(`${what}: ${passed ? 'ok' : `failed${seen && `: ${seen}`}`}`);
+    if (!passed) failed.push(what);
+  };
+  try {
+    const project = await install('installed', registry.url);
+    for (const major of MAJORS) {
+      const node = await nodeOf(major);
+      const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim();
+      if (!version.startsWith(`v${major}.`)) throw new Problem(`${node} is not Node ${major}: ${version}`);
+      const { status } = check(node, project, 'inherit');
+      report(`Node ${version}`, status === 0, String(status));
+    }
+    const { stderr } = check(
+      process.execPath,
+      await install('bare', registry.url, ['--omit=optional']),
+      'pipe',
+    );
+    const line = stderr.split('\n').find((each) => each.startsWith('Error: ')) ?? stderr;
+    report(
+      'without the addon',
+      new RegExp(`^Error: ${NAME}-\\S+ \\S+ is not installed.*--omit=optional`).test(line),
+      line,
+    );
+  } finally {
+    await registry.close();
   }
-  console.log(`${MAJORS.length - failed.length} passed, ${failed.length} failed`);
+  console.log(`${MAJORS.length + 1 - failed.length} passed, ${failed.length} failed`);
   return failed.length;
 });
 
-/** The program of a Node major; installed once below `target/`. */
-async function nodeOf(major, home) {
+/**
+ * Installs the package into an empty project, where neither cargo nor a C compiler can be found.
+ *
+ * @param {string} name of the project's folder
+ * @param {string} registry
+ * @param {string[]} [options] of npm
+ * @returns {Promise<string>} the folder
+ */
+async function install(name, registry, options = []) {
+  const project = path.join(home, name);
+  rmSync(project, { recursive: true, force: true });
+  mkdirSync(path.join(project, 'bin'), { recursive: true });
+  for (const each of ['node', 'npm', 'sh']) symlinkSync(programPath(each), path.join(project, 'bin', each));
+  writeFileSync(path.join(project, 'package.json'), '{"private":true,"type":"module"}\n');
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=error', '--no-package-lock'];
+  // A cache of its own: two builds of one version differ.
+  const where = ['--registry', registry, '--cache', path.join(home, 'cache')];
+  rmSync(path.join(home, 'cache'), { recursive: true, force: true });
+  await run('npm', ['install', ...quiet, ...where, ...options, NAME], {
+    cwd: project,
+    env: { ...process.env, PATH: path.join(project, 'bin') },
+  });
+  cpSync(path.join(root, '__test__', 'support', 'load-check.mjs'), path.join(project, 'check.mjs'));
+  return project;
+}
+
+/** @param {string} node @param {string} project @param {'inherit' | 'pipe'} stdio */
+function check(node, project, stdio) {
+  return spawnSync(node, ['check.mjs'], { cwd: project, stdio, timeout: 60_000, encoding: 'utf8' });
+}
+
+/** Where a program is that the PATH knows. @param {string} name */
+function programPath(name) {
+  const { stdout } = spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' });
+  if (!stdout) throw new Problem(`${name} was not found`);
+  return stdout.trim();
+}
+
+/** The program of a Node major; installed once below `target/`. @param {number} major */
+async function nodeOf(major) {
   if (process.versions.node.startsWith(`${major}.`)) return process.execPath;
   const dir = path.join(home, String(major));
   const node = path.join(dir, 'node_modules', 'node', 'bin', 'node');
