@@ -1,6 +1,7 @@
-import { stripVTControlCharacters } from 'node:util';
-
 import pc from 'picocolors';
+
+import { printable } from './printable.js';
+import { entriesOf, eventsInside, shallow, subagentMark, toolResultText } from './ui-parser.cjs';
 
 /**
  * @typedef {Record<string, unknown>} JsonObject
@@ -52,25 +53,13 @@ function contentBlocks(event) {
 }
 
 /**
- * @param {unknown} content
- * @returns {string}
- */
-function toolResultText(content) {
-  if (!Array.isArray(content)) return asText(content);
-  return content
-    .map((part) => asObject(part).text)
-    .filter((text) => typeof text === 'string')
-    .join('\n');
-}
-
-/**
  * @param {unknown} error
  * @returns {string}
  */
 function errorText(error) {
   if (typeof error !== 'object' || error === null || Array.isArray(error)) return asText(error);
   const { message, error: inner, code } = asObject(error);
-  return asText(message) || asText(inner) || asText(code) || JSON.stringify(error);
+  return asText(message) || asText(inner) || asText(code) || JSON.stringify(shallow(error));
 }
 
 /**
@@ -84,38 +73,42 @@ function initLines(event) {
 }
 
 /**
- * @param {JsonObject} block
+ * The lines of an assistant or user event, one content block after the other.
+ *
+ * @param {JsonObject} event
  * @returns {Line[]}
  */
-function assistantBlockLines(block) {
-  switch (block.type) {
-    case 'text': {
-      const text = asText(block.text);
-      return text ? [{ tone: 'green', text: `assistant: ${text}` }] : [];
-    }
-    case 'thinking': {
-      const text = asText(block.thinking);
-      return text ? [{ tone: 'gray', text: `thinking: ${text}` }] : [];
-    }
-    case 'tool_use': {
-      /** @type {Line[]} */
-      const lines = [{ tone: 'yellow', text: `tool_call: ${asText(block.name) || 'unknown'}` }];
-      if (block.input !== undefined) {
-        lines.push({ tone: 'gray', text: JSON.stringify(block.input, null, 2) });
-      }
-      return lines;
-    }
-    default:
-      return [];
+function messageLines(event) {
+  const mark = subagentMark(event);
+  const { content } = asObject(event.message);
+  const blocks = typeof content === 'string' ? [{ type: 'text', text: content }] : contentBlocks(event);
+  return blocks.flatMap((block) => {
+    if (block.type === 'tool_use' && event.type === 'assistant') return toolCallLines(block, mark);
+    if (block.type === 'tool_result') return toolResultLines(block);
+    const entries = entriesOf({ ...event, message: { content: [block] } }, '') ?? [];
+    return entries.flatMap(entryLines);
+  });
+}
+
+/**
+ * @param {JsonObject} block
+ * @param {string} mark of a subagent
+ * @returns {Line[]}
+ */
+function toolCallLines(block, mark) {
+  /** @type {Line[]} */
+  const lines = [{ tone: 'yellow', text: `tool_call: ${asText(block.name) || 'unknown'} ${mark}`.trimEnd() }];
+  if (block.input !== undefined) {
+    lines.push({ tone: 'gray', text: JSON.stringify(shallow(block.input), null, 2) });
   }
+  return lines;
 }
 
 /**
  * @param {JsonObject} block
  * @returns {Line[]}
  */
-function userBlockLines(block) {
-  if (block.type !== 'tool_result') return [];
+function toolResultLines(block) {
   const failed = block.is_error === true;
   /** @type {Line[]} */
   const lines = [
@@ -124,6 +117,37 @@ function userBlockLines(block) {
   const text = toolResultText(block.content);
   if (text) lines.push({ tone: failed ? 'red' : 'gray', text });
   return lines;
+}
+
+/**
+ * An entry of the host's transcript, as lines of a terminal.
+ *
+ * @param {import('@paperclipai/adapter-utils').TranscriptEntry} entry
+ * @returns {Line[]}
+ */
+function entryLines(entry) {
+  switch (entry.kind) {
+    case 'assistant':
+      return [{ tone: 'green', text: `assistant: ${entry.text}` }];
+    case 'thinking':
+      return [{ tone: 'gray', text: `thinking: ${entry.text}` }];
+    case 'user':
+      return [{ tone: 'gray', text: `user: ${entry.text}` }];
+    case 'tool_call':
+      return toolCallLines({ name: entry.name, input: entry.input }, '');
+    case 'tool_result':
+      return toolResultLines({ content: entry.content, is_error: entry.isError });
+    case 'system':
+      return [{ tone: 'gray', text: entry.text }];
+    case 'provider_activity': {
+      const { title, summary, status } = entry;
+      const text = summary === title ? title : `${title}: ${summary}`;
+      return [{ tone: status === 'failed' ? 'red' : 'yellow', text }];
+    }
+    default:
+      // An event without content.
+      return [];
+  }
 }
 
 /**
@@ -200,71 +224,6 @@ function parseJson(text) {
 }
 
 /**
- * @param {unknown} value
- * @returns {JsonObject | null} the value, where it is an object
- */
-function objectOf(value) {
-  return value === undefined ? null : asObject(value);
-}
-
-/** How an event begins inside a line of text; of the types that src/claude/event.rs looks for. */
-const EVENT_START = /\{"type":"(?:result|assistant|user|system|stream_event|rate_limit_event)"/g;
-/** How many beginnings of events in one line may turn out to be none. */
-const MOST_FALSE_STARTS = 16;
-
-/**
- * Where the JSON object that begins at `from` ends; -1 where it does not.
- *
- * @param {string} text
- * @param {number} from
- * @returns {number}
- */
-function endOfObject(text, from) {
-  let depth = 0;
-  let inString = false;
-  for (let at = from; at < text.length; at += 1) {
-    const char = text[at];
-    if (inString) {
-      if (char === '\\') at += 1;
-      else if (char === '"') inString = false;
-    } else if (char === '"') inString = true;
-    else if (char === '{') depth += 1;
-    else if (char === '}') {
-      depth -= 1;
-      if (depth === 0) return at + 1;
-    }
-  }
-  return -1;
-}
-
-/**
- * The events inside a line of text, and the text before, between and after them: an escape sequence, a terminal title or
- * text without a newline may stand there. Empty where there is no event.
- *
- * @param {string} line
- * @returns {Array<string | JsonObject>}
- */
-function eventsInside(line) {
-  /** @type {Array<string | JsonObject>} */
-  const parts = [];
-  let falseStarts = 0;
-  let read = 0;
-  for (const { index } of line.matchAll(EVENT_START)) {
-    if (index < read) continue;
-    if (falseStarts >= MOST_FALSE_STARTS) break;
-    const end = endOfObject(line, index);
-    const event = end < 0 ? null : objectOf(parseJson(line.slice(index, end)));
-    if (event === null) {
-      falseStarts += 1;
-    } else {
-      parts.push(line.slice(read, index), event);
-      read = end;
-    }
-  }
-  return read === 0 ? [] : [...parts, line.slice(read)];
-}
-
-/**
  * What to print of one line of Claude's stream-json output; null for an event of another kind.
  *
  * @param {string} raw
@@ -279,21 +238,9 @@ function describeLine(raw) {
   if (parts.length === 0) return [{ tone: 'plain', text: line }];
   return parts.flatMap((part) => {
     if (typeof part !== 'string') return describeEvent(part) ?? [];
-    const text = visibleText(part);
+    const text = printable(part).replaceAll('\uFFFD', '').trim();
     return text === '' ? [] : [{ tone: /** @type {Tone} */ ('plain'), text }];
   });
-}
-
-/**
- * @param {string} text
- * @returns {string} the text without terminal titles and control characters, trimmed
- */
-function visibleText(text) {
-  // oxlint-disable-next-line no-control-regex
-  const withoutTitles = text.replaceAll(/\u001B\][^\u0007\u001B]*(?:\u0007|\u001B\\)/g, '');
-  const withoutEscapes = stripVTControlCharacters(withoutTitles);
-  // oxlint-disable-next-line no-control-regex
-  return withoutEscapes.replaceAll(/[\u0000-\u001F\u007F\uFFFD]/g, '').trim();
 }
 
 /**
@@ -302,24 +249,21 @@ function visibleText(text) {
  */
 function describeEvent(event) {
   switch (event.type) {
-    case 'system':
-      return event.subtype === 'init' ? initLines(event) : null;
     case 'assistant':
-      return contentBlocks(event).flatMap(assistantBlockLines);
     case 'user':
-      return contentBlocks(event).flatMap(userBlockLines);
+      return messageLines(event);
     case 'result':
       return resultLines(event);
     case 'rate_limit_event':
       return rateLimitLines(event);
-    default:
-      return null;
   }
+  if (event.type === 'system' && event.subtype === 'init') return initLines(event);
+  return entriesOf(event, '')?.flatMap(entryLines) ?? null;
 }
 
 /**
- * Prints one line of Claude's stream-json output for a person at a terminal. An event of another kind is printed
- * unchanged, and only in debug mode.
+ * Prints one line of Claude's stream-json output for a person at a terminal. An event of an unknown kind is
+ * printed only in debug mode. What a terminal would obey (escape sequences, controls) is never printed.
  *
  * @param {string} raw
  * @param {boolean} debug
@@ -328,9 +272,17 @@ function describeEvent(event) {
 export function printClaudeStreamEvent(raw, debug) {
   /** @type {Line[]} */
   const lines = describeLine(raw) ?? (debug ? [{ tone: 'gray', text: raw }] : []);
-  for (const { tone, text } of lines) {
+  for (const { tone, text } of safe(lines)) {
     console.log(tone === 'plain' ? text : pc[tone](text));
   }
+}
+
+/**
+ * @param {Line[]} lines
+ * @returns {Line[]} the same, as a terminal may have them
+ */
+function safe(lines) {
+  return lines.map(({ tone, text }) => ({ tone, text: printable(text) })).filter(({ text }) => text !== '');
 }
 
 /**
@@ -340,6 +292,6 @@ export function printClaudeStreamEvent(raw, debug) {
  * @returns {string | null}
  */
 export function formatClaudeStreamLine(raw) {
-  const lines = describeLine(raw) ?? [];
+  const lines = safe(describeLine(raw) ?? []);
   return lines.length === 0 ? null : lines.map(({ text }) => text).join('\n');
 }

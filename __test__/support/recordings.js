@@ -31,7 +31,8 @@ export const eventLines = readFileSync(new URL('event-lines.jsonl', import.meta.
   });
 
 /**
- * The kind of a line: type and subtype of its event, or type and content blocks; with `(error)` where `is_error` is set.
+ * The kind of a line: type and subtype of its event, or type and content blocks; with `(error)` where `is_error` is set, and
+ * what else readers tell lines apart by.
  *
  * @param {string} line
  * @returns {string}
@@ -51,5 +52,10 @@ export function kindOf(line) {
   if (subtype !== undefined) return `${type}/${subtype}${mark(is_error)}`;
   const content = Array.isArray(message?.content) ? message.content : [];
   const blocks = new Set(content.map((block) => `${block.type}${mark(block.is_error)}`));
-  return [type, ...blocks].join('/');
+  const hasNoText = (/** @type {any} */ block) =>
+    block.type === 'tool_result' &&
+    Array.isArray(block.content) &&
+    !block.content.some((/** @type {any} */ part) => part.type === 'text');
+  const ofNoText = content.some(hasNoText) ? ' of no text' : '';
+  return `${[type, ...blocks].join('/')}${ofNoText}${event.parent_tool_use_id ? ' of a subagent' : ''}`;
 }

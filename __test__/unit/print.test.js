@@ -7,8 +7,10 @@ import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { formatClaudeStreamLine, printClaudeStreamEvent } from '../../js/print.js';
+import { printable } from '../../js/printable.js';
 import { logLine } from '../support/arbitraries.js';
 import { eventLines, recordedLines, recordings } from '../support/recordings.js';
+import { SHOWN } from '../support/transcript.js';
 
 // Colours as on a terminal, also where these tests do not run in one.
 vi.mock('picocolors', async (original) => {
@@ -93,13 +95,14 @@ const table = [
     'tool results',
     user(
       { type: 'tool_result', content: 'fine' },
-      { type: 'text', text: 'not shown' },
+      { type: 'text', text: 'between' },
       { type: 'tool_result', content: [{ text: 'x' }, { text: 1 }, { text: 'y' }], is_error: true },
       { type: 'tool_result' },
     ),
     [
       ['cyan', 'tool_result'],
       ['gray', 'fine'],
+      ['gray', 'user: between'],
       ['red', 'tool_result (error)'],
       ['red', 'x\ny'],
       ['cyan', 'tool_result'],
@@ -187,57 +190,11 @@ describe('each kind of line', () => {
   });
 });
 
-const DONE = ['tokens: in=12 out=34 cached=0 cost=$0.500000'];
-/**
- * What is printed of each kind of line in event-lines.jsonl; null: the line itself, and in debug mode only.
- *
- * @type {Record<string, string[] | null>}
- */
-const SHARED = {
-  text: ['npm warn config: plain text between the events'],
-  'JSON without a type': null,
-  'system/init': ['Claude initialized (model: claude-opus-4-8, session: s-1)'],
-  'system/api_retry': null,
-  'system/thinking_tokens': null,
-  'system/background_tasks_changed': null,
-  'system/task_started': null,
-  'system/task_updated': null,
-  'system/task_notification': null,
-  'assistant/text': ['assistant: naïve café ✓'],
-  'assistant/thinking': ['thinking: Let me see.'],
-  'assistant/redacted_thinking': [],
-  'assistant/tool_use': ['tool_call: Bash', '{\n  "command": "ls"\n}'],
-  assistant: [],
-  'user/text': [],
-  'user/tool_result': ['tool_result', 'one\ntwo'],
-  'user/tool_result (error)': ['tool_result (error)', 'Exit code 3'],
-  'result/success': ['result:', 'Done.', 'tokens: in=12 out=34 cached=9 cost=$0.500000'],
-  'result/success after a terminal title': [
-    'result:',
-    'Done.',
-    'tokens: in=12 out=34 cached=9 cost=$0.500000',
-  ],
-  'result/success after text': ['warning: no newline', 'result:', 'Done.', tokens()],
-  'result/success (error)': [
-    'result:',
-    'Invalid API key',
-    'claude_result: subtype=success is_error=true',
-    tokens(),
-  ],
-  'result/error_max_turns (error)': ['claude_result: subtype=error_max_turns is_error=true', ...DONE],
-  'result/error_during_execution (error)': [
-    'claude_result: subtype=error_during_execution is_error=true',
-    'claude_errors: No conversation found with session ID: s-2',
-    tokens(),
-  ],
-  rate_limit_event: ['rate_limit: type=five_hour status=allowed resets=1970-01-01T00:01:00.000Z'],
-  stream_event: null,
-};
-
 describe('the shared lines of all readers', () => {
   it.each(eventLines)('prints $kind', ({ kind, line }) => {
-    const expected = SHARED[kind];
-    if (expected === undefined) throw new Error(`js/print.js: say here what it prints of ${kind}`);
+    const expected = SHOWN[kind]?.printed;
+    if (expected === undefined)
+      throw new Error(`__test__/support/transcript.js: say there what is shown of ${kind}`);
     const text = expected?.length ? expected.join('\n') : null;
     expect(formatClaudeStreamLine(line)).toBe(text);
     expect(printed(line, true).map(stripVTControlCharacters)).toEqual(expected ?? [line]);
@@ -250,19 +207,17 @@ describe('lines with nothing to show', () => {
     expect(formatClaudeStreamLine(line)).toBeNull();
   });
 
-  it.each([
-    assistant(),
-    assistant({ type: 'thinking', thinking: '' }),
-    user({ type: 'text', text: 'x' }),
-    { type: 'user' },
-  ])('is silent about %j', (event) => {
-    expect(printed(event, true)).toEqual([]);
-    expect(formatClaudeStreamLine(json(event))).toBeNull();
-  });
+  it.each([assistant(), assistant({ type: 'thinking', thinking: '' }), user(), { type: 'user' }])(
+    'is silent about %j',
+    (event) => {
+      expect(printed(event, true)).toEqual([]);
+      expect(formatClaudeStreamLine(json(event))).toBeNull();
+    },
+  );
 
   it.each([
-    '{"type":"stream_event"}',
-    '{"type":"system","subtype":"status"}',
+    '{"type":"system"}',
+    '{"type":"unknown","data":"stuff"}',
     '{}',
     '[]',
     '7',
@@ -294,13 +249,12 @@ describe('any line', () => {
       fc.property(logLine, (line) => {
         const formatted = formatClaudeStreamLine(line) ?? '';
         for (const entry of parseStdoutLine(line, 'ts')) {
-          if (entry.kind === 'assistant') expect(formatted).toContain(`assistant: ${entry.text}`);
-          if (entry.kind === 'thinking') expect(formatted).toContain(`thinking: ${entry.text}`);
-          if (entry.kind === 'tool_result') expect(formatted).toContain(entry.content);
-          if (entry.kind === 'result') {
-            expect(formatted).toContain(entry.text);
-            for (const error of entry.errors) expect(formatted).toContain(error);
-          }
+          const texts =
+            entry.kind === 'result' ? [entry.text, ...entry.errors] : [entry.text ?? entry.content];
+          const isMessage = ['assistant', 'thinking', 'user', 'tool_result', 'result', 'system'].includes(
+            entry.kind,
+          );
+          for (const text of isMessage ? texts : []) expect(formatted).toContain(printable(text));
         }
       }),
       { numRuns: 1000 },
@@ -309,14 +263,68 @@ describe('any line', () => {
 
   it.each(recordings)('formats every line of the recorded run %s', (name) => {
     for (const line of recordedLines(name)) {
-      const { type, subtype } = JSON.parse(line);
       const text = formatClaudeStreamLine(line);
-      if (type === 'system' && subtype !== 'init') expect(text).toBeNull();
+      if (JSON.parse(line).subtype === 'thinking_tokens') expect(text).toBeNull();
       else
         expect(text).toMatch(
-          /^(Claude initialized|assistant: |thinking: |tool_call: |tool_result|result:|claude_result: )/,
+          /^(Claude initialized|assistant: |thinking: |tool_call: |tool_result|result:|claude_result: |Background task|API retry: )/,
         );
     }
+  });
+});
+
+describe('a text that a terminal would obey', () => {
+  const hostile = [
+    ['colours', 'a\u001b[31mred\u001b[0m', 'ared'],
+    ['a cursor movement', 'a\u001b[2J\u001b[Hb', 'ab'],
+    ['a terminal title', 'a\u001b]0;title\u0007b', 'ab'],
+    ['a title without an end', 'a\u001b]', 'a<U+001B>]'],
+    ['a device control string', 'a\u001bPq#0\u001b\\b', 'ab'],
+    ['a lone escape', 'a\u001b', 'a<U+001B>'],
+    ['a control of C1', 'a\u0085b', 'a<U+0085>b'],
+    ['an override of the direction', 'a\u202egnp.exe\u2066', 'a<U+202E>gnp.exe<U+2066>'],
+    ['a backspace and a return', 'a\bb\rc', 'a<U+0008>b<U+000D>c'],
+    ['lines and tabs', 'a\r\n\tb\n', 'a\n\tb\n'],
+  ];
+
+  it.each(hostile)('is shown with its codes: %s', (_name, text, shown) =>
+    expect(printable(text)).toBe(shown),
+  );
+
+  it.each(hostile)('is safe in every kind of line: %s', (_name, text) => {
+    const events = [
+      assistant(
+        { type: 'text', text },
+        { type: 'thinking', thinking: text },
+        { type: 'tool_use', name: text, input: { text } },
+      ),
+      user({ type: 'tool_result', content: text }, { type: 'text', text }),
+      { type: 'result', result: text, subtype: `error${text}`, errors: [text] },
+      { type: 'system', subtype: 'init', model: text, session_id: text },
+      { type: 'system', subtype: 'notification', text },
+      { type: 'system', subtype: text, content: text },
+      { type: 'rate_limit_event', rate_limit_info: { status: text, rateLimitType: text } },
+      `${text} and text`,
+      { type: 'unknown', data: '\u202e' },
+    ];
+    for (const line of events) {
+      for (const part of printed(line, true)) {
+        // oxlint-disable-next-line no-control-regex
+        const left = part.replaceAll(/\u001b\[\d+m/g, '');
+        // oxlint-disable-next-line no-control-regex
+        expect(left).not.toMatch(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/);
+      }
+    }
+  });
+
+  it('is not made longer without bound by nesting', () => {
+    const depth = 100_000;
+    const deep = `${'['.repeat(depth)}${']'.repeat(depth)}`;
+    const call = `{"type":"tool_use","name":"Bash","input":${deep}}`;
+    const text = formatClaudeStreamLine(`{"type":"assistant","message":{"content":[${call}]}}`);
+    expect(text).toContain('[nested too deeply]');
+    expect(text?.length).toBeLessThan(10_000);
+    expect(formatClaudeStreamLine(`{"type":"result","errors":[${deep},{"a":${deep}}]}`)).toContain('nested');
   });
 });
 

@@ -341,23 +341,25 @@ mod tests {
                 "system/init" => {
                     Event::Init { session_id: Some("s-1".into()), model: Some("claude-opus-4-8".into()) }
                 }
-                "system/api_retry"
-                | "system/thinking_tokens"
-                | "system/background_tasks_changed"
-                | "system/task_started"
-                | "system/task_updated"
-                | "system/task_notification"
-                | "rate_limit_event" => Event::Other,
-                "user/text" | "user/tool_result" | "user/tool_result (error)" | "stream_event" => Event::Turn,
+                other if other.starts_with("system/") => Event::Other,
+                "rate_limit_event" | "tool_progress" | "auth_status" | "tool_use_summary"
+                | "prompt_suggestion" | "conversation_reset" | "keep_alive" => Event::Other,
+                other if other.split('/').next() == Some("user") => Event::Turn,
+                "stream_event" => Event::Turn,
                 "assistant/text" => Event::Assistant(Assistant {
                     texts: vec![(0, "naïve café ✓".into())],
                     has_content: true,
                     ..assistant("msg_1", 34.0)
                 }),
-                "assistant/thinking" | "assistant/redacted_thinking" | "assistant/tool_use" => {
+                "assistant/text of a subagent" => Event::Assistant(Assistant {
+                    texts: vec![(0, "Found it".into())],
+                    has_content: true,
+                    ..assistant("msg_1", 1.0)
+                }),
+                "assistant" => Event::Assistant(assistant("msg_1", 0.0)),
+                other if other.starts_with("assistant/") => {
                     Event::Assistant(Assistant { has_content: true, ..assistant("msg_1", 1.0) })
                 }
-                "assistant" => Event::Assistant(assistant("msg_1", 0.0)),
                 "result/success after a terminal title" | "result/success after text" => {
                     let from = line.find("{\"type\"").unwrap();
                     let to = line.rfind('}').unwrap();
