@@ -61,6 +61,16 @@ const SUITES = [
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
   { name: 'every Node', commands: ['npm --silent run test:nodes'], minutes: 10 },
+  {
+    name: 'workflows',
+    commands: [
+      '(cd tools/dev/actionlint && go tool actionlint -color=false ../../../.github/workflows/*.yml)',
+      'node tools/dev/packages.mjs',
+      'node tools/dev/release.mjs papers',
+      'node tools/dev/release.mjs publish --dry-run',
+    ],
+    minutes: 10,
+  },
   { name: 'bench in small', commands: ['npm --silent run bench -- --quick --no-build'], minutes: 10 },
   { name: REAL, commands: ['npm --silent run cluster:up'], minutes: 40 },
   {
