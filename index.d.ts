@@ -17,8 +17,8 @@ export declare const type: 'claude_k8s';
 /** The name that the host's UI shows. */
 export declare const label: 'Claude (Kubernetes)';
 
-/** There is no fixed model list: call the adapter's `listModels()`. */
-export declare const models: undefined;
+/** The models that are known without asking the host or the API. The adapter's `listModels()` asks. */
+export declare const models: AdapterModel[];
 
 /** Documentation of every configuration key, as Markdown. */
 export declare const agentConfigurationDoc: string;
@@ -48,8 +48,9 @@ export interface ClaudeK8sAdapter extends ServerAdapterModule {
       maxSessionAgeHours: 0;
     };
   };
-  models: undefined;
+  models: AdapterModel[];
   listModels: () => Promise<AdapterModel[]>;
+  refreshModels: () => Promise<AdapterModel[]>;
   listSkills: (ctx: AdapterSkillContext) => Promise<ClaudeK8sSkillSnapshot>;
   syncSkills: (ctx: AdapterSkillContext, desiredSkills: string[]) => Promise<ClaudeK8sSkillSnapshot>;
   supportsLocalAgentJwt: true;

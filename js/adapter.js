@@ -3,7 +3,7 @@ import { agentConfigurationDoc } from './doc.js';
 import { testEnvironment } from './environment.js';
 import { execute } from './execute.js';
 import { models, type } from './identity.js';
-import { listK8sModels } from './models.js';
+import { listK8sModels, refreshK8sModels } from './models.js';
 import { sessionCodec } from './session.js';
 import { listK8sSkills, syncK8sSkills } from './skills.js';
 
@@ -37,6 +37,7 @@ export function createServerAdapter() {
     sessionManagement,
     models,
     listModels: listK8sModels,
+    refreshModels: refreshK8sModels,
     listSkills: listK8sSkills,
     syncSkills: syncK8sSkills,
     supportsLocalAgentJwt: true,

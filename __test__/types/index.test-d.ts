@@ -2,6 +2,7 @@
 // `types` entries of its exports map are tested too.
 import type {
   AdapterExecutionResult,
+  AdapterModel,
   ServerAdapterModule,
   StdoutLineParser,
 } from '@paperclipai/adapter-utils';
@@ -24,7 +25,7 @@ function holds<_Claim extends true>(): void {}
 // Root constants are as narrow as their values.
 holds<Same<typeof type, 'claude_k8s'>>();
 holds<Same<typeof label, 'Claude (Kubernetes)'>>();
-holds<Same<typeof models, undefined>>();
+holds<Same<typeof models, AdapterModel[]>>();
 holds<Same<typeof agentConfigurationDoc, string>>();
 // @ts-expect-error another adapter's type
 const otherType: typeof type = 'claude_local';

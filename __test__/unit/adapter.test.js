@@ -31,7 +31,8 @@ describe('the entries', () => {
   it('name the adapter', () => {
     expect(root.type).toBe('claude_k8s');
     expect(root.label).toBe('Claude (Kubernetes)');
-    expect(root.models).toBeUndefined();
+    expect(root.models).toEqual(adapter.models);
+    expect(root.models.map(({ id }) => id)).toContain('claude-opus-5');
   });
 
   it('share their functions', () => {
@@ -68,6 +69,7 @@ describe('createServerAdapter', () => {
       'sessionManagement',
       'models',
       'listModels',
+      'refreshModels',
       'listSkills',
       'syncSkills',
       'supportsLocalAgentJwt',
@@ -83,7 +85,7 @@ describe('createServerAdapter', () => {
   it('gives the host its capabilities', () => {
     expect(adapter).toMatchObject({
       type: 'claude_k8s',
-      models: undefined,
+      models: root.models,
       supportsLocalAgentJwt: true,
       supportsInstructionsBundle: true,
       instructionsPathKey: 'instructionsFilePath',
