@@ -21,8 +21,10 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// The node as its kubelet registers it.
+/// The node as its kubelet registers it. What it offers must not be what ends a run: it has room for every pod that a test
+/// or a bench has at once, those included that are still ending.
 pub(crate) fn register(sim: &Sim) {
+    let size = json!({"cpu": "4096", "memory": "16Ti", "pods": "10000"});
     let node = json!({
         "metadata": {"name": NODE_NAME, "labels": {
             "kubernetes.io/hostname": NODE_NAME, "kubernetes.io/os": "linux",
@@ -30,8 +32,8 @@ pub(crate) fn register(sim: &Sim) {
         }},
         "spec": {},
         "status": {
-            "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
-            "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
+            "capacity": size,
+            "allocatable": size,
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "nodeInfo": {"kubeletVersion": crate::kinds::VERSION},
         },

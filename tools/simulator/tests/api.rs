@@ -248,3 +248,20 @@ fn now_us() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |d| d.as_micros() as u64)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_of_a_large_body_reaches_its_sender() {
+    let (cluster, c) = start().await;
+    let mut large = secret("large", json!({}));
+    large["stringData"] = json!({"prompt": "x".repeat(1 << 20)});
+    let stranger = Client::with_token(&cluster, "unknown");
+    let matching = json!({"verb": "create", "user": "kubernetes-admin"});
+    c.fault(matching, json!({"status": {"code": 403, "message": "no"}})).await;
+    for _ in 0..5 {
+        for (client, expected) in [(&c, 403), (&stranger, 401)] {
+            let answer = client.try_call("POST", SECRETS, large.clone()).await;
+            assert_eq!(answer.expect("an answer").0, expected);
+        }
+    }
+    cluster.shutdown().await;
+}

@@ -159,11 +159,11 @@ async fn pod_of_a_higher_priority_preempts_as_few_as_needed() {
         }
         j
     };
-    for (name, cpu) in [("first", "30"), ("second", "30")] {
+    for (name, cpu) in [("first", "1900"), ("second", "1900")] {
         c.post(JOBS, sized(name, cpu, "")).await;
         c.running(name).await;
     }
-    c.post(JOBS, sized("equal", "20", "")).await;
+    c.post(JOBS, sized("equal", "1200", "")).await;
     let equal = c.pod_path("equal").await;
     let p = c.until(&equal, |p| reason(p, "PodScheduled") == "Unschedulable").await;
     assert_eq!(
@@ -172,7 +172,7 @@ async fn pod_of_a_higher_priority_preempts_as_few_as_needed() {
     );
     c.call("DELETE", &format!("{JOBS}/equal"), json!({"propagationPolicy": "Background"})).await;
     let mut watch = c.stream(&format!("{PODS}?watch=true&labelSelector=job-name%3Dsecond")).await;
-    c.post(JOBS, sized("more", "20", "high")).await;
+    c.post(JOBS, sized("more", "1200", "high")).await;
     let gone = last(&mut watch).await;
     assert_eq!(reason(&gone, "DisruptionTarget"), "PreemptionByScheduler");
     let text = "default-scheduler: preempting to accommodate a higher priority pod";

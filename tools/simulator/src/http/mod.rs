@@ -202,6 +202,9 @@ pub(crate) async fn answer(
     }
     let seq = sim.requests.begin(&info);
     let effect = sim.faults.pick(&info);
+    // Also of a request that is refused: a client that is still sending its body when the answer comes sees the
+    // connection break, and not the answer. A real API server reads what is left before it closes.
+    let body = if effect.refuse { Ok(Bytes::new()) } else { read.await };
     if !effect.delay.is_zero() {
         tokio::time::sleep(effect.delay).await;
     }
@@ -223,8 +226,8 @@ pub(crate) async fn answer(
         let Some(t) = &target else {
             return Err(ApiError::no_such_path());
         };
-        let body = read.await?;
         authorize(&user, &info.verb, t)?;
+        let body = body?;
         let call = Call {
             sim: sim.clone(),
             connection: connection.clone(),
