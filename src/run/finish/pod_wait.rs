@@ -85,6 +85,12 @@ pub(super) async fn wait_until_running<C: Cluster>(
         if let Some(start) = start {
             return start;
         }
+        // What is newer than the poll counts before the next one.
+        while let Some(pod) = wait.newer_pod.take() {
+            if let Some(start) = wait.on_pod(pod).await {
+                return start;
+            }
+        }
         wait.pause(&mut poller).await;
     }
 }
@@ -103,6 +109,8 @@ struct PodWait<'a, C> {
     no_pod_since: Option<Instant>,
     /// The last object of the pod.
     last_pod: Option<Arc<Pod>>,
+    /// A pod that was read before the run was given up, and that has moved on.
+    newer_pod: Option<Arc<Pod>>,
     /// How far the pod has come.
     steps: usize,
     /// When it came there.
@@ -140,6 +148,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
             polls_without_pod: 0,
             no_pod_since: None,
             last_pod: None,
+            newer_pod: None,
             steps: 0,
             progressed_at: Instant::now(),
             queue_logged: false,
@@ -192,8 +201,8 @@ impl<'a, C: Cluster> PodWait<'a, C> {
             }
             return None;
         }
-        if let Some(start) = self.read_once_more().await {
-            return Some(start);
+        if self.has_moved_on(&hold).await {
+            return None;
         }
         let (mut hold, name) = (hold, name_of(pod).to_owned());
         let waited = self.progressed_at.elapsed().as_secs();
@@ -223,14 +232,20 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         }))
     }
 
-    /// A watch may have missed an event that it could not read: a run is not given up for that.
-    async fn read_once_more(&mut self) -> Option<PodStart> {
+    /// Whether the pod has moved on from what held it up. A watch may lag, or may have missed an event that it could not
+    /// read: a run is not given up for that.
+    async fn has_moved_on(&mut self, hold: &Hold) -> bool {
         if !self.observed.is_watched() {
-            return None;
+            return false;
         }
-        let pod = self.observed.pod().await.ok().flatten()?;
+        let Some(pod) = self.observed.pod().await.ok().flatten() else { return false };
         self.state.record.on_pod(&pod);
-        (PodProgress::read(&pod).verdict == PodVerdict::Ready).then(|| PodStart::Running(Arc::new(pod)))
+        if matches!(PodProgress::read(&pod).verdict, PodVerdict::Held(now) if now.grace == hold.grace) {
+            return false;
+        }
+        self.observed.watched.request_resync();
+        self.newer_pod = Some(Arc::new(pod));
+        true
     }
 
     /// Notes what holds the start up, and logs a queue once. Returns since when something of this kind does.
@@ -343,8 +358,8 @@ impl<C: Cluster> PodWait<'_, C> {
         if !self.is_over(hold.grace, since) {
             return None;
         }
-        if let Some(start) = self.read_once_more().await {
-            return Some(start);
+        if self.has_moved_on(&hold).await {
+            return None;
         }
         // The last words count.
         self.read_job_events().await;

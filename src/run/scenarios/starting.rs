@@ -2,6 +2,8 @@
 //! may say that nothing of the agent's work had started.
 
 use super::*;
+use crate::cluster::WatchKind;
+use crate::run::scenarios::fake_cluster::WatchFault;
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -257,6 +259,19 @@ async fn unscheduled_pod_is_waited_for_within_its_limits(mode: Mode) {
     // No scheduler has said anything.
     let scenario = Scenario::new(mode).script(stuck(json!({"phase": "Pending"})));
     assert_fails(&scenario, "Timed out waiting for pod to be scheduled (66", 660).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_scheduled_behind_a_silent_watch_is_not_given_up() {
+    let unschedulable = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu"}]});
+    let scenario = Scenario::new(Mode::Watched).config(json!({"unschedulableGraceSec": 5})).script(Script {
+        early_statuses: vec![(Duration::ZERO, unschedulable), (seconds(4), creating())],
+        start_at: seconds(8),
+        ..success_over(seconds(5))
+    });
+    scenario.cluster.fault_watch(WatchKind::Pods, [WatchFault::Silent(seconds(3))]);
+    assert_eq!(scenario.run().await["errorMessage"], Value::Null, "{}", scenario.host.out());
 }
 
 in_both_modes!(healthy_pull_of_ten_minutes_succeeds);
