@@ -11,23 +11,16 @@ use super::container::TerminatedState;
 use super::disruption::disruption;
 use super::job::{JobState, is_true};
 use super::pod::{condition, container_statuses, init_statuses};
-use super::record::{Asker, FOREGROUND, ORPHAN, Record};
+use super::reasons::{Row, Source};
+use super::record::{Asker, EventSeen, FOREGROUND, ORPHAN, Record};
+use super::words::{Words, by_words};
 
-/// Words, each with the cause that it stands for; the first that is found counts.
-type Words = [(&'static str, Cause)];
-
-const REFUSED_POD: &Words = &[
-    ("exceeded quota", Cause::PodQuotaExceeded),
-    ("failed quota", Cause::PodQuotaExceeded),
-    ("violates podsecurity", Cause::PodSecurityRefused),
-    ("looking up service account", Cause::ServiceAccountMissing),
-    ("serviceaccount", Cause::ServiceAccountMissing),
-    ("admission webhook", Cause::PodAdmissionRefused),
-    ("calling webhook", Cause::PodAdmissionRefused),
-    ("admissionpolicy", Cause::PodAdmissionRefused),
-    (" usage per ", Cause::LimitRangeRefused),
-    ("limit to request ratio per ", Cause::LimitRangeRefused),
-];
+/// The Event of a Job whose pod cannot be created.
+const FAILED_CREATE: &str = "FailedCreate";
+/// The Event of a pod whose image is being pulled.
+const PULLING: &str = "Pulling";
+/// Events of a pod whose start gets on.
+const PROGRESS: &[&str] = &["Scheduled", PULLING, "Pulled", "Created", "Started"];
 
 const REFUSED_JOB: &Words = &[
     ("exceeded quota", Cause::JobQuotaExceeded),
@@ -41,56 +34,6 @@ const WEBHOOK: &Words = &[
     ("calling webhook", Cause::JobAdmissionRefused),
     ("admissionpolicy", Cause::JobAdmissionRefused),
 ];
-
-const UNSCHEDULABLE: &Words = &[
-    ("insufficient ", Cause::UnschedulableResources),
-    ("too many pods", Cause::UnschedulableResources),
-    ("volume", Cause::UnschedulableVolume),
-    ("node affinity", Cause::UnschedulableSelector),
-    ("node selector", Cause::UnschedulableSelector),
-    ("taint", Cause::UnschedulableTaint),
-];
-
-const PULL: &Words = &[
-    ("unauthorized", Cause::ImageUnauthorized),
-    ("authorization", Cause::ImageUnauthorized),
-    ("authentication", Cause::ImageUnauthorized),
-    ("denied", Cause::ImageUnauthorized),
-    ("forbidden", Cause::ImageUnauthorized),
-    ("no basic auth", Cause::ImageUnauthorized),
-    ("no such host", Cause::RegistryUnreachable),
-    ("dial tcp", Cause::RegistryUnreachable),
-    ("connection re", Cause::RegistryUnreachable),
-    ("timeout", Cause::RegistryUnreachable),
-    ("deadline exceeded", Cause::RegistryUnreachable),
-    ("x509", Cause::RegistryUnreachable),
-    ("tls:", Cause::RegistryUnreachable),
-    ("unexpected status", Cause::RegistryUnreachable),
-    ("not found", Cause::ImageNotFound),
-    ("manifest unknown", Cause::ImageNotFound),
-    ("does not exist", Cause::ImageNotFound),
-];
-
-const CONFIG: &Words = &[
-    ("couldn't find key", Cause::ConfigKeyMissing),
-    ("non-existent", Cause::ConfigKeyMissing),
-    ("secret \"", Cause::SecretMissing),
-    ("configmap \"", Cause::ConfigMapMissing),
-];
-
-const EVICTION: &Words = &[
-    ("ephemeral local storage usage exceeds", Cause::EvictedForStorageLimit),
-    ("exceeded its local ephemeral storage limit", Cause::EvictedForStorageLimit),
-    ("usage of emptydir", Cause::EvictedForStorageLimit),
-    ("resource: memory", Cause::EvictedForMemory),
-    ("resource: ephemeral-storage", Cause::EvictedForDisk),
-    ("resource: inodes", Cause::EvictedForDisk),
-];
-
-fn by_words(words: &Words, text: &str) -> Option<Cause> {
-    let text = text.to_ascii_lowercase();
-    words.iter().find(|(word, _)| text.contains(word)).map(|(_, cause)| *cause)
-}
 
 impl Cause {
     /// Why the API server refused (403) to create a Job, by its words.
@@ -108,76 +51,10 @@ impl Cause {
         by_words(WEBHOOK, words).unwrap_or(Cause::JobCreateUnreachable)
     }
 
-    /// Why the Job controller could not create a pod, by the words of its Event.
-    pub(crate) fn of_refused_pod(words: &str) -> Self {
-        by_words(REFUSED_POD, words).unwrap_or(Cause::PodRefused)
-    }
-
-    /// Why the scheduler has no node, by the words of the condition.
-    pub(crate) fn of_unschedulable(words: &str) -> Self {
-        let words = words.split(" preemption: ").next().unwrap_or_default();
-        by_words(UNSCHEDULABLE, words).unwrap_or(Cause::Unschedulable)
-    }
-
-    /// Why a pull failed, by the kubelet's words.
-    pub(crate) fn of_failed_pull(words: &str) -> Self {
-        by_words(PULL, words).unwrap_or(Cause::ImagePullFailed)
-    }
-
-    /// Why a node evicted a pod, by the kubelet's words.
-    pub(crate) fn of_eviction(words: &str) -> Self {
-        by_words(EVICTION, words).unwrap_or(Cause::EvictedByNode)
-    }
-
-    /// The cause behind the reason for which a container waits; `None` for a reason that passes. `pull_words`: what the
-    /// kubelet said at its last try to pull an image.
-    pub(crate) fn of_waiting(reason: &str, words: &str, pull_words: Option<&str>) -> Option<Self> {
-        Some(match reason {
-            "ErrImagePull" => Cause::of_failed_pull(words),
-            "ImagePullBackOff" => match Cause::of_failed_pull(words) {
-                Cause::ImagePullFailed => Cause::of_failed_pull(pull_words.unwrap_or_default()),
-                cause => cause,
-            },
-            "RegistryUnavailable" => Cause::RegistryUnreachable,
-            "InvalidImageName" => Cause::ImageNameInvalid,
-            "ErrImageNeverPull" => Cause::ImageNeverPulled,
-            "ImageInspectError" => Cause::ImageInspectFailed,
-            "SignatureValidationFailed" => Cause::ImageSignatureInvalid,
-            "CreateContainerConfigError" => by_words(CONFIG, words).unwrap_or(Cause::ContainerConfigInvalid),
-            "CreateContainerError" => Cause::ContainerCreateFailed,
-            "RunContainerError" => Cause::ContainerRunFailed,
-            "PreCreateHookError" | "PreStartHookError" | "PostStartHookError" => Cause::ContainerHookFailed,
-            "StartError" | "ContainerCannotRun" => Cause::ContainerStartFailed,
-            "CrashLoopBackOff" => Cause::ContainerCrashLoop,
-            _ => return None,
-        })
-    }
-
-    /// Why a node refused a pod that was bound to it, by the pod's reason.
-    fn of_node_refusal(reason: &str) -> Option<Self> {
-        Some(match reason {
-            "OutOfcpu" => Cause::NodeOutOfCpu,
-            "OutOfmemory" => Cause::NodeOutOfMemory,
-            "OutOfpods" => Cause::NodeOutOfPods,
-            "NodeAffinity" | "NodeSelectorMismatching" => Cause::NodeAffinityRefused,
-            "UnexpectedAdmissionError"
-            | "TopologyAffinityError"
-            | "SysctlForbidden"
-            | "AppArmor"
-            | "PodOSNotSupported"
-            | "InvalidNodeInfo" => Cause::NodeAdmissionRefused,
-            other if other.starts_with("OutOf") => Cause::NodeAdmissionRefused,
-            _ => return None,
-        })
-    }
-
     /// How a container ended by itself; `None` for an exit with 0 and for an unknown end.
     fn of_exit(state: &TerminatedState) -> Option<Self> {
-        match state.reason.as_deref() {
-            Some("OOMKilled") => return Some(Cause::OutOfMemory),
-            Some("StartError" | "ContainerCannotRun") => return Some(Cause::ContainerStartFailed),
-            Some("ContainerStatusUnknown") => return Some(Cause::ContainerStatusUnknown),
-            _ => {}
+        if let Some(row) = state.reason.as_deref().and_then(|reason| Row::of(Source::Exit, reason)) {
+            return Some(row.cause("", None));
         }
         match state.exit_code? {
             0 => None,
@@ -207,7 +84,7 @@ impl Record {
         if let Some(cause) = self.cause_of_request() {
             return Some(cause);
         }
-        if let Some(cause) = self.pod.as_deref().and_then(cause_of_disruption) {
+        if let Some(cause) = self.pod.as_deref().and_then(|pod| self.cause_of_disruption(pod)) {
             return Some(cause);
         }
         if is_killed(container)
@@ -273,22 +150,43 @@ impl Record {
                 {
                     self.cause_of_deletion().unwrap_or(Cause::JobDeleted)
                 }
-                () => match self.event(&["FailedCreate"]) {
-                    Some(event) => Cause::of_refused_pod(&event.message),
-                    None => match Cause::of_refused_pod(words) {
-                        Cause::PodRefused => Cause::PodNotCreated,
-                        cause => cause,
-                    },
-                },
+                () => self.cause_of_missing_pod(words),
             };
         };
         let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref()).unwrap_or_default();
-        Cause::of_node_refusal(reason)
-            .or_else(|| cause_of_disruption(pod))
+        Row::of(Source::Refusal, reason)
+            .map(|row| row.cause("", None))
+            .or_else(|| self.cause_of_disruption(pod))
             .or_else(|| self.cause_of_containers(pod))
             .or_else(|| self.cause_of_deletion())
             .or_else(|| cause_of_scheduling(pod))
             .unwrap_or_else(|| self.cause_of_slow_start())
+    }
+
+    /// Why the Job controller creates no pod, by its Event, else by the words of the run's own verdict.
+    fn cause_of_missing_pod(&self, words: &str) -> Cause {
+        let row = Row::of(Source::JobEvent, FAILED_CREATE);
+        let of = |words: &str| row.map(|row| row.cause(words, None)).unwrap_or(Cause::PodRefused);
+        match (self.event(&[FAILED_CREATE]), of(words)) {
+            (Some(event), _) => of(&event.message),
+            (None, Cause::PodRefused) => Cause::PodNotCreated,
+            (None, cause) => cause,
+        }
+    }
+
+    /// Who ended a pod, as its conditions or its reason say; `None` for a plain deletion.
+    fn cause_of_disruption(&self, pod: &Pod) -> Option<Cause> {
+        let status = pod.status.as_ref()?;
+        let of_reason =
+            |reason: &str, words: &str| Row::of(Source::End, reason).map(|row| row.cause(words, None));
+        let words = status.message.as_deref().unwrap_or_default();
+        let by_pod = status.reason.as_deref().and_then(|reason| of_reason(reason, words));
+        let cause = by_pod.or_else(|| {
+            let disruption = disruption(pod)?;
+            of_reason(&disruption.reason, disruption.message.as_deref().unwrap_or_default())
+        })?;
+        // A node that does not answer gets a taint for that.
+        Some(if cause == Cause::NodeTainted && self.node_silent { Cause::NodeLost } else { cause })
     }
 
     /// Which container of a pod keeps it from starting.
@@ -297,7 +195,7 @@ impl Record {
             let waiting = status.state.as_ref()?.waiting.as_ref()?;
             let (reason, words) =
                 (waiting.reason.as_deref()?, waiting.message.as_deref().unwrap_or_default());
-            Cause::of_waiting(reason, words, self.pull_words.as_deref())
+            Row::of(Source::Container, reason).map(|row| row.cause(words, self.pull_words.as_deref()))
         };
         let ended = |status: &ContainerStatus| status.state.as_ref()?.terminated.clone();
         let failed_init = init_statuses(pod).iter().filter_map(ended).any(|state| state.exit_code != 0);
@@ -312,17 +210,21 @@ impl Record {
         })
     }
 
+    /// The last Event of the pod that says how its start gets on.
+    pub(super) fn event_of_start(&self) -> Option<&EventSeen> {
+        self.events.iter().flatten().rev().find(|event| {
+            let reason = event.reason.as_str();
+            PROGRESS.contains(&reason) || Row::of(Source::PodEvent, reason).is_some()
+        })
+    }
+
     /// Why a pod on a node takes too long, by its Events.
     fn cause_of_slow_start(&self) -> Cause {
-        let reasons =
-            ["FailedMount", "FailedAttachVolume", "FailedMapVolume", "Pulling", "Pulled", "Started"];
-        match self.event(&reasons) {
-            Some(event) if event.reason == "Pulling" => Cause::ImagePullSlow,
-            Some(event) if event.reason == "FailedAttachVolume" => Cause::VolumeAttachFailed,
-            Some(event) if event.reason.starts_with("FailedM") => {
-                by_words(CONFIG, &event.message).unwrap_or(Cause::VolumeMountFailed)
-            }
-            _ => Cause::StartTimeout,
+        let Some(event) = self.event_of_start() else { return Cause::StartTimeout };
+        match Row::of(Source::PodEvent, &event.reason) {
+            Some(row) => row.cause(&event.message, None),
+            None if event.reason == PULLING => Cause::ImagePullSlow,
+            None => Cause::StartTimeout,
         }
     }
 }
@@ -340,44 +242,13 @@ fn is_suspended(job: &Job) -> bool {
     is_true(job, "Suspended").is_some() || job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
 }
 
-/// Who ended a pod, as its conditions or its reason say; `None` for a plain deletion.
-fn cause_of_disruption(pod: &Pod) -> Option<Cause> {
-    let status = pod.status.as_ref()?;
-    let of_reason = |reason: &str, words: &str| {
-        Some(match reason {
-            "Evicted" => Cause::of_eviction(words),
-            "Terminated" | "NodeShutdown" | "Shutdown" => Cause::NodeShutdown,
-            "NodeLost" => Cause::NodeLost,
-            "Preempting" | "Preempted" => Cause::PreemptedByNode,
-            "PreemptionByScheduler" => Cause::Preempted,
-            "DeletionByTaintManager" => Cause::NodeTainted,
-            "EvictionByEvictionAPI" => Cause::EvictedByApi,
-            "DeletionByPodGC" => Cause::NodeLost,
-            "TerminationByKubelet" if words.to_ascii_lowercase().contains("shutdown") => Cause::NodeShutdown,
-            "TerminationByKubelet" if words.to_ascii_lowercase().contains("preempt") => {
-                Cause::PreemptedByNode
-            }
-            "TerminationByKubelet" => Cause::of_eviction(words),
-            "DeadlineExceeded" => Cause::JobDeadline,
-            _ => return None,
-        })
-    };
-    let words = status.message.as_deref().unwrap_or_default();
-    let by_pod = status.reason.as_deref().and_then(|reason| of_reason(reason, words));
-    by_pod.or_else(|| {
-        let disruption = disruption(pod)?;
-        of_reason(&disruption.reason, disruption.message.as_deref().unwrap_or_default())
-    })
-}
-
 /// Why a pod has no node.
 fn cause_of_scheduling(pod: &Pod) -> Option<Cause> {
     let scheduled = condition(pod, "PodScheduled");
     if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
-        return Some(match condition.reason.as_deref() {
-            Some("SchedulingGated") => Cause::SchedulingGated,
-            _ => Cause::of_unschedulable(condition.message.as_deref().unwrap_or_default()),
-        });
+        let words = condition.message.as_deref().unwrap_or_default();
+        let row = condition.reason.as_deref().and_then(|reason| Row::of(Source::Scheduled, reason));
+        return Some(row.map_or(Cause::Unschedulable, |row| row.cause(words, None)));
     }
     let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let is_scheduled = scheduled.is_some() || has_node;
@@ -452,9 +323,9 @@ mod tests {
                 Cause::PodAdmissionRefused,
             ),
             ("Internal error occurred: failed calling webhook \"w\": no route", Cause::PodAdmissionRefused),
-            ("something new", Cause::PodRefused),
+            ("something new", Cause::PodNotCreated),
         ] {
-            assert_eq!(Cause::of_refused_pod(words), cause, "{words}");
+            assert_eq!(Record::default().cause_of_missing_pod(words), cause, "{words}");
         }
     }
 
@@ -473,7 +344,8 @@ mod tests {
             ("persistentvolumeclaim \"c\" not found.", Cause::UnschedulableVolume),
             ("no nodes available", Cause::Unschedulable),
         ] {
-            assert_eq!(Cause::of_unschedulable(&format!("{words}{tail}")), cause, "{words}");
+            let row = Row::of(Source::Scheduled, "Unschedulable").unwrap();
+            assert_eq!(row.cause(&format!("{words}{tail}"), None), cause, "{words}");
         }
     }
 
@@ -509,13 +381,10 @@ mod tests {
             ("PostStartHookError", "", Cause::ContainerHookFailed),
             ("CrashLoopBackOff", "", Cause::ContainerCrashLoop),
         ] {
-            assert_eq!(
-                Cause::of_waiting(reason, words, Some("x: not found")),
-                Some(cause),
-                "{reason}: {words}"
-            );
+            let row = Row::of(Source::Container, reason).unwrap();
+            assert_eq!(row.cause(words, Some("x: not found")), cause, "{reason}: {words}");
         }
-        assert_eq!(Cause::of_waiting("ContainerCreating", "", None), None);
+        assert!(Row::of(Source::Container, "ContainerCreating").is_none());
     }
 
     #[test]
@@ -555,6 +424,21 @@ mod tests {
             let record = record(status.clone());
             assert_eq!(record.cause_of_end(Some(&exit(137, "Error"))), Some(cause), "{status}");
         }
+    }
+
+    #[test]
+    fn taint_of_a_silent_node_is_its_loss() {
+        let tainted = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"});
+        let conditions = |containers: &str| {
+            json!({"conditions": [tainted, {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]})
+        };
+        let mut record = record(conditions("True"));
+        assert_eq!(record.cause_of_end(None), Some(Cause::NodeLost));
+        // The kubelet is back: that the node was lost is not forgotten.
+        record.see_pod(&Arc::new(pod(conditions("False"))));
+        assert_eq!(record.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::NodeLost));
+        let record = super::tests::record(conditions("False"));
+        assert_eq!(record.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::NodeTainted));
     }
 
     #[test]

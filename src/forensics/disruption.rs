@@ -4,9 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::job::is_true;
+use super::cause::Cause;
+use super::job::{is_true, words_of};
 use super::non_empty;
 use super::pod::condition;
+use super::reasons::{Row, Source};
 use crate::js_semantics;
 
 /// The reason of a [`Disruption`] that is known from a deletion timestamp alone.
@@ -60,25 +62,22 @@ impl Disruption {
         self.reason == DELETED
     }
 
+    /// The same behind a message, whose last sentence names this cause: what that sentence says of a suspended Job is not
+    /// said twice.
+    pub(crate) fn clause(&self, cause: Option<Cause>) -> String {
+        if self.reason != SUSPENDED || cause != Some(Cause::JobSuspendedMidRun) {
+            return format!("; {}", self.text());
+        }
+        let said = |words: &String| format!("; the Job's condition says: {words}");
+        self.message.as_ref().map(said).unwrap_or_default()
+    }
+
     /// One line for people.
     pub(crate) fn text(&self) -> String {
         let what = match self.reason.as_str() {
-            "PreemptionByScheduler" => "the scheduler preempted the pod for one of higher priority",
-            "DeletionByTaintManager" => {
-                "the pod was deleted because its node has a taint it does not tolerate"
-            }
-            "EvictionByEvictionAPI" => "the pod was evicted through the Eviction API",
-            "DeletionByPodGC" => "the pod was removed because its node is gone",
-            "TerminationByKubelet" => {
-                "the kubelet ended the pod (node pressure, node shutdown or a critical pod)"
-            }
-            "Evicted" => "the pod was evicted by its node",
-            "Terminated" | "NodeShutdown" => "the pod's node was shut down",
-            "NodeLost" => "the pod's node was lost",
             DELETED => "the pod was deleted by an unknown API client",
-            "DeadlineExceeded" => "the pod reached its deadline",
-            SUSPENDED => "its Job was suspended, as a queue such as Kueue does when it takes the quota back",
-            _ => "the pod was ended",
+            SUSPENDED => "its Job was suspended",
+            reason => Row::of(Source::End, reason).map_or("the pod was ended", Row::says),
         };
         let reason = if self.is_plain_deletion() { String::new() } else { format!(" [{}]", self.reason) };
         let message = self.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
@@ -91,9 +90,8 @@ impl Disruption {
 pub(crate) fn suspension(job: &Job) -> Option<Disruption> {
     let condition = is_true(job, "Suspended");
     let is_suspended = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
-    let message = condition.and_then(|condition| non_empty(&condition.message)).map(js_semantics::trim);
     (is_suspended || condition.is_some())
-        .then(|| Disruption { reason: SUSPENDED.into(), message: message.map(str::to_owned) })
+        .then(|| Disruption { reason: SUSPENDED.into(), message: condition.and_then(words_of) })
 }
 
 /// What the pod says about who ended it: the condition `DisruptionTarget`, else the reason in its status, else its
@@ -190,17 +188,26 @@ mod tests {
     #[test]
     fn suspended_job_ends_its_pod() {
         let job = |value: serde_json::Value| serde_json::from_value::<Job>(value).unwrap();
-        let condition = json!({"type": "Suspended", "status": "True", "message": "Job suspended"});
-        let text = "its Job was suspended, as a queue such as Kueue does when it takes the quota back [JobSuspended]";
+        let condition = |words: &str| json!({"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": words});
+        let (condition, preempted) = (condition("Job suspended"), condition("quota taken back"));
+        let text = "its Job was suspended [JobSuspended]";
         for (given, expected) in [
             (json!({}), None),
             (json!({"spec": {"suspend": false, "template": {}}}), None),
             (json!({"status": {"conditions": [{"type": "Suspended", "status": "False"}]}}), None),
             (json!({"spec": {"suspend": true, "template": {}}}), Some(text.to_owned())),
-            (json!({"status": {"conditions": [condition]}}), Some(format!("{text}: Job suspended"))),
+            (json!({"status": {"conditions": [condition]}}), Some(text.to_owned())),
+            (json!({"status": {"conditions": [preempted]}}), Some(format!("{text}: quota taken back"))),
         ] {
             assert_eq!(suspension(&job(given)).map(|found| found.text()), expected);
         }
+        let clause = |words: Option<&str>, cause| {
+            Disruption { reason: SUSPENDED.into(), message: words.map(str::to_owned) }.clause(cause)
+        };
+        let named = Some(Cause::JobSuspendedMidRun);
+        assert_eq!(clause(None, named), "");
+        assert_eq!(clause(Some("w"), named), "; the Job's condition says: w");
+        assert_eq!(clause(None, Some(Cause::ExitCode)), format!("; {text}"));
     }
 
     proptest! {

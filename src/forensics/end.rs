@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::container::{ContainerPhase, TerminatedState, container_phase};
 use super::disruption::{Disruption, disruption};
+use super::job::words_of;
 use super::pod::{condition, is_terminal};
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
@@ -72,7 +73,7 @@ pub(crate) fn failing(job: &Job) -> Option<(String, String)> {
     if reason == "BackoffLimitExceeded" {
         return None;
     }
-    let message = condition.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    let message = words_of(condition).map(|words| format!(": {words}")).unwrap_or_default();
     Some((format!("{what} [{reason}]{message}").replace(['\r', '\n'], " "), reason))
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 
-use super::waiting::{Hold, Row, Source};
+use super::reasons::{Hold, Row, Source};
 
 /// What the newest Event of a Job says that keeps its pod from being created.
 pub(crate) fn hold_of_job_events(events: &[Event]) -> Option<Hold> {
@@ -52,7 +52,7 @@ fn seen_at(event: &Event) -> Option<Timestamp> {
 mod tests {
     use serde_json::json;
 
-    use super::super::waiting::Grace;
+    use super::super::reasons::Grace;
     use super::*;
 
     fn events(list: &[(&str, &str, &str)]) -> Vec<Event> {

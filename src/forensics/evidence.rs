@@ -214,11 +214,10 @@ impl Record {
                 ended.message.clone().or_else(|| ended.reason.clone())
             })
         };
-        let events = ["FailedMount", "FailedAttachVolume", "FailedMapVolume", "Pulling"];
         let pull = || self.pull_words.clone().filter(|_| cause.code().starts_with("image_"));
         pull()
             .or_else(|| init_statuses(pod).iter().chain(container_statuses(pod)).find_map(of_container))
-            .or_else(|| self.event(&events).map(|event| event.message.clone()))
+            .or_else(|| self.event_of_start().map(|event| event.message.clone()))
             .or_else(|| status.message.clone())
     }
 

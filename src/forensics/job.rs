@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
-use super::waiting::{Grace, Hold, Step};
-use super::words::one_line;
-use super::{Cause, non_empty};
+use super::reasons::{Grace, Hold, Step};
+use super::words::{one_line, say_more};
+use super::non_empty;
 use crate::manifest::labels::{LABEL_SESSION_ID, LABEL_TASK_ID};
 
 /// Where a Job stands. Only the final conditions count; a deletion timestamp is another matter (see [`is_live`]).
@@ -55,6 +55,13 @@ pub(crate) fn conditions_text(job: &Job) -> String {
     format!("[{}]", conditions.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
+/// The message of a condition, one line, unless it only repeats the reason.
+pub(super) fn words_of(condition: &JobCondition) -> Option<String> {
+    let words = one_line(non_empty(&condition.message)?);
+    let reason = condition.reason.as_deref().unwrap_or(&condition.type_);
+    Some(words).filter(|words| say_more(words, reason))
+}
+
 /// The controller that creates the pods of a Job with this, or no, `managedBy`.
 const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 /// The label that names a Job's queue in Kueue.
@@ -77,13 +84,12 @@ pub(crate) fn queue_hold(job: &Job) -> Option<Hold> {
     let label = |key: &str| job.metadata.labels.as_ref()?.get(key).map(|value| one_line(value));
     let queue = label(QUEUE_LABEL).map(|queue| format!(" in queue \"{queue}\"")).unwrap_or_default();
     let by = other.map(|by| format!(" (managed by {})", one_line(by))).unwrap_or_default();
-    let words = condition.and_then(|condition| non_empty(&condition.message)).map(one_line);
+    let words = condition.and_then(words_of);
     let state = if suspended { "is suspended" } else { "is left to another controller" };
     let said = words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
     Some(Hold {
         step: Step::Queue,
         grace: Grace::Queue,
-        cause: Cause::JobSuspended,
         container: None,
         reason: condition.and_then(|condition| non_empty(&condition.reason)).map(one_line),
         words,
@@ -207,7 +213,9 @@ mod tests {
         let (none, queue) = (json!({}), json!({"kueue.x-k8s.io/queue-name": "team-a"}));
         assert_eq!(held(json!({}), &json!([]), none.clone()), None);
         assert_eq!(held(json!({"suspend": false}), &suspended, none.clone()), None, "the condition lags");
-        assert_eq!(held(json!({}), &suspended, none.clone()).unwrap(), "Job is suspended: Job suspended");
+        assert_eq!(held(json!({}), &suspended, none.clone()).unwrap(), "Job is suspended");
+        let evicted = json!([{"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "evicted by team-b"}]);
+        assert_eq!(held(json!({}), &evicted, none.clone()).unwrap(), "Job is suspended: evicted by team-b");
         assert_eq!(
             held(json!({"suspend": true}), &json!([]), queue).unwrap(),
             "Job is suspended in queue \"team-a\""

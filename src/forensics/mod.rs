@@ -13,10 +13,10 @@ mod fixtures;
 mod host_status;
 mod job;
 mod pod;
+mod reasons;
 mod record;
 mod start;
 mod vanished;
-mod waiting;
 mod words;
 
 pub(crate) use cause::Cause;
@@ -32,10 +32,10 @@ pub(crate) use job::{
     Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, failure_words, is_live, queue_hold,
 };
 pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
+pub(crate) use reasons::{Grace, Hold, Step};
 pub(crate) use record::{Asker, LogFacts, Record};
 pub(crate) use start::{Creations, NothingStarted, StartFailure, StartRecord};
 pub(crate) use vanished::{DetectionPath, Vanished, vanished_details};
-pub(crate) use waiting::{Grace, Hold, Step};
 pub(crate) use words::one_line;
 
 #[cfg(feature = "compat")]

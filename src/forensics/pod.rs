@@ -3,9 +3,9 @@
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 
 use super::container::{Claude, TerminatedState, describe_pod_terminated_error, end_of, was_ended_unmade};
-use super::waiting::{self, Grace, Hold, Role, Row, Source, Step};
+use super::reasons::{self, Grace, Hold, Role, Row, Source, Step};
 use super::words::one_line;
-use super::{Cause, disruption, non_empty};
+use super::{disruption, non_empty};
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
 pub(super) fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
@@ -126,7 +126,7 @@ fn start_failed(pod: &Pod, end: &ContainerStateTerminated) -> Hold {
     let reason = non_empty(&end.reason).unwrap_or("StartError");
     let of_row = Row::of(Source::Container, reason)
         .map(|row| Hold::of_row(row, Some((Role::Main, CLAUDE_CONTAINER)), reason, end.message.as_deref()));
-    let mut hold = of_row.unwrap_or_else(|| Hold::passing(Step::ContainerStart, Cause::ContainerStartFailed));
+    let mut hold = of_row.unwrap_or_else(|| Hold::passing(Step::ContainerStart));
     if is_terminal(pod) {
         // The contract's beginning, then the runtime's words.
         let words = hold.words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
@@ -146,7 +146,6 @@ fn refused(pod: &Pod) -> Hold {
     let reason = reason.or_else(|| ended_by.as_ref().map(|cause| cause.reason.clone()));
     let words = status.and_then(|status| non_empty(&status.message)).map(str::to_owned);
     let words = words.or_else(|| ended_by.and_then(|cause| cause.message));
-    let row = reason.as_deref().and_then(|reason| Row::of(Source::Pod, reason));
     let mut text = failed(pod);
     if status.is_none_or(|status| non_empty(&status.reason).or(non_empty(&status.message)).is_none())
         && let Some(ended_by) = disruption(pod)
@@ -156,7 +155,6 @@ fn refused(pod: &Pod) -> Hold {
     Hold {
         step: Step::Admission,
         grace: Grace::Final,
-        cause: row.map_or(Cause::NodeAdmissionRefused, |row| row.cause),
         container: None,
         reason: reason.as_deref().map(one_line),
         words: words.as_deref().map(one_line),
@@ -185,11 +183,11 @@ fn hold(pod: &Pod) -> Hold {
         return hold;
     }
     if !is_scheduled(pod) {
-        return Hold::passing(Step::Scheduling, Cause::NotScheduled);
+        return Hold::passing(Step::Scheduling);
     }
     let all_done = init_statuses(pod).iter().all(|status| is_init_done(pod, status));
     let step = if all_done { Step::ContainerStart } else { Step::InitContainer };
-    Hold::passing(step, Cause::StartTimeout)
+    Hold::passing(step)
 }
 
 /// Why a pod failed. A pod that its node refused has no container statuses; then the pod's own reason says why.
@@ -244,7 +242,6 @@ fn init_failure(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
     Some(Hold {
         step: Step::InitContainer,
         grace: Grace::Final,
-        cause: Cause::InitContainerFailed,
         container: Some(name.clone()),
         reason: non_empty(&state.reason).map(one_line),
         words,
@@ -258,7 +255,7 @@ fn init_hold(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
         return Some(hold);
     }
     let mut hold = waiting_hold(Role::Init, status)?;
-    if is_sidecar(pod, &status.name) && hold.cause == Cause::ContainerCrashLoop {
+    if is_sidecar(pod, &status.name) && hold.step == Step::ContainerStart && hold.grace == Grace::Final {
         // The kubelet starts it again and again: it may yet stay up.
         hold.grace = Grace::PodStart;
     }
@@ -267,7 +264,7 @@ fn init_hold(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
 
 fn waiting_hold(role: Role, status: &ContainerStatus) -> Option<Hold> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    waiting::of_container(role, &status.name, waiting.reason.as_deref(), waiting.message.as_deref())
+    reasons::of_container(role, &status.name, waiting.reason.as_deref(), waiting.message.as_deref())
 }
 
 /// Whether the pod has a node.
@@ -308,7 +305,7 @@ pub(super) fn shows_nothing_started(pod: &Pod) -> bool {
             // A node that refuses a pod starts no container of it. One that evicts it may drop the statuses.
             Some("Failed") => {
                 let reason = pod.status.as_ref().and_then(|status| non_empty(&status.reason));
-                reason.and_then(|reason| Row::of(Source::Pod, reason)).is_some_and(Row::is_refusal)
+                reason.is_some_and(|reason| Row::of(Source::Refusal, reason).is_some())
             }
             Some(_) => false,
         },

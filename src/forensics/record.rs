@@ -7,10 +7,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use super::end::node_is_silent;
 use super::pod::{container_statuses, init_statuses};
 
 /// How many Events of the Job and its pod are kept.
-#[allow(dead_code, reason = "the reading of Events fills it in")]
 const MAX_EVENTS: usize = 16;
 
 /// Finalizers of a Job that is deleted with a propagation policy of that name.
@@ -94,6 +94,8 @@ pub(crate) struct Record {
     pub(crate) pod_gone: bool,
     /// When the pod's deletion was requested. The kubelet rewrites the stamp as it ends, so the first is kept.
     pub(crate) pod_deletion: Option<Timestamp>,
+    /// The cluster had not heard from the pod's node for a while, at any time.
+    pub(crate) node_silent: bool,
     /// The last words of a failed pull. Between two tries the kubelet says only that it waits.
     pub(crate) pull_words: Option<String>,
     /// Our own request to end the run.
@@ -121,11 +123,12 @@ impl Record {
             return;
         }
         if is_other {
-            (self.pod_deletion, self.pod_gone) = (None, false);
+            (self.pod_deletion, self.pod_gone, self.node_silent) = (None, false, false);
         }
         if self.pod_deletion.is_none() {
             self.pod_deletion = deletion_requested(&pod.metadata);
         }
+        self.node_silent |= node_is_silent(pod);
         let pulls = init_statuses(pod).iter().chain(container_statuses(pod)).find_map(pull_words);
         self.pull_words = pulls.or_else(|| self.pull_words.take());
         self.pod = Some(pod.clone());
@@ -137,8 +140,7 @@ impl Record {
     }
 
     /// Keeps Events along with those that were read before, the newest if there are many.
-    #[allow(dead_code, reason = "the reading of Events fills it in")]
-    pub(crate) fn see_events(&mut self, events: Vec<Event>) {
+        pub(crate) fn see_events(&mut self, events: Vec<Event>) {
         let mut seen = self.events.take().unwrap_or_default();
         for event in events.into_iter().map(EventSeen::from) {
             // A later read shows the same Event with a higher count.

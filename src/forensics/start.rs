@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::pod::{shows_it_ran, shows_nothing_started};
-use super::waiting::{Hold, Step};
+use super::reasons::{Hold, Step};
 
 /// Why a run's container did not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl NothingStarted {
 mod tests {
     use super::super::Cause;
     use super::super::fixtures::{container, ended, pod, waiting};
-    use super::super::waiting::Grace;
+    use super::super::reasons::Grace;
     use super::*;
 
     fn proves(statuses: &[Value]) -> bool {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn message_names_step_reason_and_real_time() {
-        let mut hold = Hold::passing(Step::Scheduling, Cause::NotScheduled);
+        let mut hold = Hold::passing(Step::Scheduling);
         let failure = |hold: &Hold| {
             let (waited, held) = (Duration::from_millis(61_900), Duration::from_secs(5));
             StartFailure::new(hold.clone(), waited, held, || "It did not start".into()).message()

@@ -327,7 +327,8 @@ fn with_result(settled: Settled) -> Outcome {
 fn failure_of_result(settled: &Settled) -> Option<String> {
     let result = settled.captured.result.as_ref()?;
     let container = settled.container.as_ref();
-    let ended_by = settled.disruption.as_ref().map(|by| format!("; {}", by.text())).unwrap_or_default();
+    let ended_by =
+        settled.disruption.as_ref().map(|by| by.clause(settled.ended_by)).unwrap_or_default();
     let exit_code = settled.exit_code();
     let said = describe_claude_failure(result);
     let unsaid = || format!("Claude exited with code {}{}", exit_code.unwrap_or(-1), pod_cause(container));
@@ -402,7 +403,7 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         return fail(Some(ErrorCode::LlmApiError), message.into(), captured);
     }
     let model = captured.init_model.clone().unwrap_or(config_model);
-    let mut ended_by = disruption.map(|disruption| format!("; {}", disruption.text())).unwrap_or_default();
+    let mut ended_by = disruption.map(|by| by.clause(settled.ended_by)).unwrap_or_default();
     if let JobEnd::Lost { node, overdue } = &end {
         let node = node.as_deref().unwrap_or("unknown");
         ended_by.push_str(&format!(

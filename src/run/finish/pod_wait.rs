@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
-    Cause, Disruption, Grace, Hold, JobState, PodProgress, PodVerdict, StartFailure, StartRecord, Step,
+    Disruption, Grace, Hold, JobState, PodProgress, PodVerdict, StartFailure, StartRecord, Step,
     disruption, failure_words, hold_of_job_events, hold_of_pod_events, is_pulling, queue_hold,
 };
 use crate::request::Config;
@@ -218,7 +218,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
                 return None;
             }
             if is_pulling(&events) {
-                hold = Hold { step: Step::Image, cause: Cause::ImagePullSlow, ..hold };
+                hold = Hold { step: Step::Image, ..hold };
                 detail = String::from("its node still pulls an image");
             } else if let Some(said) = hold_of_pod_events(&events) {
                 hold = said;
@@ -430,7 +430,7 @@ impl<C: Cluster> PodWait<'_, C> {
         let said = words.as_ref().map(|words| format!("; its Job failed: {words}")).unwrap_or_default();
         let text = format!("Pod {} was gone before its container ran: {by}{said}", name_of(&pod));
         let reason = ended_by.map(|cause| cause.reason);
-        let hold = Hold::lost(Cause::PodDeleted, reason, words, text);
+        let hold = Hold::lost(reason, words, text);
         self.give_up(hold, Instant::now(), String::new)
     }
 

@@ -420,13 +420,13 @@ async fn suspended_job_waits_for_as_long_as_its_queue_takes(mode: Mode) {
     };
     let scenario = Scenario::new(mode).script(script());
     assert_eq!(scenario.run().await["errorMessage"], Value::Null);
-    let line = "[paperclip] Job is suspended: Job suspended — waiting as long as it takes";
+    let line = "[paperclip] Job is suspended — waiting as long as it takes";
     assert_eq!(scenario.host.out().matches(line).count(), 1, "{}", scenario.host.out());
 
     let scenario = Scenario::new(mode).script(script()).config(json!({"queueTimeoutSec": 300}));
     let (result, took) = scenario.timed_run().await.expect("resolves");
     assert!(
-        message(&result).contains("Job is suspended: Job suspended [queue: JobSuspended, waited 3"),
+        message(&result).contains("Job is suspended [queue: JobSuspended, waited 3"),
         "{result}"
     );
     assert!(scenario.host.out().contains("— waiting for at most 300s"));
@@ -445,7 +445,7 @@ async fn job_suspended_again_before_its_pod_ran_is_queued(mode: Mode) {
     });
     let scenario = scenario.config(json!({"queueTimeoutSec": 300}));
     let (result, _) = scenario.timed_run().await.expect("resolves");
-    assert!(message(&result).contains("Job is suspended: Job suspended [queue: JobSuspended"), "{result}");
+    assert!(message(&result).contains("Job is suspended [queue: JobSuspended"), "{result}");
     assert!(is_proven(&result), "{result}");
 }
 
@@ -476,7 +476,7 @@ async fn cancel_and_time_limit_reach_a_waiting_run(mode: Mode) {
     let scenario = Scenario::new(mode).script(queued()).config(json!({"timeoutSec": 100, "graceSec": 20}));
     let (result, took) = scenario.timed_run().await.expect("resolves");
     assert_eq!((&result["errorCode"], &result["timedOut"]), (&json!("timeout"), &json!(true)), "{result}");
-    let text = "Timed out after 100s: Job is suspended: Job suspended [queue: JobSuspended, waited 1";
+    let text = "Timed out after 100s: Job is suspended [queue: JobSuspended, waited 1";
     assert!(message(&result).starts_with(text), "{result}");
     assert!(scenario.host.err().contains("[paperclip] Timed out after 100s: Job is suspended"));
     assert!(took >= seconds(120) && took < seconds(125), "{took:?}");
