@@ -54,6 +54,8 @@ pub(crate) struct ApiError {
     pub reason: Option<String>,
     /// `message` of the Status object, or the cause of a failure without an answer.
     pub message: String,
+    /// The server refused to create anything in a namespace that is being deleted.
+    pub namespace_terminating: bool,
     /// How long the server asked clients to wait (header `Retry-After` or `details.retryAfterSeconds`).
     pub retry_after: Option<Duration>,
     /// No connection was made, so that nothing of the request was sent.
@@ -73,6 +75,7 @@ impl ApiError {
             code: None,
             reason: None,
             message: message.into(),
+            namespace_terminating: false,
             retry_after: None,
             unsent: kind == ApiErrorKind::Setup,
             attempt: attempt.into(),
@@ -88,9 +91,14 @@ impl ApiError {
         body: &[u8],
     ) -> Self {
         #[derive(serde::Deserialize)]
+        struct Reason {
+            reason: Option<String>,
+        }
+        #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Details {
             retry_after_seconds: Option<u64>,
+            causes: Option<Vec<Reason>>,
         }
         #[derive(serde::Deserialize)]
         struct Status {
@@ -100,14 +108,14 @@ impl ApiError {
             details: Option<Details>,
         }
         let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.kind == "Status");
-        let (message, reason, seconds) = match status {
-            Some(status) => (
-                status.message,
-                status.reason,
-                status.details.and_then(|details| details.retry_after_seconds),
-            ),
+        let (message, reason, details) = match status {
+            Some(status) => (status.message, status.reason, status.details),
             None => (None, None, None),
         };
+        let seconds = details.as_ref().and_then(|details| details.retry_after_seconds);
+        let causes = details.and_then(|details| details.causes).unwrap_or_default();
+        let namespace_terminating = code == 403
+            && causes.iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"));
         let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| {
             let text = String::from_utf8_lossy(body);
             let text = text.trim();
@@ -132,6 +140,7 @@ impl ApiError {
             code: Some(code),
             reason,
             message,
+            namespace_terminating,
             retry_after: retry_after.or(seconds.map(Duration::from_secs)),
             unsent: false,
             attempt: attempt.into(),

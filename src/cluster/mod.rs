@@ -182,6 +182,8 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         namespace: &str,
         job: &Job,
     ) -> impl Future<Output = Result<CreatedJob, ApiError>> + Send;
+    /// Succeeds when the API server would create this Job; creates none.
+    fn try_job(&self, namespace: &str, job: &Job) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Applies a JSON Patch to a Job.
     fn patch_job(
         &self,

@@ -112,7 +112,7 @@ impl Record {
         if job.is_some_and(has_reached_deadline) {
             return Some(Cause::JobDeadline);
         }
-        if self.namespace_terminating {
+        if self.is_namespace_terminating() {
             return Some(Cause::NamespaceDeleted);
         }
         if job.is_some_and(is_suspended) && !self.job_gone {
@@ -145,7 +145,7 @@ impl Record {
             return match () {
                 () if job.is_some_and(is_suspended) => Cause::JobSuspended,
                 () if self.job_gone
-                    || self.namespace_terminating
+                    || self.is_namespace_terminating()
                     || job.is_some_and(has_reached_deadline) =>
                 {
                     self.cause_of_deletion().unwrap_or(Cause::JobDeleted)
@@ -483,7 +483,7 @@ mod tests {
         gone.see_job(&job(json!({"metadata": {}})));
         assert_eq!(gone.cause_of_end(Some(&exit(1, "Error"))), Some(Cause::ExitCode));
         assert_eq!(gone.cause_of_end(Some(&exit(137, "OOMKilled"))), Some(Cause::OutOfMemory));
-        gone.namespace_terminating = true;
+        gone.namespace_terminating = Some(true);
         assert_eq!(gone.cause_of_end(None), Some(Cause::NamespaceDeleted));
 
         let mut suspended = record(json!({}));

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use super::disruption::disruption;
 use super::end::node_is_silent;
 use super::pod::{container_statuses, init_statuses};
 
@@ -100,8 +101,8 @@ pub(crate) struct Record {
     pub(crate) pull_words: Option<String>,
     /// Our own request to end the run.
     pub(crate) request: Option<EndRequest>,
-    /// The namespace is being deleted.
-    pub(crate) namespace_terminating: bool,
+    /// Whether the namespace is being deleted; `None` before that was asked.
+    pub(crate) namespace_terminating: Option<bool>,
     /// How the log was read; `None` before it was opened.
     pub(crate) log: Option<LogFacts>,
     /// Events of the Job and its pod, oldest first; `None` where they were not read.
@@ -132,6 +133,20 @@ impl Record {
         let pulls = init_statuses(pod).iter().chain(container_statuses(pod)).find_map(pull_words);
         self.pull_words = pulls.or_else(|| self.pull_words.take());
         self.pod = Some(pod.clone());
+    }
+
+    /// Whether the Job or its pod was deleted, and neither by this run nor for a reason that its objects say.
+    pub(crate) fn is_deleted_by_others(&self) -> bool {
+        let is_deleting = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
+        let job = self.job_gone || self.job.as_ref().is_some_and(|job| is_deleting(&job.metadata));
+        let pod = self.pod_gone || self.pod.as_ref().is_some_and(|pod| is_deleting(&pod.metadata));
+        let by_pod = self.pod.as_deref().and_then(disruption);
+        self.request.is_none() && (job || (pod && by_pod.is_none_or(|by| by.is_plain_deletion())))
+    }
+
+    /// Whether it is known that the namespace is being deleted.
+    pub(crate) fn is_namespace_terminating(&self) -> bool {
+        self.namespace_terminating == Some(true)
     }
 
     /// Keeps the first request of ours to end the run.

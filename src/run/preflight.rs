@@ -105,6 +105,11 @@ const PERMISSIONS: &[Permission] = &[
         gives: " A run that gets no pod, or whose volumes are stuck, then says why.",
         ..permission("k8s_rbac_event_list", "", "events", "list", "list Events")
     },
+    Permission {
+        lack: Level::Info,
+        gives: " A run whose Job goes with its whole namespace then says so whatever else it may do.",
+        ..permission("k8s_rbac_namespace_get", "", "namespaces", "get", "get the Namespace")
+    },
 ];
 
 impl<K: Clusters> Runner<K> {

@@ -79,20 +79,24 @@ impl RunRecord {
         self.lock().see_events(events);
     }
 
-    /// Whether the Job was deleted, and not by this run.
-    pub(super) fn is_job_deleted(&self) -> bool {
-        let record = self.lock();
-        let deleting = record.job.as_ref().is_some_and(|job| job.metadata.deletion_timestamp.is_some());
-        record.request.is_none() && (record.job_gone || deleting)
+    /// Whether the Job or its pod was deleted, and neither by this run nor for a reason that its objects say.
+    pub(super) fn is_deleted_by_others(&self) -> bool {
+        self.lock().is_deleted_by_others()
     }
 
-    /// Keeps what a read of the Job's namespace showed.
-    pub(super) fn see_namespace(&self, read: &Result<bool, ApiError>) {
-        let is_deleted = match read {
-            Ok(terminating) => *terminating,
-            Err(error) => error.is_not_found(),
-        };
-        self.lock().namespace_terminating |= is_deleted;
+    /// Keeps whether the Job's namespace is being deleted.
+    pub(super) fn see_namespace(&self, terminating: bool) {
+        self.lock().namespace_terminating = Some(terminating);
+    }
+
+    /// Whether the cluster was asked for that.
+    pub(super) fn is_namespace_read(&self) -> bool {
+        self.lock().namespace_terminating.is_some()
+    }
+
+    /// Whether it is known that the Job's namespace is being deleted.
+    pub(super) fn is_namespace_terminating(&self) -> bool {
+        self.lock().is_namespace_terminating()
     }
 
     /// Keeps our own request to end the run.
@@ -142,6 +146,7 @@ pub(super) fn cause_of_guard(error: &ApiError) -> Cause {
 /// Why the Job could not be created.
 pub(super) fn cause_of_create(error: &ApiError) -> Cause {
     match error.kind {
+        _ if error.namespace_terminating => Cause::NamespaceTerminating,
         ApiErrorKind::Forbidden => Cause::of_refused_job(&error.message),
         ApiErrorKind::Invalid | ApiErrorKind::BadRequest => Cause::of_invalid_job(&error.message),
         ApiErrorKind::NotFound => Cause::NamespaceMissing,

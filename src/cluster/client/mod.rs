@@ -157,6 +157,13 @@ impl Cluster for KubeCluster {
         Ok(CreatedJob { job, warnings: warnings(&headers) })
     }
 
+    async fn try_job(&self, namespace: &str, job: &Job) -> Result<(), ApiError> {
+        let path = format!("{}?dryRun=All", jobs(namespace));
+        let body = Some((JSON, encoded(job)));
+        self.api.ask::<Value>(&format!("try to create a job in {namespace}"), Method::POST, &path, body).await?;
+        Ok(())
+    }
+
     async fn patch_job(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
         let path = format!("{}/{}", jobs(namespace), escaped(name));
         let attempt = format!("patch job {namespace}/{name}");

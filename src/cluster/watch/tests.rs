@@ -112,6 +112,10 @@ impl Cluster for ScriptedCluster {
     async fn create_job(&self, _: &str, _: &Job) -> Result<CreatedJob, ApiError> {
         unreachable!("the watches make no other request")
     }
+    async fn try_job(&self, _: &str, _: &Job) -> Result<(), ApiError> {
+        unreachable!("the watches make no other request")
+    }
+
     async fn patch_job(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {
         unreachable!("the watches make no other request")
     }

@@ -9,6 +9,7 @@ mod cancel;
 mod end;
 mod exit_status;
 mod last_read;
+mod namespace;
 mod pod_end;
 mod pod_wait;
 mod start_proof;
@@ -40,15 +41,12 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
     observed: Observed<C>,
 ) -> Result<Settled, Stop> {
     let observed = Arc::new(observed);
-    let ended = follow(run, &observed).await;
+    let ended = tokio::select! {
+        ended = follow(run, &observed) => ended,
+        never = isolate(namespace::watch(run, &observed)) => match never {},
+    };
     run.record.see_snapshot(&observed.watched.snapshot());
-    if run.record.is_job_deleted() {
-        let reads = observed.cluster.get_namespace(&observed.namespace);
-        // Not every Role may read it: then the Job's deletion is all that is known.
-        if let Ok(read) = tokio::time::timeout(timing::NAMESPACE_LIMIT, reads).await {
-            run.record.see_namespace(&read);
-        }
-    }
+    namespace::find(run, &observed).await;
     let (mut settled, start) = ended?;
     settled.ended_by = run.record.cause_of_end(settled.container.as_ref());
     if let Some(mut start) = start {

@@ -126,6 +126,42 @@ async fn pod_that_does_not_end_is_waited_for_and_named(mode: Mode) {
     }
 }
 
+in_both_modes!(deletion_of_the_namespace_is_named);
+async fn deletion_of_the_namespace_is_named(mode: Mode) {
+    let forbidden = || Fault::Answer(403, "namespaces \"paperclip\" is forbidden");
+    let missing = Fault::Answer(404, "namespaces \"paperclip\" not found");
+    let job = || Script { job_deleted_at: Some(20 * SECOND), ..lingering(4 * SECOND) };
+    let pod = || Script {
+        pod_deleting_at: Some(20 * SECOND),
+        ends_after: 25 * SECOND,
+        exit_code: 143,
+        reason: "Error",
+        ..success_over(600 * SECOND)
+    };
+    let mut pod = pod();
+    pod.lines.retain(|(at, _)| *at < 20 * SECOND);
+    for (script, read, tried, cause) in [
+        (job(), forbidden(), Some(Fault::Terminating), "namespace_deleted"),
+        (job(), missing, None, "namespace_deleted"),
+        (job(), forbidden(), Some(Fault::Answer(403, "jobs.batch is forbidden")), "job_deleted"),
+        (job(), forbidden(), Some(Fault::Pass), "job_deleted"),
+        (job(), Fault::Pass, None, "job_deleted"),
+        (pod.clone(), forbidden(), Some(Fault::Terminating), "namespace_deleted"),
+        (pod.clone(), Fault::Pass, None, "pod_deleted"),
+    ] {
+        let scenario = Scenario::new(mode).script(script);
+        scenario.cluster.fault("get namespace", [read]);
+        let tries = usize::from(tried.is_some());
+        scenario.cluster.fault("try job", tried);
+        let result = scenario.run().await;
+        assert_eq!(result["resultJson"]["k8s"]["cause"], cause, "{result}");
+        let said = scenario.host.out().matches("[paperclip] Namespace paperclip is being deleted\n").count();
+        assert_eq!(said, usize::from(cause == "namespace_deleted"), "{}", scenario.host.out());
+        let asked = ["get namespace", "try job"].map(|request| scenario.cluster.count(request));
+        assert_eq!(asked, [1, tries], "once");
+    }
+}
+
 in_both_modes!(cli_that_hangs_after_its_result_is_ended);
 async fn cli_that_hangs_after_its_result_is_ended(mode: Mode) {
     for (config, grace) in [(json!({}), 60), (json!({"resultGraceSec": 5}), 5)] {

@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Pass,
     /// It gets this status and message.
     Answer(u16, &'static str),
+    /// The namespace takes nothing new, because it is being deleted.
+    Terminating,
     /// It is carried out, and the answer is lost.
     LostAnswer,
 }
@@ -293,6 +295,12 @@ impl FakeCluster {
         match fault {
             None | Some(Fault::Pass) => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
+            Some(Fault::Terminating) => {
+                let message = "unable to create new content in namespace paperclip because it is being terminated";
+                let causes = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]);
+                let body = json!({"kind": "Status", "message": message, "reason": "Forbidden", "details": {"causes": causes}});
+                Err(ApiError::from_answer(request, 403, None, body.to_string().as_bytes()))
+            }
             Some(Fault::Answer(code, message)) => {
                 let body = json!({"kind": "Status", "message": message}).to_string();
                 Err(ApiError::from_answer(request, code, None, body.as_bytes()))
@@ -411,6 +419,11 @@ impl Cluster for FakeCluster {
         let job = self.send(async move { this.create_now(job).await }).await?;
         let warnings = if is_inert(&job) { Vec::new() } else { self.lock().warnings.clone() };
         Ok(CreatedJob { job, warnings })
+    }
+
+    async fn try_job(&self, _: &str, job: &Job) -> Result<(), ApiError> {
+        assert!(is_inert(job));
+        self.receive("try job").await.map(drop)
     }
 
     async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {

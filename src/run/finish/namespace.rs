@@ -1,0 +1,64 @@
+//! Finds out whether a Job or pod that others delete goes with its whole namespace.
+//!
+//! `namespaces: get` says so where the Role grants it. Any Role that runs can use lets the run ask whether a Job would be
+//! created, and a namespace that is being deleted refuses that with a reason of its own. The Role's binding may go with
+//! the namespace, so the run asks as soon as it sees the deletion.
+
+use std::convert::Infallible;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::cluster::watch::Snapshot;
+use crate::cluster::{ApiError, Cluster};
+use crate::manifest;
+use crate::run::context::RunContext;
+use crate::run::job_view::Observed;
+use crate::run::{Host, timing};
+
+/// Asks once, as soon as the run sees a deletion by others, and logs a namespace that is being deleted.
+pub(super) async fn watch<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> Infallible {
+    let mut changes = observed.watched.changes();
+    loop {
+        run.record.see_snapshot(&changes.borrow_and_update().clone());
+        if run.record.is_deleted_by_others() {
+            break;
+        }
+        next(&mut changes).await;
+    }
+    find(run, observed).await;
+    if run.record.is_namespace_terminating() {
+        run.log.out(format!("[paperclip] Namespace {} is being deleted", observed.namespace)).await;
+    }
+    std::future::pending().await
+}
+
+async fn next(changes: &mut watch::Receiver<Snapshot>) {
+    // What is polled instead of watched is read as often.
+    let _ = tokio::time::timeout(timing::POLL_INTERVAL, changes.changed()).await;
+}
+
+/// Asks the cluster, once in the life of a run.
+pub(super) async fn find<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
+    if !run.record.is_deleted_by_others() || run.record.is_namespace_read() {
+        return;
+    }
+    // Only what the failure is called depends on it.
+    if let Ok(answer) = timeout(timing::NAMESPACE_LIMIT, is_terminating(run, observed)).await {
+        run.record.see_namespace(answer);
+    }
+}
+
+async fn is_terminating<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
+    let Observed { cluster, namespace, job_name, .. } = observed;
+    match cluster.get_namespace(namespace).await {
+        Ok(terminating) => return terminating,
+        Err(error) if error.is_not_found() => return true,
+        Err(_) => {}
+    }
+    // Any image will do: the Job has no pod, and is never created.
+    let image = run.request.config.image.as_deref().unwrap_or("none");
+    let job = manifest::barrier(job_name, job_name, &run.agent_label, image);
+    let refusal = cluster.try_job(namespace, &job).await.err();
+    refusal.is_some_and(|error: ApiError| error.namespace_terminating || error.is_not_found())
+}
