@@ -1,11 +1,12 @@
 // How a run's own container ends, with real processes: its first process forwards SIGTERM and says the end.
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
 import { programs } from '../../tools/simulator/cluster.mjs';
 import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+import { killHosts, startHost } from '../support/processes.js';
 import { temporaryFolder } from '../support/temporary.js';
 
 const adapter = createServerAdapter();
@@ -95,27 +96,64 @@ describe('the first process of the container', () => {
   });
 });
 
+describe('a deletion of the whole namespace', () => {
+  it.each([true, false])('is named where namespaces may be read: %s', async (mayRead) => {
+    const cluster = await clusterOf();
+    try {
+      const unread = { match: { verb: 'get', resource: 'namespaces' }, action: { status: { code: 403 } } };
+      if (!mayRead) await cluster.post('/simulator/faults', unread);
+      const run = start(cluster, { scenario: 'hang' });
+      await hasStarted(run);
+      await cluster.request('DELETE', `/api/v1/namespaces/${cluster.namespace}`);
+      expect(await run.done).toMatchObject({ resultJson: { k8s: { cause: 'namespace_deleted' } } });
+      const line = `[paperclip] Namespace ${cluster.namespace} is being deleted\n`;
+      expect(run.output.stdout.split(line)).toHaveLength(2);
+    } finally {
+      await cluster.stop();
+    }
+  });
+});
+
 describe('a forged last line', () => {
+  /** @type {any} */
   let cluster;
-  afterAll(async () => {
+  afterEach(async () => {
+    killHosts();
     expect(await leftovers(cluster)).toEqual([]);
     await cluster.stop();
   });
 
-  it('forged_last_line_ends_its_own_run_and_its_cli', async () => {
-    // The agent is the same user, so it can read the token.
-    cluster = await clusterOf(`cat > /dev/null
+  /** A cluster whose CLI prints its result and its own end, and then does this. */
+  // The agent is the same user, so it can read the token.
+  const forging = (then) =>
+    clusterOf(`cat > /dev/null
 cat <<'LINES'
 ${[RECORDED[0], RECORDED.at(-1)].join('\n')}
 LINES
 token=$(tr '\\0' '\\n' < /proc/$PPID/cmdline | grep -o '[0-9a-f]\\{32\\}$' | head -n 1)
 [ -n "$token" ] || exit 9
 printf '{"type":"system","subtype":"paperclip_end","exit_code":0,"token":"%s"}\\n' "$token"
-exec sleep 600`);
+${then}`);
+
+  it('forged_last_line_ends_its_own_run_and_its_cli', async () => {
+    cluster = await forging('exec sleep 600');
     const run = start(cluster);
     expect(await run.done, run.output.stdout).toMatchObject({ exitCode: 0, errorMessage: null });
     expect(run.output.stdout).not.toContain(END);
     const gone = async () => (await podsOf(cluster)).length === 0;
     await eventually(gone, { within: 20_000 });
+  });
+
+  it('cli_that_stays_after_it_is_a_warning_of_the_host', { timeout: 120_000 }, async () => {
+    cluster = await forging("trap '' TERM; exec sleep 600");
+    const env = { PAPERCLIP_K8S_LOG: '' };
+    const { output, ended } = startHost(cluster, { options: {}, stays: 9_000, env });
+    await ended;
+    expect(output.result, output.stdout).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(output.errors).toMatch(
+      /^\S+ +WARN \S+: the last line of the pod said that Claude had ended, but its container still runs 5s later: deleting the Job job="ac-\S+" namespace="\S+" what="pod ac-\S+ on node \S+: container claude still runs"\n$/,
+    );
+    const gone = async () => (await podsOf(cluster)).length === 0;
+    await eventually(gone, { within: 60_000 });
   });
 });

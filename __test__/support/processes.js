@@ -8,7 +8,7 @@ const children = new Set();
  * Starts a host process. `output` is what its runs passed to it, together and by run; `ended` resolves to code and signal.
  *
  * @param {{kubeconfig: string, namespace: string}} cluster
- * @param {{options: object, runs?: number, listen?: boolean, env?: Record<string, string>}} what
+ * @param {{options: object, runs?: number, listen?: boolean, stays?: number, env?: Record<string, string>}} what
  */
 export function startHost({ kubeconfig, namespace }, { env, ...what }) {
   const script = fileURLToPath(new URL('./host-process.mjs', import.meta.url));

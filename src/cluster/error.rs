@@ -114,8 +114,8 @@ impl ApiError {
         };
         let seconds = details.as_ref().and_then(|details| details.retry_after_seconds);
         let causes = details.and_then(|details| details.causes).unwrap_or_default();
-        let namespace_terminating = code == 403
-            && causes.iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"));
+        let namespace_terminating =
+            code == 403 && causes.iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"));
         let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| {
             let text = String::from_utf8_lossy(body);
             let text = text.trim();

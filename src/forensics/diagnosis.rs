@@ -428,10 +428,9 @@ mod tests {
 
     #[test]
     fn taint_of_a_silent_node_is_its_loss() {
-        let tainted = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"});
-        let conditions = |containers: &str| {
-            json!({"conditions": [tainted, {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]})
-        };
+        let tainted =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"});
+        let conditions = |containers: &str| json!({"conditions": [tainted, {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]});
         let mut record = record(conditions("True"));
         assert_eq!(record.cause_of_end(None), Some(Cause::NodeLost));
         // The kubelet is back: that the node was lost is not forgotten.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::container::{ContainerPhase, TerminatedState, container_phase};
 use super::disruption::{Disruption, disruption};
 use super::job::words_of;
-use super::pod::{condition, is_terminal};
+use super::pod::{condition, container_statuses, init_statuses, is_terminal};
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
 impl TerminatedState {
@@ -19,6 +19,39 @@ impl TerminatedState {
 /// Whether the CLI of a pod may still be at work, or come to be.
 pub(crate) fn claude_may_run(pod: &Pod) -> bool {
     !is_terminal(pod) && !matches!(container_phase(pod, CLAUDE_CONTAINER), ContainerPhase::Terminated(_))
+}
+
+/// The containers of a pod that run, as its status says.
+fn running(pod: &Pod) -> Vec<&str> {
+    init_statuses(pod)
+        .iter()
+        .chain(container_statuses(pod))
+        .filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
+        .map(|status| status.name.as_str())
+        .collect()
+}
+
+fn containers(names: &[&str]) -> String {
+    let noun = if names.len() == 1 { "container" } else { "containers" };
+    format!("{noun} {}", names.join(", "))
+}
+
+/// What of a pod still runs and where, for people.
+pub(crate) fn still_running(pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or("unknown");
+    let of = match running(pod).as_slice() {
+        [] => "no container of it is seen running".to_owned(),
+        names => format!("{} still {}", containers(names), if names.len() == 1 { "runs" } else { "run" }),
+    };
+    let node = node_of(pod).map(|node| format!(" on node {node}")).unwrap_or_default();
+    format!("pod {name}{node}: {of}")
+}
+
+/// The containers that keep a pod whose `claude` has ended: sidecars. `None` where none does.
+pub(crate) fn kept_by(pod: &Pod) -> Option<String> {
+    let names = running(pod);
+    let has_ended = matches!(container_phase(pod, CLAUDE_CONTAINER), ContainerPhase::Terminated(_));
+    (has_ended && !names.is_empty() && !is_terminal(pod)).then(|| containers(&names))
 }
 
 /// The node of a pod that has one.
@@ -103,6 +136,28 @@ mod tests {
         ] {
             assert_eq!(claude_may_run(&pod(status.clone())), may_run, "{status}");
         }
+    }
+
+    #[test]
+    fn what_keeps_a_pod_is_named() {
+        let up = || json!({"running": {}});
+        let pod = |claude: Value, phase: &str| {
+            pod(
+                json!({"phase": phase, "containerStatuses": [container("claude", claude), container("proxy", up())],
+                "initContainerStatuses": [container("mesh", up()), container("init", ended(0))]}),
+            )
+        };
+        let both = pod(ended(0), "Running");
+        assert_eq!(kept_by(&both).as_deref(), Some("containers mesh, proxy"));
+        assert_eq!(still_running(&both), "pod p: containers mesh, proxy still run");
+        assert_eq!(kept_by(&pod(up(), "Running")), None, "claude keeps it");
+        assert_eq!(kept_by(&pod(ended(0), "Failed")), None, "it has ended");
+        let mut alone = super::super::fixtures::pod(
+            json!({"phase": "Running", "containerStatuses": [container("claude", up())]}),
+        );
+        alone.spec = serde_json::from_value(json!({"containers": [], "nodeName": "n"})).unwrap();
+        assert_eq!(still_running(&alone), "pod p on node n: container claude still runs");
+        assert_eq!(still_running(&Pod::default()), "pod unknown: no container of it is seen running");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
+use super::non_empty;
 use super::reasons::{Grace, Hold, Step};
 use super::words::{one_line, say_more};
-use super::non_empty;
 use crate::manifest::labels::{LABEL_SESSION_ID, LABEL_TASK_ID};
 
 /// Where a Job stands. Only the final conditions count; a deletion timestamp is another matter (see [`is_live`]).

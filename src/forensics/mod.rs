@@ -24,7 +24,9 @@ pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,
 };
 pub(crate) use disruption::{Deletion, Disruption, disruption, disruption_since, suspension};
-pub(crate) use end::{Missing, claude_may_run, failing, missing_cause, node_is_silent, node_of};
+pub(crate) use end::{
+    Missing, claude_may_run, failing, kept_by, missing_cause, node_is_silent, node_of, still_running,
+};
 pub(crate) use event::{hold_of_job_events, hold_of_pod_events, is_pulling};
 pub(crate) use evidence::Evidence;
 pub(crate) use host_status::should_abort_for_cancellation;

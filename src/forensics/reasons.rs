@@ -130,8 +130,7 @@ const START: Says = Says::Container(
     "Container \"{c}\" cannot be started: {w}",
     "Init container \"{c}\" cannot be started: {w}",
 );
-const ENDED: Says =
-    Says::Container("Container \"{c}\" ended: {w}", "Init container \"{c}\" ended: {w}");
+const ENDED: Says = Says::Container("Container \"{c}\" ended: {w}", "Init container \"{c}\" ended: {w}");
 const NODE: Says = Says::Plain("{w}");
 const REFUSED: Says = Says::Plain("No pod was created: {w}");
 const MOUNT: Says = Says::Plain("A volume cannot be mounted: {w}");
@@ -487,9 +486,11 @@ mod tests {
             let again =
                 REASONS[..at].iter().any(|other| (other.source, other.reason) == (row.source, row.reason));
             assert!(!again, "{} stands twice", row.reason);
-            let hidden = REASONS[..at].iter().any(|other| other.source == row.source && other.matches(row.reason));
+            let hidden =
+                REASONS[..at].iter().any(|other| other.source == row.source && other.matches(row.reason));
             assert!(!hidden, "{} is hidden by a row before it", row.reason);
-            let of_image = row.cause("", None).code().contains("image") || row.reason == "RegistryUnavailable";
+            let of_image =
+                row.cause("", None).code().contains("image") || row.reason == "RegistryUnavailable";
             assert_eq!(row.step == Step::Image, of_image, "{}", row.reason);
         }
     }

@@ -155,7 +155,7 @@ impl Record {
     }
 
     /// Keeps Events along with those that were read before, the newest if there are many.
-        pub(crate) fn see_events(&mut self, events: Vec<Event>) {
+    pub(crate) fn see_events(&mut self, events: Vec<Event>) {
         let mut seen = self.events.take().unwrap_or_default();
         for event in events.into_iter().map(EventSeen::from) {
             // A later read shows the same Event with a higher count.

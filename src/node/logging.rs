@@ -1,7 +1,7 @@
-//! Diagnostics on stderr, for the operator of the host; off unless `PAPERCLIP_K8S_LOG` names a level.
+//! Diagnostics on stderr, for the operator of the host: warnings, or what `PAPERCLIP_K8S_LOG` names.
 //!
-//! The code emits `tracing` events everywhere. Without a subscriber an event costs one load of an atomic, so nothing
-//! is installed when the variable is unset: no formatter, no writer, no global default.
+//! The code emits `tracing` events everywhere. One below the level costs one load of an atomic. Warnings are written
+//! without being asked for, because they say what no run's own log can say any more: they come after its end.
 
 use std::io::Write as _;
 use std::sync::Once;
@@ -14,12 +14,12 @@ use tracing_subscriber::layer::SubscriberExt as _;
 /// The environment variable that sets the level.
 const VARIABLE: &str = "PAPERCLIP_K8S_LOG";
 
-/// Installs the writer when the variable asks for one. Every JavaScript environment of the process loads the addon;
+/// Installs the writer, unless the variable is `off`. Every JavaScript environment of the process loads the addon;
 /// the first one decides.
 pub(super) fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let Some(value) = std::env::var_os(VARIABLE) else { return };
+        let value = std::env::var_os(VARIABLE).unwrap_or_default();
         match level(&value.to_string_lossy()) {
             Some(LevelFilter::OFF) => {}
             Some(level) => install(level),
@@ -34,9 +34,9 @@ pub(super) fn init() {
 
 fn level(value: &str) -> Option<LevelFilter> {
     match value.trim().to_ascii_lowercase().as_str() {
-        "" | "off" => Some(LevelFilter::OFF),
+        "off" => Some(LevelFilter::OFF),
+        "" | "warn" => Some(LevelFilter::WARN),
         "error" => Some(LevelFilter::ERROR),
-        "warn" => Some(LevelFilter::WARN),
         "info" => Some(LevelFilter::INFO),
         "debug" => Some(LevelFilter::DEBUG),
         "trace" => Some(LevelFilter::TRACE),
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn level_of_an_unknown_word_is_none() {
         for (value, expected) in [
-            ("", Some(LevelFilter::OFF)),
+            ("", Some(LevelFilter::WARN)),
             ("off", Some(LevelFilter::OFF)),
             (" Debug ", Some(LevelFilter::DEBUG)),
             ("trace", Some(LevelFilter::TRACE)),

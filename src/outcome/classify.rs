@@ -327,8 +327,7 @@ fn with_result(settled: Settled) -> Outcome {
 fn failure_of_result(settled: &Settled) -> Option<String> {
     let result = settled.captured.result.as_ref()?;
     let container = settled.container.as_ref();
-    let ended_by =
-        settled.disruption.as_ref().map(|by| by.clause(settled.ended_by)).unwrap_or_default();
+    let ended_by = settled.disruption.as_ref().map(|by| by.clause(settled.ended_by)).unwrap_or_default();
     let exit_code = settled.exit_code();
     let said = describe_claude_failure(result);
     let unsaid = || format!("Claude exited with code {}{}", exit_code.unwrap_or(-1), pod_cause(container));

@@ -152,6 +152,13 @@ async fn clean_up_job<C: Cluster, H>(
     }
     if run.request.config.retain_jobs {
         run.log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
+        if let Some(kept) = run.record.pod_is_kept_by() {
+            run.log
+                .out(format!(
+                    "[paperclip] Job {name} stays active: Claude has ended, and {kept} of its pod runs on"
+                ))
+                .await;
+        }
         return;
     }
     if retain == Some(RetainReason::AlreadyGone) {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
+use super::unconfirmed::UnconfirmedEnds;
 use super::{LogSink, RunError};
 use crate::claude::EndToken;
 use crate::manifest::SelfPod;
@@ -29,6 +30,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) record: RunRecord,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
+    /// Jobs of all runs of the process whose pod may have told its own end falsely.
+    pub(crate) unconfirmed: UnconfirmedEnds,
 }
 
 impl<C, H> RunContext<C, H> {

@@ -21,6 +21,7 @@ mod record;
 mod runner;
 mod start;
 mod timing;
+mod unconfirmed;
 
 #[cfg(test)]
 mod scenarios;

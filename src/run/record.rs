@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use super::job_view::JobSeen;
 use crate::cluster::watch::{Seen, Snapshot};
 use crate::cluster::{ApiError, ApiErrorKind};
-use crate::forensics::{Asker, Cause, Evidence, LogFacts, Record, TerminatedState};
+use crate::forensics::{Asker, Cause, Evidence, LogFacts, Record, TerminatedState, kept_by};
 use crate::outcome::{ErrorCode, Outcome};
 
 /// The record of one run; cheap to clone.
@@ -94,9 +94,10 @@ impl RunRecord {
         self.lock().namespace_terminating.is_some()
     }
 
-    /// Whether it is known that the Job's namespace is being deleted.
-    pub(super) fn is_namespace_terminating(&self) -> bool {
-        self.lock().is_namespace_terminating()
+    /// The containers that keep the pod although its `claude` has ended.
+    pub(super) fn pod_is_kept_by(&self) -> Option<String> {
+        let record = self.lock();
+        record.pod.as_deref().filter(|_| !record.pod_gone).and_then(kept_by)
     }
 
     /// Keeps our own request to end the run.

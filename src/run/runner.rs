@@ -18,6 +18,7 @@ use super::start::bundle::BundleError;
 use super::start::claim::Claims;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
+use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, HostError, LogSink, finish, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
@@ -67,6 +68,7 @@ pub(crate) struct Runner<K: Clusters> {
     pub(super) watches: Watches<K::Cluster>,
     pub(super) claims: Claims<K::Cluster>,
     pub(super) readers: ReaderCount,
+    unconfirmed: UnconfirmedEnds,
 }
 
 impl<K: Clusters> Runner<K> {
@@ -80,6 +82,7 @@ impl<K: Clusters> Runner<K> {
             watches: Watches::new(manifest::watch_selector()),
             claims: Claims::default(),
             readers: ReaderCount::new(),
+            unconfirmed: UnconfirmedEnds::default(),
         }
     }
 
@@ -144,7 +147,9 @@ impl<K: Clusters> Runner<K> {
             };
             let record = RunRecord::default();
             let readers = self.readers.clone();
-            let run = RunContext { request, host, log, cancel, agent_label, owned, record, readers };
+            let unconfirmed = self.unconfirmed.clone();
+            let run =
+                RunContext { request, host, log, cancel, agent_label, owned, record, readers, unconfirmed };
             self.play(run, turn).await
         };
         let outcome = run.await;

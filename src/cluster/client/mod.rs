@@ -160,7 +160,9 @@ impl Cluster for KubeCluster {
     async fn try_job(&self, namespace: &str, job: &Job) -> Result<(), ApiError> {
         let path = format!("{}?dryRun=All", jobs(namespace));
         let body = Some((JSON, encoded(job)));
-        self.api.ask::<Value>(&format!("try to create a job in {namespace}"), Method::POST, &path, body).await?;
+        self.api
+            .ask::<Value>(&format!("try to create a job in {namespace}"), Method::POST, &path, body)
+            .await?;
         Ok(())
     }
 

@@ -89,11 +89,13 @@ async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observe
             let until = |deleting| if deleting { deadline } else { orphaned };
             match pod_end::wait(observed, until).await {
                 PodEnd::Ended => return true,
-                PodEnd::Running { deleting: true } => {
-                    format!("the pod of Job {} was asked to end and has not", observed.job_name)
+                PodEnd::Running { deleting: true, what } => {
+                    let what = pod_end::in_brackets(&what);
+                    format!("the pod of Job {} was asked to end and has not{what}", observed.job_name)
                 }
-                PodEnd::Running { deleting: false } => {
-                    format!("the pod of Job {} was not asked to end with its Job", observed.job_name)
+                PodEnd::Running { deleting: false, what } => {
+                    let what = pod_end::in_brackets(&what);
+                    format!("the pod of Job {} was not asked to end with its Job{what}", observed.job_name)
                 }
             }
         }

@@ -16,7 +16,7 @@ use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::{Host, timing};
 
-/// Asks once, as soon as the run sees a deletion by others, and logs a namespace that is being deleted.
+/// Asks once, as soon as the run sees a deletion by others.
 pub(super) async fn watch<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> Infallible {
     let mut changes = observed.watched.changes();
     loop {
@@ -27,9 +27,6 @@ pub(super) async fn watch<C: Cluster, H: Host>(run: &RunContext<C, H>, observed:
         next(&mut changes).await;
     }
     find(run, observed).await;
-    if run.record.is_namespace_terminating() {
-        run.log.out(format!("[paperclip] Namespace {} is being deleted", observed.namespace)).await;
-    }
     std::future::pending().await
 }
 
@@ -38,14 +35,16 @@ async fn next(changes: &mut watch::Receiver<Snapshot>) {
     let _ = tokio::time::timeout(timing::POLL_INTERVAL, changes.changed()).await;
 }
 
-/// Asks the cluster, once in the life of a run.
+/// Asks the cluster, once in the life of a run, and logs a namespace that is being deleted.
 pub(super) async fn find<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
     if !run.record.is_deleted_by_others() || run.record.is_namespace_read() {
         return;
     }
     // Only what the failure is called depends on it.
-    if let Ok(answer) = timeout(timing::NAMESPACE_LIMIT, is_terminating(run, observed)).await {
-        run.record.see_namespace(answer);
+    let Ok(answer) = timeout(timing::NAMESPACE_LIMIT, is_terminating(run, observed)).await else { return };
+    run.record.see_namespace(answer);
+    if answer {
+        run.log.out(format!("[paperclip] Namespace {} is being deleted", observed.namespace)).await;
     }
 }
 

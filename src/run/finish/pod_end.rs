@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::cluster::watch::{Health, Seen};
 use crate::cluster::{Cluster, retry};
-use crate::forensics::claude_may_run;
+use crate::forensics::{claude_may_run, still_running};
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::{Host, timing};
 
 /// What is known of a pod's CLI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PodEnd {
     /// It has ended, or the pod is gone.
     Ended,
@@ -24,6 +24,8 @@ pub(super) enum PodEnd {
     Running {
         /// Whether the deletion of the pod was requested.
         deleting: bool,
+        /// What still runs, for people; empty where no pod was seen.
+        what: String,
     },
 }
 
@@ -37,7 +39,7 @@ pub(super) async fn wait<C: Cluster>(
     let mut pause = timing::POD_END_FIRST;
     let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
     // Nothing was seen yet: as long as for a pod that is being deleted.
-    let mut end = PodEnd::Running { deleting: true };
+    let mut end = PodEnd::Running { deleting: true, what: String::new() };
     loop {
         let snapshot = changes.borrow_and_update().clone();
         let watched = snapshot.health == Health::Live && !snapshot.pods.is_empty();
@@ -51,8 +53,8 @@ pub(super) async fn wait<C: Cluster>(
             observed.pods().await.ok().map(|pods| judge(pods.collect::<Vec<_>>().iter()))
         };
         end = seen.unwrap_or(end);
-        let PodEnd::Running { deleting } = end else { return end };
-        let until = while_running(deleting);
+        let PodEnd::Running { deleting, .. } = &end else { return end };
+        let until = while_running(*deleting);
         if Instant::now() >= until {
             return end;
         }
@@ -66,13 +68,13 @@ pub(super) async fn wait<C: Cluster>(
 }
 
 fn judge<'a>(pods: impl Iterator<Item = &'a Pod>) -> PodEnd {
-    let mut end = PodEnd::Ended;
-    for pod in pods.filter(|pod| claude_may_run(pod)) {
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let all = !matches!(end, PodEnd::Running { deleting: false });
-        end = PodEnd::Running { deleting: deleting && all };
+    let running: Vec<&Pod> = pods.filter(|pod| claude_may_run(pod)).collect();
+    if running.is_empty() {
+        return PodEnd::Ended;
     }
-    end
+    let deleting = running.iter().all(|pod| pod.metadata.deletion_timestamp.is_some());
+    let what = running.into_iter().map(still_running).collect::<Vec<_>>().join("; ");
+    PodEnd::Running { deleting, what }
 }
 
 /// How long a pod that is asked to end may take: its grace period, and what the kubelet needs beyond it.
@@ -97,15 +99,22 @@ pub(super) async fn see_out<C: Cluster, H: Host>(run: &RunContext<C, H>, observe
     let (job, waited) = (&observed.job_name, started.elapsed().as_secs());
     let line = match end {
         PodEnd::Ended => return,
-        PodEnd::Running { deleting: true } => format!(
+        PodEnd::Running { deleting: true, what } => format!(
             "[paperclip] Warning: the pod of Job {job} has not ended {waited}s after it was asked to — its agent may still \
-             be working"
+             be working{}",
+            in_brackets(&what)
         ),
-        PodEnd::Running { deleting: false } => format!(
-            "[paperclip] Warning: the pod of Job {job} was not asked to end with its Job — its agent is still working"
+        PodEnd::Running { deleting: false, what } => format!(
+            "[paperclip] Warning: the pod of Job {job} was not asked to end with its Job — its agent is still working{}",
+            in_brackets(&what)
         ),
     };
     run.log.err(line).await;
+}
+
+/// What still runs, behind a sentence about it.
+pub(super) fn in_brackets(what: &str) -> String {
+    if what.is_empty() { String::new() } else { format!(" ({what})") }
 }
 
 /// Deletes the Job, repeating a failing request for [`timing::CLEANUP_BUDGET`]. Returns the error to log.

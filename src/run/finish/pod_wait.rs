@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::cluster::watch::Seen;
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
-    Disruption, Grace, Hold, JobState, PodProgress, PodVerdict, StartFailure, StartRecord, Step,
-    disruption, failure_words, hold_of_job_events, hold_of_pod_events, is_pulling, queue_hold,
+    Disruption, Grace, Hold, JobState, PodProgress, PodVerdict, StartFailure, StartRecord, Step, disruption,
+    failure_words, hold_of_job_events, hold_of_pod_events, is_pulling, queue_hold,
 };
 use crate::request::Config;
 use crate::run::job_view::{JobSeen, Observed, PodPoller};

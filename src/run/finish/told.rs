@@ -10,9 +10,11 @@ use tokio::time::Instant;
 use super::end::RunEnd;
 use super::pod_end::{self, PodEnd};
 use crate::cluster::Cluster;
+use crate::forensics::Asker;
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
+use crate::run::unconfirmed::UnconfirmedEnds;
 use crate::run::{Host, timing};
 
 /// The end of a run whose pod has said that its CLI had succeeded.
@@ -25,13 +27,15 @@ pub(super) async fn confirm<C: Cluster, H: Host>(
 ) -> RunEnd {
     let until = Instant::now() + timing::TOLD_END_LIMIT;
     if !run.request.config.retain_jobs {
-        tokio::spawn(check(observed.clone(), until));
+        tokio::spawn(check(observed.clone(), run.unconfirmed.clone(), until));
         return RunEnd::Told;
     }
     if pod_end::wait(observed, |_| until).await == PodEnd::Ended {
         return RunEnd::Told;
     }
     let (job, seconds) = (&observed.job_name, timing::TOLD_END_LIMIT.as_secs());
+    run.unconfirmed.add(job);
+    run.record.ask_to_end(Asker::AfterResult);
     run.log
         .err(format!(
             "[paperclip] Warning: the last line of Job {job} said that Claude had ended, but its container still runs \
@@ -48,17 +52,19 @@ pub(super) async fn confirm<C: Cluster, H: Host>(
 }
 
 /// Sees to it, beside the run and after its result, that the container of a Job that was deleted has ended.
-async fn check<C: Cluster>(observed: Arc<Observed<C>>, until: Instant) {
-    if pod_end::wait(&observed, |_| until).await == PodEnd::Ended {
-        return;
-    }
+async fn check<C: Cluster>(observed: Arc<Observed<C>>, unconfirmed: UnconfirmedEnds, until: Instant) {
+    let PodEnd::Running { what, .. } = pod_end::wait(&observed, |_| until).await else { return };
     // The run's log is closed by now.
-    let job = &observed.job_name;
+    let (job, namespace, seconds) =
+        (&observed.job_name, &observed.namespace, timing::TOLD_END_LIMIT.as_secs());
+    unconfirmed.add(job);
     tracing::warn!(
         job,
-        "the pod's last line said that Claude had ended, but its container still runs: deleting"
+        namespace,
+        what,
+        "the last line of the pod said that Claude had ended, but its container still runs {seconds}s later: deleting the Job"
     );
     if let Err(error) = pod_end::delete_job(&observed).await {
-        tracing::warn!(job, %error, "could not be deleted");
+        tracing::warn!(job, namespace, %error, "the Job could not be deleted");
     }
 }

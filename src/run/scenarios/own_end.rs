@@ -138,6 +138,55 @@ async fn forged_last_line_ends_its_own_run_and_its_job(mode: Mode) {
     assert!(scenario.cluster.remaining().is_empty());
 }
 
+in_both_modes!(forged_last_line_is_named_by_the_guard_of_the_next_run);
+async fn forged_last_line_is_named_by_the_guard_of_the_next_run(mode: Mode) {
+    let mut script = success_over(5 * SECOND);
+    print(&mut script, 5 * SECOND, &[&last_line("0", TOKEN)]);
+    // Its CLI does not obey, so that the pod outlives its Job.
+    (script.ends_after, script.lingers) = (3600 * SECOND, 25 * SECOND);
+    let told = says_its_end(success_over(5 * SECOND), 5 * SECOND, 0);
+    for (first, doubted) in [(script, true), (Script { lingers: 3 * SECOND, ..told }, false)] {
+        let mut scenario = Scenario::new(mode).script(first);
+        let (result, _) = scenario.play("run-1").await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        scenario.cluster.script(success_over(SECOND));
+        let (result, _) = scenario.play("run-2").await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        let err = scenario.host.err();
+        let line = "said that Claude had ended, and its container still runs: its agent may have printed that line itself";
+        assert_eq!(err.matches(line).count(), usize::from(doubted), "{err}");
+        assert!(scenario.cluster.started_beside().is_empty());
+        // Once by the cleanup, and again where the container still ran 5 s later.
+        assert_eq!(scenario.cluster.count("delete job"), 2 + usize::from(doubted));
+    }
+}
+
+in_both_modes!(sidecar_of_a_retained_job_is_named);
+async fn sidecar_of_a_retained_job_is_named(mode: Mode) {
+    let told = says_its_end(success_over(5 * SECOND), 5 * SECOND, 0);
+    for sidecar in [Some("mesh-proxy"), None] {
+        let mut scenario = Scenario::new(mode)
+            .script(Script { sidecar, ..told.clone() })
+            .config(json!({"retainJobs": true}));
+        let (result, _) = scenario.play("run-1").await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        let out = scenario.host.out();
+        let line = "stays active: Claude has ended, and container mesh-proxy of its pod runs on\n";
+        assert_eq!(out.contains(line), sidecar.is_some(), "{out}");
+        // The next run of another task is blocked by that Job.
+        scenario.context = json!({"taskId": "task-2"});
+        let (result, _) = scenario.play("run-2").await;
+        if sidecar.is_some() {
+            assert_eq!(result["errorCode"], "k8s_concurrent_run_blocked", "{result}");
+            let err = scenario.host.err();
+            assert!(err.contains("[paperclip] Warning: Claude has ended in Job ac-agent-1-run-1-"), "{err}");
+            assert!(err.contains(", and container mesh-proxy of its pod "), "{err}");
+            let keeps = " runs on, which keeps the Job alive: delete the Job, or let the sidecar end with it";
+            assert!(err.contains(keeps), "{err}");
+        }
+    }
+}
+
 in_both_modes!(retained_job_of_a_told_success_stays);
 async fn retained_job_of_a_told_success_stays(mode: Mode) {
     let scenario = Scenario::new(mode)

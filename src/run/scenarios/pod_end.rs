@@ -122,6 +122,7 @@ async fn pod_that_does_not_end_is_waited_for_and_named(mode: Mode) {
             err.contains("[paperclip] Warning: the pod of Job ac-agent-1-run-1-") && err.contains(text),
             "{err}"
         );
+        assert!(err.contains("-pod on node node-1: container claude still runs)\n"), "{err}");
         assert!(took.as_secs() >= 20 + seconds && took.as_secs() < 20 + seconds + 30, "{took:?}");
     }
 }
@@ -269,17 +270,6 @@ async fn api_away_for_minutes_is_waited_for_and_logged_once(mode: Mode) {
     }
 }
 
-/// Plays a run of the same agent and task right after another.
-async fn next_run(scenario: &mut Scenario, run_id: &'static str) -> (Value, Duration) {
-    scenario.host = Arc::default();
-    scenario.run_id = run_id;
-    let began = Instant::now();
-    let request = scenario.request();
-    let outcome =
-        scenario.runner.execute(&request, scenario.host.clone(), scenario.cancel.clone(), None).await;
-    (outcome.expect("resolves").to_json(), began.elapsed())
-}
-
 in_both_modes!(next_run_waits_for_the_cli_of_the_last_one);
 async fn next_run_waits_for_the_cli_of_the_last_one(mode: Mode) {
     // The pod takes a moment to be seen to have ended, and is then there without its Job for a while.
@@ -289,11 +279,11 @@ async fn next_run_waits_for_the_cli_of_the_last_one(mode: Mode) {
     first.lines.extend([(5 * SECOND, String::new()), (5 * SECOND, told)]);
     (first.ends_after, first.lingers) = (6 * SECOND, 20 * SECOND);
     let mut scenario = Scenario::new(mode).script(first);
-    let (result, took) = next_run(&mut scenario, "run-1").await;
+    let (result, took) = scenario.play("run-1").await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert!(took < 9 * SECOND + SECOND, "{took:?}");
     scenario.cluster.script(success_over(SECOND));
-    let (result, took) = next_run(&mut scenario, "run-2").await;
+    let (result, took) = scenario.play("run-2").await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert!(took < 8 * SECOND, "{took:?}");
     let line = "[paperclip] Waiting for the end of an earlier run of this agent (pod ac-agent-1-run-1-";
@@ -311,10 +301,10 @@ async fn pod_without_its_job_holds_back_the_next_run(mode: Mode) {
         (Script { orphaned: true, ..deleted.clone() }, 15, false),
     ] {
         let mut scenario = Scenario::new(mode).script(first);
-        let (result, _) = next_run(&mut scenario, "run-1").await;
+        let (result, _) = scenario.play("run-1").await;
         assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
         scenario.cluster.script(success_over(SECOND));
-        let (result, took) = next_run(&mut scenario, "run-2").await;
+        let (result, took) = scenario.play("run-2").await;
         assert_eq!(result["errorMessage"].is_null(), starts, "{result}");
         assert!(took.as_secs() >= waits && took.as_secs() < waits + 12, "{took:?}");
         if !starts {
@@ -323,6 +313,7 @@ async fn pod_without_its_job_holds_back_the_next_run(mode: Mode) {
             let line =
                 "[paperclip] Concurrent run blocked: pod(s) of earlier runs still running: ac-agent-1-run-1-";
             assert!(err.contains(line), "{err}");
+            assert!(err.contains("-pod on node node-1: container claude still runs\n"), "{err}");
         }
         assert!(scenario.cluster.started_beside().is_empty(), "{:?}", scenario.cluster.started_beside());
         assert_eq!(scenario.cluster.count("create claim"), scenario.cluster.count("delete claim"));
@@ -333,13 +324,13 @@ in_both_modes!(wait_for_an_earlier_run_can_be_cancelled);
 async fn wait_for_an_earlier_run_can_be_cancelled(mode: Mode) {
     let first = Script { job_deleted_at: Some(5 * SECOND), orphaned: true, ..success_over(600 * SECOND) };
     let mut scenario = Scenario::new(mode).script(first);
-    next_run(&mut scenario, "run-1").await;
+    scenario.play("run-1").await;
     let cancel = scenario.cancel.clone();
     tokio::spawn(async move {
         tokio::time::sleep(3 * SECOND).await;
         cancel.cancel();
     });
-    let (result, took) = next_run(&mut scenario, "run-2").await;
+    let (result, took) = scenario.play("run-2").await;
     assert!(is_acknowledged(&result), "{result}");
     assert!(took < 5 * SECOND, "{took:?}");
 }
@@ -354,13 +345,13 @@ async fn pod_on_a_lost_node_does_not_block_its_agent_forever(mode: Mode) {
         ..success_over(600 * SECOND)
     };
     let mut scenario = Scenario::new(mode).script(first);
-    let (result, _) = next_run(&mut scenario, "run-1").await;
+    let (result, _) = scenario.play("run-1").await;
     assert!(
         result["errorMessage"].as_str().is_some_and(|text| text.contains("lost with its node")),
         "{result}"
     );
     scenario.cluster.script(success_over(SECOND));
-    let (result, _) = next_run(&mut scenario, "run-2").await;
+    let (result, _) = scenario.play("run-2").await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     let line = "-pod of this agent is due to end and does not: its node node-1 is taken for lost";
     assert!(scenario.host.err().contains(line), "{}", scenario.host.err());

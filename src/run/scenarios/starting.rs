@@ -425,10 +425,7 @@ async fn suspended_job_waits_for_as_long_as_its_queue_takes(mode: Mode) {
 
     let scenario = Scenario::new(mode).script(script()).config(json!({"queueTimeoutSec": 300}));
     let (result, took) = scenario.timed_run().await.expect("resolves");
-    assert!(
-        message(&result).contains("Job is suspended [queue: JobSuspended, waited 3"),
-        "{result}"
-    );
+    assert!(message(&result).contains("Job is suspended [queue: JobSuspended, waited 3"), "{result}");
     assert!(scenario.host.out().contains("— waiting for at most 300s"));
     assert!(took >= seconds(300) && took < seconds(320), "{took:?}");
     assert!(is_proven(&result), "{result}");

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, Cluster, retry};
-use crate::forensics::{self, Expected, claude_may_run, node_of};
+use crate::forensics::{self, Expected, claude_may_run, kept_by, node_of, still_running};
 use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -66,10 +66,15 @@ pub(super) async fn check<C: Cluster, H: Host>(
             if jobs.iter().any(|job| is_of_run(job, own)) || pods.iter().any(|pod| is_of_run(pod, own)) {
                 run.owned.job_may_exist();
             }
+            let kept = kept_pods(&jobs, &pods);
             let left = left_behind(pods, &jobs);
             let (lost, left): (Vec<Pod>, Vec<Pod>) = left.into_iter().partition(|pod| is_lost(pod, now));
             log_lost(run, &lost).await;
-            judge(&run.request, namespace, jobs).map(|orphan| match orphan {
+            let judged = judge(&run.request, namespace, jobs);
+            if judged.is_err() {
+                log_kept(run, kept).await;
+            }
+            judged.map(|orphan| match orphan {
                 _ if !left.is_empty() => Verdict::Wait(left),
                 Some(orphan) => Verdict::Attach(orphan),
                 None => Verdict::Clear,
@@ -94,6 +99,28 @@ fn left_behind(pods: Vec<Pod>, jobs: &[Job]) -> Vec<Pod> {
         .collect();
     let is_left = |pod: &Pod| job_of(pod).is_some_and(|job| !live.contains(&job)) && claude_may_run(pod);
     pods.into_iter().filter(is_left).collect()
+}
+
+/// For each live Job whose `claude` has ended, a line that names what keeps its pod, and so the Job.
+fn kept_pods(jobs: &[Job], pods: &[Pod]) -> Vec<String> {
+    let of = |pod: &Pod| {
+        let job = job_of(pod)?;
+        let is_live =
+            jobs.iter().any(|of| of.metadata.name.as_deref() == Some(job) && forensics::is_live(of));
+        let kept = kept_by(pod).filter(|_| is_live)?;
+        Some(format!(
+            "[paperclip] Warning: Claude has ended in Job {job}, and {kept} of its pod {} runs on, which keeps the Job alive: \
+             delete the Job, or let the sidecar end with it",
+            pod_name(pod)
+        ))
+    };
+    pods.iter().filter_map(of).collect()
+}
+
+async fn log_kept<C: Cluster, H: Host>(run: &RunContext<C, H>, lines: Vec<String>) {
+    for line in lines {
+        run.log.err(line).await;
+    }
 }
 
 /// The Job that the Job controller created a pod for, gone or not.
@@ -135,8 +162,22 @@ pub(super) async fn wait_for_pods<C: Cluster, H: Host>(
     let started = Instant::now();
     let mut pause = timing::pod_end_backoff();
     let selector = agent_selector(&run.agent_label);
+    let mut doubted = false;
     loop {
+        if !doubted && let Some(pod) = left.iter().find(|pod| is_doubted(run, pod)) {
+            doubted = true;
+            run.log
+                .err(format!(
+                    "[paperclip] Warning: the last line of pod {} said that Claude had ended, and its container still runs: \
+                     its agent may have printed that line itself",
+                    pod_name(pod)
+                ))
+                .await;
+        }
         if started.elapsed() >= patience(&left) {
+            for pod in &left {
+                run.log.err(format!("[paperclip] Warning: {}", still_running(pod))).await;
+            }
             let names: Vec<&str> = left.iter().map(pod_name).collect();
             return Err(run.stop(Outcome::pod_blocked(&names)).await);
         }
@@ -152,6 +193,11 @@ pub(super) async fn wait_for_pods<C: Cluster, H: Host>(
             return Ok(());
         }
     }
+}
+
+/// Whether the pod said its own end, and its container was not seen to end.
+fn is_doubted<C, H>(run: &RunContext<C, H>, pod: &Pod) -> bool {
+    job_of(pod).is_some_and(|job| run.unconfirmed.contains(job))
 }
 
 /// How long the ends of these pods are waited for.

@@ -296,7 +296,8 @@ impl FakeCluster {
             None | Some(Fault::Pass) => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
             Some(Fault::Terminating) => {
-                let message = "unable to create new content in namespace paperclip because it is being terminated";
+                let message =
+                    "unable to create new content in namespace paperclip because it is being terminated";
                 let causes = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]);
                 let body = json!({"kind": "Status", "message": message, "reason": "Forbidden", "details": {"causes": causes}});
                 Err(ApiError::from_answer(request, 403, None, body.to_string().as_bytes()))

@@ -45,6 +45,8 @@ pub(crate) struct Script {
     pub(crate) job_events: Vec<(Duration, &'static str, &'static str)>,
     /// The same of the pod.
     pub(crate) pod_events: Vec<(Duration, &'static str, &'static str)>,
+    /// A container beside `claude` that does not end by itself: the pod stays running.
+    pub(crate) sidecar: Option<&'static str>,
     /// When the deletion of the pod is requested.
     pub(crate) pod_deleting_at: Option<Duration>,
     /// When the Job fails whatever its pod does, and for what reason.
@@ -85,6 +87,7 @@ impl Default for Script {
             pod_spec: None,
             job_events: Vec::new(),
             pod_events: Vec::new(),
+            sidecar: None,
             pod_deleting_at: None,
             job_failed_at: None,
             suspended_at: None,
@@ -308,6 +311,11 @@ impl StoredJob {
                 {"exitCode": self.script.exit_code, "reason": reason}}}]})
         };
         let mut status = status;
+        if let Some(name) = self.script.sidecar.filter(|_| now >= self.started()) {
+            status["phase"] = json!("Running");
+            let beside = json!({"name": name, "state": {"running": {}}});
+            status["containerStatuses"].as_array_mut().expect("statuses").push(beside);
+        }
         if self.script.node_lost_at.is_some_and(|at| self.at(at) <= now) {
             status["conditions"] =
                 json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]);
