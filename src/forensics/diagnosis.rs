@@ -166,7 +166,7 @@ impl Record {
     /// Why the Job controller creates no pod, by its Event, else by the words of the run's own verdict.
     fn cause_of_missing_pod(&self, words: &str) -> Cause {
         let row = Row::of(Source::JobEvent, FAILED_CREATE);
-        let of = |words: &str| row.map(|row| row.cause(words, None)).unwrap_or(Cause::PodRefused);
+        let of = |words: &str| row.map_or(Cause::PodRefused, |row| row.cause(words, None));
         match (self.event(&[FAILED_CREATE]), of(words)) {
             (Some(event), _) => of(&event.message),
             (None, Cause::PodRefused) => Cause::PodNotCreated,
