@@ -36,6 +36,8 @@ async function runOnce(ctx, hostEnv) {
   // Hosts of the same major line differ in what they pass: all of these may be absent.
   const { signal, onCancellationReady } =
     /** @type {{signal?: AbortSignal, onCancellationReady?: () => unknown}} */ (ctx);
+  const { onRuntimeProgress } =
+    /** @type {{onRuntimeProgress?: (update: {phase: string, message: string}) => unknown}} */ (ctx);
   watchForShutdown();
   signal?.addEventListener('abort', abort, { once: true });
   if (signal?.aborted) abort();
@@ -47,6 +49,7 @@ async function runOnce(ctx, hostEnv) {
         meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
         prepare: () => prepare(ctx).then(JSON.stringify),
         link: ensurePaperclipSkillSymlink,
+        progress: (message) => onRuntimeProgress?.({ phase: 'adapter_startup', message }),
       })
     );
   } finally {

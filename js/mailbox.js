@@ -11,8 +11,9 @@ import { errText } from './errors.js';
  *   meta: (meta: any) => unknown,
  *   prepare: () => Promise<string>,
  *   link: (source: string, target: string) => unknown,
+ *   progress: (line: string) => unknown,
  * }} HostOfRun
- * @typedef {HostOfRun & {context: AsyncResource, chunks: any[], delivering: boolean}} Run
+ * @typedef {HostOfRun & {context: AsyncResource, chunks: any[], delivering: boolean, line?: string, showing: boolean}} Run
  */
 
 /** The runs under way, by number. @type {Map<number, Run>} */
@@ -35,7 +36,7 @@ export async function execute(request, control, host) {
   const number = lastRun;
   // The host's callbacks are called in the asynchronous context of its call.
   const context = new AsyncResource('claude_k8s');
-  runs.set(number, { ...host, context, chunks: [], delivering: false });
+  runs.set(number, { ...host, context, chunks: [], delivering: false, showing: false });
   try {
     return JSON.parse(await binding.execute(request, control, mailbox, number));
   } catch (error) {
@@ -70,6 +71,10 @@ function takeMessages() {
     if (kind === 'stdout' || kind === 'stderr') {
       run.chunks.push(message, kind, text);
       if (!run.delivering) run.context.runInAsyncScope(deliver, undefined, run);
+    } else if (kind === 'progress') {
+      run.line = text;
+      if (!run.showing) run.context.runInAsyncScope(show, undefined, run);
+      done(message);
     } else run.context.runInAsyncScope(answer, undefined, run, message, kind, text);
   }
   if (more) setImmediate(takeMessages);
@@ -97,6 +102,26 @@ async function deliver(run) {
     }
   }
   run.delivering = false;
+}
+
+/**
+ * Shows the run's line at the host, and then the last one that came meanwhile. The run never waits for it, whatever the
+ * host does.
+ *
+ * @param {Run} run
+ */
+async function show(run) {
+  run.showing = true;
+  while (run.line !== undefined) {
+    const { line } = run;
+    run.line = undefined;
+    try {
+      await run.progress(line);
+    } catch {
+      // The same is in the run's log.
+    }
+  }
+  run.showing = false;
 }
 
 /**

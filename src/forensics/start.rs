@@ -141,7 +141,6 @@ impl NothingStarted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Cause;
     use super::super::fixtures::{container, ended, pod, waiting};
     use super::super::reasons::Grace;
     use super::*;

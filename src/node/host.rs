@@ -32,6 +32,10 @@ impl Host for NodeHost {
         self.ask(Message::Meta(meta.to_string())).await.map(drop)
     }
 
+    fn progress(&self, line: String) {
+        self.queue.send(self.run, Message::Progress(line));
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         let json = self.ask(Message::Prepare).await?;
         Prepared::parse(&json)

@@ -41,6 +41,8 @@ pub(super) enum Message {
     Prepare,
     /// Link a skill's folder, as JSON `[source, target]`.
     Link(String),
+    /// Call `onRuntimeProgress` with this line.
+    Progress(String),
 }
 
 impl Message {
@@ -52,18 +54,21 @@ impl Message {
             Message::Meta(_) => 2,
             Message::Prepare => 3,
             Message::Link(_) => 4,
+            Message::Progress(_) => 5,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Message::Log(_, text) | Message::Meta(text) | Message::Link(text) => text.len(),
+            Message::Log(_, text) | Message::Meta(text) | Message::Link(text) | Message::Progress(text) => {
+                text.len()
+            }
             Message::Prepare => 0,
         }
     }
 
     fn may_be_delayed(&self) -> bool {
-        matches!(self, Message::Log(..))
+        matches!(self, Message::Log(..) | Message::Progress(_))
     }
 }
 
@@ -137,6 +142,11 @@ impl Queue {
         let (sender, answer) = oneshot::channel();
         self.put(run, message, Sender::Stage(sender));
         answer.await.map_err(|_| lost())?.map_err(HostError)
+    }
+
+    /// Sends a message whose answer does not matter.
+    pub(super) fn send(self: &Arc<Self>, run: u32, message: Message) {
+        self.put(run, message, Sender::Stage(oneshot::channel().0));
     }
 
     /// Sends a chunk of log. `delivery` is dropped when the host has taken it.
@@ -282,7 +292,7 @@ impl Mailbox {
     /// asked to do.
     #[napi(catch_unwind)]
     pub fn kinds() -> Vec<&'static str> {
-        vec!["stdout", "stderr", "meta", "prepare", "link"]
+        vec!["stdout", "stderr", "meta", "prepare", "link", "progress"]
     }
 
     /// The texts of the next messages. `headers` gets 1 if more messages are left for another turn of the event loop,
@@ -309,7 +319,7 @@ impl Mailbox {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                     chunks.push(text);
                 }
-                Message::Meta(text) | Message::Link(text) => {
+                Message::Meta(text) | Message::Link(text) | Message::Progress(text) => {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                 }
                 Message::Prepare => {}

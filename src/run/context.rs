@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::card::RunCard;
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
@@ -26,6 +27,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) agent_label: String,
     /// Cluster objects this run must delete.
     pub(crate) owned: OwnedObjects<C>,
+    /// What the host shows while the run waits.
+    pub(crate) card: RunCard,
     /// What the run has seen so far.
     pub(crate) record: RunRecord,
     /// Counts the logs that all runs of the process follow, for their pace.

@@ -19,6 +19,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn log(&self, stream: StdStream, chunk: String, delivery: Delivery);
     /// `onMeta(meta)`; a host without `onMeta` resolves at once.
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// Shows a line on the host's run card with `onRuntimeProgress`; a host without it ignores it. Never waited for: of lines
+    /// that the host does not take in time the last one counts.
+    fn progress(&self, line: String);
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
     /// Makes `target` a link to the skill's folder `source` with the host's own helper, unless it is one already.
@@ -37,6 +40,10 @@ impl<H: Host> Host for StorableHost<H> {
 
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send {
         self.0.meta(storable::value(meta))
+    }
+
+    fn progress(&self, line: String) {
+        self.0.progress(storable::owned(line));
     }
 
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send {

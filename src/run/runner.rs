@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveJob, ActiveJobs};
+use super::card::RunCard;
 use super::cleanup::{self, OwnedObjects};
 use super::context::{LiveJob, RunContext, Stop};
 use super::host::StorableHost;
@@ -148,8 +149,19 @@ impl<K: Clusters> Runner<K> {
             let record = RunRecord::default();
             let readers = self.readers.clone();
             let unconfirmed = self.unconfirmed.clone();
-            let run =
-                RunContext { request, host, log, cancel, agent_label, owned, record, readers, unconfirmed };
+            let card = RunCard::new(host.clone());
+            let run = RunContext {
+                request,
+                host,
+                log,
+                cancel,
+                agent_label,
+                owned,
+                card,
+                record,
+                readers,
+                unconfirmed,
+            };
             self.play(run, turn).await
         };
         let outcome = run.await;

@@ -63,6 +63,10 @@ pub(super) const JOB_EVENTS_AFTER: Duration = Duration::from_secs(5);
 pub(super) const POD_EVENTS_AFTER: Duration = Duration::from_secs(30);
 /// For how long a failing read of Events is repeated: they explain a failure, and no more.
 pub(super) const EVENTS_BUDGET: Duration = Duration::from_secs(2);
+/// How often the host's run card gets the same line again: the host forgets it after 90 s.
+pub(super) const CARD_REPEAT: Duration = Duration::from_secs(60);
+/// Between two lines of one stage on that card. What is left out in between is shown at the next poll.
+pub(super) const CARD_PAUSE: Duration = Duration::from_secs(1);
 /// Between two reads of a Job that waits in a queue, where it cannot be watched.
 pub(super) const QUEUE_POLL_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -179,7 +179,7 @@ async fn find_pod<C: Cluster, H: Host>(
     let limit = (config.timeout_sec > 0.0)
         .then(|| Instant::now() + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
     let start = tokio::select! {
-        start = pod_wait::wait_until_running(observed, &run.log, config, &mut state) => Some(start),
+        start = pod_wait::wait_until_running(run, observed, &mut state) => Some(start),
         () = timing::until(limit) => None,
         () = cancel::cancelled_by_control_plane(run, observed) => {
             cancel::by_control_plane(run, observed).await;

@@ -14,6 +14,8 @@ use crate::forensics::{
     failure_words, hold_of_job_events, hold_of_pod_events, is_pulling, queue_hold,
 };
 use crate::request::Config;
+use crate::run::card::{RunCard, Waits};
+use crate::run::context::RunContext;
 use crate::run::job_view::{JobSeen, Observed, PodPoller};
 use crate::run::{LogSink, timing};
 
@@ -68,13 +70,12 @@ impl StartState {
 }
 
 /// Waits until `claude` runs or has run, and logs every change of the pod.
-pub(super) async fn wait_until_running<C: Cluster>(
+pub(super) async fn wait_until_running<C: Cluster, H>(
+    run: &RunContext<C, H>,
     observed: &Observed<C>,
-    log: &LogSink,
-    config: &Config,
     state: &mut StartState,
 ) -> PodStart {
-    let mut wait = PodWait::new(observed, log, config, state);
+    let mut wait = PodWait::new(observed, run, state);
     let mut poller = observed.pod_poller();
     loop {
         let start = match poller.poll_once(timing::RECHECK_LIMIT).await {
@@ -83,6 +84,9 @@ pub(super) async fn wait_until_running<C: Cluster>(
             Err(error) => Some(PodStart::Unreadable(error)),
         };
         if let Some(start) = start {
+            if let PodStart::Running(pod) = &start {
+                run.card.show(Waits::Running, &format!("Claude runs in pod {}", name_of(pod)));
+            }
             return start;
         }
         // What is newer than the poll counts before the next one.
@@ -100,6 +104,7 @@ struct PodWait<'a, C> {
     observed: &'a Observed<C>,
     log: &'a LogSink,
     config: &'a Config,
+    card: &'a RunCard,
     state: &'a mut StartState,
     /// The progress that was logged last; empty before there was a pod.
     logged_key: String,
@@ -124,6 +129,8 @@ struct PodWait<'a, C> {
 struct Events {
     job_read: bool,
     pod_read: bool,
+    /// The last word of the pod's Events is that an image is being pulled.
+    is_pulling: bool,
     /// What the Job's Events say.
     refusal: Option<Hold>,
     /// Why they cannot be read.
@@ -133,16 +140,12 @@ struct Events {
 }
 
 impl<'a, C: Cluster> PodWait<'a, C> {
-    fn new(
-        observed: &'a Observed<C>,
-        log: &'a LogSink,
-        config: &'a Config,
-        state: &'a mut StartState,
-    ) -> Self {
+    fn new<H>(observed: &'a Observed<C>, run: &'a RunContext<C, H>, state: &'a mut StartState) -> Self {
         Self {
             observed,
-            log,
-            config,
+            log: &run.log,
+            config: &run.request.config,
+            card: &run.card,
             state,
             logged_key: String::new(),
             polls_without_pod: 0,
@@ -178,7 +181,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         if progress.steps > self.steps {
             self.steps = progress.steps;
             self.progressed_at = Instant::now();
-            self.events.pod_read = false;
+            (self.events.pod_read, self.events.is_pulling) = (false, false);
         }
         match progress.verdict {
             PodVerdict::Ready => Some(PodStart::Running(pod)),
@@ -196,6 +199,8 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         }
         let since = self.hold_up(hold.clone()).await;
         if !self.is_over(hold.grace, since) {
+            let waits = if self.events.is_pulling { Waits::Pulling } else { hold.step.into() };
+            self.card.show(waits, hold.text.as_deref().unwrap_or(&format!("Pod {}: {line}", name_of(pod))));
             if hold.grace == Grace::PodStart && self.progressed_at.elapsed() >= timing::POD_EVENTS_AFTER {
                 self.log_pod_events(pod, &hold).await;
             }
@@ -316,6 +321,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         }
         self.events.pod_read = true;
         let events = self.pod_events(pod).await;
+        self.events.is_pulling = is_pulling(&events);
         if let Some(text) = hold_of_pod_events(&events).and_then(|said| said.text) {
             self.log.out(format!("[paperclip] Pod {}: {text}", name_of(pod))).await;
         }
@@ -345,6 +351,7 @@ impl<C: Cluster> PodWait<'_, C> {
     async fn on_job_without_pod(&mut self, job: Option<&Job>) -> Option<PodStart> {
         if let Some(queued) = job.and_then(queue_hold) {
             let since = self.hold_up(queued.clone()).await;
+            self.card.show(Waits::Queued, queued.text.as_deref().unwrap_or("the Job is held back"));
             return self.is_over(Grace::Queue, since).then(|| self.give_up(queued, since, String::new));
         }
         let without = self.no_pod_since.map(|since| since.elapsed()).unwrap_or_default();
@@ -356,6 +363,8 @@ impl<C: Cluster> PodWait<'_, C> {
         let hold = self.events.refusal.clone().unwrap_or_else(Hold::no_pod);
         let since = self.hold_up(hold.clone()).await;
         if !self.is_over(hold.grace, since) {
+            let text = hold.text.as_deref().unwrap_or("waiting for the Job's pod");
+            self.card.show(hold.step.into(), text);
             return None;
         }
         if self.has_moved_on(&hold).await {

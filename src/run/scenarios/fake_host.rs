@@ -16,6 +16,8 @@ pub(super) struct FakeHost {
     /// Every `onLog` call, with the time at which it settled.
     pub(super) logged: Arc<Mutex<Vec<(StdStream, String, Instant)>>>,
     pub(super) meta: Mutex<Vec<Value>>,
+    /// Every line of the run card.
+    pub(super) cards: Mutex<Vec<String>>,
     /// How long each `onLog` call takes.
     pub(super) log_delay: Duration,
     /// When the last call settles.
@@ -78,6 +80,10 @@ impl Host for FakeHost {
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner).push(meta);
         Ok(())
+    }
+
+    fn progress(&self, line: String) {
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     async fn prepare(&self) -> Result<Prepared, HostError> {

@@ -22,6 +22,10 @@ impl Host for PausingHost {
         self.inner.meta(meta).await
     }
 
+    fn progress(&self, line: String) {
+        self.inner.progress(line);
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         tokio::time::sleep(self.pause).await;
         self.inner.prepare().await

@@ -431,6 +431,38 @@ async fn suspended_job_waits_for_as_long_as_its_queue_takes(mode: Mode) {
     assert!(is_proven(&result), "{result}");
 }
 
+in_both_modes!(run_card_shows_what_is_waited_for);
+async fn run_card_shows_what_is_waited_for(mode: Mode) {
+    let unschedulable = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu."}]});
+    let scenario = Scenario::new(mode).script(Script {
+        pod_at: seconds(205),
+        job_states: vec![(Duration::ZERO, suspended(true)), (seconds(200), suspended(false))],
+        early_statuses: vec![(seconds(205), unschedulable), (seconds(220), creating())],
+        pod_events: vec![(seconds(221), "Pulling", "Pulling image \"agent:1\"")],
+        start_at: seconds(400),
+        ..success_over(seconds(5))
+    });
+    let scenario = scenario.config(json!({"unschedulableGraceSec": 60}));
+    assert_eq!(scenario.run().await["errorMessage"], Value::Null);
+    let mut cards = scenario.host.cards.lock().unwrap().clone();
+    let queued = cards.iter().filter(|card| *card == "Queued: Job is suspended").count();
+    assert!((3..=4).contains(&queued), "again while it waits: {cards:?}");
+    let pulling = cards.iter().filter(|card| card.starts_with("Pulling: Pod ac-agent-1-run-1-")).count();
+    assert!((2..=4).contains(&pulling), "{cards:?}");
+    assert!(cards.len() < 16 && cards.iter().all(|card| card.chars().count() <= 180), "{cards:?}");
+    cards.dedup_by_key(|card| card.split(':').next().map(str::to_owned));
+    let stages: Vec<_> = cards.iter().filter_map(|card| card.split(':').next()).collect();
+    let order: Vec<_> = stages.iter().filter(|stage| **stage != "Scheduling").copied().collect();
+    assert_eq!(order, ["Queued", "Starting", "Pulling", "Running"], "{cards:?}");
+    let line = "Scheduling: Pod unschedulable: 0/1 nodes are available: 1 Insufficient cpu.";
+    assert!(cards.iter().any(|card| card == line) || stages.contains(&"Scheduling"), "{cards:?}");
+    assert!(
+        cards.last().is_some_and(|card| card.starts_with("Running: Claude runs in pod ac-")),
+        "{cards:?}"
+    );
+}
+
 in_both_modes!(job_suspended_again_before_its_pod_ran_is_queued);
 async fn job_suspended_again_before_its_pod_ran_is_queued(mode: Mode) {
     let scenario = Scenario::new(mode).script(Script {

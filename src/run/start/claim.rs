@@ -29,6 +29,7 @@ use crate::forensics::Asker;
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
 use crate::run::active::ActiveJobs;
+use crate::run::card::Waits;
 use crate::run::context::{Placement, RunContext};
 use crate::run::{Host, timing};
 use k8s_openapi::api::batch::v1::Job;
@@ -202,6 +203,7 @@ async fn create<C: Cluster>(cluster: &C, namespace: &str, object: &Job) -> Resul
 
 async fn log_wait<C, H>(run: &RunContext<C, H>, theirs: Option<&ClaimFacts>) {
     let name = manifest::claim_name(&run.agent_label);
+    run.card.show(Waits::Queued, "another host is starting a run of this agent");
     let origin = theirs.map_or("of unknown origin".to_owned(), |theirs| format!("Job {}", theirs.job_name));
     run.log.out(format!(
         "[paperclip] Waiting for another host that is starting a run of this agent (claim {name}, {origin})"

@@ -18,6 +18,7 @@ use crate::forensics::{self, Expected, claude_may_run, kept_by, node_of, still_r
 use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::run::card::Waits;
 use crate::run::context::{Placement, RunContext, Stop};
 use crate::run::record::cause_of_guard;
 use crate::run::{Host, timing};
@@ -158,6 +159,8 @@ pub(super) async fn wait_for_pods<C: Cluster, H: Host>(
     let line =
         format!("[paperclip] Waiting for the end of an earlier run of this agent (pod {})", names.join(", "));
     run.log.out(line).await;
+    let text = format!("waiting for the end of an earlier run of this agent (pod {})", names.join(", "));
+    run.card.show(Waits::Queued, &text);
     let known: Vec<Option<String>> = left.iter().map(|pod| pod.metadata.uid.clone()).collect();
     let started = Instant::now();
     let mut pause = timing::pod_end_backoff();
