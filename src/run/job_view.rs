@@ -121,6 +121,8 @@ pub(super) struct Observed<C> {
     pub(super) reattached: Option<Duration>,
     /// The token of the pod's last line; `None` where the pod prints none.
     pub(super) end_token: Option<EndToken>,
+    /// When the pod's last line was read that says its own end, while nothing follows it.
+    pub(super) end_said: watch::Sender<Option<Instant>>,
     pub(super) watched: Subscription<C>,
     /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
     pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
@@ -202,6 +204,13 @@ impl<C: Cluster> Observed<C> {
             (Some(own), Some(owner)) => *own == owner.uid,
             _ => true,
         }
+    }
+
+    /// Resolves once the pod has said its own end, after this moment and as its last word. The agent can print that line,
+    /// too.
+    pub(super) async fn says_its_end_after(&self, moment: Instant) {
+        let mut said = self.end_said.subscribe();
+        let _ = said.wait_for(|at| at.is_some_and(|at| at >= moment)).await;
     }
 
     /// Whether the watches are up to date.

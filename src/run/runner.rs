@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveJob, ActiveJobs};
@@ -238,6 +239,7 @@ impl<K: Clusters> Runner<K> {
             warnings,
             reattached,
             end_token,
+            end_said: watch::Sender::new(None),
             watched,
             deletions_read,
             record: run.record.clone(),

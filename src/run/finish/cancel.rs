@@ -1,9 +1,12 @@
 //! Ends a run that the host or the control plane cancels.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::end::RunEnd;
 use super::pod_end::{self, PodEnd};
+use super::told;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster};
 use crate::forensics::{Asker, should_abort_for_cancellation};
 use crate::run::cleanup::RetainReason;
@@ -52,7 +55,7 @@ pub(super) async fn cancelled_by_control_plane<C: Cluster, H: Host>(
 /// Ends a run that the control plane has cancelled.
 pub(super) async fn by_control_plane<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    observed: &Observed<C>,
+    observed: &Arc<Observed<C>>,
 ) -> RunEnd {
     run.record.ask_to_end(Asker::ControlPlane);
     run.log.out(format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name)).await;
@@ -62,7 +65,10 @@ pub(super) async fn by_control_plane<C: Cluster, H: Host>(
 }
 
 /// Ends a run that the host has cancelled, and acknowledges the cancel once its CLI has ended.
-pub(super) async fn by_host<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> RunEnd {
+pub(super) async fn by_host<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    observed: &Arc<Observed<C>>,
+) -> RunEnd {
     run.record.ask_to_end(Asker::Host);
     RunEnd::Cancelled { acknowledged: end_job(run, observed).await }
 }
@@ -70,7 +76,7 @@ pub(super) async fn by_host<C: Cluster, H: Host>(run: &RunContext<C, H>, observe
 /// The same while the run still waits for its pod. Returns whether the cancel is acknowledged.
 pub(super) async fn before_the_pod_ran<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    observed: &Observed<C>,
+    observed: &Arc<Observed<C>>,
 ) -> bool {
     run.record.ask_to_end(Asker::Host);
     end_job(run, observed).await
@@ -78,7 +84,9 @@ pub(super) async fn before_the_pod_ran<C: Cluster, H: Host>(
 
 /// Deletes the Job and waits for the end of its CLI, within [`timing::CANCEL_LIMIT`] for both. Returns whether both are
 /// confirmed, and says on stderr why not.
-async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
+///
+/// The pod's own last line comes a second before its status says the same. It counts where it comes after the request.
+async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Arc<Observed<C>>) -> bool {
     let started = Instant::now();
     let deadline = started + timing::CANCEL_LIMIT;
     let reason = match delete_until(observed, deadline).await {
@@ -87,7 +95,15 @@ async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observe
             run.owned.retain_job(RetainReason::AlreadyGone);
             let orphaned = deadline.min(Instant::now() + timing::ORPHAN_LIMIT);
             let until = |deleting| if deleting { deadline } else { orphaned };
-            match pod_end::wait(observed, until).await {
+            let end = tokio::select! {
+                end = pod_end::wait(observed, until) => end,
+                () = observed.says_its_end_after(started) => {
+                    told::check_later(run, observed);
+                    PodEnd::Ended
+                }
+            };
+            tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "cancel seen out");
+            match end {
                 PodEnd::Ended => return true,
                 PodEnd::Running { deleting: true, what } => {
                     let what = pod_end::in_brackets(&what);

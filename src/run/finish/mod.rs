@@ -155,7 +155,7 @@ struct EarlyFailure {
 /// Finds the pod of the Job, once its container runs. A reattached Job whose container has started is followed at once.
 async fn find_pod<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
-    observed: &Observed<C>,
+    observed: &Arc<Observed<C>>,
 ) -> Result<FoundPod, Stop> {
     let mut event = "Pod running:";
     if let Some(patience) = observed.reattached {

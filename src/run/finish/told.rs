@@ -27,7 +27,7 @@ pub(super) async fn confirm<C: Cluster, H: Host>(
 ) -> RunEnd {
     let until = Instant::now() + timing::TOLD_END_LIMIT;
     if !run.request.config.retain_jobs {
-        tokio::spawn(check(observed.clone(), run.unconfirmed.clone(), until));
+        check_later(run, observed);
         return RunEnd::Told;
     }
     if pod_end::wait(observed, |_| until).await == PodEnd::Ended {
@@ -49,6 +49,12 @@ pub(super) async fn confirm<C: Cluster, H: Host>(
         }
     }
     RunEnd::Told
+}
+
+/// Checks beside the run, and after its result, that the container has ended.
+pub(super) fn check_later<C: Cluster, H>(run: &RunContext<C, H>, observed: &Arc<Observed<C>>) {
+    let until = Instant::now() + timing::TOLD_END_LIMIT;
+    tokio::spawn(check(observed.clone(), run.unconfirmed.clone(), until));
 }
 
 /// Sees to it, beside the run and after its result, that the container of a Job that was deleted has ended.

@@ -398,6 +398,7 @@ impl<C: Cluster> Follower<C> {
         if self.has_told_success() {
             return Some(BodyEnd::Told);
         }
+        self.observed.end_said.send_if_modified(|said| said.replace(Instant::now()).is_none());
         // The pod's status says why. Where it says the same code, nothing more can come.
         let mut container = self.container.subscribe();
         let same_end = container.wait_for(|state| state.exit_code() == Some(i32::from(code)));
@@ -448,6 +449,7 @@ impl<C: Cluster> Follower<C> {
     fn take_text(&mut self, line: &[u8]) {
         let Some(token) = &self.observed.end_token else { return self.add_line(line) };
         self.told = token.exit_code(line);
+        self.observed.end_said.send_if_modified(|said| said.take().is_some());
         if self.told.is_some() {
             self.holds_empty_line = false;
             self.release_splice();

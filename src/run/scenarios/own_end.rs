@@ -161,6 +161,42 @@ async fn forged_last_line_is_named_by_the_guard_of_the_next_run(mode: Mode) {
     }
 }
 
+in_both_modes!(cancel_is_acknowledged_with_the_last_line_of_the_pod);
+async fn cancel_is_acknowledged_with_the_last_line_of_the_pod(mode: Mode) {
+    // The container starts after 3 s, and the cancel comes after 20 s.
+    let says = |after: Duration, then: &[&str]| {
+        let mut script = success_over(600 * SECOND);
+        script.lines.truncate(2);
+        script.lines.iter_mut().for_each(|(at, _)| *at = Duration::ZERO);
+        print(&mut script, after, &["", &last_line("143", TOKEN)]);
+        print(&mut script, after + Duration::from_millis(2), then);
+        Script { lingers: 8 * SECOND, ..script }
+    };
+    let event = r#"{"type":"system","subtype":"hook"}"#;
+    let forged = last_line("143", "0123456789abcdef0123456789abcdef");
+    let mut foreign = success_over(600 * SECOND);
+    foreign.lines.truncate(1);
+    print(&mut foreign, 18 * SECOND, &[&forged]);
+    foreign.lingers = 8 * SECOND;
+    for (script, seconds, why) in [
+        (says(18 * SECOND, &[]), 21, "after the request"),
+        (says(10 * SECOND, &[]), 28, "before the request"),
+        (says(18 * SECOND, &[event]), 28, "not its last word"),
+        (foreign, 28, "not of this run"),
+    ] {
+        let scenario = Scenario::new(mode).script(script);
+        let cancel = scenario.cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(20 * SECOND).await;
+            cancel.cancel();
+        });
+        let (result, took) = timed(&scenario).await;
+        let state = &result["resultJson"]["executionCancellation"]["state"];
+        assert_eq!(state, "acknowledged", "{why}: {result}");
+        assert!(took >= seconds * SECOND && took < (seconds + 3) * SECOND, "{why}: {took:?}");
+    }
+}
+
 in_both_modes!(sidecar_of_a_retained_job_is_named);
 async fn sidecar_of_a_retained_job_is_named(mode: Mode) {
     let told = says_its_end(success_over(5 * SECOND), 5 * SECOND, 0);
