@@ -25,10 +25,15 @@
 //! | `CLAUDE_STAND_IN_SCENARIO` | `success` | the scenario, stronger than the prompt |
 //! | `CLAUDE_STAND_IN_DELAY_MS` | 150 | pause between two events |
 //! | `CLAUDE_STAND_IN_SECONDS` | `long` 60, `silent` 20, `slow-result` 10 | how long the scenario's wait is; fractions allowed |
+//! | `CLAUDE_STAND_IN_UNTIL` | none | `long`: a file; once it exists, the wait is over |
 //! | `CLAUDE_STAND_IN_LINES` | 100000 | `flood`: numbered lines |
 //! | `CLAUDE_STAND_IN_LINE_BYTES` | 1200 | `flood`: bytes of a line, its newline included |
 //! | `CLAUDE_STAND_IN_RATE` | none, as fast as possible | `flood`: lines in a second |
-//! | `CLAUDE_STAND_IN_EXIT_CODE` | `exit-code` 3, `crash` none | exit code, 0 to 255 |
+//! | `CLAUDE_STAND_IN_EXIT_CODE` | `exit-code` 3, `script` 0, `crash` none | exit code, 0 to 255 |
+//! | `CLAUDE_STAND_IN_SIGNAL` | none | `script`: number of the signal that it dies by, instead of an exit code |
+//! | `CLAUDE_STAND_IN_EVENTS` | none | `script`: what it prints, a line each; events become events of this run |
+//! | `CLAUDE_STAND_IN_STDERR` | none | `script`: what it prints on stderr after its events |
+//! | `CLAUDE_STAND_IN_ONLY_RESUMED` | off | `script`: 1 plays the success run unless it is called with `--resume` |
 //! | `CLAUDE_STAND_IN_KNOWN_SESSIONS` | none, every UUID is known | file of the session ids that `--resume` finds |
 //! | `CLAUDE_STAND_IN_REAL_OOM` | off | `oom`: 1 uses memory for real until the process is killed |
 //! | `CLAUDE_STAND_IN_OOM_BYTES` | 4294967296 | `oom`: the most memory it uses for real |
@@ -196,6 +201,11 @@ static SCENARIOS: &[Scenario] = &[
         "an event whose text is the JSON of env, argv, cwd and prompt, then the result, exit 0",
         play_echo_env,
     )),
+    without_session(scenario(
+        "script",
+        "the lines of EVENTS, then STDERR, then EXIT_CODE (0) or SIGNAL",
+        play_script,
+    )),
     scenario("slow-result", "the success run, then lives for SECONDS, exit 0", play_slow_result),
 ];
 
@@ -226,12 +236,14 @@ fn play_long(player: &mut Player) -> io::Result<Exit> {
     player.init()?;
     let start = Instant::now();
     let mut turn = Turn::default();
-    for tick in 1..=ticks {
-        player.sleep_until(start + TICK * tick);
-        let event = player.turn_event(&mut turn, &format!("tick {tick} of {ticks}"));
+    let mut done = 0;
+    while done < ticks && !player.settings.until.as_deref().is_some_and(Path::exists) {
+        done += 1;
+        player.sleep_until(start + TICK * done);
+        let event = player.turn_event(&mut turn, &format!("tick {done} of {ticks}"));
         player.print(&event)?;
     }
-    player.result(&format!("All {ticks} ticks done."))?;
+    player.result(&format!("All {done} ticks done."))?;
     Ok(Exit::Code(0))
 }
 
@@ -371,6 +383,22 @@ fn play_echo_env(player: &mut Player) -> io::Result<Exit> {
     player.print(&event)?;
     player.result(&text)?;
     Ok(Exit::Code(0))
+}
+
+fn play_script(player: &mut Player) -> io::Result<Exit> {
+    if player.settings.only_resumed && player.invocation.resume.is_none() {
+        return play_success(player);
+    }
+    for line in player.settings.events.clone().lines() {
+        match serde_json::from_str::<Value>(line) {
+            Ok(event) if event.is_object() => player.replay_events(vec![event])?,
+            _ => player.write(format!("{line}\n").as_bytes())?,
+        }
+    }
+    let stderr = player.settings.stderr.clone();
+    stderr.lines().try_for_each(|line| player.complain(line))?;
+    let code = player.settings.exit_code.unwrap_or(0);
+    Ok(player.settings.signal.map_or(Exit::Code(code), Exit::Signal))
 }
 
 fn play_slow_result(player: &mut Player) -> io::Result<Exit> {
@@ -810,10 +838,15 @@ struct Settings {
     scenario: Option<String>,
     delay: Duration,
     seconds: Option<Duration>,
+    until: Option<PathBuf>,
     lines: u64,
     line_bytes: usize,
     rate: Option<f64>,
     exit_code: Option<i32>,
+    signal: Option<i32>,
+    events: String,
+    stderr: String,
+    only_resumed: bool,
     known_sessions: Option<PathBuf>,
     real_oom: bool,
     oom_bytes: usize,
@@ -828,10 +861,15 @@ impl Settings {
             scenario: variable("SCENARIO").map(|name| name.trim().to_owned()),
             delay: Duration::from_millis(number(&variable, "DELAY_MS")?.unwrap_or(150)),
             seconds: duration(&variable, "SECONDS")?,
+            until: variable("UNTIL").map(PathBuf::from),
             lines: number(&variable, "LINES")?.unwrap_or(100_000),
             line_bytes: number(&variable, "LINE_BYTES")?.unwrap_or(1200),
             rate: number(&variable, "RATE")?,
             exit_code: number::<u8>(&variable, "EXIT_CODE")?.map(i32::from),
+            signal: number::<u8>(&variable, "SIGNAL")?.map(i32::from),
+            events: variable("EVENTS").unwrap_or_default(),
+            stderr: variable("STDERR").unwrap_or_default(),
+            only_resumed: number::<u8>(&variable, "ONLY_RESUMED")?.unwrap_or(0) != 0,
             known_sessions: variable("KNOWN_SESSIONS").map(PathBuf::from),
             real_oom: number::<u8>(&variable, "REAL_OOM")?.unwrap_or(0) != 0,
             oom_bytes: number(&variable, "OOM_BYTES")?.unwrap_or(4 << 30),
@@ -1145,7 +1183,7 @@ mod tests {
                 assert!(is_uuid(uuid) && uuids.insert(uuid), "{}", scenario.name);
                 assert_eq!(event["session_id"], SESSION, "{}", scenario.name);
             }
-            assert_eq!(events.is_empty(), scenario.name == "mute");
+            assert_eq!(events.is_empty(), ["mute", "script"].contains(&scenario.name));
         }
     }
 
@@ -1236,6 +1274,26 @@ mod tests {
     }
 
     #[test]
+    fn script_prints_its_events_as_those_of_its_run() {
+        let lines = "{\"type\":\"result\",\"session_id\":\"recorded\"}\nno JSON";
+        let script = [("EVENTS", lines), ("STDERR", "said"), ("EXIT_CODE", "7")];
+        let printed = run_with("script", settings(&script).unwrap(), resuming(SESSION));
+        let text = String::from_utf8(printed.out).unwrap();
+        assert_eq!(text, format!("{{\"type\":\"result\",\"session_id\":\"{SESSION}\"}}\nno JSON\n"));
+        assert_eq!((printed.err.as_str(), printed.exit), ("said\n", Exit::Code(7)));
+        let killed = run_with("script", settings(&[("SIGNAL", "9")]).unwrap(), Invocation::default());
+        assert_eq!(killed.exit, Exit::Signal(libc::SIGKILL));
+    }
+
+    #[test]
+    fn script_for_resumed_runs_succeeds_in_a_fresh_one() {
+        let script = || settings(&[("ONLY_RESUMED", "1"), ("EXIT_CODE", "7")]).unwrap();
+        let fresh = run_with("script", script(), Invocation::default());
+        assert_eq!((fresh.events().len(), fresh.exit), (SUCCESS.events().len(), Exit::Code(0)));
+        assert_eq!(run_with("script", script(), resuming(SESSION)).exit, Exit::Code(7));
+    }
+
+    #[test]
     fn exit_code_variable_sets_the_exit_code() {
         for name in ["crash", "exit-code"] {
             let settings = settings(&[("EXIT_CODE", "42")]).unwrap();
@@ -1255,6 +1313,13 @@ mod tests {
         assert_eq!(events.len(), 8);
         assert_eq!(events[1]["message"]["id"], events[2]["message"]["id"]);
         assert_ne!(events[1]["message"]["id"], events[4]["message"]["id"]);
+    }
+
+    #[test]
+    fn long_scenario_ends_once_its_file_exists() {
+        let until = settings(&[("UNTIL", "/")]).unwrap();
+        let events = run_with("long", until, Invocation::default()).events();
+        assert_eq!(events[1]["result"], "All 0 ticks done.");
     }
 
     #[test]
