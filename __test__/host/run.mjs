@@ -17,12 +17,14 @@ import { chromium } from './lab/system.mjs';
 
 const USAGE = `npm run test:host -- [options] [suite …]
   --cluster KIND   embedded (default) or real
+  --write          keep the tables that the suites see in docs/host-endings.md
   --stay           run no suite: leave cluster and host running until Ctrl-C
   suite …          only the suites whose file name contains one of these words`;
 
 const OPTIONS = /** @type {const} */ ({
   cluster: { type: 'string', default: 'embedded' },
   stay: { type: 'boolean' },
+  write: { type: 'boolean' },
 });
 
 await program(
@@ -67,7 +69,7 @@ await program(
         projects: ['host'],
         folder: out,
         args: positionals,
-        env: { HOST_LAB: JSON.stringify(facts) },
+        env: { HOST_LAB: JSON.stringify(facts), ...(options.write && { WRITE_HOST_ENDINGS: '1' }) },
         detached: true,
         started: (child) => {
           vitest = child;

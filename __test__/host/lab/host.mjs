@@ -58,6 +58,8 @@ export async function makeHost({ installed, user, home, folder, mount, userHome,
       PAPERCLIP_UPDATE_CHECK: '0',
       PAPERCLIP_ANNOUNCEMENTS_ENABLED: 'false',
       PAPERCLIP_OPEN_ON_LISTEN: 'false',
+      // The shortest time between two of its sweeps, which also start the runs that it has scheduled.
+      HEARTBEAT_SCHEDULER_INTERVAL_MS: '10000',
       ...env,
     },
     // A new process group: Ctrl-C goes to the script, which then ends the host in order.

@@ -9,6 +9,7 @@ import { startControl } from './control.mjs';
 import { makeHost } from './host.mjs';
 import { installHost } from './install.mjs';
 import { pack, startRegistry } from './registry.mjs';
+import { copyOfFakeCli, makeScenes } from './scenes.mjs';
 import { cacheFolder, finished, hostUser } from './system.mjs';
 
 /**
@@ -37,6 +38,11 @@ export async function raiseLab({ kind, logs, endings }) {
   const cluster = await raise({ folder });
   await endings.add(() => cluster.stop(logs));
   give(cluster.folder);
+
+  const sceneFolder = path.join(folder, 'scenes');
+  mkdirSync(sceneFolder);
+  const scenes = makeScenes({ folder: sceneFolder, volume: cluster.folder, user });
+  await endings.add(scenes.stop);
 
   step(`Starting the host (${cluster.describe})`);
   const userHome = path.join(folder, 'home');
@@ -75,7 +81,10 @@ export async function raiseLab({ kind, logs, endings }) {
   const control = await startControl({
     'host/start': () => host.start(),
     'host/end': ({ signal }) => host.end(signal),
+    // An empty file on the volume, for processes in pods that wait for it.
+    'volume/touch': ({ name }) => writeFileSync(path.join(cluster.folder, name), '', { mode: 0o644 }),
     'cluster/get': ({ path: where }) => cluster.get(where),
+    ...scenes.orders,
     'registry/asked': () => registry.asked,
     // The package in a separate folder beside its dependencies, like a developer's copy.
     'local/make': async ({ name }) => {
@@ -101,6 +110,7 @@ export async function raiseLab({ kind, logs, endings }) {
     namespace: cluster.namespace,
     home: cluster.home,
     config: { kubeconfig, ...cluster.config },
+    cli: copyOfFakeCli(folder),
     logs,
     packed: packed.map(({ manifest }) => ({ name: manifest.name, version: manifest.version })),
   };
