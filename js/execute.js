@@ -1,8 +1,11 @@
+import path from 'node:path';
+
 import { binding } from './binding.js';
-import { ensurePaperclipSkillSymlink, optionalHostHelper } from './host-utils.js';
+import { optionalHostHelper } from './host-utils.js';
 import * as mailbox from './mailbox.js';
 import { prepare } from './prepare.js';
-import { requestOf } from './request.js';
+import { homeDir, requestOf } from './request.js';
+import { placeSkill } from './skill-files.js';
 import { isShuttingDown, watchForShutdown } from './shutdown.js';
 
 /**
@@ -48,7 +51,7 @@ async function runOnce(ctx, hostEnv) {
         log: (stream, text) => ctx.onLog(stream, text),
         meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
         prepare: () => prepare(ctx).then(JSON.stringify),
-        link: ensurePaperclipSkillSymlink,
+        link: (source, target) => placeSkill(source, target, sharedFolder(hostEnv)),
         progress: (message) => onRuntimeProgress?.({ phase: 'adapter_startup', message }),
       })
     );
@@ -57,6 +60,15 @@ async function runOnce(ctx, hostEnv) {
     signal?.removeEventListener('abort', abort);
     control.release();
   }
+}
+
+/**
+ * The folder that pods share with the host, as the prompt bundle is made there.
+ *
+ * @param {NodeJS.ProcessEnv} hostEnv
+ */
+function sharedFolder(hostEnv) {
+  return hostEnv.PAPERCLIP_HOME?.trim() || path.join(homeDir(), '.paperclip');
 }
 
 /**

@@ -1,6 +1,8 @@
-// The only module, beside skills.js, that imports the host's helpers. They are the host's own, of the version that it
-// runs: the package follows the host and not a version of its own.
-import * as host from '@paperclipai/adapter-utils/server-utils';
+// The only module, beside skills.js and optional-helper.js, that imports the host's helpers. They are the host's own, of
+// the version that it runs: the package follows the host and not a version of its own.
+import { resolvePaperclipDesiredSkillNames } from '@paperclipai/adapter-utils/server-utils';
+
+import { optionalHostHelper } from './optional-helper.js';
 
 // Present in every supported version.
 export {
@@ -10,28 +12,30 @@ export {
   parseObject,
   readPaperclipRuntimeSkillEntries,
   renderTemplate,
-  resolvePaperclipDesiredSkillNames,
 } from '@paperclipai/adapter-utils/server-utils';
+export { optionalHostHelper };
 
-/**
- * A helper that only some host versions have: the helper, or undefined. Call this at the moment of use.
- *
- * @template {keyof typeof host} Name
- * @param {Name} name
- * @returns {(typeof host)[Name] | undefined}
- */
-export function optionalHostHelper(name) {
-  // `in` comes first, because a mocked module may throw when a name that it lacks is read.
-  // oxlint-disable-next-line import/namespace -- the name's type is a key of the namespace
-  return name in host ? host[name] : undefined;
-}
+/** @typedef {import('@paperclipai/adapter-utils/server-utils').PaperclipSkillEntry} SkillEntry */
 
 /**
  * Whether the host knows that the skill's files are gone. For a host without that helper they count as there.
  *
- * @param {import('@paperclipai/adapter-utils/server-utils').PaperclipSkillEntry} entry
+ * @param {SkillEntry} entry
  * @returns {boolean}
  */
 export function isSkillSourceMissing(entry) {
   return optionalHostHelper('isPaperclipSkillSourceMissing')?.(entry) ?? false;
+}
+
+/**
+ * The keys of the skills that an agent is to have: those that it chose, and where the host has them by itself the skill
+ * with which an agent works with Paperclip.
+ *
+ * @param {Record<string, unknown>} config
+ * @param {SkillEntry[]} entries
+ * @returns {string[]}
+ */
+export function desiredSkillNames(config, entries) {
+  const resolve = optionalHostHelper('resolveLegacyPaperclipDesiredSkillNames');
+  return (resolve ?? resolvePaperclipDesiredSkillNames)(config, entries);
 }

@@ -1,17 +1,23 @@
 import {
   asString,
   buildPaperclipEnv,
+  desiredSkillNames,
   isSkillSourceMissing,
+  optionalHostHelper,
   parseObject,
   readPaperclipRuntimeSkillEntries,
   renderTemplate,
-  resolvePaperclipDesiredSkillNames,
 } from './host-utils.js';
 import { moduleDir } from './module-dir.js';
 
 const DEFAULT_PROMPT_TEMPLATE = 'You are agent {{agent.id}} ({{agent.name}}). Continue your Paperclip work.';
 
-/** @typedef {import('@paperclipai/adapter-utils').AdapterExecutionContext} ExecutionContext */
+/**
+ * @typedef {import('@paperclipai/adapter-utils').AdapterExecutionContext} ExecutionContext
+ * @typedef {import('@paperclipai/adapter-utils/server-utils').PaperclipSkillEntry} SkillEntry
+ * @typedef {{fresh: string, resumed: string}} BySession a text for a new session and one for a resumed session: which it
+ *   is the native half decides later
+ */
 
 /**
  * What the host's own helpers give for a Job: skills, prompts and the base environment. The native half decides what is
@@ -22,24 +28,53 @@ const DEFAULT_PROMPT_TEMPLATE = 'You are agent {{agent.id}} ({{agent.name}}). Co
 export async function prepare(ctx) {
   const config = parseObject(ctx.config);
   const entries = await readPaperclipRuntimeSkillEntries(config, moduleDir);
-  const desired = new Set(resolvePaperclipDesiredSkillNames(config, entries));
-  const skills = entries
-    .filter((entry) => desired.has(entry.key) && !isSkillSourceMissing(entry))
-    .map((entry) => ({
-      key: entry.key,
-      runtimeName: entry.runtimeName ?? entry.key,
-      source: entry.source ?? '',
-    }));
-  return { ...renderPrompts(ctx), skills };
+  const desired = new Set(desiredSkillNames(config, entries));
+  const wanted = entries.filter((entry) => desired.has(entry.key));
+  return {
+    ...renderPrompts(ctx),
+    skills: wanted
+      .filter((entry) => !isSkillSourceMissing(entry))
+      .map((entry) => ({
+        key: entry.key,
+        runtimeName: entry.runtimeName ?? entry.key,
+        source: entry.source ?? '',
+      })),
+    warnings: wanted.filter(isSkillSourceMissing).map(missingWarning),
+    skillLibrary: await skillLibrary(entries, desired),
+  };
 }
 
 /**
- * The synchronous part of {@link prepare}: rendered templates and the base environment.
+ * @param {SkillEntry} entry
+ * @returns {string}
+ */
+function missingWarning(entry) {
+  const { key, missingDetail } = /** @type {{key: string, missingDetail?: string | null}} */ (entry);
+  const why = missingDetail?.trim();
+  return `[paperclip] Warning: the files of skill "${key}" are missing, the agent runs without it${why ? `: ${why}` : ''}`;
+}
+
+/**
+ * What the company's skill library holds, for the agent's instructions; empty where the host does not say so.
+ *
+ * @param {SkillEntry[]} entries
+ * @param {Set<string>} desiredSkillKeys
+ * @returns {Promise<string>}
+ */
+async function skillLibrary(entries, desiredSkillKeys) {
+  const module = await import('@paperclipai/adapter-utils/skill-library-manifest').catch(() => null);
+  return module?.buildSkillLibraryManifestMarkdown({ entries, desiredSkillKeys }) ?? '';
+}
+
+/**
+ * The synchronous part of {@link prepare}: rendered templates, what the host says of the wake and the task, and the base
+ * environment.
  *
  * @param {Pick<ExecutionContext, 'runId' | 'agent' | 'config' | 'context'>} ctx
  */
 export function renderPrompts(ctx) {
   const config = parseObject(ctx.config);
+  const context = parseObject(ctx.context);
   const data = {
     agentId: ctx.agent.id,
     companyId: ctx.agent.companyId,
@@ -52,6 +87,62 @@ export function renderPrompts(ctx) {
   return {
     baseEnv: buildPaperclipEnv(ctx.agent),
     bootstrapPrompt: renderTemplate(asString(config.bootstrapPromptTemplate, ''), data),
-    heartbeatPrompt: renderTemplate(asString(config.promptTemplate, DEFAULT_PROMPT_TEMPLATE), data),
+    heartbeatPrompt: isRecovery(context)
+      ? ''
+      : renderTemplate(asString(config.promptTemplate, defaultTemplate(context)), data),
+    ...hostSections(context),
   };
+}
+
+/**
+ * @param {Record<string, unknown>} context
+ * @returns {string} the host's own template, where it has one
+ */
+function defaultTemplate(context) {
+  const ofHost =
+    context.conversationMode === true
+      ? optionalHostHelper('DEFAULT_PAPERCLIP_CONVERSATION_PROMPT_TEMPLATE')
+      : optionalHostHelper('DEFAULT_PAPERCLIP_AGENT_PROMPT_TEMPLATE');
+  return ofHost ?? DEFAULT_PROMPT_TEMPLATE;
+}
+
+/** @param {Record<string, unknown>} context */
+function isRecovery(context) {
+  return optionalHostHelper('isPaperclipRecoveryWakePayload')?.(context.paperclipWake) ?? false;
+}
+
+/**
+ * The sections and variables that a host renders itself; null where it cannot, then the native half does.
+ *
+ * @param {Record<string, unknown>} context
+ */
+function hostSections(context) {
+  const selectTask = optionalHostHelper('selectPaperclipTaskMarkdown');
+  const renderWake = optionalHostHelper('renderPaperclipWakePrompt');
+  const stringifyWake = optionalHostHelper('stringifyPaperclipWakePayload');
+  const task = selectTask && bySession((resumedSession) => selectTask(context, { resumedSession }));
+  const wake =
+    renderWake &&
+    bySession((resumedSession) =>
+      renderWake(context.paperclipWake, {
+        resumedSession,
+        conversationMode: context.conversationMode === true,
+        // The task's own text says it.
+        suppressIssueDescription: Boolean(task?.[resumedSession ? 'resumed' : 'fresh']),
+      }),
+    );
+  return {
+    taskPrompt: task ?? null,
+    wakePrompt: wake ?? null,
+    wakePayload: stringifyWake ? { json: stringifyWake(context.paperclipWake) } : null,
+    issueWorkMode: optionalHostHelper('readPaperclipIssueWorkModeFromContext')?.(context) ?? null,
+  };
+}
+
+/**
+ * @param {(resumedSession: boolean) => string} render
+ * @returns {BySession}
+ */
+function bySession(render) {
+  return { fresh: render(false), resumed: render(true) };
 }

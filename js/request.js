@@ -25,7 +25,7 @@ export function requestOf(ctx, hostEnv = process.env) {
 }
 
 /** The home directory of this process's user; empty when it has none. Only runs without `PAPERCLIP_HOME` need it. */
-function homeDir() {
+export function homeDir() {
   try {
     return homedir();
   } catch {

@@ -1,5 +1,5 @@
-// Only these three helpers may be imported here: all exist in every host version, and a test of 0.1.49 mocks the module
-// with only these three.
+// Only these three helpers may be imported here by name: all exist in every host version, and a test of 0.1.49 mocks the
+// module with only these three.
 import {
   readInstalledSkillTargets,
   readPaperclipRuntimeSkillEntries,
@@ -8,6 +8,7 @@ import {
 
 import { type as adapterType } from './identity.js';
 import { moduleDir } from './module-dir.js';
+import { optionalHostHelper } from './optional-helper.js';
 
 /**
  * @typedef {import('@paperclipai/adapter-utils').AdapterSkillContext} AdapterSkillContext
@@ -26,6 +27,11 @@ import { moduleDir } from './module-dir.js';
  *   requiredReason?: string | null,
  * }} AvailableSkill
  */
+
+const CONFIGURED = 'Materialized into the PVC-backed Claude prompt bundle before each K8s Job run.';
+const MISSING = 'Paperclip cannot find this skill in the runtime skills directory.';
+const EXTERNAL = 'Installed outside Paperclip management in the Claude skills home.';
+const EXTERNAL_PLACE = '~/.claude/skills';
 
 /** Where Claude Code finds its skills inside a Job pod, and on the volume that the host shares with it. */
 const INSTALLED_SKILLS_DIR = '/paperclip/.claude/skills';
@@ -49,7 +55,7 @@ function availableEntry(skill, desired) {
     readOnly: false,
     sourcePath: skill.source,
     targetPath: null,
-    detail: desired ? 'Materialized into the PVC-backed Claude prompt bundle before each K8s Job run.' : null,
+    detail: desired ? CONFIGURED : null,
     required,
     requiredReason: skill.requiredReason ?? null,
   };
@@ -71,7 +77,7 @@ function missingEntry(name) {
     readOnly: false,
     sourcePath: undefined,
     targetPath: undefined,
-    detail: 'Paperclip cannot find this skill in the runtime skills directory.',
+    detail: MISSING,
   };
 }
 
@@ -89,11 +95,11 @@ function externalEntry(name, targetPath) {
     state: 'external',
     origin: 'user_installed',
     originLabel: 'User-installed',
-    locationLabel: '~/.claude/skills',
+    locationLabel: EXTERNAL_PLACE,
     readOnly: true,
     sourcePath: null,
     targetPath: targetPath ?? `${INSTALLED_SKILLS_DIR}/${name}`,
-    detail: 'Installed outside Paperclip management in the Claude skills home.',
+    detail: EXTERNAL,
   };
 }
 
@@ -108,17 +114,41 @@ function byKey(a, b) {
 }
 
 /**
- * The skills an agent has, wants and could have.
+ * The skills an agent has, wants and could have: as the host itself describes them, where it does.
  *
  * @param {AdapterSkillContext} ctx
  * @returns {Promise<SkillSnapshot>}
  */
 export async function listK8sSkills(ctx) {
-  /** @type {AvailableSkill[]} */
   const available = await readPaperclipRuntimeSkillEntries(ctx.config, moduleDir);
-  const desiredSkills = resolvePaperclipDesiredSkillNames(ctx.config, available);
+  const resolve = optionalHostHelper('resolveLegacyPaperclipDesiredSkillNames');
+  const desiredSkills = (resolve ?? resolvePaperclipDesiredSkillNames)(ctx.config, available);
   const installed = await readInstalledSkillTargets(INSTALLED_SKILLS_DIR);
+  const snapshot = optionalHostHelper('buildRuntimeMountedSkillSnapshot')?.({
+    adapterType,
+    availableEntries: available,
+    desiredSkills,
+    configuredDetail: CONFIGURED,
+    missingDetail: MISSING,
+    externalInstalled: installed,
+    externalLocationLabel: EXTERNAL_PLACE,
+    externalDetail: EXTERNAL,
+    skillsHome: INSTALLED_SKILLS_DIR,
+  });
+  return (
+    /** @type {SkillSnapshot | undefined} */ (snapshot) ?? snapshotOf(available, desiredSkills, installed)
+  );
+}
 
+/**
+ * The snapshot for a host that does not make one itself.
+ *
+ * @param {AvailableSkill[]} available
+ * @param {string[]} desiredSkills
+ * @param {Map<string, {targetPath: string | null}>} installed
+ * @returns {SkillSnapshot}
+ */
+function snapshotOf(available, desiredSkills, installed) {
   const desired = new Set(desiredSkills);
   const availableKeys = new Set(available.map((skill) => skill.key));
   const runtimeNames = new Set(available.map((skill) => skill.runtimeName));

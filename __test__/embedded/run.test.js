@@ -1,6 +1,8 @@
 // Whole runs of the built addon on the embedded cluster: real processes, real HTTPS, real time.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync, writeFileSync } from 'node:fs';
+
+import { selectPaperclipTaskMarkdown } from '@paperclipai/adapter-utils/server-utils';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
@@ -129,7 +131,7 @@ describe('a successful run', () => {
     const { output, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
     expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
-    expect(JSON.parse(result.summary ?? '').prompt).toBe(prompt);
+    expect(JSON.parse(result.summary ?? '').prompt).toBe(prompt.trim());
   });
 
   it('resumes the session it is given', async () => {
@@ -333,6 +335,45 @@ describe('the prompt bundle', () => {
     expect(output.chunks[failed]?.stream).toBe('stderr');
     expect(at('[paperclip] Skills bundled (1): no/such/folder')).toBeLessThan(failed);
     expect(failed).toBeLessThan(at('[paperclip] Created K8s Job:'));
+  });
+});
+
+describe('a host of today', () => {
+  it('gives the agent its task, its skills and what the library holds', async () => {
+    const skills = [
+      {
+        key: 'org/gone',
+        runtimeName: 'gone',
+        source: '/x',
+        sourceStatus: 'missing',
+        missingDetail: 'snapshot deleted',
+      },
+      { key: 'org/other', runtimeName: 'other', source: '/skills/other' },
+    ];
+    const issue = { id: 'i-1', identifier: 'PAP-1', title: 'Mend the roof', workMode: 'planning' };
+    const { ctx, output, result } = await play({
+      config: { paperclipRuntimeSkills: skills, paperclipSkillSync: { desiredSkills: ['org/gone'] } },
+      context: {
+        paperclipWake: { reason: 'issue_assigned', issue, nothing: null },
+        paperclipTaskMarkdown: 'The roof leaks.',
+      },
+    });
+    expect(result.errorMessage).toBeNull();
+    const [{ prompt, promptMetrics, commandArgs, env }] = output.meta;
+    expect(prompt).toContain('Mend the roof');
+    expect(prompt).toContain('The roof leaks.');
+    expect(promptMetrics?.taskContextChars).toBe(
+      selectPaperclipTaskMarkdown(ctx.context, { resumedSession: false }).length,
+    );
+    expect(env).toMatchObject({ PAPERCLIP_ISSUE_WORK_MODE: 'planning' });
+    expect(JSON.parse(env?.PAPERCLIP_WAKE_PAYLOAD_JSON ?? '')).not.toHaveProperty('nothing');
+
+    expect(output.stderr).toContain(
+      '[paperclip] Warning: the files of skill "org/gone" are missing, the agent runs without it: snapshot deleted\n',
+    );
+    expect(output.stdout).toMatch(/^\[paperclip\] Skills bundled \(0\): none$/m);
+    const instructions = commandArgs?.[commandArgs.indexOf('--append-system-prompt-file') + 1] ?? '';
+    expect(readFileSync(instructions, 'utf8')).toContain('org/other');
   });
 });
 

@@ -5,7 +5,7 @@ import * as utils from '../../js/host-utils.js';
 describe('host-utils', () => {
   it('re-exports the helpers of the installed host', async () => {
     const host = await import('@paperclipai/adapter-utils/server-utils');
-    const { optionalHostHelper, isSkillSourceMissing: _own, ...handedOn } = utils;
+    const { optionalHostHelper, isSkillSourceMissing: _own, desiredSkillNames: _too, ...handedOn } = utils;
     for (const [name, helper] of Object.entries(handedOn)) {
       expect(helper, name).toBeTypeOf('function');
       expect(helper, name).toBe(host[name]);

@@ -55,7 +55,7 @@ pub(super) fn collect(
     }
 
     let mut files = Vec::new();
-    for variable in paperclip_variables(request) {
+    for variable in paperclip_variables(request, prepared) {
         let JsonValue { variable, file_variable, file, json } = match variable {
             Variable::Text(name, value) => {
                 if let Some(value) = value {
@@ -138,7 +138,7 @@ enum Variable {
 }
 
 /// The variables that describe the run to the agent, in the order of docs/contract.md, "Job manifest".
-fn paperclip_variables(request: &Request) -> Vec<Variable> {
+fn paperclip_variables(request: &Request, prepared: &Prepared) -> Vec<Variable> {
     let context = &request.context;
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let text = |name, key| Variable::Text(name, owned(context.text(key)));
@@ -149,8 +149,13 @@ fn paperclip_variables(request: &Request) -> Vec<Variable> {
         Variable::Json(JsonValue { variable, file_variable, file, json })
     };
 
-    let wake = context.get("paperclipWake").filter(|wake| wake.is_object() || wake.is_array());
-    let wake = wake.map(Value::to_string).filter(|json| json != "{}");
+    let wake = match &prepared.wake_payload {
+        Some(of_host) => of_host.json.clone(),
+        None => {
+            let wake = context.get("paperclipWake").filter(|wake| wake.is_object() || wake.is_array());
+            wake.map(Value::to_string).filter(|json| json != "{}")
+        }
+    };
     let issues = context.get("issueIds").and_then(Value::as_array).into_iter().flatten();
     let issues: Vec<&str> =
         issues.filter_map(Value::as_str).filter(|id| !js_semantics::trim(id).is_empty()).collect();
@@ -158,6 +163,7 @@ fn paperclip_variables(request: &Request) -> Vec<Variable> {
     vec![
         Variable::Text("PAPERCLIP_RUN_ID", Some(request.run_id.clone())),
         Variable::Text("PAPERCLIP_TASK_ID", owned(context.task_id())),
+        Variable::Text("PAPERCLIP_ISSUE_WORK_MODE", prepared.issue_work_mode.clone()),
         text("PAPERCLIP_WAKE_REASON", "wakeReason"),
         Variable::Text("PAPERCLIP_WAKE_COMMENT_ID", owned(context.first_text("wakeCommentId", "commentId"))),
         text("PAPERCLIP_APPROVAL_ID", "approvalId"),

@@ -32,6 +32,44 @@ pub struct Prepared {
     /// The skills the agent is to have, in the host's order.
     #[serde(deserialize_with = "serde_ext::null_as_default")]
     pub(crate) skills: Vec<Skill>,
+    /// Log lines about skills that the agent does without.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub(crate) warnings: Vec<String>,
+    /// What the company's skill library holds, for the end of the instructions; may be empty.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub(crate) skill_library: String,
+    /// The host's own section on what woke the agent; `None` where the host has none: then [`assemble`] makes one.
+    pub(crate) wake_prompt: Option<BySession>,
+    /// The host's own section on the task.
+    pub(crate) task_prompt: Option<BySession>,
+    /// The host's own form of `paperclipWake`; `None` where the host has none: then it is passed on as it is.
+    pub(crate) wake_payload: Option<WakePayload>,
+    /// How the task is to be worked on, such as `planning`.
+    pub(crate) issue_work_mode: Option<String>,
+}
+
+/// A section as a new session gets it, and as a resumed session does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct BySession {
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    fresh: String,
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    resumed: String,
+}
+
+impl BySession {
+    fn of(&self, resumed: bool) -> &str {
+        if resumed { &self.resumed } else { &self.fresh }
+    }
+}
+
+/// The host's own form of `paperclipWake`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct WakePayload {
+    /// `None`: there is nothing to say.
+    pub(crate) json: Option<String>,
 }
 
 /// A skill the agent is to have.
@@ -90,6 +128,9 @@ pub(crate) struct PromptMetrics {
     pub(crate) wake_prompt_chars: usize,
     /// The section handed over by an earlier session.
     pub(crate) session_handoff_chars: usize,
+    /// The section on the task, where the host has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) task_context_chars: Option<usize>,
     /// The main section.
     pub(crate) heartbeat_prompt_chars: usize,
 }
@@ -100,27 +141,32 @@ pub(super) struct Prompt {
     pub(super) metrics: PromptMetrics,
 }
 
-/// Puts the sections together.
+/// Puts the sections together: those that the host renders itself where it does, and then trimmed as the host's own adapters
+/// do it.
 pub(super) fn assemble(request: &Request, prepared: &Prepared) -> Prompt {
     let resumed = !request.session_id.is_empty();
     let bootstrap = if resumed { "" } else { js_semantics::trim(&prepared.bootstrap_prompt) };
-    let wake = wake_section(request);
+    let of_host = prepared.wake_prompt.as_ref().map(|wake| wake.of(resumed).to_owned());
+    let trims = of_host.is_some();
+    let wake = of_host.unwrap_or_else(|| wake_section(request));
     let handoff = request.context.text("paperclipSessionHandoffMarkdown").unwrap_or_default();
+    let task = prepared.task_prompt.as_ref().map(|task| task.of(resumed));
     // A resumed session has read the main section before: the reason why it was woken is enough.
     let main = if resumed && !wake.is_empty() { "" } else { prepared.heartbeat_prompt.as_str() };
 
-    let sections = [bootstrap, wake.as_str(), handoff, main];
+    let sections = [bootstrap, wake.as_str(), handoff, task.unwrap_or_default(), main]
+        .map(|section| if trims { js_semantics::trim(section) } else { section });
     let used: Vec<&str> =
         sections.into_iter().filter(|section| !js_semantics::trim(section).is_empty()).collect();
     let text = used.join("\n\n");
-    let [bootstrap_prompt_chars, wake_prompt_chars, session_handoff_chars, heartbeat_prompt_chars] =
-        sections.map(js_semantics::utf16_len);
+    let [bootstrap, wake, handoff, task_context, main] = sections.map(js_semantics::utf16_len);
     let metrics = PromptMetrics {
         prompt_chars: js_semantics::utf16_len(&text),
-        bootstrap_prompt_chars,
-        wake_prompt_chars,
-        session_handoff_chars,
-        heartbeat_prompt_chars,
+        bootstrap_prompt_chars: bootstrap,
+        wake_prompt_chars: wake,
+        session_handoff_chars: handoff,
+        task_context_chars: task.map(|_| task_context),
+        heartbeat_prompt_chars: main,
     };
     Prompt { text, metrics }
 }

@@ -486,6 +486,49 @@ fn prompt_has_its_sections_for_new_and_resumed_sessions() {
 }
 
 #[test]
+fn sections_of_the_host_come_in_its_order_and_trimmed() {
+    let prepared = || {
+        let json = json!({
+            "bootstrapPrompt": " boot ", "heartbeatPrompt": " main ",
+            "wakePrompt": {"fresh": " woken ", "resumed": "woken again"},
+            "taskPrompt": {"fresh": "task\n", "resumed": "short task"},
+        });
+        Prepared::parse(&json.to_string()).unwrap()
+    };
+    let context = json!({"paperclipSessionHandoffMarkdown": " hand ", "paperclipWake": {"reason": "ours"}});
+    let fresh = request(json!({"context": context}));
+    let resumed = request(json!({"context": context, "runtime": {"sessionId": "s-1"}}));
+    let built = |request: &Request, prepared: &Prepared| {
+        build(request, &self_pod(json!({})), prepared, None).unwrap()
+    };
+    assert_eq!(built(&fresh, &prepared()).prompt, "boot\n\nwoken\n\nhand\n\ntask\n\nmain");
+    assert_eq!(built(&resumed, &prepared()).prompt, "woken again\n\nhand\n\nshort task");
+
+    let silent = Prepared { wake_prompt: Some(prompt::BySession::default()), ..prepared() };
+    assert_eq!(built(&resumed, &silent).prompt, "hand\n\nshort task\n\nmain");
+    assert_eq!(
+        serde_json::to_value(built(&resumed, &silent).prompt_metrics).unwrap(),
+        json!({"promptChars": 22, "bootstrapPromptChars": 0, "wakePromptChars": 0,
+               "sessionHandoffChars": 4, "taskContextChars": 10, "heartbeatPromptChars": 4})
+    );
+}
+
+#[test]
+fn wake_payload_and_work_mode_of_the_host_become_variables() {
+    let given = json!({"context": {"paperclipWake": {"reason": "ours", "empty": null}}});
+    let variables = |prepared: &str| {
+        let prepared = Prepared::parse(prepared).unwrap();
+        let manifest = build(&request(given.clone()), &self_pod(json!({})), &prepared, None).unwrap();
+        (var(&manifest, "PAPERCLIP_WAKE_PAYLOAD_JSON"), var(&manifest, "PAPERCLIP_ISSUE_WORK_MODE"))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(variables("{}"), (some(r#"{"reason":"ours","empty":null}"#), None));
+    let of_host = r#"{"wakePayload":{"json":"{\"reason\":\"ours\"}"},"issueWorkMode":"planning"}"#;
+    assert_eq!(variables(of_host), (some(r#"{"reason":"ours"}"#), some("planning")));
+    assert_eq!(variables(r#"{"wakePayload":{"json":null},"issueWorkMode":null}"#), (None, None));
+}
+
+#[test]
 fn lengths_count_utf16_units() {
     let context = json!({"paperclipWake": {"reason": "é😀"}, "paperclipSessionHandoffMarkdown": "abc"});
     let prepared =

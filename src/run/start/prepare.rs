@@ -13,10 +13,16 @@ pub(super) async fn prepare_bundle<C, H: Host>(
 ) -> Result<PromptBundle, RunError> {
     let RunContext { request, host, log, .. } = run;
     log.out(format!("[paperclip] Skills bundled {}", skill_summary(prepared))).await;
-    let instructions = match &request.config.instructions_file_path {
+    for warning in &prepared.warnings {
+        log.err(warning.clone()).await;
+    }
+    let read = match &request.config.instructions_file_path {
         Some(path) => read_instructions(log, path).await,
         None => None,
     };
+    let parts = [read.as_deref().unwrap_or_default(), prepared.skill_library.as_str()];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let instructions = Some(parts.join("\n\n")).filter(|text| !text.is_empty());
     let env = |name: &str| request.host_env.get(name).map(str::to_owned);
     let spec = BundleSpec {
         company_id: request.agent.company_id.clone(),
