@@ -35,7 +35,11 @@ const unscheduled = { errorCode: 'k8s_pod_schedule_failed' };
 const nothingStarted = { executionRecovery: { kind: 'bootstrap', providerWorkStarted: false } };
 /** @param {RegExp} message */
 const setUpFails = (message) => ({
-  result: { errorCode: 'k8s_config_invalid', ...nothingStarted },
+  result: {
+    errorCode: 'configuration_incomplete',
+    resultJson: { k8sErrorCode: 'k8s_config_invalid' },
+    ...nothingStarted,
+  },
   message: new RegExp(`^Cannot set up the run: .*${message.source}`, message.flags),
   ticks: 0,
 });

@@ -202,13 +202,18 @@ describe('a successful run', () => {
 
 describe('a run that fails', () => {
   it.each([
-    ['auth', /Invalid API key/],
-    ['overload', /529 Overloaded/],
-    ['unreachable', /Unable to connect to API/],
-    ['max-turns', /error_max_turns/],
-  ])('%s says what Claude said', async (scenario, message) => {
+    ['auth', 'claude_auth_required', /Invalid API key/],
+    ['overload', 'claude_transient_upstream', /529 Overloaded/],
+    ['unreachable', 'claude_transient_upstream', /Unable to connect to API/],
+    ['max-turns', 'max_turns_exhausted', /error_max_turns/],
+  ])('%s says what Claude said', async (scenario, errorCode, message) => {
     const { result } = await play({ scenario });
-    expect(result).toMatchObject({ exitCode: 1, timedOut: false });
+    expect(result).toMatchObject({
+      exitCode: 1,
+      timedOut: false,
+      errorCode,
+      resultJson: { conversationContinuation: 'continue_conversation_v1' },
+    });
     expect(result.errorMessage).toMatch(message);
     expect(result.clearSession).toBe(scenario === 'max-turns');
   });
@@ -288,7 +293,8 @@ describe('a run that fails', () => {
   it('by a wrong configuration names key and value, and creates nothing', async () => {
     await cluster.post('/simulator/reset-requests');
     const { result } = await play({ config: { tolerations: '{"not":"an array"}' } });
-    expect(result.errorCode).toBe('k8s_config_invalid');
+    expect(result.errorCode).toBe('configuration_incomplete');
+    expect(result.resultJson?.k8sErrorCode).toBe('k8s_config_invalid');
     expect(result.errorMessage).toMatch(/tolerations.*not/);
     const { requests } = await cluster.get('/simulator/requests');
     expect(requests.filter(({ verb }) => verb === 'create')).toEqual([]);
@@ -297,7 +303,8 @@ describe('a run that fails', () => {
   it('without a readable kubeconfig fails in the words of Node', async () => {
     const { ctx } = hostRun(cluster, { config: { kubeconfig: '/no/such/kubeconfig' } });
     await expect(adapter.execute(ctx)).resolves.toMatchObject({
-      errorCode: 'k8s_config_invalid',
+      errorCode: 'configuration_incomplete',
+      resultJson: { k8sErrorCode: 'k8s_config_invalid' },
       errorMessage: expect.stringMatching(
         /^Cannot set up the run: ENOENT: no such file or directory, open '\/no\/such\/kubeconfig'; /,
       ),

@@ -74,6 +74,7 @@ describe.concurrent('the real claude CLI', () => {
       sessionParams: { sessionId: init.session_id, cwd: `/paperclip/${run.folder}` },
       sessionDisplayId: init.session_id,
       provider: 'anthropic',
+      biller: 'anthropic',
       model: 'claude-sonnet-4-5',
       billingType: 'api',
       costUsd: expect.closeTo(listPrice('claude-sonnet-4-5', asked), 9),
@@ -257,7 +258,10 @@ describe.concurrent('the real claude CLI', () => {
     expect(asked.map(({ status }) => status)).toEqual([529, 529]);
     expect(result).toMatchObject({ exitCode: 1, costUsd: 0, clearSession: false, usage: tokensOf([]) });
     expect(result.errorMessage).toContain('API Error: 529 Overloaded');
-    expect(result).not.toHaveProperty('errorCode');
+    expect(result).toMatchObject({
+      errorCode: 'claude_transient_upstream',
+      errorFamily: 'transient_upstream',
+    });
     expect(result.sessionParams.sessionId).toBe(result.sessionId);
     expect(entries.at(-1)).toMatchObject({
       kind: 'result',
@@ -275,8 +279,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(result).toMatchObject({ exitCode: 1, costUsd: 0 });
     expect(result.errorMessage).toContain('Invalid API key');
     expect(result.resultJson).toMatchObject({ is_error: true, api_error_status: 401 });
-    // The contract has no code for it; the host shows the message.
-    expect(result).not.toHaveProperty('errorCode');
+    expect(result.errorCode).toBe('claude_auth_required');
     expect(entries.at(-1)).toMatchObject({ kind: 'result', isError: true });
   });
 
@@ -285,6 +288,7 @@ describe.concurrent('the real claude CLI', () => {
     expect(asked).toEqual([]);
     expect(result.exitCode).toBe(1);
     expect(result.errorMessage).toContain('Not logged in');
+    expect(result.errorCode).toBe('claude_auth_required');
   });
 
   it('stops at the limit of turns, and its session is not resumed', async () => {
@@ -297,7 +301,8 @@ describe.concurrent('the real claude CLI', () => {
     expect(result).toMatchObject({
       exitCode: 1,
       clearSession: true,
-      resultJson: { subtype: 'error_max_turns' },
+      errorCode: 'max_turns_exhausted',
+      resultJson: { subtype: 'error_max_turns', stopReason: 'max_turns_exhausted' },
     });
     expect(result.errorMessage).toContain('Reached maximum number of turns (1)');
   });

@@ -163,7 +163,8 @@ export function processesLeft(cluster) {
 export function tokensOf(asked) {
   const sum = (key) => asked.reduce((total, { usage }) => total + (usage?.[key] ?? 0), 0);
   return {
-    inputTokens: sum('input_tokens'),
+    // Those that are written to the cache are billed, too.
+    inputTokens: sum('input_tokens') + sum('cache_creation_input_tokens'),
     cachedInputTokens: sum('cache_read_input_tokens'),
     outputTokens: sum('output_tokens'),
   };

@@ -52,6 +52,31 @@ function fault(verb, resource, action, more = {}) {
 }
 const answer = (code, message) => ({ status: { code, ...(message && { message }) } });
 
+/**
+ * A run whose CLI reports this error of the model's API.
+ *
+ * @param {string} cause
+ * @param {{error?: string, limit?: object, result: object}} said
+ */
+const apiError = (cause, { error, limit, result }) => {
+  const lines = [
+    { type: 'system', subtype: 'init', session_id: 's', model: 'claude-x' },
+    ...(limit ? [{ type: 'rate_limit_event', rate_limit_info: limit, session_id: 's' }] : []),
+    { type: 'assistant', error, message: { id: 'm', content: [] }, session_id: 's' },
+    { type: 'result', subtype: 'success', is_error: true, session_id: 's', ...result },
+  ];
+  return {
+    cause,
+    about: /** @type {const} */ ('Pod'),
+    scenario: 'script',
+    env: {
+      CLAUDE_STAND_IN_EVENTS: lines.map((line) => JSON.stringify(line)).join('\n'),
+      CLAUDE_STAND_IN_EXIT_CODE: '1',
+    },
+    real: true,
+  };
+};
+
 /** The status of a resource, changed as its controller would. */
 const patchStatus = (s, kind, name, status) =>
   s.request('PATCH', pathOf(s, kind, name, '/status'), { status }, { type: 'application/merge-patch+json' });
@@ -576,7 +601,24 @@ export const rows = /** @type {Row[]} */ ([
   }),
 
   // Log and result.
-  { cause: 'cli_failed', about: 'Pod', scenario: 'auth', real: true },
+  apiError('cli_failed', { result: { api_error_status: 400, result: 'API Error: 400 prompt is too long' } }),
+  { cause: 'max_turns', about: 'Pod', scenario: 'max-turns', real: true },
+  apiError('usage_limit', {
+    error: 'rate_limit',
+    limit: { status: 'rejected', resetsAt: 4_000_000_000 },
+    result: { api_error_status: 429, result: "You've hit your limit" },
+  }),
+  { cause: 'provider_unavailable', about: 'Pod', scenario: 'overload', real: true },
+  { cause: 'auth_required', about: 'Pod', scenario: 'auth', real: true },
+  apiError('model_not_found', { error: 'model_not_found', result: { api_error_status: 404, result: 'no' } }),
+  apiError('billing_failed', {
+    error: 'billing_error',
+    result: { api_error_status: 400, result: 'Credit balance is too low' },
+  }),
+  apiError('model_refused', { result: { api_error_status: null, stop_reason: 'refusal', result: 'no' } }),
+  apiError('session_broken', {
+    result: { api_error_status: 400, result: 'API Error: 400 Could not process image' },
+  }),
   {
     cause: 'session_unavailable',
     about: 'Pod',

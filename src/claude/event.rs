@@ -35,6 +35,15 @@ pub(crate) enum Event<'a> {
         session_id: Option<Cow<'a, str>>,
         /// `model`, when non-empty.
         model: Option<Cow<'a, str>>,
+        /// `apiKeySource`, when non-empty: the variable with the API key, `none`, `oauth`, …
+        api_key_source: Option<Cow<'a, str>>,
+    },
+    /// `rate_limit_event`: where the account stands with one of its limits.
+    RateLimit {
+        /// `rate_limit_info.status` is `rejected`.
+        rejected: bool,
+        /// `rate_limit_info.resetsAt`, in seconds since 1970.
+        resets_at: Option<f64>,
     },
     /// `assistant`.
     Assistant(Assistant<'a>),
@@ -64,6 +73,23 @@ pub(crate) struct Assistant<'a> {
     pub(crate) texts: Vec<(usize, Cow<'a, str>)>,
     /// `message.content` has at least one element.
     pub(crate) has_content: bool,
+    /// `error`, when non-empty: the message is the CLI's own, about a request that failed.
+    pub(crate) error: Option<Cow<'a, str>>,
+    /// `message.usage`.
+    pub(crate) usage: MessageUsage,
+}
+
+/// The tokens of one message, as far as they are numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct MessageUsage {
+    /// `input_tokens`.
+    pub(crate) input: Option<f64>,
+    /// `cache_creation_input_tokens`.
+    pub(crate) cache_creation: Option<f64>,
+    /// `cache_read_input_tokens`.
+    pub(crate) cache_read: Option<f64>,
+    /// `output_tokens`.
+    pub(crate) output: Option<f64>,
 }
 
 /// Reads a trimmed line that is not empty, and calls `each` for its event. In a line that is no JSON there can be several:
@@ -131,9 +157,12 @@ impl<'a> Event<'a> {
             Event::Other => Event::Other,
             Event::Turn => Event::Turn,
             Event::Result { session_id, event } => Event::Result { session_id, event },
-            Event::Init { session_id, model } => {
-                Event::Init { session_id: own(session_id), model: own(model) }
-            }
+            Event::Init { session_id, model, api_key_source } => Event::Init {
+                session_id: own(session_id),
+                model: own(model),
+                api_key_source: own(api_key_source),
+            },
+            Event::RateLimit { rejected, resets_at } => Event::RateLimit { rejected, resets_at },
             Event::Assistant(assistant) => Event::Assistant(Assistant {
                 session_id: own(assistant.session_id),
                 id: own(assistant.id),
@@ -145,6 +174,8 @@ impl<'a> Event<'a> {
                 stop_reason_null: assistant.stop_reason_null,
                 output_tokens: assistant.output_tokens,
                 has_content: assistant.has_content,
+                error: own(assistant.error),
+                usage: assistant.usage,
             }),
         }
     }
@@ -159,24 +190,32 @@ fn read_whole(line: &str, with_texts: bool) -> Option<Event<'_>> {
         return Some(Event::Content);
     };
     match kind.as_ref() {
-        "system" if top.subtype.as_deref() == Some("init") => {
-            Some(Event::Init { session_id: non_empty(top.session_id), model: non_empty(top.model) })
-        }
+        "system" if top.subtype.as_deref() == Some("init") => Some(Event::Init {
+            session_id: non_empty(top.session_id),
+            model: non_empty(top.model),
+            api_key_source: non_empty(top.api_key_source),
+        }),
         "assistant" => {
             let message = if top.message_read { top.message } else { read_top(true)?.message };
             Some(Event::Assistant(Assistant {
                 session_id: non_empty(top.session_id),
                 id: non_empty(message.id),
                 stop_reason_null: message.stop_reason_null,
-                output_tokens: message.output_tokens.or(message.usage_output_tokens).unwrap_or(-1.0),
+                output_tokens: message.output_tokens.or(message.usage.output).unwrap_or(-1.0),
                 texts: message.texts,
                 has_content: message.has_content,
+                error: non_empty(top.error),
+                usage: message.usage,
             }))
         }
         "result" => {
             let event = Json::new(line).value()?;
             Some(Event::Result { session_id: non_empty(top.session_id).map(Cow::into_owned), event })
         }
+        "rate_limit_event" => Some(
+            top.rate_limit
+                .map_or(Event::Other, |(rejected, resets_at)| Event::RateLimit { rejected, resets_at }),
+        ),
         "user" | "stream_event" => Some(Event::Turn),
         _ => Some(Event::Other),
     }
@@ -193,6 +232,10 @@ struct Top<'a> {
     subtype: Option<Cow<'a, str>>,
     session_id: Option<Cow<'a, str>>,
     model: Option<Cow<'a, str>>,
+    api_key_source: Option<Cow<'a, str>>,
+    error: Option<Cow<'a, str>>,
+    /// Of `rate_limit_info`: whether its status is `rejected`, and `resetsAt`.
+    rate_limit: Option<(bool, Option<f64>)>,
     message: Message<'a>,
     message_read: bool,
 }
@@ -206,6 +249,9 @@ fn read_top(line: &str, with_message: bool, with_texts: bool) -> Option<Top<'_>>
             b"subtype" => top.subtype = json.text()?,
             b"session_id" => top.session_id = json.text()?,
             b"model" => top.model = json.text()?,
+            b"apiKeySource" => top.api_key_source = json.text()?,
+            b"error" => top.error = json.text()?,
+            b"rate_limit_info" => top.rate_limit = read_rate_limit(json)?,
             b"message" if with_message => top.message = Message::read(json, with_texts)?,
             _ => json.skip()?,
         }
@@ -221,7 +267,7 @@ struct Message<'a> {
     id: Option<Cow<'a, str>>,
     stop_reason_null: bool,
     output_tokens: Option<f64>,
-    usage_output_tokens: Option<f64>,
+    usage: MessageUsage,
     texts: Vec<(usize, Cow<'a, str>)>,
     has_content: bool,
 }
@@ -234,7 +280,7 @@ impl<'a> Message<'a> {
                 b"id" => message.id = json.text()?,
                 b"stop_reason" => message.stop_reason_null = json.is_null()?,
                 b"output_tokens" => message.output_tokens = json.number()?,
-                b"usage" => message.usage_output_tokens = read_usage(json)?,
+                b"usage" => message.usage = MessageUsage::read(json)?,
                 b"content" => message.read_content(json, with_texts)?,
                 _ => json.skip()?,
             }
@@ -260,17 +306,35 @@ impl<'a> Message<'a> {
     }
 }
 
-/// `output_tokens` of `message.usage`.
-fn read_usage(json: &mut Json<'_>) -> Option<Option<f64>> {
-    let mut output_tokens = None;
-    json.object(|json, key| {
+impl MessageUsage {
+    fn read(json: &mut Json<'_>) -> Option<Self> {
+        let mut usage = Self::default();
+        json.object(|json, key| {
+            match key {
+                b"input_tokens" => usage.input = json.number()?,
+                b"cache_creation_input_tokens" => usage.cache_creation = json.number()?,
+                b"cache_read_input_tokens" => usage.cache_read = json.number()?,
+                b"output_tokens" => usage.output = json.number()?,
+                _ => json.skip()?,
+            }
+            Some(())
+        })?;
+        Some(usage)
+    }
+}
+
+/// `rate_limit_info`: whether its status is `rejected`, and `resetsAt`. Anything but an object counts as absent.
+fn read_rate_limit(json: &mut Json<'_>) -> Option<Option<(bool, Option<f64>)>> {
+    let (mut rejected, mut resets_at) = (false, None);
+    let is_object = json.object(|json, key| {
         match key {
-            b"output_tokens" => output_tokens = json.number()?,
+            b"status" => rejected = json.text()?.as_deref() == Some("rejected"),
+            b"resetsAt" => resets_at = json.number()?,
             _ => json.skip()?,
         }
         Some(())
     })?;
-    Some(output_tokens)
+    Some(is_object.then_some((rejected, resets_at)))
 }
 
 /// The text of one element of `message.content`, if that is a block of type `text`.
@@ -329,6 +393,7 @@ mod tests {
             id: Some(id.into()),
             stop_reason_null: true,
             output_tokens,
+            usage: MessageUsage { output: Some(output_tokens), ..MessageUsage::default() },
             ..Assistant::default()
         };
         let file = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/__test__/support/event-lines.jsonl"));
@@ -338,17 +403,21 @@ mod tests {
             let line = &*line;
             let expected = match kind {
                 "text" | "JSON without a type" => Event::Content,
-                "system/init" => {
-                    Event::Init { session_id: Some("s-1".into()), model: Some("claude-opus-4-8".into()) }
-                }
+                "system/init" => Event::Init {
+                    session_id: Some("s-1".into()),
+                    model: Some("claude-opus-4-8".into()),
+                    api_key_source: None,
+                },
                 other if other.starts_with("system/") => Event::Other,
-                "rate_limit_event" | "tool_progress" | "auth_status" | "tool_use_summary"
-                | "prompt_suggestion" | "conversation_reset" | "keep_alive" => Event::Other,
+                "rate_limit_event" => Event::RateLimit { rejected: false, resets_at: Some(60.0) },
+                "tool_progress" | "auth_status" | "tool_use_summary" | "prompt_suggestion"
+                | "conversation_reset" | "keep_alive" => Event::Other,
                 other if other.split('/').next() == Some("user") => Event::Turn,
                 "stream_event" => Event::Turn,
                 "assistant/text" => Event::Assistant(Assistant {
                     texts: vec![(0, "naïve café ✓".into())],
                     has_content: true,
+                    usage: MessageUsage { input: Some(12.0), output: Some(34.0), ..MessageUsage::default() },
                     ..assistant("msg_1", 34.0)
                 }),
                 "assistant/text of a subagent" => Event::Assistant(Assistant {
@@ -460,6 +529,38 @@ mod tests {
             let line = format!(r#"{{"type":"assistant","message":{message}}}"#);
             let event = assistant(&line);
             assert_eq!((event.output_tokens, event.stop_reason_null), (tokens, null), "{line}");
+        }
+    }
+
+    #[test]
+    fn account_and_error_of_a_request_are_read() {
+        let line = r#"{"type":"system","subtype":"init","apiKeySource":"ANTHROPIC_API_KEY"}"#;
+        let Event::Init { api_key_source, .. } = read(line) else { panic!("{line}") };
+        assert_eq!(api_key_source.as_deref(), Some("ANTHROPIC_API_KEY"));
+        let line = r#"{"type":"assistant","error":"rate_limit","message":{"usage":{"input_tokens":1,"cache_creation_input_tokens":2,"cache_read_input_tokens":3,"output_tokens":4}}}"#;
+        let event = assistant(line);
+        assert_eq!(event.error.as_deref(), Some("rate_limit"));
+        let usage = MessageUsage {
+            input: Some(1.0),
+            cache_creation: Some(2.0),
+            cache_read: Some(3.0),
+            output: Some(4.0),
+        };
+        assert_eq!(event.usage, usage);
+        for (info, expected) in [
+            (
+                r#"{"status":"rejected","resetsAt":1771390800}"#,
+                Event::RateLimit { rejected: true, resets_at: Some(1_771_390_800.0) },
+            ),
+            (
+                r#"{"status":"rejected","resetsAt":null}"#,
+                Event::RateLimit { rejected: true, resets_at: None },
+            ),
+            (r#"{"status":"allowed_warning"}"#, Event::RateLimit { rejected: false, resets_at: None }),
+            ("[]", Event::Other),
+            ("\"rejected\"", Event::Other),
+        ] {
+            assert_eq!(read(&format!(r#"{{"type":"rate_limit_event","rate_limit_info":{info}}}"#)), expected);
         }
     }
 

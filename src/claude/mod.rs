@@ -8,21 +8,55 @@
 //! | starts the CLI | `command`, with the tool output filter of `rtk`, under `supervisor` |
 //! | reads a line of its output | `event` |
 //! | keeps what its result needs | `tally` |
-//! | finds that the result event is a failure | `failure` |
+//! | finds that it failed, and why | `failure`, with the moment of `reset_time` |
 //! | finds no result event | `no_result` |
 
 pub(crate) mod command;
 mod event;
 pub(crate) mod failure;
 mod no_result;
+mod reset_time;
 mod rtk;
 mod supervisor;
 mod tally;
 
 pub(crate) use failure::{
-    describe_claude_failure, is_claude_max_turns_result, is_claude_unknown_session_error, is_error_result,
+    BrokenSession, FailureKind, FailureSigns, broken_session, describe_claude_failure, failure_kind,
+    is_error_result, is_max_turns, is_refusal, login_url,
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
+pub(crate) use reset_time::reset_time;
 pub use rtk::rtk_setup_commands;
 pub(crate) use supervisor::EndToken;
-pub use tally::{Captured, Tally, Usage};
+pub use tally::{Captured, Rejected, Tally, Usage};
+
+/// Whether a text can be the id of a session: a UUID, as the CLI makes them. It resumes no other.
+pub(crate) fn is_session_id(text: &str) -> bool {
+    let hyphens = [8, 13, 18, 23];
+    text.len() == 36
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if hyphens.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_session_id;
+
+    #[test]
+    fn session_id_is_a_uuid() {
+        for (text, expected) in [
+            ("52f5bda4-560b-4700-9b15-02e72f19ed68", true),
+            ("52F5BDA4-560B-4700-9B15-02E72F19ED68", true),
+            ("52f5bda4-560b-4700-9b15-02e72f19ed6", false),
+            ("52f5bda4-560b-4700-9b15-02e72f19ed680", false),
+            ("52f5bda4_560b-4700-9b15-02e72f19ed68", false),
+            ("52f5bda4-560b-4700-9b15-02e72f19ed6g", false),
+            ("--help", false),
+            ("", false),
+        ] {
+            assert_eq!(is_session_id(text), expected, "{text}");
+        }
+    }
+}

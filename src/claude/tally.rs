@@ -1,15 +1,15 @@
 //! Gathers what the result of a run needs from its output, line by line.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 use memchr::memmem;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::event::{self, Event};
+use super::event::{self, Event, MessageUsage};
 use super::failure::is_error_result;
 use crate::js_semantics;
 use crate::storable;
@@ -21,6 +21,10 @@ const TEXTS: usize = 256 * 1024;
 const CONTENT_LINE: usize = 8 * 1024;
 /// Most different model names remembered.
 const MODELS: usize = 32;
+/// How many messages are remembered to tell their parts from further messages. The parts of one come close together.
+const MESSAGES: usize = 64;
+/// Most bytes of a word that the CLI gives for something, such as an error.
+const WORD: usize = 64;
 /// What stands before the name of a model in the CLI's output.
 const MODEL_KEY: &[u8] = b"\"model\":\"";
 
@@ -47,12 +51,20 @@ pub struct Captured {
     pub session_id: Option<String>,
     /// The last non-empty `model` of an init event.
     pub init_model: Option<String>,
+    /// The last non-empty `apiKeySource` of an init event.
+    pub api_key_source: Option<String>,
+    /// `error` of the last assistant event, where that was about a request that failed.
+    pub error: Option<String>,
+    /// A limit of the account was reached, and no message of the model came after that.
+    pub rejected: Option<Rejected>,
     /// The last result event. Whether it is that of the run: [`Captured::is_result_of_run`].
     pub result: Option<Value>,
     /// An event of a turn came after the last result event, so that the CLI works on.
     in_turn: bool,
     /// The sum of the result events before it.
     earlier: Earlier,
+    /// The tokens of messages after it.
+    messages: Messages,
     /// There was an assistant event with stop reason `null` and no output tokens, and neither output nor a result after
     /// it.
     pub llm_api_empty: bool,
@@ -75,28 +87,50 @@ pub struct Captured {
     pub stdout: String,
 }
 
+/// What a `rate_limit_event` says of a limit that is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rejected {
+    /// When it is lifted, in seconds since 1970.
+    pub resets_at: Option<f64>,
+}
+
 /// What the result events of earlier turns add to the last one. When a background command ends, the CLI takes another
 /// turn, with another result event.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Earlier {
+    /// Their own tokens, of the main chain of messages.
     usage: Usage,
+    /// Their shares of the tokens of all models.
+    share: Usage,
+    /// One of them did not give its share.
+    unknown_share: bool,
     /// Their shares of the cost, in US dollars.
     cost_usd: f64,
     /// One of them did not give its share.
     unknown_cost: bool,
 }
 
-/// Tokens of result events. A field that is missing or not a finite number is 0.
+/// The tokens of messages that no result event has counted yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Messages {
+    /// Their sum; `None` without a message that gives its tokens.
+    usage: Option<Usage>,
+    /// The last ones, by their hashed ids. The CLI prints an event per content block, each with the tokens of the whole
+    /// message so far.
+    last: VecDeque<(u64, Usage)>,
+}
+
+/// Tokens: whole numbers, none of them negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// `input_tokens`.
+    /// Of prompts: those that were not cached, and those that were written to the cache. All of them are billed.
     #[serde(serialize_with = "plain_number")]
     pub input_tokens: f64,
-    /// `cache_read_input_tokens`.
+    /// Of prompts: those that were read from the cache.
     #[serde(serialize_with = "plain_number")]
     pub cached_input_tokens: f64,
-    /// `output_tokens`.
+    /// Of answers.
     #[serde(serialize_with = "plain_number")]
     pub output_tokens: f64,
 }
@@ -186,9 +220,15 @@ impl Tally {
                     captured.content_line = Some(cut(line, self.most_content));
                 }
             }
-            Event::Init { session_id, model } => {
+            Event::RateLimit { rejected, resets_at } => {
+                if rejected {
+                    captured.rejected = Some(Rejected { resets_at });
+                }
+            }
+            Event::Init { session_id, model, api_key_source } => {
                 keep(&mut captured.session_id, session_id.as_deref());
                 keep(&mut captured.init_model, model.as_deref());
+                keep(&mut captured.api_key_source, api_key_source.as_deref().map(word));
                 captured.in_turn = true;
             }
             Event::Assistant(assistant) => self.assistant(&assistant),
@@ -206,6 +246,11 @@ impl Tally {
         let captured = &mut self.captured;
         keep(&mut captured.session_id, event.session_id.as_deref());
         captured.in_turn = true;
+        captured.error = event.error.as_deref().map(|error| word(error).to_owned());
+        if captured.error.is_none() {
+            captured.rejected = None;
+        }
+        captured.messages.add(event.id.as_deref().map(|id| self.hasher.hash_one(id)), event.usage);
         if event.stop_reason_null && event.output_tokens == 0.0 {
             captured.llm_api_empty = true;
         } else if event.output_tokens > 0.0 || event.has_content {
@@ -289,6 +334,12 @@ impl Captured {
     /// A result event replaces the last one, unless it stands for no turn. Where both have ids and these differ, the
     /// other one counts as well.
     fn take_result(&mut self, event: Value) {
+        // It counts the messages before it, if it counts any.
+        if models_of_turn(&event).or_else(|| models(&event)).is_some()
+            || event.get("usage").and_then(Usage::of_chain).is_some()
+        {
+            self.messages = Messages::default();
+        }
         let Some(last) = self.result.take() else {
             self.result = Some(event);
             return;
@@ -299,7 +350,12 @@ impl Captured {
         if let (Some(other_id), Some(id)) = (id(&other), id(&result))
             && other_id != id
         {
-            self.earlier.usage = self.earlier.usage.plus(Usage::of(&other));
+            let own = other.get("usage").and_then(Usage::of_chain).unwrap_or_default();
+            self.earlier.usage = self.earlier.usage.plus(own);
+            match turn_usage(&other) {
+                Some(share) => self.earlier.share = self.earlier.share.plus(share),
+                None => self.earlier.unknown_share = true,
+            }
             match turn_cost_usd(&other) {
                 Some(cost) => self.earlier.cost_usd += cost,
                 None => self.earlier.unknown_cost = true,
@@ -314,13 +370,37 @@ impl Captured {
         let result = self.result.as_ref()?;
         match turn_cost_usd(result) {
             Some(cost) if !self.earlier.unknown_cost => Some(self.earlier.cost_usd + cost),
-            _ => result.get("total_cost_usd")?.as_f64().filter(|cost| cost.is_finite()),
+            _ => result.get("total_cost_usd").and_then(cost),
         }
     }
 
-    /// Tokens of all result events; `None` without one.
+    /// The tokens of the run, subagents included: as its result events count them, and those of messages after them.
+    /// `None` where nothing says it.
     pub fn usage(&self) -> Option<Usage> {
-        Some(self.earlier.usage.plus(Usage::of(self.result.as_ref()?)))
+        match (self.result.as_ref().and_then(|result| self.usage_of_results(result)), self.messages.usage) {
+            (Some(results), Some(messages)) => Some(results.plus(messages)),
+            (results, messages) => results.or(messages),
+        }
+    }
+
+    /// The tokens of all models since the turn before, of each turn. Where the CLI does not give that, those of all models
+    /// so far: in newer versions that is since the session began, so it comes second. Else those of the main chain.
+    fn usage_of_results(&self, last: &Value) -> Option<Usage> {
+        if let Some(share) = turn_usage(last)
+            && !self.earlier.unknown_share
+        {
+            return Some(self.earlier.share.plus(share));
+        }
+        if let Some(models) = models(last) {
+            return Some(Usage::of_models(models));
+        }
+        last.get("usage").and_then(Usage::of_chain).map(|own| self.earlier.usage.plus(own))
+    }
+
+    /// Who serves the model, in the CLI's word; `firstParty` is Anthropic.
+    pub fn platform(&self) -> Option<&str> {
+        let models = self.result.as_ref()?.get("modelUsage")?.as_object()?;
+        models.values().find_map(|model| js_semantics::string_field(model, "provider"))
     }
 
     /// The result's text, else the assistant's texts; trimmed.
@@ -330,19 +410,74 @@ impl Captured {
     }
 }
 
-impl Usage {
-    fn of(result: &Value) -> Self {
-        let usage = result.get("usage");
-        let tokens = |key| {
-            usage
-                .and_then(|usage| usage.get(key)?.as_f64())
-                .filter(|tokens| tokens.is_finite())
-                .unwrap_or(0.0)
+impl Messages {
+    /// Adds a message, or a further part of one.
+    fn add(&mut self, id: Option<u64>, usage: MessageUsage) {
+        let MessageUsage { input, cache_creation, cache_read, output } = usage;
+        if [input, cache_creation, cache_read, output].iter().all(Option::is_none) {
+            return;
+        }
+        let mut usage = Usage {
+            input_tokens: tokens(input) + tokens(cache_creation),
+            cached_input_tokens: tokens(cache_read),
+            output_tokens: tokens(output),
         };
+        let total = self.usage.get_or_insert_default();
+        let known = id.and_then(|id| self.last.iter_mut().find(|(known, _)| *known == id));
+        if let Some((_, known)) = known {
+            usage = usage.max(*known);
+            *total = total.minus(*known);
+            *known = usage;
+        } else if let Some(id) = id {
+            self.last.truncate(MESSAGES - 1);
+            self.last.push_front((id, usage));
+        }
+        *total = total.plus(usage);
+    }
+}
+
+impl Usage {
+    /// `usage` of a result event: the tokens of the main chain of messages. `None` without any number.
+    fn of_chain(usage: &Value) -> Option<Self> {
+        let number = |key: &str| usage.get(key).and_then(Value::as_f64);
+        let keys =
+            ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"];
+        let [input, created, read, output] = keys.map(number);
+        if [input, created, read, output].iter().all(Option::is_none) {
+            return None;
+        }
+        Some(Self {
+            input_tokens: tokens(input) + tokens(created),
+            cached_input_tokens: tokens(read),
+            output_tokens: tokens(output),
+        })
+    }
+
+    /// The tokens of all models.
+    fn of_models(models: &Map<String, Value>) -> Self {
+        models.values().fold(Self::default(), |sum, model| {
+            let number = |key: &str| tokens(model.get(key).and_then(Value::as_f64));
+            sum.plus(Self {
+                input_tokens: number("inputTokens") + number("cacheCreationInputTokens"),
+                cached_input_tokens: number("cacheReadInputTokens"),
+                output_tokens: number("outputTokens"),
+            })
+        })
+    }
+
+    fn max(self, other: Self) -> Self {
         Self {
-            input_tokens: tokens("input_tokens"),
-            cached_input_tokens: tokens("cache_read_input_tokens"),
-            output_tokens: tokens("output_tokens"),
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            cached_input_tokens: self.cached_input_tokens.max(other.cached_input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens - other.input_tokens,
+            cached_input_tokens: self.cached_input_tokens - other.cached_input_tokens,
+            output_tokens: self.output_tokens - other.output_tokens,
         }
     }
 
@@ -360,10 +495,40 @@ fn is_without_turn(result: &Value) -> bool {
     result.get("num_turns").and_then(Value::as_f64) == Some(0.0) && !is_error_result(result)
 }
 
+/// A number of tokens that can be counted with: whole, not negative, and small enough for that.
+fn tokens(number: Option<f64>) -> f64 {
+    const MOST: f64 = 1e15;
+    number.filter(|number| number.is_finite()).map_or(0.0, |number| number.clamp(0.0, MOST).floor())
+}
+
+/// A cost that can be counted with.
+fn cost(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|cost| cost.is_finite() && *cost >= 0.0)
+}
+
+/// The models with what they were used for so far.
+fn models(result: &Value) -> Option<&Map<String, Value>> {
+    result.get("modelUsage")?.as_object().filter(|models| !models.is_empty())
+}
+
+/// The models with what they were used for since the result event before this one.
+fn models_of_turn(result: &Value) -> Option<&Map<String, Value>> {
+    result.get("model_usage_since_last_result")?.as_object()
+}
+
+/// The tokens since the result event before this one, of all models; `None` where the CLI does not give them.
+fn turn_usage(result: &Value) -> Option<Usage> {
+    models_of_turn(result).map(Usage::of_models)
+}
+
 /// The cost since the result event before this one, of all models; `None` where the CLI does not give it.
 fn turn_cost_usd(result: &Value) -> Option<f64> {
-    let models = result.get("model_usage_since_last_result")?.as_object()?;
-    models.values().map(|model| model.get("costUSD")?.as_f64().filter(|cost| cost.is_finite())).sum()
+    models_of_turn(result)?.values().map(|model| cost(model.get("costUSD")?)).sum()
+}
+
+/// The beginning of a word that the CLI gives.
+fn word(text: &str) -> &str {
+    &text[..text.floor_char_boundary(WORD)]
 }
 
 fn keep(slot: &mut Option<String>, value: Option<&str>) {
@@ -458,7 +623,7 @@ mod tests {
         let text = fixture!("2.1.330", "background");
         let lines: Vec<&str> = text.lines().collect();
         let captured = tally(&lines);
-        let usage = Usage { input_tokens: 360.0, cached_input_tokens: 192.0, output_tokens: 126.0 };
+        let usage = Usage { input_tokens: 408.0, cached_input_tokens: 192.0, output_tokens: 126.0 };
         assert_eq!(captured.usage(), Some(usage));
         assert_eq!(captured.cost_usd(), Some(0.0042384));
         // A repeated line counts once.
@@ -489,7 +654,91 @@ mod tests {
                 Some(total)
             );
             assert_eq!(captured.cost_usd(), Some(0.0014128));
-            assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(120.0));
+            assert_eq!(captured.usage().map(|usage| usage.input_tokens), Some(136.0));
+        }
+    }
+
+    #[test]
+    fn tokens_of_all_models_count() {
+        // A subagent's tokens are in `modelUsage` only.
+        let model = |input: f64, output: f64, read: f64, created: f64| {
+            json!({"inputTokens": input, "outputTokens": output, "cacheReadInputTokens": read,
+                "cacheCreationInputTokens": created, "costUSD": 0.25})
+        };
+        let usage = json!({"input_tokens": 100, "output_tokens": 40, "cache_read_input_tokens": 30});
+        let models = json!({"a": model(100.0, 40.0, 30.0, 7.0), "b": model(20.0, 60.0, 0.0, 0.0)});
+        let result = json!({"type": "result", "uuid": "1", "usage": usage, "modelUsage": models, "total_cost_usd": 0.5});
+        let of = |results: &[&Value]| {
+            let lines: Vec<String> = results.iter().map(|result| result.to_string()).collect();
+            let captured = tally(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+            captured.usage().map(|usage| [usage.input_tokens, usage.output_tokens, usage.cached_input_tokens])
+        };
+        assert_eq!(of(&[&result]), Some([127.0, 100.0, 30.0]));
+        // The sum of all turns is in the last one, unless the turns give their shares.
+        let mut second = result.clone();
+        second["uuid"] = "2".into();
+        second["modelUsage"]["a"]["inputTokens"] = 150.into();
+        assert_eq!(of(&[&result, &second]), Some([177.0, 100.0, 30.0]));
+        second["model_usage_since_last_result"] = json!({"a": model(50.0, 1.0, 0.0, 0.0)});
+        assert_eq!(of(&[&result, &second]), Some([177.0, 100.0, 30.0]));
+        let mut first = result.clone();
+        first["model_usage_since_last_result"] = json!({"a": model(5.0, 1.0, 2.0, 1.0)});
+        assert_eq!(of(&[&first, &second]), Some([56.0, 2.0, 2.0]));
+        // What cannot be counted.
+        let odd =
+            json!({"a": {"inputTokens": -5, "outputTokens": 2.7, "cacheReadInputTokens": "9"}, "b": null});
+        assert_eq!(of(&[&json!({"type": "result", "modelUsage": odd})]), Some([0.0, 2.0, 0.0]));
+        assert_eq!(of(&[&json!({"type": "result", "modelUsage": {}, "usage": {}})]), None);
+        assert_eq!(of(&[&json!({"type": "result"})]), None);
+    }
+
+    #[test]
+    fn run_without_a_result_counts_its_messages() {
+        let part = |id: &str, input: i64, output: i64| {
+            json!({"type": "assistant", "message": {"id": id, "usage": {
+                "input_tokens": input, "cache_creation_input_tokens": 1, "cache_read_input_tokens": 4,
+                "output_tokens": output}}})
+            .to_string()
+        };
+        let lines = [part("a", 10, 1), part("a", 10, 5), part("b", 20, 3), part("a", 10, 5)];
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let usage = |lines: &[&str]| tally(lines).usage();
+        let sum = Usage { input_tokens: 32.0, cached_input_tokens: 8.0, output_tokens: 8.0 };
+        assert_eq!(usage(&lines), Some(sum));
+        assert_eq!(usage(&[r#"{"type":"assistant","message":{"id":"a"}}"#]), None);
+        // A result counts the messages before it.
+        let result = r#"{"type":"result","usage":{"input_tokens":1,"output_tokens":2}}"#;
+        let of_result = Usage { input_tokens: 1.0, output_tokens: 2.0, ..Usage::default() };
+        assert_eq!(usage(&[lines[0], result]), Some(of_result));
+        let after = Usage { input_tokens: 12.0, cached_input_tokens: 4.0, output_tokens: 3.0 };
+        assert_eq!(usage(&[result, lines[0]]), Some(after));
+    }
+
+    #[test]
+    fn negative_cost_is_unknown() {
+        for (cost, expected) in [("-1", None), ("1e999", None), ("0", Some(0.0)), ("0.5", Some(0.5))] {
+            let captured = tally(&[&format!(r#"{{"type":"result","total_cost_usd":{cost}}}"#)]);
+            assert_eq!(captured.cost_usd(), expected, "{cost}");
+        }
+    }
+
+    #[test]
+    fn account_and_refused_requests_are_kept() {
+        let init = r#"{"type":"system","subtype":"init","apiKeySource":"none"}"#;
+        let rejected = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":60}}"#;
+        let allowed = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"allowed","resetsAt":90}}"#;
+        let failed = r#"{"type":"assistant","error":"rate_limit","message":{}}"#;
+        let fine = r#"{"type":"assistant","message":{}}"#;
+        assert_eq!(tally(&[init]).api_key_source.as_deref(), Some("none"));
+        let limit = Some(Rejected { resets_at: Some(60.0) });
+        for (lines, error, expected) in [
+            (&[rejected, allowed, failed][..], Some("rate_limit"), limit),
+            // The request was repeated, and the model answered.
+            (&[rejected, failed, fine], None, None),
+            (&[fine, rejected], None, limit),
+        ] {
+            let captured = tally(lines);
+            assert_eq!((captured.error.as_deref(), captured.rejected), (error, expected), "{lines:?}");
         }
     }
 
@@ -637,7 +886,12 @@ mod tests {
             let event = json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": text}]}});
             tally.line(event.to_string().as_bytes());
         }
+        for n in 0..2000 {
+            let event = json!({"type": "assistant", "message": {"id": format!("m{n}"), "usage": {"output_tokens": 1}}});
+            tally.line(event.to_string().as_bytes());
+        }
         assert!(tally.seen.len() < 300);
+        assert!(tally.captured.messages.last.len() <= MESSAGES);
         let captured = tally.finish();
         assert!(captured.texts.len() <= TEXTS && captured.texts.len() > TEXTS - 4);
         assert!(captured.texts.starts_with("0 éé"));

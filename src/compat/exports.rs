@@ -76,7 +76,7 @@ pub fn describe_claude_failure(parsed: String) -> napi::Result<Option<String>> {
 #[napi(catch_unwind)]
 pub fn is_claude_max_turns_result(parsed: String) -> napi::Result<bool> {
     let parsed: Option<Value> = read("parsed", &parsed)?;
-    Ok(claude::is_claude_max_turns_result(parsed.as_ref()))
+    Ok(parse::is_claude_max_turns_result(parsed.as_ref()))
 }
 
 /// `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON.

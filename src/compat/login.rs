@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::claude::failure::{contains_words, error_messages};
+use crate::claude::failure::error_messages;
 use crate::js_semantics;
 
 /// The address to log in at: the first one in the text that names claude, anthropic or auth, else the first.
@@ -84,6 +84,39 @@ pub(super) fn detect_claude_login_required(parsed: Option<&Value>, stdout: &str,
         || asks(stderr);
     let login_url = extract_claude_login_url(&format!("{stdout}\n{stderr}"));
     LoginCheck { requires_login, login_url }
+}
+
+/// Whether the words stand in the text, in any case of ASCII letters, with white space (at least one
+/// character) between them and anything around them.
+pub(super) fn contains_words(text: &str, words: &[&str]) -> bool {
+    let Some((first, others)) = words.split_first() else {
+        return true;
+    };
+    let Some(initial) = first.bytes().next() else {
+        return false;
+    };
+    let bytes = text.as_bytes();
+    memchr::memchr2_iter(initial, initial.to_ascii_uppercase(), bytes).any(|start| {
+        let Some(mut rest) = strip_word(&text[start..], first) else {
+            return false;
+        };
+        others.iter().all(|word| {
+            let next = rest.trim_start_matches(js_semantics::is_space);
+            match strip_word(next, word) {
+                Some(after) if next.len() < rest.len() => {
+                    rest = after;
+                    true
+                }
+                _ => false,
+            }
+        })
+    })
+}
+
+/// The text after the word it begins with, in any case of ASCII letters.
+fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    head.eq_ignore_ascii_case(word).then_some(rest)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::login::contains_words;
 use crate::claude::{Captured, OutputFacts, Tally, Usage, no_result_error};
 use crate::js_semantics;
 
@@ -39,13 +40,23 @@ pub(super) fn parse_claude_stream_json(stdout: &str) -> ParsedStream {
     let has_result = captured.result.is_some();
     ParsedStream {
         cost_usd: captured.cost_usd(),
-        usage: captured.usage(),
+        usage: captured.result.as_ref().map(usage_of),
         summary: captured.summary().to_owned(),
         session_id: captured.session_id,
         model: captured.init_model.unwrap_or_default(),
         result_json: captured.result,
         llm_api_empty_response: captured.llm_api_empty && !has_result,
         truncated_mid_stream: captured.truncated && !has_result,
+    }
+}
+
+/// The tokens that 0.1.49 reads: those of the main chain of messages, without those that were written to the cache.
+fn usage_of(result: &Value) -> Usage {
+    let tokens = |key| result.get("usage").and_then(|usage| usage.get(key)?.as_f64()).unwrap_or(0.0);
+    Usage {
+        input_tokens: tokens("input_tokens"),
+        cached_input_tokens: tokens("cache_read_input_tokens"),
+        output_tokens: tokens("output_tokens"),
     }
 }
 
@@ -59,6 +70,18 @@ pub(super) fn build_partial_run_error(
 ) -> String {
     let captured = capture(stdout);
     no_result_error(exit_code, model, OutputFacts::of(&captured, model), pod_cause)
+}
+
+/// Whether a result says that the run reached its limit of turns, as 0.1.49 found out: also by the words of the agent. A run
+/// goes by the fields of the result alone.
+pub(super) fn is_claude_max_turns_result(parsed: Option<&Value>) -> bool {
+    parsed.is_some_and(|parsed| {
+        let text = |key| js_semantics::string_field(parsed, key).map_or("", js_semantics::trim);
+        text("subtype").eq_ignore_ascii_case("error_max_turns")
+            || text("stop_reason").eq_ignore_ascii_case("max_turns")
+            || contains_words(text("result"), &["max", "turn"])
+            || contains_words(text("result"), &["maximum", "turn"])
+    })
 }
 
 fn capture(stdout: &str) -> Captured {
@@ -96,6 +119,25 @@ mod tests {
             message["usage"] = json!({"output_tokens": tokens});
         }
         json!({"type": "assistant", "message": message})
+    }
+
+    #[test]
+    fn max_turns_result_is_recognised() {
+        assert!(!is_claude_max_turns_result(None));
+        for (parsed, expected) in [
+            (json!(null), false),
+            (json!({"subtype": " Error_Max_Turns "}), true),
+            (json!({"stop_reason": "MAX_TURNS"}), true),
+            (json!({"stop_reason": "end_turn"}), false),
+            (json!({"result": "Reached max turns"}), true),
+            (json!({"result": "the Maximum \n Turn was taken"}), true),
+            (json!({"result": "Reached maximum number of turns (1)"}), false),
+            (json!({"result": "maxturns"}), false),
+            (json!({"result": "max max turns"}), true),
+            (json!({"result": "all done"}), false),
+        ] {
+            assert_eq!(is_claude_max_turns_result(Some(&parsed)), expected, "{parsed}");
+        }
     }
 
     #[test]

@@ -433,6 +433,30 @@ causes! {
     CliFailed "cli_failed" Output Pod
         "the CLI reported a failure as its result"
         "Read the CLI's words in the message."
+    MaxTurns "max_turns" Output Pod
+        "the CLI took as many turns as it may in one run"
+        "Nothing: the agent continues in its next run. Raise maxTurnsPerRun if that happens often."
+    UsageLimit "usage_limit" Output Pod
+        "the account has used what it may for now"
+        "Nothing: the next run starts when the limit is lifted. Use an account with a higher limit if that happens often."
+    ProviderUnavailable "provider_unavailable" Output Pod
+        "the model's API was overloaded, failed or could not be reached"
+        "Nothing, if it happens once: the run is repeated. Else check the API's status, its base URL, and the pod's network."
+    AuthRequired "auth_required" Output Pod
+        "the model's API did not accept the CLI's credential"
+        "Renew the credential that the message names, then start the run again."
+    ModelNotFound "model_not_found" Output Pod
+        "the model does not exist, or the account may not use it"
+        "Correct the model in the agent's configuration."
+    BillingFailed "billing_failed" Output Pod
+        "the account at the model's provider cannot be charged"
+        "Add credit to the account, or correct its way of payment, then start the run again."
+    ModelRefused "model_refused" Output Pod
+        "the model refused to answer"
+        "Change what the task asks for, or use another model."
+    SessionBroken "session_broken" Output Pod
+        "the model's API refuses what its session holds"
+        "Nothing: the session is forgotten, and the next run begins a new one."
     SessionUnavailable "session_unavailable" Output Pod
         "the CLI does not know the session that it was to resume"
         "Nothing: the session is forgotten, and the next run begins a new one."

@@ -1,6 +1,7 @@
 //! From what a run saw of its Job and pod to a cause and a message. Nothing here fails a run: what is not known is
 //! reported as not known.
 
+mod account;
 mod cause;
 mod container;
 mod diagnosis;
@@ -19,6 +20,7 @@ mod start;
 mod vanished;
 mod words;
 
+pub(crate) use account::{Account, Platform};
 pub(crate) use cause::Cause;
 pub(crate) use container::{
     ContainerPhase, TerminatedState, container_phase, describe_truncation_cause, pod_cause, terminated_state,

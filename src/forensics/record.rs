@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use super::account::Account;
 use super::disruption::disruption;
 use super::end::node_is_silent;
 use super::pod::{container_statuses, init_statuses};
@@ -83,6 +84,8 @@ pub(crate) struct Record {
     pub(crate) namespace: String,
     /// The Job's name; empty before it is known.
     pub(crate) job_name: String,
+    /// What the Job says of the account that its CLI uses.
+    pub(crate) account: Account,
     /// The Job as it was last seen.
     pub(crate) job: Option<Arc<Job>>,
     /// How the Job is deleted: [`FOREGROUND`] or [`ORPHAN`], as was seen while it still was there.

@@ -125,7 +125,7 @@ pub fn execute<'env>(
     promise(env, async move {
         tokio::select! {
             ended = runner().execute(&request, host, cancel, turn) => match ended {
-                Ok(outcome) => Ok(outcome.to_json().to_string()),
+                Ok(outcome) => Ok(outcome.to_json(jiff::Timestamp::now()).to_string()),
                 Err(error) => Err(storable::owned(error.to_string())),
             },
             // Nobody hears this: the promise went with the environment.

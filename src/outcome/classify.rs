@@ -3,14 +3,16 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::recovery::Limit;
+use super::spent::Spent;
 use super::{Body, ErrorCode, Finished, Outcome, Recovery, StdStream};
 use crate::claude::{
-    Captured, OutputFacts, describe_claude_failure, is_claude_max_turns_result,
-    is_claude_unknown_session_error, is_error_result, no_result_error,
+    BrokenSession, Captured, FailureKind, FailureSigns, OutputFacts, broken_session, describe_claude_failure,
+    failure_kind, is_error_result, is_refusal, is_session_id, no_result_error,
 };
 use crate::forensics::{
-    Cause, Disruption, NothingStarted, TerminatedState, Vanished, describe_truncation_cause, pod_cause,
-    vanished_details,
+    Account, Cause, Disruption, NothingStarted, TerminatedState, Vanished, describe_truncation_cause,
+    pod_cause, vanished_details,
 };
 use crate::js_semantics;
 
@@ -36,6 +38,11 @@ pub(crate) enum JobEnd {
         node: Option<String>,
         /// For how long the deletion is overdue, in seconds.
         overdue: u64,
+    },
+    /// The host or the control plane cancelled the run.
+    Cancelled {
+        /// The host cancelled it, and the Job and its pod are confirmed gone.
+        acknowledged: bool,
     },
     /// It could not be read.
     Unreachable {
@@ -88,6 +95,8 @@ pub(crate) struct Settled {
     pub(crate) log_has_gaps: bool,
     /// The CLI's output.
     pub(crate) captured: Captured,
+    /// What the Job says of the account and of where sessions are.
+    pub(crate) account: Account,
     /// `config.model`, or empty.
     pub(crate) config_model: String,
     /// The session that the run resumed, or empty.
@@ -99,6 +108,29 @@ pub(crate) struct Settled {
 impl Settled {
     fn exit_code(&self) -> Option<i32> {
         self.container.as_ref()?.exit_code
+    }
+
+    /// The session that the CLI named, where it can be resumed: its id is one, and it lies on the shared volume.
+    fn session_on_volume(&self) -> Option<(String, Value)> {
+        let id = self.captured.session_id.as_deref().filter(|id| is_session_id(id))?;
+        self.account.home_is_claimed.then(|| (id.to_owned(), session_params(Some(id), &self.workspace)))
+    }
+
+    /// What a run without a result of its own used.
+    fn spent(&self, session: Option<(String, Value)>) -> Box<Spent> {
+        let nothing_printed = self.captured.nonempty_lines == 0;
+        let model = if nothing_printed { "" } else { &self.config_model };
+        Box::new(Spent::of(&self.captured, &self.account, model, session))
+    }
+
+    /// What of its output says why it failed.
+    fn signs(&self, with_result: bool) -> FailureSigns<'_> {
+        FailureSigns {
+            result: self.captured.result.as_ref().filter(|_| with_result),
+            error: self.captured.error.as_deref(),
+            rejected: self.captured.rejected.is_some(),
+            line: self.captured.content_line.as_deref(),
+        }
     }
 
     /// The Job reached its deadline.
@@ -178,9 +210,12 @@ pub(crate) fn classify(mut settled: Settled) -> Outcome {
 
 fn choose(settled: Settled) -> Outcome {
     let exit_code = settled.exit_code();
+    if let JobEnd::Cancelled { acknowledged } = settled.end {
+        return cancelled(settled, acknowledged);
+    }
     let is_late = settled.timed_out || settled.is_past_deadline();
     if is_late && !settled.ended_by_itself() && !settled.succeeded_before_its_end() {
-        return timed_out(exit_code, settled.timeout_sec);
+        return timed_out(settled, exit_code);
     }
     if settled.captured.is_result_of_run(exit_code) {
         return with_result(settled);
@@ -199,6 +234,34 @@ struct CauseFacts {
     is_complete: bool,
     is_gone: bool,
     exit_code: Option<i32>,
+    /// Of a session that cannot be resumed.
+    session: Cause,
+}
+
+/// The cause that the CLI itself names by its code.
+const fn cause_of_claude(code: ErrorCode) -> Option<Cause> {
+    Some(match code {
+        ErrorCode::MaxTurnsExhausted => Cause::MaxTurns,
+        ErrorCode::ProviderQuota => Cause::UsageLimit,
+        ErrorCode::ClaudeTransientUpstream => Cause::ProviderUnavailable,
+        ErrorCode::ClaudeAuthRequired => Cause::AuthRequired,
+        ErrorCode::ModelNotFound => Cause::ModelNotFound,
+        ErrorCode::BillingError => Cause::BillingFailed,
+        ErrorCode::ClaudeRefusal => Cause::ModelRefused,
+        _ => return None,
+    })
+}
+
+const fn code_of_claude(kind: FailureKind) -> ErrorCode {
+    match kind {
+        FailureKind::MaxTurns => ErrorCode::MaxTurnsExhausted,
+        FailureKind::UsageLimit => ErrorCode::ProviderQuota,
+        FailureKind::Transient => ErrorCode::ClaudeTransientUpstream,
+        FailureKind::AuthRequired => ErrorCode::ClaudeAuthRequired,
+        FailureKind::ModelNotFound => ErrorCode::ModelNotFound,
+        FailureKind::Billing => ErrorCode::BillingError,
+        FailureKind::Refusal => ErrorCode::ClaudeRefusal,
+    }
 }
 
 impl CauseFacts {
@@ -216,6 +279,10 @@ impl CauseFacts {
             is_complete: settled.end == JobEnd::Complete,
             is_gone: matches!(settled.end, JobEnd::Gone(_)),
             exit_code: settled.container.as_ref().and_then(|state| state.exit_code),
+            session: match settled.captured.result.as_ref().and_then(broken_session) {
+                Some(BrokenSession::Poisoned | BrokenSession::Image) => Cause::SessionBroken,
+                _ => Cause::SessionUnavailable,
+            },
         }
     }
 
@@ -228,7 +295,8 @@ impl CauseFacts {
                 _ if self.has_limit => Cause::TimeLimit,
                 _ => Cause::JobDeadline,
             },
-            Some(ErrorCode::SessionUnavailable) => Cause::SessionUnavailable,
+            Some(ErrorCode::SessionUnavailable) => self.session,
+            Some(ErrorCode::Cancelled) => Cause::CancelledByHost,
             Some(ErrorCode::JobStateMismatch) => Cause::ApiUnreachable,
             Some(ErrorCode::JobDeletedExternally) => self.ended_by.unwrap_or(Cause::JobDeleted),
             Some(ErrorCode::LlmApiError) => Cause::LlmEmptyResponse,
@@ -236,6 +304,9 @@ impl CauseFacts {
                 self.ended_by.filter(from_outside).unwrap_or(self.cut_output())
             }
             _ if !outcome.is_failure() => return self.ended_by.filter(from_outside),
+            Some(code) if let Some(cause) = cause_of_claude(code) => {
+                self.ended_by.filter(from_outside).unwrap_or(cause)
+            }
             // The result says why, unless something else killed the CLI.
             _ if self.result_says_error => self.ended_by.filter(from_outside).unwrap_or(Cause::CliFailed),
             // Its success was seen and its log was not: what removed it came later.
@@ -263,14 +334,31 @@ impl CauseFacts {
     }
 }
 
-fn timed_out(exit_code: Option<i32>, timeout_sec: f64) -> Outcome {
+/// A run that the host or the control plane cancelled reports what it used until then.
+fn cancelled(mut settled: Settled, acknowledged: bool) -> Outcome {
+    let session = settled.session_on_volume();
+    // A session that was resumed lies on the volume already; one that the CLI has not named is lost.
+    let is_resumed = is_session_id(&settled.current_session_id);
+    let session_preserved = session.is_some() || is_resumed || settled.captured.nonempty_lines == 0;
+    let spent = settled.spent(session);
+    let result = settled.captured.result.take();
+    let outcome =
+        Outcome::cancelled(acknowledged).with_body(Body::Unfinished { stdout: None, result, spent });
+    if acknowledged { outcome.with_recovery(Recovery::Acknowledged { session_preserved }) } else { outcome }
+}
+
+fn timed_out(mut settled: Settled, exit_code: Option<i32>) -> Outcome {
+    let timeout_sec = settled.timeout_sec;
     // A Job that was taken over can have a deadline although this run has no limit: do not say `0s` then.
     let message = if timeout_sec > 0.0 {
         format!("Timed out after {}s", js_semantics::number(timeout_sec))
     } else {
         "Timed out: the Job reached its own deadline".to_owned()
     };
-    Outcome::failed(exit_code, Some(ErrorCode::Timeout), message, Body::Bare)
+    let spent = settled.spent(settled.session_on_volume());
+    let result = settled.captured.result.take();
+    let body = Body::Unfinished { stdout: None, result, spent };
+    Outcome::failed(exit_code, Some(ErrorCode::Timeout), message, body)
 }
 
 fn with_result(settled: Settled) -> Outcome {
@@ -278,47 +366,64 @@ fn with_result(settled: Settled) -> Outcome {
     let warning = success_was_killed.then(|| killed_after_success(&settled));
     let failure = if success_was_killed { None } else { failure_of_result(&settled) };
     let exit_code = settled.exit_code().filter(|_| !success_was_killed);
-    let Settled { mut captured, config_model, current_session_id, workspace, .. } = settled;
-    let summary = captured.summary().to_owned();
-    let model = captured.model().map_or(config_model, str::to_owned);
-    let (usage, cost_usd) = (captured.usage().unwrap_or_default(), captured.cost_usd().unwrap_or(0.0));
-    let result = captured.result.take().unwrap_or_default();
-    if failure.is_some() && is_claude_unknown_session_error(&result) {
-        let message = describe_claude_failure(&result).unwrap_or_else(|| "Session unavailable".into());
-        return Outcome::failed(
-            exit_code,
-            Some(ErrorCode::SessionUnavailable),
-            message,
-            Body::SessionGone(result),
-        )
-        .log(StdStream::Stdout, "[paperclip] Claude session is unavailable; clearing for next run.");
+    if failure.is_some()
+        && let Some(broken) = settled.captured.result.as_ref().and_then(broken_session)
+    {
+        return session_gone(settled, exit_code, broken);
     }
-    let session_id = captured.session_id.or(Some(current_session_id)).filter(|id| !id.is_empty());
-    let outcome = Outcome {
-        exit_code,
-        timed_out: false,
-        code: None,
-        recovery: Recovery::Nothing,
-        because: None,
-        evidence: None,
-        start: None,
-        body: Body::Finished(Box::new(Finished {
-            usage,
-            session_params: session_params(session_id.as_deref(), &workspace),
-            session_id,
-            model,
-            cost_usd,
-            summary,
-            clear_session: failure.is_some() && is_claude_max_turns_result(Some(&result)),
-            result,
-        })),
-        message: failure,
-        logs: Vec::new(),
-    };
+    let kind = failure.as_ref().and_then(|_| failure_kind(settled.signs(true)));
+    let refused = settled.captured.result.as_ref().is_some_and(is_refusal);
+    let code = kind.or_else(|| refused.then_some(FailureKind::Refusal)).map(code_of_claude);
+    let credential = credential(&settled, code);
+    let id = settled.captured.session_id.as_deref().unwrap_or(&settled.current_session_id);
+    let session = Some(id).filter(|id| !id.is_empty());
+    let session = session.map(|id| (id.to_owned(), session_params(Some(id), &settled.workspace)));
+    let Settled { mut captured, config_model, account, .. } = settled;
+    let spent = Spent::of(&captured, &account, &config_model, session);
+    let text = failure.clone().unwrap_or_default();
+    let limit = Limit::of(&captured, &text);
+    let body = Body::Finished(Box::new(Finished {
+        spent,
+        summary: captured.summary().to_owned(),
+        clear_session: code == Some(ErrorCode::MaxTurnsExhausted),
+        result: captured.result.take().unwrap_or_default(),
+    }));
+    let message = failure.map(|message| message + &credential);
+    let outcome = Outcome::finished(exit_code, code, message, body).said_by_cli(&text, limit);
     match warning {
         Some(warning) => outcome.warn(warning),
         None => outcome,
     }
+}
+
+/// The result about a session that cannot be resumed. No later run could, so the host is to forget it.
+fn session_gone(settled: Settled, exit_code: Option<i32>, broken: BrokenSession) -> Outcome {
+    let spent = settled.spent(None);
+    let result = settled.captured.result.unwrap_or_default();
+    let message = describe_claude_failure(&result).unwrap_or_else(|| "Session unavailable".into());
+    let line = match broken {
+        BrokenSession::Unknown => "[paperclip] Claude session is unavailable; clearing for next run.",
+        BrokenSession::Poisoned | BrokenSession::Image => {
+            "[paperclip] Claude session cannot be resumed any more; clearing for next run."
+        }
+    };
+    let body = Body::SessionGone { result, spent };
+    Outcome::failed(exit_code, Some(ErrorCode::SessionUnavailable), message, body)
+        .log(StdStream::Stdout, line)
+}
+
+/// Where the credential comes from that the API did not accept, as the end of a message.
+fn credential(settled: &Settled, code: Option<ErrorCode>) -> String {
+    let asked = code == Some(ErrorCode::ClaudeAuthRequired);
+    let source = settled.account.credential(settled.captured.api_key_source.as_deref()).filter(|_| asked);
+    source.map(|source| format!("; {source}")).unwrap_or_default()
+}
+
+/// The limit of the container's memory, of one that was killed for using more, as the end of a message.
+fn memory_limit(settled: &Settled) -> String {
+    let is_oom = settled.container.as_ref().is_some_and(|state| state.reason.as_deref() == Some("OOMKilled"));
+    let limit = settled.account.memory_limit.as_ref().filter(|_| is_oom);
+    limit.map(|limit| format!("; the container's memory limit is {limit}")).unwrap_or_default()
 }
 
 /// Why a run with a result event failed; `None` where it succeeded. The CLI exits with 0 after some failures, and an
@@ -328,6 +433,7 @@ fn failure_of_result(settled: &Settled) -> Option<String> {
     let result = settled.captured.result.as_ref()?;
     let container = settled.container.as_ref();
     let ended_by = settled.disruption.as_ref().map(|by| by.clause(settled.ended_by)).unwrap_or_default();
+    let ended_by = memory_limit(settled) + &ended_by;
     let exit_code = settled.exit_code();
     let said = describe_claude_failure(result);
     let unsaid = || format!("Claude exited with code {}{}", exit_code.unwrap_or(-1), pod_cause(container));
@@ -359,7 +465,8 @@ fn killed_after_success(settled: &Settled) -> String {
 }
 
 fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
-    let Some(session_id) = session_id else {
+    // The CLI resumes no other.
+    let Some(session_id) = session_id.filter(|id| is_session_id(id)) else {
         return Value::Null;
     };
     let mut params = Map::new();
@@ -378,31 +485,41 @@ fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
 }
 
 fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
+    let spent = settled.spent(settled.session_on_volume());
+    let oom = memory_limit(&settled);
+    // A CLI that ended by itself before it answered may have printed why.
+    let by_itself = exit_code.is_some_and(|code| (1..128).contains(&code)) && settled.disruption.is_none();
+    let code = failure_kind(settled.signs(false)).filter(|_| by_itself).map(code_of_claude);
+    let credential = credential(&settled, code);
     let Settled { job, end, container, disruption, log_error, captured, config_model, .. } = settled;
-    let fail = |code: Option<ErrorCode>, message: String, captured: Captured| {
+    let line = captured.content_line.clone().unwrap_or_default();
+    let fail = |code: Option<ErrorCode>, message: String, captured: Captured, spent: Box<Spent>| {
         let unread =
             log_error.map(|error| format!("; the log could not be read: {error}")).unwrap_or_default();
         let message = message + &unread;
-        Outcome::failed(exit_code, code, message, Body::Stdout(captured.stdout))
+        let body = Body::Unfinished { stdout: Some(captured.stdout), result: None, spent };
+        Outcome::failed(exit_code, code, message, body)
     };
     match &end {
         JobEnd::Unreachable { seconds, error } => {
-            return Outcome::job_state_unreachable(&job, *seconds, error);
+            let body = Body::Unfinished { stdout: None, result: None, spent };
+            return Outcome::job_state_unreachable(&job, *seconds, error).with_body(body);
         }
         JobEnd::Gone(vanished) if exit_code.is_none() || vanished.explains(container.as_ref()) => {
             let details = vanished_details(vanished, captured.stdout_bytes, captured.nonempty_lines);
             let message = format!("K8s Job was deleted externally before Claude could complete [{details}]");
-            return fail(Some(ErrorCode::JobDeletedExternally), message, captured);
+            return fail(Some(ErrorCode::JobDeletedExternally), message, captured, spent);
         }
         _ => {}
     }
     if captured.llm_api_empty {
         let message = "LLM API returned an empty response (stop_reason: null, output_tokens: 0) — the upstream model API \
                        may be degraded or misconfigured";
-        return fail(Some(ErrorCode::LlmApiError), message.into(), captured);
+        return fail(Some(ErrorCode::LlmApiError), message.into(), captured, spent);
     }
     let model = captured.init_model.clone().unwrap_or(config_model);
     let mut ended_by = disruption.map(|by| by.clause(settled.ended_by)).unwrap_or_default();
+    ended_by.insert_str(0, &oom);
     if let JobEnd::Lost { node, overdue } = &end {
         let node = node.as_deref().unwrap_or("unknown");
         ended_by.push_str(&format!(
@@ -417,7 +534,7 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
             "Claude run was truncated mid-stream{hint} — assistant produced content but no result event arrived{which}; \
              {cause}{ended_by}"
         );
-        return fail(Some(ErrorCode::ClaudeTruncated), message, captured);
+        return fail(Some(ErrorCode::ClaudeTruncated), message, captured, spent);
     }
     let facts = OutputFacts::of(&captured, &model);
     let partial = no_result_error(exit_code, &model, facts, &pod_cause(container.as_ref()));
@@ -434,7 +551,9 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
         }
         _ => ended_by,
     };
-    fail(None, format!("{partial}{lost}"), captured)
+    let limit = Limit::of(&captured, &line);
+    let outcome = fail(code, format!("{partial}{lost}{credential}"), captured, spent);
+    outcome.said_by_cli(&line, limit)
 }
 
 #[cfg(test)]
@@ -446,6 +565,9 @@ mod tests {
     use super::*;
     use crate::claude::Tally;
     use crate::forensics::DetectionPath;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const SESSION: &str = "52f5bda4-560b-4700-9b15-02e72f19ed68";
 
     fn settled(lines: &[&str], exit_code: Option<i32>, end: JobEnd) -> Settled {
         let mut tally = Tally::new();
@@ -464,6 +586,7 @@ mod tests {
             log_forbidden: false,
             log_has_gaps: false,
             captured: tally.finish(),
+            account: Account::default(),
             config_model: String::new(),
             current_session_id: String::new(),
             workspace: Workspace::default(),
@@ -486,16 +609,12 @@ mod tests {
         })
     }
 
-    const INIT: &str = r#"{"type":"system","subtype":"init","session_id":"s-1","model":"claude-x"}"#;
-    const SUCCESS: &str = r#"{"type":"result","subtype":"success","is_error":false,"session_id":"s-1","result":" done ","total_cost_usd":0.25,"usage":{"input_tokens":100,"output_tokens":50,"cache_read_input_tokens":10}}"#;
+    const INIT: &str = r#"{"type":"system","subtype":"init","session_id":"52f5bda4-560b-4700-9b15-02e72f19ed68","model":"claude-x"}"#;
+    const SUCCESS: &str = r#"{"type":"result","subtype":"success","is_error":false,"session_id":"52f5bda4-560b-4700-9b15-02e72f19ed68","result":" done ","total_cost_usd":0.25,"usage":{"input_tokens":100,"output_tokens":50,"cache_read_input_tokens":10}}"#;
     const SAYS: &str = r#"{"type":"assistant","message":{"id":"m","usage":{"output_tokens":5},"content":[{"type":"text","text":"hi"}]}}"#;
     const EMPTY: &str = r#"{"type":"assistant","message":{"id":"m","stop_reason":null,"usage":{"output_tokens":0},"content":[]}}"#;
     const UNKNOWN: &str =
         r#"{"type":"result","subtype":"error","result":"No conversation found with session ID: s"}"#;
-
-    fn keys(value: &Value) -> Vec<&str> {
-        value.as_object().unwrap().keys().map(String::as_str).collect()
-    }
 
     #[test]
     fn watched_deletion_explains_a_kill_but_no_own_failure() {
@@ -505,7 +624,7 @@ mod tests {
             }
             other => other,
         };
-        let code = |exit_code, end| classify(settled(&[INIT, SAYS], Some(exit_code), end)).to_json();
+        let code = |exit_code, end| classify(settled(&[INIT, SAYS], Some(exit_code), end)).to_json(NOW);
         for exit_code in [137, 143] {
             let result = code(exit_code, watched());
             assert_eq!(result["errorCode"], "k8s_job_deleted_externally");
@@ -520,7 +639,7 @@ mod tests {
         let mut oom = settled(&[INIT, SAYS], Some(137), watched());
         oom.container =
             oom.container.map(|state| TerminatedState { reason: Some("OOMKilled".into()), ..state });
-        assert_eq!(classify(oom).to_json()["errorCode"], "claude_truncated");
+        assert_eq!(classify(oom).to_json(NOW)["errorCode"], "claude_truncated");
     }
 
     #[test]
@@ -539,14 +658,14 @@ mod tests {
             // Something else ended the pod; that the Job is gone came later.
             ("Evicted", 143, Value::Null),
         ] {
-            let result = classify(settled(&[], Some(exit_code), named_by_the_pod(reason))).to_json();
+            let result = classify(settled(&[], Some(exit_code), named_by_the_pod(reason))).to_json(NOW);
             assert_eq!((&result["errorCode"], &result["exitCode"]), (&code, &exit_code.into()), "{reason}");
         }
     }
 
     #[test]
     fn log_deleted_with_its_job_is_not_blamed_on_the_cli() {
-        let result = classify(settled(&[INIT], Some(0), gone())).to_json();
+        let result = classify(settled(&[INIT], Some(0), gone())).to_json(NOW);
         let message = result["errorMessage"].as_str().unwrap();
         assert!(
             message.starts_with(
@@ -556,9 +675,9 @@ mod tests {
             "{message}"
         );
         assert_eq!(result.get("errorCode"), None);
-        let result = classify(settled(&[INIT], Some(0), JobEnd::Complete)).to_json();
+        let result = classify(settled(&[INIT], Some(0), JobEnd::Complete)).to_json(NOW);
         assert_eq!(result["errorMessage"], "Failed to parse Claude JSON output");
-        let result = classify(settled(&[], None, JobEnd::Complete)).to_json();
+        let result = classify(settled(&[], None, JobEnd::Complete)).to_json(NOW);
         assert_eq!(
             result["errorMessage"],
             "Claude exited with code -1; the Job is complete, but its pod was gone before its log was read to the end \
@@ -571,11 +690,14 @@ mod tests {
         let mut run = settled(&[INIT, SAYS], Some(1), JobEnd::Complete);
         run.timed_out = true;
         run.timeout_sec = 1.5;
-        let result = classify(run).to_json();
+        let result = classify(run).to_json(NOW);
         assert_eq!(
             result,
             json!({
-                "exitCode": 1, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout"
+                "exitCode": 1, "signal": null, "timedOut": true, "errorMessage": "Timed out after 1.5s", "errorCode": "timeout",
+                "usage": {"inputTokens": 0, "cachedInputTokens": 0, "outputTokens": 5}, "usageBasis": "per_run",
+                "provider": "anthropic", "biller": "anthropic", "model": "claude-x", "billingType": "api",
+                "costUsd": null, "resultJson": {"conversationContinuation": "continue_conversation_v1"}
             })
         );
         let end = JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
@@ -598,7 +720,7 @@ mod tests {
     fn clean_end_without_a_reason_does_not_outrank_the_time_limit() {
         let run =
             settled(&[INIT, SUCCESS], Some(0), JobEnd::Failed { reason: Some("DeadlineExceeded".into()) });
-        assert_eq!(classify(run).to_json()["timedOut"], true);
+        assert_eq!(classify(run).to_json(NOW)["timedOut"], true);
     }
 
     #[test]
@@ -638,7 +760,7 @@ mod tests {
                 run.container = run.container.map(|state| TerminatedState { reason, finished_at, ..state });
                 let outcome = classify(run);
                 assert_eq!(outcome.error_message(), message, "{lines:?} {exit_code:?} {finished_at:?}");
-                assert_eq!(outcome.to_json()["timedOut"], message == Some(timeout));
+                assert_eq!(outcome.to_json(NOW)["timedOut"], message == Some(timeout));
             }
         }
     }
@@ -693,7 +815,7 @@ mod tests {
                 run.container.map(|state| TerminatedState { reason: reason.map(str::to_owned), ..state });
             let outcome = classify(run);
             assert_eq!((outcome.error_message(), outcome.exit_code()), (None, None), "{text}");
-            assert_eq!(outcome.to_json()["summary"], "done");
+            assert_eq!(outcome.to_json(NOW)["summary"], "done");
             let line = format!(
                 "[paperclip] Warning: the container was ended after Claude had reported success, which counts: {text}"
             );
@@ -778,9 +900,10 @@ mod tests {
             assert_eq!(said, code.is_some());
         }
         let outcome = classify(settled(&[UNKNOWN], Some(1), failed_job()));
-        let parsed: Value = serde_json::from_str(UNKNOWN).unwrap();
+        let mut parsed: Value = serde_json::from_str(UNKNOWN).unwrap();
+        parsed["conversationContinuation"] = "continue_conversation_v1".into();
         assert_eq!(
-            outcome.to_json(),
+            outcome.to_json(NOW),
             json!({
                 "exitCode": 1, "signal": null, "timedOut": false,
                 "errorMessage": "Claude run failed: subtype=error: No conversation found with session ID: s",
@@ -794,7 +917,7 @@ mod tests {
     #[test]
     fn run_without_a_result_event_has_code_and_message() {
         let deleted = "K8s Job was deleted externally before Claude could complete [detected_via=completion-poll-404, job=j, \
-                       ns=n, completion_polls=0, last_job_conditions=none_observed, stdout_bytes=73, stdout_nonempty_lines=1]";
+                       ns=n, completion_polls=0, last_job_conditions=none_observed, stdout_bytes=106, stdout_nonempty_lines=1]";
         let empty = "LLM API returned an empty response (stop_reason: null, output_tokens: 0) — the upstream model API may \
                      be degraded or misconfigured";
         let truncated = |cause: &str| {
@@ -829,13 +952,13 @@ mod tests {
         ] {
             let outcome = classify(settled(lines, exit_code, end));
             let stdout: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            let mut expected =
-                json!({"exitCode": exit_code, "signal": null, "timedOut": false, "errorMessage": message});
-            if let Some(code) = code {
-                expected["errorCode"] = code.into();
-            }
-            expected["resultJson"] = json!({ "stdout": stdout });
-            assert_eq!(outcome.to_json(), expected);
+            let result = outcome.to_json(NOW);
+            assert_eq!(
+                (&result["exitCode"], &result["errorMessage"], result.get("errorCode")),
+                (&exit_code.into(), &message.into(), code.map(Value::from).as_ref())
+            );
+            let expected = json!({"stdout": stdout, "conversationContinuation": "continue_conversation_v1"});
+            assert_eq!(result["resultJson"], expected);
         }
     }
 
@@ -884,7 +1007,12 @@ mod tests {
         let end = || JobEnd::Unreachable { seconds: 60, error: "HTTP-Code: 503".into() };
         let outcome = classify(settled(&[INIT, SAYS], None, end()));
         assert_eq!(outcome.error_code(), Some(ErrorCode::JobStateMismatch));
-        assert_eq!(keys(&outcome.to_json()).len(), 5);
+        let result = outcome.to_json(NOW);
+        assert_eq!(
+            (&result["errorFamily"], &result["retryNotBefore"]),
+            (&"transient_upstream".into(), &"1970-01-01T00:02:00Z".into()),
+            "the retry takes over the Job, which runs on"
+        );
         // A result that arrived is not thrown away.
         let outcome = classify(settled(&[INIT, SUCCESS], None, end()));
         assert_eq!(outcome.error_message(), None);
@@ -899,15 +1027,15 @@ mod tests {
             repo_url: None,
             repo_ref: Some("main".into()),
         };
-        let result = classify(run).to_json();
+        let result = classify(run).to_json(NOW);
         let parsed: Value = serde_json::from_str(SUCCESS).unwrap();
         assert_eq!(
             serde_json::to_string(&result).unwrap(),
             serde_json::to_string(&json!({
                 "exitCode": 0, "signal": null, "timedOut": false, "errorMessage": null,
                 "usage": {"inputTokens": 100, "cachedInputTokens": 10, "outputTokens": 50},
-                "sessionId": "s-1", "sessionParams": {"sessionId": "s-1", "cwd": "/w", "repoRef": "main"},
-                "sessionDisplayId": "s-1", "provider": "anthropic", "model": "claude-x", "billingType": "api",
+                "sessionId": SESSION, "sessionParams": {"sessionId": SESSION, "cwd": "/w", "repoRef": "main"},
+                "sessionDisplayId": SESSION, "provider": "anthropic", "biller": "anthropic", "model": "claude-x", "billingType": "api",
                 "costUsd": 0.25, "resultJson": parsed, "summary": "done", "clearSession": false,
                 "usageBasis": "per_run"
             }))
@@ -919,21 +1047,24 @@ mod tests {
     fn absent_fields_fall_back() {
         let mut run = settled(&[r#"{"type":"result","model":""}"#], None, gone());
         run.config_model = "claude-c".into();
-        let result = classify(run.clone()).to_json();
+        let result = classify(run.clone()).to_json(NOW);
         assert_eq!(result["exitCode"], Value::Null);
         assert_eq!(result["errorMessage"], Value::Null);
         assert_eq!((&result["sessionId"], &result["sessionParams"]), (&Value::Null, &Value::Null));
         assert_eq!(
             (&result["model"], &result["costUsd"], &result["summary"]),
-            (&"claude-c".into(), &0.into(), &"".into())
+            (&"claude-c".into(), &Value::Null, &"".into())
         );
-        run.current_session_id = "old".into();
-        let result = classify(run).to_json();
-        assert_eq!(result["sessionDisplayId"], "old");
-        assert_eq!(result["sessionParams"], json!({"sessionId": "old"}));
+        assert_eq!(result.get("usage"), None, "what nothing says is unknown");
+        // The CLI resumes no session whose id is not a UUID.
+        for (id, params) in [("old", Value::Null), (SESSION, json!({"sessionId": SESSION}))] {
+            run.current_session_id = id.into();
+            let result = classify(run.clone()).to_json(NOW);
+            assert_eq!((&result["sessionDisplayId"], &result["sessionParams"]), (&id.into(), &params));
+        }
         let run =
             settled(&[r#"{"type":"result","model":"claude-r","result":""}"#], Some(0), JobEnd::Complete);
-        assert_eq!(classify(run).to_json()["model"], "claude-r");
+        assert_eq!(classify(run).to_json(NOW)["model"], "claude-r");
     }
 
     #[test]
@@ -964,7 +1095,7 @@ mod tests {
             [("error_max_turns", true), ("error_during_execution", false), ("error_max_budget_usd", false)]
         {
             let line = format!(r#"{{"type":"result","subtype":"{subtype}","is_error":false,"num_turns":3}}"#);
-            let result = classify(settled(&[INIT, SAYS, &line], Some(0), JobEnd::Complete)).to_json();
+            let result = classify(settled(&[INIT, SAYS, &line], Some(0), JobEnd::Complete)).to_json(NOW);
             assert_eq!(result["errorMessage"], format!("Claude run failed: subtype={subtype}"));
             assert_eq!(result["clearSession"], clear, "{subtype}");
         }
@@ -991,7 +1122,7 @@ mod tests {
             assert_eq!(outcome.error_message(), Some(&message[..]), "{lines:?}");
             assert_eq!(outcome.error_code(), Some(ErrorCode::ClaudeTruncated), "{lines:?}");
             let text = lines.join("\n") + "\n";
-            assert_eq!(outcome.to_json()["resultJson"], json!({"stdout": text}), "the output so far");
+            assert_eq!(outcome.to_json(NOW)["resultJson"]["stdout"], text, "the output so far");
         }
         let outcome = classify(settled(&[INIT, SAYS, SUCCESS, INIT, SAYS], Some(0), JobEnd::Complete));
         assert_eq!(outcome.error_message(), None, "a container that ended with 0 has done its work");
@@ -1001,11 +1132,13 @@ mod tests {
     fn max_turns_clear_the_session_of_a_failed_run_only() {
         for (result, exit_code, clear) in [
             (r#"{"type":"result","result":"explained what max turns means"}"#, Some(0), false),
-            (r#"{"type":"result","result":"reached max turns"}"#, Some(1), true),
+            (r#"{"type":"result","result":"reached max turns"}"#, Some(1), false),
+            (r#"{"type":"result","is_error":true,"result":"reached max turns"}"#, Some(1), false),
+            (r#"{"type":"result","is_error":true,"terminal_reason":"max_turns"}"#, Some(1), true),
             (r#"{"type":"result","subtype":"error_max_turns","is_error":true}"#, Some(0), true),
             (r#"{"type":"result","subtype":"error","is_error":true}"#, Some(1), false),
         ] {
-            let result = classify(settled(&[result], exit_code, JobEnd::Complete)).to_json();
+            let result = classify(settled(&[result], exit_code, JobEnd::Complete)).to_json(NOW);
             assert_eq!(result["clearSession"], clear, "{result}");
         }
     }
@@ -1025,11 +1158,41 @@ mod tests {
         }
         for (lines, exit_code, code, message, clear) in [
             (fixture!("success"), 0, None, None, false),
-            (fixture!("max-turns"), 1, None, Some("Reached maximum number of turns (1)"), true),
-            (fixture!("auth"), 1, None, Some("Invalid API key · Fix external API key"), false),
-            (fixture!("overload"), 1, None, Some("API Error: 529 Overloaded."), false),
-            (fixture!("unreachable"), 1, None, Some("Unable to connect to API (ConnectionRefused)"), false),
-            (fixture!("bad-session"), 1, None, Some("--resume requires a valid session ID"), false),
+            (
+                fixture!("max-turns"),
+                1,
+                Some(ErrorCode::MaxTurnsExhausted),
+                Some("Reached maximum number of turns (1)"),
+                true,
+            ),
+            (
+                fixture!("auth"),
+                1,
+                Some(ErrorCode::ClaudeAuthRequired),
+                Some("Invalid API key · Fix external API key"),
+                false,
+            ),
+            (
+                fixture!("overload"),
+                1,
+                Some(ErrorCode::ClaudeTransientUpstream),
+                Some("API Error: 529 Overloaded."),
+                false,
+            ),
+            (
+                fixture!("unreachable"),
+                1,
+                Some(ErrorCode::ClaudeTransientUpstream),
+                Some("Unable to connect to API (ConnectionRefused)"),
+                false,
+            ),
+            (
+                fixture!("bad-session"),
+                1,
+                Some(ErrorCode::SessionUnavailable),
+                Some("--resume requires a valid session ID"),
+                true,
+            ),
             (
                 fixture!("unknown-session"),
                 1,
@@ -1043,7 +1206,406 @@ mod tests {
             let found = outcome.error_message();
             assert_eq!(found.is_some(), message.is_some());
             assert!(found.unwrap_or_default().contains(message.unwrap_or_default()), "{found:?}");
-            assert_eq!(outcome.to_json()["clearSession"], clear);
+            assert_eq!(outcome.to_json(NOW)["clearSession"], clear);
+        }
+    }
+
+    /// What a host reads of a result: code, family, time of the retry, stop reason, whether the session is forgotten.
+    fn verdict(run: Settled) -> [Value; 5] {
+        let result = classify(run).to_json("2026-11-29T16:00:00Z".parse().unwrap());
+        let failed = result["errorMessage"].is_string();
+        let continues = &result["resultJson"]["conversationContinuation"];
+        assert_eq!(continues == "continue_conversation_v1", failed, "{result}");
+        [
+            result["errorCode"].clone(),
+            result["errorFamily"].clone(),
+            result["retryNotBefore"].clone(),
+            result["resultJson"]["stopReason"].clone(),
+            result["clearSession"].clone(),
+        ]
+    }
+
+    /// An ending of the CLI: its name, the lines after the init event, the exit code, and what the host reads.
+    type Ending = (&'static str, Vec<String>, i32, [Value; 5]);
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
+    fn endings_of_the_cli_have_the_codes_that_the_host_knows() {
+        let result = |more: Value| {
+            let mut event =
+                json!({"type": "result", "subtype": "success", "is_error": true, "session_id": SESSION});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event.to_string()
+        };
+        let failed =
+            |text: &str, status: Value| vec![result(json!({"result": text, "api_error_status": status}))];
+        let error = |error: &str, text: &str, status: Value| {
+            let says = json!({"type": "assistant", "error": error, "message": {"id": "e", "content": []}});
+            vec![says.to_string(), result(json!({"result": text, "api_error_status": status}))]
+        };
+        let rejected =
+            r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1796000000}}"#;
+        let with_limit = |mut lines: Vec<String>| {
+            lines.insert(0, rejected.to_owned());
+            lines
+        };
+        let none = Value::Null;
+        let plain =
+            |code: &str, clear: bool| [code.into(), none.clone(), none.clone(), none.clone(), clear.into()];
+        let transient = || ["claude_transient_upstream", "transient_upstream"].map(Value::from);
+        let again = || {
+            let [code, family] = transient();
+            [code, family, none.clone(), none.clone(), false.into()]
+        };
+        let quota = |at: &str| {
+            ["provider_quota".into(), "provider_quota".into(), at.into(), none.clone(), false.into()]
+        };
+        let turns = |subtype: &str, more: Value| {
+            let mut event = json!({"type": "result", "subtype": subtype, "session_id": SESSION});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            vec![event.to_string()]
+        };
+        let exhausted = || {
+            let code = Value::from("max_turns_exhausted");
+            [code.clone(), none.clone(), none.clone(), code, true.into()]
+        };
+        let refused = || {
+            ["claude_refusal".into(), "model_refusal".into(), none.clone(), "refusal".into(), false.into()]
+        };
+        let nothing = |clear: Value| [none.clone(), none.clone(), none.clone(), none.clone(), clear];
+        let new_york = "You've hit your limit · resets 5pm (America/New_York)";
+        let utc = "You've hit your session limit · resets 3:30am (UTC)";
+        let endings: Vec<Ending> = vec![
+            ("max turns", turns("error_max_turns", json!({"is_error": true})), 1, exhausted()),
+            ("max turns, old CLI", turns("error_max_turns", json!({"is_error": false})), 0, exhausted()),
+            (
+                "max turns by reason",
+                turns("success", json!({"is_error": true, "terminal_reason": "max_turns"})),
+                1,
+                exhausted(),
+            ),
+            (
+                "limit with its second",
+                with_limit(error("rate_limit", new_york, json!(429))),
+                1,
+                quota("2026-11-30T00:53:20Z"),
+            ),
+            ("limit in words", error("rate_limit", new_york, json!(429)), 1, quota("2026-11-29T22:00:00Z")),
+            ("session limit in words", failed(utc, none.clone()), 1, quota("2026-11-30T03:30:00Z")),
+            (
+                "extra usage",
+                failed("You're out of extra usage · resets 5pm (America/New_York)", json!(429)),
+                1,
+                quota("2026-11-29T22:00:00Z"),
+            ),
+            (
+                "limit without a time",
+                failed("Claude usage limit reached", none.clone()),
+                1,
+                quota("2026-11-29T17:00:00Z"),
+            ),
+            (
+                "limit printed",
+                vec!["Claude AI usage limit reached|1796000000".into()],
+                1,
+                [
+                    "provider_quota".into(),
+                    "provider_quota".into(),
+                    "2026-11-30T00:53:20Z".into(),
+                    none.clone(),
+                    none.clone(),
+                ],
+            ),
+            ("429", failed("API Error: 429", json!(429)), 1, again()),
+            ("500", failed("API Error: 500", json!(500)), 1, again()),
+            ("503", failed("API Error: 503", json!(503)), 1, again()),
+            ("529", error("server_error", "API Error: 529 Overloaded.", json!(529)), 1, again()),
+            ("529, exit 0", error("overloaded", "API Error: 529 Overloaded.", json!(529)), 0, again()),
+            (
+                "connection refused",
+                error(
+                    "server_error",
+                    "API Error: Unable to connect to API (ConnectionRefused)",
+                    none.clone(),
+                ),
+                1,
+                again(),
+            ),
+            (
+                "connection refused in words",
+                failed("API Error: Unable to connect to API (ConnectionRefused)", none.clone()),
+                1,
+                again(),
+            ),
+            (
+                "401",
+                error("authentication_failed", "Failed to authenticate. API Error: 401", json!(401)),
+                1,
+                plain("claude_auth_required", false),
+            ),
+            (
+                "403",
+                error("oauth_org_not_allowed", "API Error: 403", json!(403)),
+                1,
+                plain("claude_auth_required", false),
+            ),
+            (
+                "expired OAuth",
+                failed("OAuth token has expired", none.clone()),
+                1,
+                plain("claude_auth_required", false),
+            ),
+            (
+                "please log in",
+                failed("Not logged in · Please run /login", none.clone()),
+                1,
+                plain("claude_auth_required", false),
+            ),
+            (
+                "invalid API key",
+                error("authentication_failed", "Invalid API key · Fix external API key", none.clone()),
+                1,
+                plain("claude_auth_required", false),
+            ),
+            (
+                "unknown model",
+                error("model_not_found", "There's an issue with the selected model", json!(404)),
+                1,
+                plain("model_not_found", false),
+            ),
+            (
+                "no credit",
+                error("billing_error", "Credit balance is too low", json!(400)),
+                1,
+                plain("billing_error", false),
+            ),
+            ("refusal", turns("success", json!({"is_error": false, "stop_reason": "refusal"})), 0, refused()),
+            (
+                "refusal that fails",
+                turns("success", json!({"is_error": true, "stop_reason": "refusal"})),
+                1,
+                refused(),
+            ),
+            (
+                "unknown session",
+                turns(
+                    "error_during_execution",
+                    json!({"errors": ["No conversation found with session ID: x"]}),
+                ),
+                1,
+                plain("session_unavailable", true),
+            ),
+            (
+                "image in the session",
+                failed("API Error: 400 Could not process image", json!(400)),
+                1,
+                plain("session_unavailable", true),
+            ),
+            (
+                "poisoned session",
+                failed(
+                    "API Error: 400 diagnostics.previous_message_id must be one that starts with `msg_`",
+                    json!(400),
+                ),
+                1,
+                plain("session_unavailable", true),
+            ),
+            (
+                "another 400",
+                failed("API Error: 400 prompt is too long", json!(400)),
+                1,
+                nothing(false.into()),
+            ),
+            (
+                "error of the CLI",
+                turns("error_during_execution", json!({"errors": ["aborted"]})),
+                1,
+                nothing(false.into()),
+            ),
+            (
+                "success, then exit 1",
+                turns(
+                    "success",
+                    json!({"is_error": false, "result": "rate limit reached, please run /login"}),
+                ),
+                1,
+                nothing(false.into()),
+            ),
+            (
+                "success, then 143",
+                turns("success", json!({"is_error": false, "result": "done"})),
+                143,
+                nothing(false.into()),
+            ),
+            (
+                "success about max turns",
+                turns("success", json!({"is_error": false, "result": "reached max turns"})),
+                0,
+                nothing(false.into()),
+            ),
+            ("killed without a result", vec![], 137, nothing(none.clone())),
+            ("exit 1 without a result", vec![], 1, nothing(none.clone())),
+            (
+                "login asked for without a result",
+                vec!["Invalid API key · Please run /login".into()],
+                1,
+                ["claude_auth_required".into(), none.clone(), none.clone(), none.clone(), none.clone()],
+            ),
+            (
+                "killed after a word about limits",
+                vec!["usage limit reached".into()],
+                137,
+                nothing(none.clone()),
+            ),
+            ("garbage", vec!["\u{1}\u{fffd}{{{".into()], 0, nothing(none.clone())),
+        ];
+        assert!(endings.len() >= 27);
+        for (name, lines, exit_code, expected) in endings {
+            let lines: Vec<&str> = std::iter::once(INIT).chain(lines.iter().map(String::as_str)).collect();
+            let run = settled(&lines, Some(exit_code), failed_job());
+            assert_eq!(verdict(run), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn session_that_the_api_refuses_is_forgotten() {
+        let image = r#"{"type":"result","is_error":true,"api_error_status":400,"result":"API Error: 400 Could not process image"}"#;
+        let run = settled(&[INIT, SAYS, image], Some(1), failed_job());
+        let facts = CauseFacts::of(&run);
+        let outcome = choose(run);
+        assert_eq!(facts.cause(&outcome), Some(Cause::SessionBroken));
+        let log = "[paperclip] Claude session cannot be resumed any more; clearing for next run.";
+        assert_eq!(outcome.logs, [LogLine { stream: StdStream::Stdout, text: log.into() }]);
+        let result = outcome.to_json(NOW);
+        assert_eq!((result.get("sessionId"), &result["clearSession"]), (None, &true.into()));
+        assert_eq!(result["usage"]["outputTokens"], 5, "what it used all the same");
+    }
+
+    fn on_volume(mut run: Settled) -> Settled {
+        run.account.home_is_claimed = true;
+        run
+    }
+
+    #[test]
+    fn run_that_was_ended_reports_what_it_used() {
+        let says =
+            r#"{"type":"assistant","message":{"id":"n","usage":{"input_tokens":7,"output_tokens":5}}}"#;
+        let cancel = JobEnd::Cancelled { acknowledged: true };
+        let late = JobEnd::Failed { reason: Some("DeadlineExceeded".into()) };
+        for (end, code) in
+            [(cancel.clone(), "cancelled"), (late, "timeout"), (failed_job(), "claude_truncated")]
+        {
+            let result =
+                classify(on_volume(settled(&[INIT, SUCCESS, INIT, says], Some(137), end))).to_json(NOW);
+            assert_eq!(result["errorCode"], code);
+            assert_eq!(
+                (&result["sessionId"], &result["sessionDisplayId"]),
+                (&SESSION.into(), &SESSION.into())
+            );
+            assert_eq!(result["sessionParams"], json!({"sessionId": SESSION}));
+            assert_eq!(result["model"], "claude-x");
+            let usage = json!({"inputTokens": 107, "cachedInputTokens": 10, "outputTokens": 55});
+            assert_eq!((&result["usage"], &result["usageBasis"]), (&usage, &"per_run".into()), "{code}");
+            assert_eq!(result["costUsd"], 0.25, "what the CLI has said of it");
+            // The result of the turn before.
+            let earlier = &result["resultJson"]["result"];
+            assert_eq!(earlier == " done ", code != "claude_truncated", "{result}");
+        }
+        let result = classify(on_volume(settled(&[INIT], None, cancel))).to_json(NOW);
+        assert_eq!((result.get("usage"), result.get("costUsd")), (None, None), "not known");
+        assert_eq!(result["sessionId"], SESSION);
+        // A session that is gone with its pod is not one to resume.
+        let result = classify(settled(&[INIT], Some(137), failed_job())).to_json(NOW);
+        assert_eq!(result.get("sessionId"), None);
+    }
+
+    #[test]
+    fn session_is_called_preserved_only_where_it_is() {
+        let preserved = |lines: &[&str], claimed: bool, resumed: &str| {
+            let mut run = settled(lines, None, JobEnd::Cancelled { acknowledged: true });
+            run.account.home_is_claimed = claimed;
+            run.current_session_id = resumed.into();
+            let result = classify(run).to_json(NOW);
+            assert_eq!(result["resultJson"]["executionCancellation"], json!({"state": "acknowledged"}));
+            assert_eq!(result["resultJson"]["conversationContinuation"], "continue_conversation_v1");
+            result["executionRecovery"]["sessionPreserved"] == true
+        };
+        assert!(preserved(&[INIT, SAYS], true, ""));
+        assert!(!preserved(&[INIT, SAYS], false, ""), "it was in the pod");
+        assert!(!preserved(&["text"], true, ""), "it was not named");
+        assert!(preserved(&["text"], true, SESSION), "it was there before");
+        assert!(preserved(&[], false, ""), "the CLI has printed nothing");
+        let run = settled(&[INIT], None, JobEnd::Cancelled { acknowledged: false });
+        assert_eq!(classify(run).to_json(NOW).get("executionRecovery"), None);
+    }
+
+    #[test]
+    fn keys_that_the_host_acts_on_are_never_those_of_the_output() {
+        let mut event: Value = serde_json::from_str(SUCCESS).unwrap();
+        for key in super::super::RESERVED {
+            event[key] = "hostile".into();
+        }
+        for exit_code in [0, 1] {
+            let run = settled(&[INIT, &event.to_string()], Some(exit_code), failed_job());
+            let result = classify(run).to_json(NOW)["resultJson"].take();
+            assert!(!result.to_string().contains("hostile"), "{result}");
+            assert_eq!(result["result"], " done ", "what is the CLI's stays");
+        }
+    }
+
+    #[test]
+    fn credential_that_is_refused_is_named() {
+        let job = json!({"spec": {"template": {"spec": {"containers": [{"name": "claude", "env": [
+            {"name": "ANTHROPIC_API_KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "k"}}}]}]}}}});
+        let account = Account::of(&serde_json::from_value(job).unwrap());
+        let refused = r#"{"type":"result","is_error":true,"api_error_status":401,"result":"Please log in at https://claude.ai/login"}"#;
+        let printed = "Please run /login: https://claude.ai/login";
+        for line in [refused, printed] {
+            let mut run = settled(&[line], Some(1), failed_job());
+            run.account = account.clone();
+            let result = classify(run).to_json(NOW);
+            let message = result["errorMessage"].as_str().unwrap();
+            let source = "; the credential is key k of Secret keys (variable ANTHROPIC_API_KEY)";
+            assert!(message.ends_with(source), "{message}");
+            assert_eq!(result["errorMeta"], json!({"loginUrl": "https://claude.ai/login"}));
+        }
+    }
+
+    #[test]
+    fn kill_at_the_memory_limit_names_the_limit() {
+        let job = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "claude", "resources": {"limits": {"memory": "4Gi"}}}]}}}});
+        for lines in [&[INIT, SAYS][..], &[INIT], &[INIT, SUCCESS]] {
+            let mut run = settled(lines, Some(137), failed_job());
+            run.account = Account::of(&serde_json::from_value(job.clone()).unwrap());
+            run.container =
+                run.container.map(|state| TerminatedState { reason: Some("OOMKilled".into()), ..state });
+            let message = classify(run).error_message().unwrap().to_owned();
+            assert!(message.ends_with("; the container's memory limit is 4Gi"), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn failure_never_holds_the_task(
+            picks in proptest::collection::vec(0..9usize, 0..6), exit_code in any::<Option<i32>>(), end in 0..8usize,
+            text in "\\PC{0,20}", timed_out in any::<bool>(),
+        ) {
+            let ends = [JobEnd::Complete, failed_job(), gone(), JobEnd::Unconfirmed, JobEnd::Hung,
+                JobEnd::Unreachable { seconds: 60, error: String::new() },
+                JobEnd::Cancelled { acknowledged: true },
+                JobEnd::Lost { node: None, overdue: 1 }];
+            let refusal = r#"{"type":"result","stop_reason":"refusal"}"#;
+            let failed = r#"{"type":"result","is_error":true,"api_error_status":529}"#;
+            let rejected = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1e300}}"#;
+            let lines = [INIT, SUCCESS, SAYS, EMPTY, UNKNOWN, refusal, failed, rejected, &text];
+            let lines: Vec<&str> = picks.iter().map(|at| lines[*at]).collect();
+            let mut run = settled(&lines, exit_code, ends[end].clone());
+            run.timed_out = timed_out;
+            let result = classify(run).to_json(NOW);
+            let continues = result["resultJson"]["conversationContinuation"] == "continue_conversation_v1";
+            prop_assert_eq!(continues, result["errorMessage"].is_string(), "{}", result);
+            prop_assert!(!result["timedOut"].as_bool().unwrap() || continues);
         }
     }
 
@@ -1057,7 +1619,7 @@ mod tests {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let outcome = classify(settled(&lines, exit_code, ends[end].clone()));
             prop_assert!(outcome.error_message().is_some_and(|message| !message.is_empty()));
-            prop_assert!(outcome.to_json()["errorMessage"].is_string());
+            prop_assert!(outcome.to_json(NOW)["errorMessage"].is_string());
         }
     }
 }

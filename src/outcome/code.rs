@@ -62,6 +62,20 @@ error_codes! {
     LlmApiError = "llm_api_error",
     /// The CLI ended in the middle of an answer.
     ClaudeTruncated = "claude_truncated",
+    /// The CLI took as many turns as it may; the host continues in a new session.
+    MaxTurnsExhausted = "max_turns_exhausted",
+    /// The account has used what it may for now.
+    ProviderQuota = "provider_quota",
+    /// The model's API was overloaded, failed or could not be reached.
+    ClaudeTransientUpstream = "claude_transient_upstream",
+    /// The model's API did not accept the CLI's credential.
+    ClaudeAuthRequired = "claude_auth_required",
+    /// The model does not exist, or the account may not use it.
+    ModelNotFound = "model_not_found",
+    /// The account at the model's provider cannot be charged.
+    BillingError = "billing_error",
+    /// The model refused to answer. The run may have succeeded all the same.
+    ClaudeRefusal = "claude_refusal",
 }
 
 #[cfg(test)]
@@ -92,6 +106,13 @@ mod tests {
                 "k8s_job_deleted_externally",
                 "llm_api_error",
                 "claude_truncated",
+                "max_turns_exhausted",
+                "provider_quota",
+                "claude_transient_upstream",
+                "claude_auth_required",
+                "model_not_found",
+                "billing_error",
+                "claude_refusal",
             ]
         );
     }

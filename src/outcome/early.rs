@@ -168,7 +168,9 @@ impl Outcome {
 
     /// The run was cancelled. `acknowledged`: by the host's abort signal, and the Job and its pod are confirmed gone.
     pub(crate) fn cancelled(acknowledged: bool) -> Self {
-        let recovery = if acknowledged { Recovery::Acknowledged } else { Recovery::Nothing };
+        // No CLI of the run has touched a session.
+        let recovery =
+            if acknowledged { Recovery::Acknowledged { session_preserved: true } } else { Recovery::Nothing };
         Self::early(ErrorCode::Cancelled, "Run cancelled")
             .with_recovery(recovery)
             .because(Cause::CancelledByHost)
@@ -189,12 +191,14 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
 
     use super::super::StdStream;
     use super::*;
     use crate::forensics::NothingStarted;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
     const BOOTSTRAP: &str = r#"{"kind":"bootstrap","providerWorkStarted":false}"#;
 
     #[test]
@@ -283,13 +287,19 @@ mod tests {
                 "[paperclip] State of Job j could not be read for 60s — returning error and keeping the Job.",
             ),
         ] {
-            let mut expected = json!({
-                "exitCode": null, "signal": null, "timedOut": false, "errorMessage": message, "errorCode": code.as_str()
-            });
-            assert_eq!(outcome.to_json(), expected);
-            assert_eq!(outcome.clone().proven(None).to_json(), expected, "no code is a proof");
+            let result = outcome.to_json(NOW);
+            assert_eq!(
+                (&result["exitCode"], &result["signal"], &result["timedOut"], &result["errorMessage"]),
+                (&Value::Null, &Value::Null, &false.into(), &message.into())
+            );
+            let ours = result["resultJson"].get("k8sErrorCode").unwrap_or(&result["errorCode"]);
+            assert_eq!(ours, code.as_str());
+            assert_eq!(result["resultJson"]["conversationContinuation"], "continue_conversation_v1");
+            assert_eq!(result.get("executionRecovery"), None);
+            assert_eq!(outcome.clone().proven(None).to_json(NOW), result, "no code is a proof");
+            let mut expected = result;
             expected["executionRecovery"] = serde_json::from_str(BOOTSTRAP).unwrap();
-            assert_eq!(outcome.clone().proven(Some(NothingStarted::for_test())).to_json(), expected);
+            assert_eq!(outcome.clone().proven(Some(NothingStarted::for_test())).to_json(NOW), expected);
             let logs: Vec<&str> = outcome.logs.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(logs.join(""), log);
             assert!(outcome.logs.iter().all(|line| line.stream == StdStream::Stderr));
@@ -300,14 +310,61 @@ mod tests {
     #[test]
     fn cancellation_with_job_confirmed_gone_is_acknowledged() {
         assert_eq!(
-            Outcome::cancelled(true).to_json(),
+            Outcome::cancelled(true).to_json(NOW),
             json!({
                 "exitCode": null, "signal": null, "timedOut": false, "errorMessage": "Run cancelled",
-                "errorCode": "cancelled", "resultJson": {"executionCancellation": {"state": "acknowledged"}},
+                "errorCode": "cancelled",
+                "resultJson": {
+                    "executionCancellation": {"state": "acknowledged"},
+                    "conversationContinuation": "continue_conversation_v1"
+                },
                 "executionRecovery": {
                     "kind": "interrupted", "providerStopped": true, "sessionPreserved": true, "actionOutcomes": "settled"
                 }
             })
         );
+    }
+
+    #[test]
+    fn board_is_asked_to_repair_a_configuration() {
+        let asked = |outcome: Outcome| outcome.to_json(NOW);
+        let id = "4f0c6d3e-1111-4222-8333-944455556666";
+        let result = asked(Outcome::config_invalid("namespace is not text").for_agent(id));
+        assert_eq!(result["errorCode"], "configuration_incomplete", "the host's own word for it");
+        let said = &result["resultJson"];
+        assert_eq!(said["k8sErrorCode"], "k8s_config_invalid");
+        let asks = &said["configurationIncomplete"];
+        assert_eq!(asks["reason"], "k8s_config_invalid");
+        assert_eq!(asks["actionUrl"], format!("/agents/{id}/runtime"));
+        assert_eq!(asks["message"], "Invalid adapter configuration: namespace is not text");
+        assert_eq!((result.get("errorFamily"), result.get("retryNotBefore")), (None, None), "no retry helps");
+
+        let fingerprint =
+            |outcome: Outcome| asked(outcome)["resultJson"]["configurationIncomplete"]["fingerprint"].take();
+        let same = fingerprint(Outcome::config_invalid("namespace is not text"));
+        assert_eq!(same, asks["fingerprint"], "one request for one fault");
+        assert_ne!(same, fingerprint(Outcome::config_invalid("image is not text")));
+
+        // The tests of 0.1.49 compare this code. A host makes ids that give a label.
+        let result = asked(Outcome::agent_id_invalid("!!").for_agent("!!"));
+        assert_eq!(result["errorCode"], "k8s_agent_id_invalid");
+        let asks = &result["resultJson"]["configurationIncomplete"];
+        assert_eq!((asks.get("actionUrl"), &asks["reason"]), (None, &"k8s_agent_id_invalid".into()));
+    }
+
+    #[test]
+    fn retry_waits_as_long_as_its_cause_asks_for() {
+        for (outcome, at) in [
+            (Outcome::api_unreachable("m"), Some("1970-01-01T00:01:00Z")),
+            (Outcome::guard_unreachable("m"), Some("1970-01-01T00:01:00Z")),
+            (Outcome::pod_schedule_failed("m").because(Cause::ImagePullFailed), Some("1970-01-01T00:02:00Z")),
+            (Outcome::pod_schedule_failed("m").because(Cause::Unschedulable), Some("1970-01-01T00:05:00Z")),
+            (Outcome::job_create_failed("m").because(Cause::JobQuotaExceeded), Some("1970-01-01T00:05:00Z")),
+            (Outcome::job_create_failed("m").because(Cause::JobInvalid), None),
+        ] {
+            let result = outcome.to_json(NOW);
+            assert_eq!(result["retryNotBefore"].as_str(), at, "{result}");
+            assert_eq!(result["errorFamily"] == "transient_upstream", at.is_some(), "{result}");
+        }
     }
 }

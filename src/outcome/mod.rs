@@ -1,16 +1,22 @@
 //! The result of a run: the error codes, the messages of failed runs, and the object that `execute` resolves with.
 //!
-//! `code` has the codes, `early` the failures before the CLI ran, `classify` what becomes of a run that has ended.
+//! `code` has the codes, `early` the failures before the CLI ran, `classify` what becomes of a run that has ended,
+//! `spent` what it used and who pays, `recovery` what the host may do about a failure by itself.
 
 mod classify;
 mod code;
 mod early;
+mod recovery;
+mod spent;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::claude::Usage;
+use self::recovery::{Limit, Retry};
+use self::spent::Spent;
+use crate::claude;
 use crate::forensics::{Cause, Evidence, NothingStarted, StartFailure};
-use crate::js_semantics;
 use crate::storable;
 
 pub(crate) use classify::{JobEnd, Settled, Workspace, classify};
@@ -43,8 +49,32 @@ enum Recovery {
     /// None of the agent's work had started, so there is nothing to reconcile. The value is the proof.
     Bootstrap(NothingStarted),
     /// The host cancelled the run, and the Job is confirmed gone.
-    Acknowledged,
+    Acknowledged {
+        /// The session that the run used is known and lies on the shared volume, or the run used none.
+        session_preserved: bool,
+    },
 }
+
+/// Says to the host that the conversation of a failed run may go on: by a retry, or by a comment. Without it the host holds
+/// the task until a person reconciles it.
+const CONTINUATION: (&str, &str) = ("conversationContinuation", "continue_conversation_v1");
+
+/// The keys of `resultJson` that the host acts on, and ours. The CLI's result is the agent's to write, these are not.
+const RESERVED: [&str; 13] = [
+    "k8s",
+    "k8sErrorCode",
+    "conversationContinuation",
+    "executionRecovery",
+    "executionCancellation",
+    "configurationIncomplete",
+    "workspaceValidation",
+    "errorFamily",
+    "retryNotBefore",
+    "transientRetryNotBefore",
+    "providerQuotaRetryNotBefore",
+    "stopReason",
+    "unmanagedBackgroundTask",
+];
 
 /// The result of a run, and the lines its log gets because of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +89,13 @@ pub(crate) struct Outcome {
     evidence: Option<Box<Evidence>>,
     /// Why the container did not start.
     start: Option<Box<StartFailure>>,
+    /// What the output says about the account's limit.
+    limit: Option<Box<Limit>>,
+    /// Where the message asks to log in.
+    login_url: Option<String>,
+    /// The agent whose configuration has to be repaired, and what is wrong with it.
+    agent: Option<String>,
+    repair: Option<String>,
     /// Lines the log gets because of this result.
     pub(crate) logs: Vec<LogLine>,
 }
@@ -77,10 +114,22 @@ pub(crate) struct Because {
 enum Body {
     /// Nothing.
     Bare,
-    /// The CLI's output, of a run without a result event.
-    Stdout(String),
-    /// The result event of a session that the CLI does not know; the host forgets that session.
-    SessionGone(Value),
+    /// What a run without a result event printed, and used.
+    Unfinished {
+        /// The CLI's output; `None` where the end of the run is explained without it.
+        stdout: Option<String>,
+        /// The result of an earlier turn.
+        result: Option<Value>,
+        /// What it used.
+        spent: Box<Spent>,
+    },
+    /// The result event about a session that cannot be resumed; the host forgets that session.
+    SessionGone {
+        /// The event.
+        result: Value,
+        /// What it used.
+        spent: Box<Spent>,
+    },
     /// All fields of a run with a result event.
     Finished(Box<Finished>),
 }
@@ -88,11 +137,7 @@ enum Body {
 /// What a result event and the run say together.
 #[derive(Clone, Debug, PartialEq)]
 struct Finished {
-    usage: Usage,
-    session_id: Option<String>,
-    session_params: Value,
-    model: String,
-    cost_usd: f64,
+    spent: Spent,
     result: Value,
     summary: String,
     clear_session: bool,
@@ -120,18 +165,41 @@ impl Outcome {
         message: impl Into<String>,
         body: Body,
     ) -> Self {
+        Self::finished(exit_code, code, Some(message.into()), body)
+    }
+
+    /// A run that ended; without a message it succeeded.
+    fn finished(
+        exit_code: Option<i32>,
+        code: Option<ErrorCode>,
+        message: Option<String>,
+        body: Body,
+    ) -> Self {
+        let is_configuration = matches!(code, Some(ErrorCode::ConfigInvalid | ErrorCode::AgentIdInvalid));
         Self {
+            repair: message.clone().filter(|_| is_configuration),
             exit_code,
             timed_out: code == Some(ErrorCode::Timeout),
-            message: Some(message.into()),
+            message,
             code,
             recovery: Recovery::Nothing,
             body,
             because: None,
             evidence: None,
             start: None,
+            limit: None,
+            login_url: None,
+            agent: None,
             logs: Vec::new(),
         }
+    }
+
+    /// The same outcome, of a run of this agent: the host links to its configuration.
+    pub(crate) fn for_agent(mut self, id: &str) -> Self {
+        // It becomes part of an address.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        self.agent = Some(id.to_owned()).filter(|id| !id.is_empty() && id.bytes().all(is_plain));
+        self
     }
 
     /// The same outcome with its cause.
@@ -192,6 +260,22 @@ impl Outcome {
         self
     }
 
+    fn with_body(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// The same outcome with what the CLI's own words add to its code.
+    fn said_by_cli(mut self, text: &str, limit: Limit) -> Self {
+        if self.code == Some(ErrorCode::ProviderQuota) {
+            self.limit = Some(Box::new(limit));
+        }
+        if self.code == Some(ErrorCode::ClaudeAuthRequired) {
+            self.login_url = claude::login_url(text);
+        }
+        self
+    }
+
     fn log(mut self, stream: StdStream, text: impl Into<String>) -> Self {
         self.logs.push(LogLine { stream, text: text.into() });
         self
@@ -217,39 +301,60 @@ impl Outcome {
         self.exit_code
     }
 
-    /// The object that `execute` resolves with, as the host can store it.
-    pub(crate) fn to_json(&self) -> Value {
+    /// Whether and when a retry helps.
+    fn retry(&self) -> Option<Retry> {
+        let cause = self.evidence.as_ref().map(|evidence| evidence.cause);
+        let cause = cause.or_else(|| self.because.as_ref().map(|because| because.cause));
+        // A success needs none, but the host is to know of a refusal.
+        let cause = cause.filter(|_| self.is_failure() && self.code != Some(ErrorCode::Cancelled));
+        recovery::retry(self.code, cause)
+    }
+
+    /// The object that `execute` resolves with, as the host can store it. `now` is the time of the run's end.
+    pub(crate) fn to_json(&self, now: Timestamp) -> Value {
         let mut object = Map::new();
-        let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        let mut set = |key: &str, value: Value| {
+            object.insert(key.to_owned(), value);
+        };
         set("exitCode", self.exit_code.into());
         set("signal", Value::Null);
         set("timedOut", self.timed_out.into());
         set("errorMessage", self.message.clone().into());
         if let Some(code) = self.code {
-            set("errorCode", code.as_str().into());
+            set("errorCode", recovery::host_code(code).into());
         }
+        if let Some(retry) = self.retry() {
+            set("errorFamily", retry.family.as_str().into());
+            if let Some(at) = retry.not_before(self.limit.as_deref(), now) {
+                set("retryNotBefore", at.to_string().into());
+            }
+        }
+        if let Some(url) = &self.login_url {
+            set("errorMeta", json!({ "loginUrl": url }));
+        }
+        let is_finished = matches!(self.body, Body::Finished(_));
         match &self.body {
-            Body::Bare | Body::Stdout(_) => {}
-            Body::SessionGone(_) => {
-                set("clearSession", true.into());
-            }
-            Body::Finished(finished) => {
-                set("usage", serde_json::to_value(finished.usage).unwrap_or_default());
-                set("sessionId", finished.session_id.clone().into());
-                set("sessionParams", finished.session_params.clone());
-                set("sessionDisplayId", finished.session_id.clone().into());
-                set("provider", "anthropic".into());
-                set("model", finished.model.clone().into());
-                set("billingType", "api".into());
-                set("costUsd", js_semantics::number_value(finished.cost_usd));
-            }
+            Body::Bare => {}
+            Body::SessionGone { spent, .. } | Body::Unfinished { spent, .. } => spent.write(false, &mut set),
+            Body::Finished(finished) => finished.spent.write(true, &mut set),
         }
         if let Some(result) = self.result_json() {
             set("resultJson", result);
         }
-        if let Body::Finished(finished) = &self.body {
-            set("summary", finished.summary.clone().into());
-            set("clearSession", finished.clear_session.into());
+        match &self.body {
+            Body::Finished(finished) => {
+                set("summary", finished.summary.clone().into());
+                set("clearSession", finished.clear_session.into());
+            }
+            Body::SessionGone { .. } => set("clearSession", true.into()),
+            Body::Bare | Body::Unfinished { .. } => {}
+        }
+        let spent = match &self.body {
+            Body::Bare => None,
+            Body::SessionGone { spent, .. } | Body::Unfinished { spent, .. } => Some(&**spent),
+            Body::Finished(finished) => Some(&finished.spent),
+        };
+        if is_finished || spent.is_some_and(Spent::has_usage) {
             // Without it the host takes the tokens of a resumed session for running totals and subtracts those of the
             // run before.
             set("usageBasis", "per_run".into());
@@ -259,7 +364,8 @@ impl Outcome {
             Recovery::Bootstrap(_) => {
                 set("executionRecovery", json!({"kind": "bootstrap", "providerWorkStarted": false}));
             }
-            Recovery::Acknowledged => {
+            Recovery::Acknowledged { session_preserved: false } => {}
+            Recovery::Acknowledged { session_preserved: true } => {
                 set(
                     "executionRecovery",
                     json!({
@@ -272,25 +378,69 @@ impl Outcome {
         storable::value(Value::Object(object))
     }
 
-    /// `resultJson`: the CLI's result or output, and the evidence as `k8s`.
+    /// `resultJson`: the CLI's result or output, what the host acts on, and the evidence as `k8s`.
     fn result_json(&self) -> Option<Value> {
-        let mut result = match &self.body {
-            Body::Bare if self.recovery == Recovery::Acknowledged => {
-                json!({"executionCancellation": {"state": "acknowledged"}})
+        let mut result = Map::new();
+        match &self.body {
+            Body::Bare => {}
+            Body::Unfinished { stdout, result: earlier, .. } => {
+                result.extend(earlier.as_ref().and_then(Value::as_object).cloned().unwrap_or_default());
+                if let Some(stdout) = stdout {
+                    result.insert("stdout".into(), stdout.clone().into());
+                }
             }
-            Body::Bare => Value::Object(Map::new()),
-            Body::Stdout(stdout) => json!({ "stdout": stdout }),
-            Body::SessionGone(result) => result.clone(),
-            Body::Finished(finished) => finished.result.clone(),
-        };
-        if let Some(result) = result.as_object_mut() {
-            // The CLI's result is the agent's to write, this key is not.
-            result.shift_remove("k8s");
-            if let Some(evidence) = &self.evidence {
-                result.insert("k8s".to_owned(), evidence.json.clone());
+            Body::SessionGone { result: event, .. } => {
+                result.extend(event.as_object().cloned().unwrap_or_default());
+            }
+            Body::Finished(finished) => {
+                result.extend(finished.result.as_object().cloned().unwrap_or_default());
             }
         }
-        let is_empty = result.as_object().is_some_and(Map::is_empty);
-        (!is_empty || matches!(self.body, Body::Finished(_) | Body::SessionGone(_))).then_some(result)
+        RESERVED.iter().for_each(|key| drop(result.shift_remove(*key)));
+        if let Some(reason) = self.code.and_then(stop_reason) {
+            result.insert("stopReason".into(), reason.into());
+        }
+        let is_acknowledged = matches!(self.recovery, Recovery::Acknowledged { .. });
+        if is_acknowledged {
+            result.insert("executionCancellation".into(), json!({"state": "acknowledged"}));
+        }
+        if let Some(code) = self.code.filter(|code| recovery::host_code(*code) != code.as_str()) {
+            result.insert("k8sErrorCode".into(), code.as_str().into());
+        }
+        if matches!(self.code, Some(ErrorCode::ConfigInvalid | ErrorCode::AgentIdInvalid)) {
+            result.insert("configurationIncomplete".into(), self.configuration_incomplete());
+        }
+        if self.is_failure() || self.timed_out || is_acknowledged {
+            result.insert(CONTINUATION.0.into(), CONTINUATION.1.into());
+        }
+        if let Some(evidence) = &self.evidence {
+            result.insert("k8s".to_owned(), evidence.json.clone());
+        }
+        let has_event = matches!(self.body, Body::Finished(_) | Body::SessionGone { .. });
+        (!result.is_empty() || has_event).then(|| Value::Object(result))
+    }
+
+    /// What the board has to repair. The host keeps one request for each fingerprint.
+    fn configuration_incomplete(&self) -> Value {
+        let code = self.code.map_or("", ErrorCode::as_str);
+        // Before the evidence, which has times and names.
+        let message = self.repair.as_deref().unwrap_or_default();
+        let digest: String =
+            Sha256::digest(message).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let mut object =
+            json!({"reason": code, "message": message, "fingerprint": format!("{code}:{digest}")});
+        if let Some(agent) = &self.agent {
+            object["actionUrl"] = format!("/agents/{agent}/runtime").into();
+        }
+        object
+    }
+}
+
+/// Why the CLI stopped, in the host's words.
+const fn stop_reason(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::MaxTurnsExhausted => Some("max_turns_exhausted"),
+        ErrorCode::ClaudeRefusal => Some("refusal"),
+        _ => None,
     }
 }

@@ -77,6 +77,12 @@ impl HostEnv {
     }
 }
 
+/// The agent's id in the host's JSON, also where the settings in it cannot work; empty without one.
+pub(crate) fn agent_id(json: &str) -> String {
+    let raw = js_semantics::parse_json(json).unwrap_or_default();
+    raw.pointer("/agent/id").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
 impl Request {
     /// Reads and resolves the host's JSON.
     ///

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use super::job_view::JobSeen;
 use crate::cluster::watch::{Seen, Snapshot};
 use crate::cluster::{ApiError, ApiErrorKind};
-use crate::forensics::{Asker, Cause, Evidence, LogFacts, Record, TerminatedState, kept_by};
+use crate::forensics::{Account, Asker, Cause, Evidence, LogFacts, Record, TerminatedState, kept_by};
 use crate::outcome::{ErrorCode, Outcome};
 
 /// The record of one run; cheap to clone.
@@ -108,6 +108,16 @@ impl RunRecord {
     /// Keeps how the log was read.
     pub(super) fn see_log(&self, log: LogFacts) {
         self.lock().log = Some(log);
+    }
+
+    /// Keeps what the Job says of the account that its CLI uses. A Job that is watched does not show it.
+    pub(super) fn set_account(&self, account: Account) {
+        self.lock().account = account;
+    }
+
+    /// What the Job says of the account.
+    pub(super) fn account(&self) -> Account {
+        self.lock().account.clone()
     }
 
     /// Why the run ended, as far as its objects show; see [`Record::cause_of_end`].

@@ -26,7 +26,7 @@ use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, Clusters};
 use crate::manifest::{self, SelfPodError};
 use crate::outcome::{self, ErrorCode, Outcome, Settled};
-use crate::request::Request;
+use crate::request::{self, Request};
 
 /// Why `execute` rejects instead of resolving with a result (`docs/contract.md`, "Rejections").
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +135,9 @@ impl<K: Clusters> Runner<K> {
             let request = match Request::parse(request_json) {
                 Ok(request) => Arc::new(request),
                 Err(error) => {
-                    let outcome = Outcome::config_invalid(&error.to_string()).proven(owned.nothing_created());
+                    let outcome = Outcome::config_invalid(&error.to_string())
+                        .proven(owned.nothing_created())
+                        .for_agent(&request::agent_id(request_json));
                     let outcome = RunRecord::default().explain(outcome);
                     return Ok(log.log_outcome(outcome).await);
                 }
@@ -144,7 +146,9 @@ impl<K: Clusters> Runner<K> {
                 log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
             }
             let Some(agent_label) = request.agent_label() else {
-                let outcome = Outcome::agent_id_invalid(&request.agent.id).proven(owned.nothing_created());
+                let outcome = Outcome::agent_id_invalid(&request.agent.id)
+                    .proven(owned.nothing_created())
+                    .for_agent(&request.agent.id);
                 return Ok(log.log_outcome(RunRecord::default().explain(outcome)).await);
             };
             let record = RunRecord::default();
@@ -196,7 +200,7 @@ impl<K: Clusters> Runner<K> {
         self.active.remove(&run.owned);
         tracing::debug!(run = run.request.run_id, job, "cleaned up");
         let result = match ended {
-            Ok(outcome) => Ok(run.log.log_outcome(outcome).await),
+            Ok(outcome) => Ok(run.log.log_outcome(outcome.for_agent(&run.request.agent.id)).await),
             Err(error) => Err(error),
         };
         match &result {

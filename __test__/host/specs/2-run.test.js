@@ -181,7 +181,7 @@ describe('a run that fails', () => {
       config: { tolerations: '{"not": "an array"}' },
     });
     const run = await oneRun(agent);
-    expect(run).toMatchObject({ status: 'failed', errorCode: 'k8s_config_invalid' });
+    expect(run).toMatchObject({ status: 'failed', errorCode: 'configuration_incomplete' });
     expect(run.error).toContain('tolerations');
   });
 });

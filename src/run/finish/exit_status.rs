@@ -54,7 +54,7 @@ pub(super) async fn find<C: Cluster>(
             return seen.filter(|seen| seen.container.is_some()).unwrap_or(said);
         }
         // How it ended says only that the run ended it.
-        RunEnd::Hung => return ExitStatus::default(),
+        RunEnd::Hung | RunEnd::Cancelled { .. } => return ExitStatus::default(),
         _ => {}
     }
     let last_read = follower.last_pod.take();

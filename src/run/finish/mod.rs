@@ -80,16 +80,15 @@ async fn follow<C: Cluster, H: Host>(
 
     let (end, mut record) = follow_and_wait(run, observed, &mut follower).await;
     run.record.see_log(follower.facts());
-    match end {
-        RunEnd::Cancelled { acknowledged } => {
-            return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
-        }
-        RunEnd::Unreachable(_) => run.owned.retain_job(RetainReason::StateMismatch),
-        _ => {}
+    if let RunEnd::Unreachable(_) = end {
+        run.owned.retain_job(RetainReason::StateMismatch);
     }
     // The follower may have been stopped with lines that it had read but not delivered.
     follower.flush().await;
-    last_read::read_the_rest(&run.log, &mut follower, &end).await;
+    let is_cancelled = matches!(end, RunEnd::Cancelled { .. });
+    if !is_cancelled {
+        last_read::read_the_rest(&run.log, &mut follower, &end).await;
+    }
     follower.finish().await;
     let facts = follower.facts();
     run.record.see_log(facts);
@@ -112,8 +111,10 @@ async fn follow<C: Cluster, H: Host>(
     }
     let api_outage = run.request.config.api_outage.as_secs();
     // Without a pod that was seen running, nothing may have started.
-    let unseen =
-        pod.name.is_empty() && follower.tally.so_far().lines == 0 && !matches!(end, RunEnd::Unreachable(_));
+    let unseen = pod.name.is_empty()
+        && follower.tally.so_far().lines == 0
+        && !is_cancelled
+        && !matches!(end, RunEnd::Unreachable(_));
     let settled = Settled {
         nothing_started: None,
         job: observed.job_name.clone(),
@@ -128,6 +129,7 @@ async fn follow<C: Cluster, H: Host>(
         log_forbidden: facts.forbidden,
         log_has_gaps: facts.gaps > 0,
         captured: follower.tally.finish(),
+        account: run.record.account(),
         config_model: run.request.config.model.clone(),
         current_session_id: run.request.session_id.clone(),
         workspace: workspace(run),
@@ -302,12 +304,10 @@ fn job_end<C>(
             last_conditions: record.conditions,
             disruption: disruption.cloned(),
         }),
-        RunEnd::Told
-        | RunEnd::Container
-        | RunEnd::Grace
-        | RunEnd::Suspended
-        | RunEnd::Deadline
-        | RunEnd::Cancelled { .. } => JobEnd::Unconfirmed,
+        RunEnd::Told | RunEnd::Container | RunEnd::Grace | RunEnd::Suspended | RunEnd::Deadline => {
+            JobEnd::Unconfirmed
+        }
+        RunEnd::Cancelled { acknowledged } => JobEnd::Cancelled { acknowledged },
         RunEnd::Hung => JobEnd::Hung,
         RunEnd::Lost(LostPod { node, overdue }) => JobEnd::Lost { node, overdue },
         RunEnd::Unreachable(error) => JobEnd::Unreachable { seconds: api_outage, error: error.to_string() },

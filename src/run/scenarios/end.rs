@@ -269,7 +269,7 @@ async fn oom_kill_behind_a_result_is_named(mode: Mode) {
     assert_eq!(
         message_of(&result),
         "Claude run failed: the container ended after a result that says success; exit code 137, SIGKILL (commonly \
-         OOMKilled), reason=OOMKilled"
+         OOMKilled), reason=OOMKilled; the container's memory limit is 8Gi"
     );
     assert_eq!(result["resultJson"]["result"], "All done.");
 }
@@ -340,7 +340,51 @@ async fn host_abort_deletes_the_job_and_is_acknowledged(mode: Mode) {
     assert_eq!(result["resultJson"]["k8s"]["cause"], "cancelled_by_host");
     assert_eq!(result["resultJson"]["executionCancellation"]["state"], "acknowledged", "{result}");
     assert_eq!(result["executionRecovery"]["providerStopped"], true, "{result}");
+    assert_eq!(result["resultJson"]["conversationContinuation"], "continue_conversation_v1");
+    // What it used until then.
+    assert_eq!(result["sessionId"], "52f5bda4-ae87-4cbd-980b-f530fbb3cf90");
+    assert_eq!(result["sessionParams"]["sessionId"], result["sessionId"]);
+    assert_eq!(result["model"], "claude-opus-4-8[1m]");
     assert!(scenario.cluster.remaining().is_empty());
+}
+
+in_both_modes!(failure_of_the_cli_has_the_code_that_the_host_knows);
+async fn failure_of_the_cli_has_the_code_that_the_host_knows(mode: Mode) {
+    let error = |error: &str, text: &str, status: u16| {
+        format!(
+            "{}\n{}",
+            json!({"type": "assistant", "error": error, "message": {"id": "m", "content": []}}),
+            json!({"type": "result", "subtype": "success", "is_error": true, "api_error_status": status,
+                "result": text})
+        )
+    };
+    let turns = json!({"type": "result", "subtype": "error_max_turns", "is_error": true}).to_string();
+    let refusal = json!({"type": "result", "subtype": "success", "stop_reason": "refusal"}).to_string();
+    let limit = "You've hit your limit · resets 5pm (America/New_York)";
+    for (lines, exit_code, code, family) in [
+        (turns, 1, "max_turns_exhausted", None),
+        (error("rate_limit", limit, 429), 1, "provider_quota", Some("provider_quota")),
+        (error("overloaded", "Overloaded", 529), 1, "claude_transient_upstream", Some("transient_upstream")),
+        (error("authentication_failed", "no", 401), 1, "claude_auth_required", None),
+        (error("model_not_found", "no", 404), 1, "model_not_found", None),
+        (error("billing_error", "Credit balance is too low", 400), 1, "billing_error", None),
+        (refusal, 0, "claude_refusal", Some("model_refusal")),
+    ] {
+        let mut script = success_over(Duration::from_secs(5));
+        script.lines = (0u32..)
+            .zip(lines.lines())
+            .map(|(at, line)| (Duration::from_secs(1) * at, line.to_owned()))
+            .collect();
+        script.exit_code = exit_code;
+        let scenario = Scenario::new(mode).script(script);
+        let result = scenario.run().await;
+        assert_eq!(result["errorCode"], code, "{result}");
+        assert_eq!(result["errorFamily"].as_str(), family, "{result}");
+        assert_eq!(result["retryNotBefore"].is_string(), code == "provider_quota", "{result}");
+        let continues = result["resultJson"]["conversationContinuation"].is_string();
+        assert_eq!(continues, exit_code != 0, "{result}");
+        assert!(scenario.cluster.remaining().is_empty());
+    }
 }
 
 in_both_modes!(cancel_acts_at_once_other_statuses_when_seen_twice);

@@ -374,7 +374,7 @@ async fn shutdown_during_creation_deletes_the_job(mode: Mode) {
         assert!(scenario.cluster.remaining().is_empty(), "at {at} s: {:?}", scenario.cluster.remaining());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(scenario.cluster.remaining().is_empty(), "at {at} s: {:?}", scenario.cluster.remaining());
-        let outcome = running.await.expect("no panic").expect("resolves").to_json();
+        let outcome = running.await.expect("no panic").expect("resolves").to_json(jiff::Timestamp::now());
         let created = scenario.cluster.count("create job");
         let expected = if created == 0 { "cancelled" } else { "k8s_job_deleted_externally" };
         assert_eq!(outcome["errorCode"], expected, "at {at} s: {outcome}");

@@ -133,7 +133,7 @@ impl Scenario {
         let began = Instant::now();
         let request = self.request();
         let outcome = self.runner.execute(&request, self.host.clone(), self.cancel.clone(), None).await;
-        (outcome.expect("resolves").to_json(), began.elapsed())
+        (outcome.expect("resolves").to_json(jiff::Timestamp::now()), began.elapsed())
     }
 
     /// The result, and how long the run took. Checks what holds after every run.
@@ -157,7 +157,7 @@ impl Scenario {
             outcome.is_ok() && self.cluster.count("create job") + self.cluster.count("patch job") > 0;
         let refusals = self.host.out().matches("[paperclip] Watching Jobs and Pods is not permitted").count();
         assert!(refusals <= usize::from(created && self.mode == Mode::Polled), "{refusals}");
-        outcome.map(|outcome| (outcome.to_json(), took))
+        outcome.map(|outcome| (outcome.to_json(jiff::Timestamp::now()), took))
     }
 
     async fn run(&self) -> Value {

@@ -275,7 +275,9 @@ in_both_modes!(bad_kubeconfig_is_a_result_and_frees_the_agent);
 async fn bad_kubeconfig_is_a_result_and_frees_the_agent(mode: Mode) {
     let mut scenario = Scenario::new(mode).config(json!({"kubeconfig": "missing"}));
     let result = scenario.run().await;
-    assert_eq!(result["errorCode"], "k8s_config_invalid");
+    assert_eq!(result["errorCode"], "configuration_incomplete");
+    assert_eq!(result["resultJson"]["k8sErrorCode"], "k8s_config_invalid");
+    assert_eq!(result["resultJson"]["configurationIncomplete"]["actionUrl"], "/agents/agent-1/runtime");
     assert_eq!(message_of(&result), "Cannot set up the run: ENOENT: no such file");
     assert_eq!(result["executionRecovery"]["providerWorkStarted"], false);
     scenario.config = json!({});
@@ -287,7 +289,9 @@ in_both_modes!(bad_configuration_is_reported_before_any_creation);
 async fn bad_configuration_is_reported_before_any_creation(mode: Mode) {
     let scenario = Scenario::new(mode).config(json!({"imagePullPolicy": "Sometimes"}));
     let result = scenario.run().await;
-    assert_eq!(result["errorCode"], "k8s_config_invalid");
+    assert_eq!(result["errorCode"], "configuration_incomplete");
+    assert_eq!(result["resultJson"]["k8sErrorCode"], "k8s_config_invalid");
+    assert_eq!(result["resultJson"]["configurationIncomplete"]["actionUrl"], "/agents/agent-1/runtime");
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.contains("imagePullPolicy") && message.contains("Sometimes"), "{message}");
     assert_eq!(scenario.cluster.count("create job"), 0);

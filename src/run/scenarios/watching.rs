@@ -75,7 +75,7 @@ async fn fifty_runs_share_two_watches() {
         let (runner, host) = (scenario.runner.clone(), Arc::new(FakeHost::default()));
         async move {
             let outcome = runner.execute(&request, host.clone(), CancellationToken::new(), None).await;
-            (outcome.expect("resolves").to_json(), host.agent_lines())
+            (outcome.expect("resolves").to_json(jiff::Timestamp::now()), host.agent_lines())
         }
     });
     for (result, lines) in futures::future::join_all(runs).await {
@@ -228,7 +228,7 @@ async fn watch_refusal_is_logged_once_and_retried_later() {
         let request = scenario.request();
         let outcome =
             scenario.runner.execute(&request, scenario.host.clone(), scenario.cancel.clone(), None).await;
-        assert_eq!(outcome.expect("resolves").to_json()["errorMessage"], Value::Null);
+        assert_eq!(outcome.expect("resolves").to_json(jiff::Timestamp::now())["errorMessage"], Value::Null);
         assert_eq!((refusals(), asked()), (1, 1), "run {n}");
     }
     assert!(scenario.host.out().contains(

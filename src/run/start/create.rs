@@ -11,7 +11,7 @@ use super::claim::{Claim, unique};
 use super::meta;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, CreatedJob, retry};
-use crate::forensics::{Cause, one_line};
+use crate::forensics::{Account, Cause, one_line};
 use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -44,6 +44,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
         Ok(manifest) => manifest,
         Err(error) => return Err(run.stop(Outcome::config_invalid(&error.to_string())).await),
     };
+    run.record.set_account(Account::of(&manifest.job));
     log_notes(&run.log, &manifest).await;
     run.host.meta(meta::of_created(&run.request, prepared, &manifest)).await?;
     if let Some(secret) = &manifest.prompt_secret {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, Cluster, retry};
-use crate::forensics::{self, Expected, claude_may_run, kept_by, node_of, still_running};
+use crate::forensics::{self, Account, Expected, claude_may_run, kept_by, node_of, still_running};
 use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -33,6 +33,7 @@ pub(super) struct Orphan {
     pub(super) image: String,
     pub(super) created: Option<Time>,
     pub(super) end_token: Option<EndToken>,
+    pub(super) account: Account,
 }
 
 /// What the guard found.
@@ -274,6 +275,7 @@ impl Orphan {
             image: image.unwrap_or_else(|| "unknown".to_owned()),
             created: job.metadata.creation_timestamp.clone(),
             end_token: manifest::end_token(job),
+            account: Account::of(job),
         }
     }
 }

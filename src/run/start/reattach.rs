@@ -24,7 +24,8 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     let cluster = placement.cluster.clone();
     host.meta(meta::of_reattached(request, &orphan)).await?;
     let prior = orphan.prior_run().to_owned();
-    let Orphan { name, namespace, uid, created, end_token, .. } = orphan;
+    let Orphan { name, namespace, uid, created, end_token, account, .. } = orphan;
+    run.record.set_account(account);
     log.out(format!(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
     ))

@@ -472,7 +472,11 @@ impl Cluster for FakeCluster {
         self.receive("get pod").await?;
         let pod = json!({
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"containers": [{"name": "paperclip", "image": "agent:1"}]},
+            "spec": {
+                "containers": [{"name": "paperclip", "image": "agent:1",
+                    "volumeMounts": [{"name": "home", "mountPath": "/paperclip"}]}],
+                "volumes": [{"name": "home", "persistentVolumeClaim": {"claimName": "home"}}]
+            },
         });
         Ok(serde_json::from_value(pod).expect("a pod"))
     }
