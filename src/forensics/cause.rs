@@ -511,7 +511,11 @@ fn troubleshooting() -> String {
          A failed run's `errorMessage` ends with a sentence that says what happened, to which object and when. The same run's\n\
          `resultJson.k8s` has the code (`cause`), the sentence (`summary`), what to do next (`hint`) and what the run saw: times,\n\
          conditions, containers, and how its log was read. Find the code here.\n\n\
-         What a run cannot see it does not say: which client deleted an object is in the API server's audit log only.\n",
+         What a run cannot see it does not say: which client deleted an object is in the API server's audit log only. Nor does it\n\
+         know of lines that a kubelet never sends: one that lags behind more than one rotation of a log that it follows skips whole\n\
+         files without a sign, as `kubectl logs -f` shows. What can be told is marked in the run's log: a log that was rotated while\n\
+         the run had no stream open, and a file that is sent again from its start. Raise the kubelet's `containerLogMaxSize` and\n\
+         `containerLogMaxFiles` for agents that print thousands of lines a second.\n",
     );
     for stage in Stage::ALL {
         let (heading, introduction) = stage.section();

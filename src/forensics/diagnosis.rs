@@ -180,11 +180,13 @@ impl Record {
         let of_reason =
             |reason: &str, words: &str| Row::of(Source::End, reason).map(|row| row.cause(words, None));
         let words = status.message.as_deref().unwrap_or_default();
-        let by_pod = status.reason.as_deref().and_then(|reason| of_reason(reason, words));
-        let cause = by_pod.or_else(|| {
-            let disruption = disruption(pod)?;
-            of_reason(&disruption.reason, disruption.message.as_deref().unwrap_or_default())
-        })?;
+        // The condition says who, and the kubelet's own words may be in the status only.
+        let by_condition = disruption(pod).and_then(|by| {
+            let said = by.message.as_deref().unwrap_or_default();
+            of_reason(&by.reason, &format!("{said} {words}"))
+        });
+        let by_pod = || status.reason.as_deref().and_then(|reason| of_reason(reason, words));
+        let cause = by_condition.or_else(by_pod)?;
         // A node that does not answer gets a taint for that.
         Some(if cause == Cause::NodeTainted && self.node_silent { Cause::NodeLost } else { cause })
     }
@@ -392,6 +394,11 @@ mod tests {
         let target = |reason: &str, message: &str| json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]});
         let reason =
             |reason: &str, message: &str| json!({"phase": "Failed", "reason": reason, "message": message});
+        let both = |of_pod: &str, of_condition: &str, message: &str| {
+            let mut status = reason(of_pod, message);
+            status["conditions"] = target(of_condition, "")["conditions"].clone();
+            status
+        };
         for (status, cause) in [
             (target("PreemptionByScheduler", ""), Cause::Preempted),
             (target("DeletionByTaintManager", ""), Cause::NodeTainted),
@@ -420,6 +427,15 @@ mod tests {
                 Cause::NodeShutdown,
             ),
             (reason("NodeLost", ""), Cause::NodeLost),
+            (both("Preempted", "PreemptionByScheduler", ""), Cause::Preempted),
+            (
+                both("Evicted", "TerminationByKubelet", "The node was low on resource: memory."),
+                Cause::EvictedForMemory,
+            ),
+            (
+                both("Evicted", "SomethingNew", "The node was low on resource: memory."),
+                Cause::EvictedForMemory,
+            ),
         ] {
             let record = record(status.clone());
             assert_eq!(record.cause_of_end(Some(&exit(137, "Error"))), Some(cause), "{status}");

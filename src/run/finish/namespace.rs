@@ -50,14 +50,14 @@ pub(super) async fn find<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: 
 
 async fn is_terminating<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> bool {
     let Observed { cluster, namespace, job_name, .. } = observed;
-    match cluster.get_namespace(namespace).await {
-        Ok(terminating) => return terminating,
-        Err(error) if error.is_not_found() => return true,
-        Err(_) => {}
+    // Whatever the error is, a 404 of something in between included, the creation tells.
+    if let Ok(terminating) = cluster.get_namespace(namespace).await {
+        return terminating;
     }
     // Any image will do: the Job has no pod, and is never created.
     let image = run.request.config.image.as_deref().unwrap_or("none");
-    let job = manifest::barrier(job_name, job_name, &run.agent_label, image);
+    let name = manifest::claim_name(&run.agent_label);
+    let job = manifest::barrier(&name, job_name, &run.agent_label, image);
     let refusal = cluster.try_job(namespace, &job).await.err();
     refusal.is_some_and(|error: ApiError| error.namespace_terminating || error.is_not_found())
 }

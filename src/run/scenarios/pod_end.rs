@@ -143,7 +143,8 @@ async fn deletion_of_the_namespace_is_named(mode: Mode) {
     pod.lines.retain(|(at, _)| *at < 20 * SECOND);
     for (script, read, tried, cause) in [
         (job(), forbidden(), Some(Fault::Terminating), "namespace_deleted"),
-        (job(), missing, None, "namespace_deleted"),
+        (job(), missing.clone(), Some(missing.clone()), "namespace_deleted"),
+        (job(), missing, Some(Fault::Pass), "job_deleted"),
         (job(), forbidden(), Some(Fault::Answer(403, "jobs.batch is forbidden")), "job_deleted"),
         (job(), forbidden(), Some(Fault::Pass), "job_deleted"),
         (job(), Fault::Pass, None, "job_deleted"),
