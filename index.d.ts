@@ -108,7 +108,8 @@ export interface ClaudeK8sEvidence {
     | 'ended'
     | 'exit'
     | 'output'
-    | 'api';
+    | 'api'
+    | 'internal';
   /** What happened, to which object and when. */
   summary: string;
   /** What to do next. */

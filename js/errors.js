@@ -5,5 +5,9 @@
  * @returns {string}
  */
 export function errText(error) {
-  return error instanceof Error ? error.message : String(error);
+  try {
+    return error instanceof Error ? String(error.message) : String(error);
+  } catch {
+    return 'an error without a text';
+  }
 }

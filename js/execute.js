@@ -1,6 +1,7 @@
 import path from 'node:path';
 
 import { binding } from './binding.js';
+import { errText } from './errors.js';
 import { optionalHostHelper } from './host-utils.js';
 import * as mailbox from './mailbox.js';
 import { prepare } from './prepare.js';
@@ -23,14 +24,24 @@ export const execute = createExecute();
  * @returns {import('../index.js').ClaudeK8sAdapter['execute']}
  */
 export function createExecute({ hostEnv = () => process.env } = {}) {
-  return (ctx) => runOnce(ctx, hostEnv());
+  return async (ctx) => {
+    /** Whether the native half may have begun the run. */
+    const reached = { native: false };
+    try {
+      return await runOnce(ctx, hostEnv(), reached);
+    } catch (error) {
+      // A rejection would leave the host without a word on what it may do with the task.
+      return JSON.parse(binding.failedAtTheHost(errText(error), reached.native));
+    }
+  };
 }
 
 /**
  * @param {import('@paperclipai/adapter-utils').AdapterExecutionContext} ctx
  * @param {NodeJS.ProcessEnv} hostEnv
+ * @param {{native: boolean}} reached
  */
-async function runOnce(ctx, hostEnv) {
+async function runOnce(ctx, hostEnv, reached) {
   // Created at once: the runs of an agent start in the order of these calls.
   const control = new binding.RunControl(typeof ctx.agent?.id === 'string' ? ctx.agent.id : undefined);
   const abort = () => {
@@ -45,9 +56,11 @@ async function runOnce(ctx, hostEnv) {
   signal?.addEventListener('abort', abort, { once: true });
   if (signal?.aborted) abort();
   try {
-    await onCancellationReady?.();
+    await answered('onCancellationReady', onCancellationReady?.());
+    const request = requestOf(ctx, hostEnv);
+    reached.native = true;
     return /** @type {import('@paperclipai/adapter-utils').AdapterExecutionResult} */ (
-      await mailbox.execute(requestOf(ctx, hostEnv), control, {
+      await mailbox.execute(request, control, {
         log: (stream, text) => ctx.onLog(stream, text),
         meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
         prepare: () => prepare(ctx).then(JSON.stringify),
@@ -59,6 +72,31 @@ async function runOnce(ctx, hostEnv) {
     // The control must outlive the run: by its end the native half learns that this environment is gone.
     signal?.removeEventListener('abort', abort);
     control.release();
+  }
+}
+
+/** How long the host may take to answer, in milliseconds: as long as the native half waits. */
+const HOST_ANSWER_LIMIT = 120_000;
+
+/**
+ * The host's answer, unless it takes too long.
+ *
+ * @template T
+ * @param {string} who
+ * @param {T} answer
+ * @returns {Promise<Awaited<T>>}
+ */
+async function answered(who, answer) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    const text = `${who} did not answer within ${HOST_ANSWER_LIMIT / 1000}s`;
+    timer = setTimeout(() => reject(new Error(text)), HOST_ANSWER_LIMIT);
+  });
+  try {
+    return await /** @type {Promise<Awaited<T>>} */ (Promise.race([answer, late]));
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -320,10 +320,10 @@ describe('a run that fails', () => {
 });
 
 describe('the prompt bundle', () => {
-  it('of a company id that leaves its folder rejects', async () => {
-    const { ctx } = hostRun(cluster, { agent: { companyId: '../x' } });
-    await expect(adapter.execute(ctx)).rejects.toThrow(
-      /^Invalid companyId: must not contain path separators$/,
+  it('of a company id that leaves its folder fails the run', async () => {
+    const { result } = await play({ agent: { companyId: '../x' } });
+    expect(result.errorMessage).toMatch(
+      /^Cannot prepare the run: Invalid companyId: must not contain path separators; /,
     );
   });
 

@@ -262,6 +262,14 @@ export const rows = /** @type {Row[]} */ ([
   { cause: 'config_invalid', about: 'Run', config: { tolerations: '{"not":"an array"}' } },
   { cause: 'agent_id_invalid', about: 'Run', agent: { id: '@@@' } },
   { cause: 'own_pod_unreadable', about: 'Run', faults: [fault('get', 'pods', answer(403))] },
+  {
+    cause: 'host_helper_failed',
+    about: 'Run',
+    before: async (s) => {
+      s.ctx.onMeta = () => Promise.reject(new Error('the database is away'));
+    },
+  },
+  { cause: 'bundle_failed', about: 'Run', agent: { companyId: '../else' } },
 
   // Another run of the agent.
   otherJob('other_task_alive', { 'paperclip.io/task-id': 'task-2' }),
@@ -698,6 +706,11 @@ export const rows = /** @type {Row[]} */ ([
     config: { apiOutageSec: 2 },
     faults: [fault('watch', 'pods', answer(403))],
     during: afterCreation(fault('list', 'pods', answer(503))),
+  },
+  {
+    cause: 'internal_error',
+    about: 'Run',
+    skip: 'a panic is a bug, and none is known; src/run/scenarios/settles.rs has the test of this cause',
   },
   otherJob('reattach_without_pod', { 'paperclip.io/task-id': 'task-1' }, { runtime: {} }),
 ]);

@@ -26,12 +26,14 @@ pub(crate) enum Stage {
     Output,
     /// The API of the cluster while the run was under way.
     Api,
+    /// This package itself.
+    Internal,
 }
 
 impl Stage {
     /// Every stage, in the order of a run.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Configuration,
         Self::Guard,
         Self::Create,
@@ -42,6 +44,7 @@ impl Stage {
         Self::Exit,
         Self::Output,
         Self::Api,
+        Self::Internal,
     ];
 
     /// The stage in `resultJson.k8s.stage`.
@@ -57,6 +60,7 @@ impl Stage {
             Self::Exit => "exit",
             Self::Output => "output",
             Self::Api => "api",
+            Self::Internal => "internal",
         }
     }
 
@@ -88,6 +92,7 @@ impl Stage {
                 ("Log and result", "The container's end is known, and its output does not say enough.")
             }
             Self::Api => ("The cluster's API", "The API failed while the run was under way."),
+            Self::Internal => ("This package", "A bug of this package. A Job that is alive is kept."),
         }
     }
 }
@@ -158,6 +163,12 @@ causes! {
     OwnPodUnreadable "own_pod_unreadable" Configuration Request
         "Paperclip's own pod, the model of every Job, could not be read"
         "Check that the API server can be reached from Paperclip's pod and knows its token, and that the Role has pods: get."
+    HostHelperFailed "host_helper_failed" Configuration Request
+        "a helper or callback of Paperclip failed or did not answer"
+        "Read the message; look into Paperclip's own log at that time, and start the run again."
+    BundleFailed "bundle_failed" Configuration Request
+        "the agent's skills and instructions could not be laid out on the shared volume"
+        "Check that the folder that the message names exists, is writable and has space."
 
     OtherTaskAlive "other_task_alive" Guard Job
         "it belongs to another run of the agent, for another task, and is alive"
@@ -500,6 +511,10 @@ causes! {
     ReattachWithoutPod "reattach_without_pod" Api Job
         "it was to be taken over and has no pod"
         "Delete the Job if it stays without a pod; see `kubectl describe job`."
+
+    InternalError "internal_error" Internal Request
+        "a bug of this package ended the run"
+        "Report it with the message; the agent's next run attaches to the Job if it is alive."
 }
 
 /// `docs/troubleshooting.md`.

@@ -124,14 +124,20 @@ pub fn execute<'env>(
     let host = Arc::new(host::NodeHost { queue: mailbox.queue(), run });
     promise(env, async move {
         tokio::select! {
-            ended = runner().execute(&request, host, cancel, turn) => match ended {
-                Ok(outcome) => Ok(outcome.to_json(jiff::Timestamp::now()).to_string()),
-                Err(error) => Err(storable::owned(error.to_string())),
-            },
+            outcome = runner().execute(&request, host, cancel, turn) => {
+                Ok(outcome.to_json(jiff::Timestamp::now()).to_string())
+            }
             // Nobody hears this: the promise went with the environment.
             () = isolate(gone.cancelled()) => Err("the environment of this run is gone".to_owned()),
         }
     })
+}
+
+/// The result of a run that ended on the host's side, as JSON. `began`: it had been given to `execute`, so that a Job of
+/// it can exist.
+#[napi(catch_unwind)]
+pub fn failed_at_the_host(error: String, began: bool) -> String {
+    crate::run::failed_at_the_host(&storable::owned(error), began).to_json(jiff::Timestamp::now()).to_string()
 }
 
 /// Checks what runs will need; resolves to the list of checks.

@@ -32,6 +32,12 @@ error_codes! {
     ApiUnreachable = "k8s_api_unreachable",
     /// No label value can be made of the agent's id.
     AgentIdInvalid = "k8s_agent_id_invalid",
+    /// A helper or callback of the host failed, or the prompt bundle could not be made. Nothing was created.
+    PrepareFailed = "k8s_prepare_failed",
+    /// A bug of this package ended the run; a Job that is alive is kept.
+    InternalError = "k8s_internal_error",
+    /// The host's process shut down, and its Job with it.
+    HostShutdown = "k8s_host_shutdown",
     /// Another Job of the agent is running.
     ConcurrentRunBlocked = "k8s_concurrent_run_blocked",
     /// A Job of the agent is running, and its task or that of this run is not known.
@@ -91,6 +97,9 @@ mod tests {
                 "k8s_config_invalid",
                 "k8s_api_unreachable",
                 "k8s_agent_id_invalid",
+                "k8s_prepare_failed",
+                "k8s_internal_error",
+                "k8s_host_shutdown",
                 "k8s_concurrent_run_blocked",
                 "k8s_orphan_task_unknown",
                 "k8s_orphan_session_mismatch",

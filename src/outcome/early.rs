@@ -4,6 +4,9 @@ use super::{ErrorCode, Outcome, Recovery};
 use crate::forensics::{Cause, OrphanVerdict};
 use crate::js_semantics;
 
+/// The message of a run that ends because its host does.
+pub(super) const HOST_SHUTDOWN: &str = "Paperclip's process shut down";
+
 impl Outcome {
     /// A value of the configuration cannot be used.
     pub(crate) fn config_invalid(message: &str) -> Self {
@@ -24,6 +27,33 @@ impl Outcome {
         Self::early(ErrorCode::ApiUnreachable, format!("Cannot read Paperclip's own pod: {error}"))
             .because(Cause::OwnPodUnreadable)
             .warn(format!("[paperclip] Cannot create K8s Job: cannot read Paperclip's own pod: {error}"))
+    }
+
+    /// A helper or callback of the host failed, or gave no answer, before the Job existed.
+    pub(crate) fn host_failed(error: &str) -> Self {
+        Self::prepare_failed(error).because(Cause::HostHelperFailed)
+    }
+
+    /// The prompt bundle could not be made.
+    pub(crate) fn bundle_failed(error: &str) -> Self {
+        Self::prepare_failed(error).because(Cause::BundleFailed)
+    }
+
+    fn prepare_failed(error: &str) -> Self {
+        Self::early(ErrorCode::PrepareFailed, format!("Cannot prepare the run: {error}"))
+            .warn(format!("[paperclip] Cannot create K8s Job: cannot prepare the run: {error}"))
+    }
+
+    /// A bug of this package.
+    pub(crate) fn internal_error(error: &str) -> Self {
+        let message = format!("claude_k8s: internal error: {error}");
+        let log = format!("[paperclip] {message}");
+        Self::early(ErrorCode::InternalError, message).because(Cause::InternalError).warn(log)
+    }
+
+    /// The host's process shuts down, so nothing is created any more.
+    pub(crate) fn host_shutdown() -> Self {
+        Self::early(ErrorCode::HostShutdown, HOST_SHUTDOWN).because(Cause::HostShutdown)
     }
 
     /// No label value can be made of the agent's id.
@@ -213,6 +243,25 @@ mod tests {
                 "Invalid adapter configuration: namespace is not text",
                 "[paperclip] Cannot create K8s Job: namespace is not text",
             ),
+            (
+                Outcome::host_failed("m"),
+                Code::PrepareFailed,
+                "Cannot prepare the run: m",
+                "[paperclip] Cannot create K8s Job: cannot prepare the run: m",
+            ),
+            (
+                Outcome::bundle_failed("m"),
+                Code::PrepareFailed,
+                "Cannot prepare the run: m",
+                "[paperclip] Cannot create K8s Job: cannot prepare the run: m",
+            ),
+            (
+                Outcome::internal_error("m"),
+                Code::InternalError,
+                "claude_k8s: internal error: m",
+                "[paperclip] claude_k8s: internal error: m",
+            ),
+            (Outcome::host_shutdown(), Code::HostShutdown, "Paperclip's process shut down", ""),
             (
                 Outcome::agent_id_invalid("!!"),
                 Code::AgentIdInvalid,

@@ -255,6 +255,17 @@ impl Outcome {
         self
     }
 
+    /// The same outcome of a run whose Job the host's own shutdown deleted. What the run had before that stays: a success,
+    /// a cancel, its time limit.
+    pub(crate) fn lost_to_shutdown(mut self) -> Self {
+        if self.is_failure() && !self.timed_out && self.code != Some(ErrorCode::Cancelled) {
+            self.code = Some(ErrorCode::HostShutdown);
+            self.message = Some(early::HOST_SHUTDOWN.to_owned());
+            return self.because(Cause::HostShutdown);
+        }
+        self
+    }
+
     fn with_recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
         self

@@ -58,6 +58,8 @@ pub(super) enum RetainReason {
     StateMismatch,
     /// It is gone already: the run deleted it itself, or saw it vanish.
     AlreadyGone,
+    /// The run ended by a bug, and the Job may be at work: the agent's next run attaches to it.
+    Panicked,
 }
 
 impl<C> Default for OwnedObjects<C> {
@@ -131,6 +133,8 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
     if let Some(job) = job {
         clean_up_job(run, &job, retain).await;
     }
+    // A Job that goes on may not have read it yet, and owns it.
+    let secret = secret.filter(|_| retain != Some(RetainReason::Panicked));
     if let Some(OwnedSecret { cluster, namespace, name }) = secret {
         // A failure is ignored: the Secret goes with the Job that owns it.
         let _ = retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
@@ -148,6 +152,14 @@ async fn clean_up_job<C: Cluster, H>(
     let name = &job.name;
     if retain == Some(RetainReason::StateMismatch) {
         run.log.out(format!("[paperclip] Retaining job {name} (state mismatch — UI is waiting on it)")).await;
+        return;
+    }
+    if retain == Some(RetainReason::Panicked) {
+        run.log
+            .out(format!(
+                "[paperclip] Retaining job {name} (internal error — the agent's next run attaches to it)"
+            ))
+            .await;
         return;
     }
     if run.request.config.retain_jobs {

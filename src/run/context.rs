@@ -44,13 +44,22 @@ impl<C, H> RunContext<C, H> {
         let outcome = outcome.proven(self.owned.nothing_created());
         Stop::Outcome(self.log.log_outcome(outcome).await)
     }
+
+    /// Work during which nothing of this run is in the cluster: a cancel ends the run at once.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Stop::Outcome(Outcome::cancelled(true))),
+        }
+    }
 }
 
 /// Why a run stops before its end could be observed.
 pub(crate) enum Stop {
     /// It has a result already.
     Outcome(Outcome),
-    /// `execute` rejects.
+    /// A stage before the Job's creation failed.
     Error(RunError),
 }
 

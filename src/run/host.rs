@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Delivery;
+use super::{Delivery, timing};
 use crate::manifest::Prepared;
 use crate::outcome::StdStream;
 use crate::storable;
@@ -30,7 +30,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send;
 }
 
-/// A host that is given only what it can store: see [`storable`].
+/// A host that is given only what it can store (see [`storable`]), and that answers in time.
 pub(crate) struct StorableHost<H>(pub(crate) Arc<H>);
 
 impl<H: Host> Host for StorableHost<H> {
@@ -39,7 +39,7 @@ impl<H: Host> Host for StorableHost<H> {
     }
 
     fn meta(&self, meta: Value) -> impl Future<Output = Result<(), HostError>> + Send {
-        self.0.meta(storable::value(meta))
+        answered("onMeta", self.0.meta(storable::value(meta)))
     }
 
     fn progress(&self, line: String) {
@@ -47,16 +47,29 @@ impl<H: Host> Host for StorableHost<H> {
     }
 
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send {
-        self.0.prepare()
+        answered("a helper of the host", self.0.prepare())
     }
 
-    fn link(&self, source: &str, target: &str) -> impl Future<Output = Result<(), HostError>> + Send {
-        self.0.link(source, target)
+    async fn link(&self, source: &str, target: &str) -> Result<(), HostError> {
+        let linked = tokio::time::timeout(timing::HOST_ANSWER_LIMIT, self.0.link(source, target)).await;
+        linked.unwrap_or_else(|_| Err(no_answer("the host")))
     }
 
     fn run_status(&self, query: StatusQuery<'_>) -> impl Future<Output = StatusAnswer> + Send {
         self.0.run_status(query)
     }
+}
+
+/// The host's answer, or an error that says who failed or did not answer in time.
+async fn answered<T>(who: &str, answer: impl Future<Output = Result<T, HostError>>) -> Result<T, HostError> {
+    match tokio::time::timeout(timing::HOST_ANSWER_LIMIT, answer).await {
+        Ok(answer) => answer.map_err(|HostError(error)| HostError(format!("{who} failed: {error}"))),
+        Err(_) => Err(no_answer(who)),
+    }
+}
+
+fn no_answer(who: &str) -> HostError {
+    HostError(format!("{who} did not answer within {}s", timing::HOST_ANSWER_LIMIT.as_secs()))
 }
 
 /// Which run's status to ask for: `GET {api_url}/api/heartbeat-runs/{run_id}`.

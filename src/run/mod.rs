@@ -31,7 +31,7 @@ pub(crate) use host::{Host, HostError, StatusAnswer, StatusQuery};
 pub(crate) use isolate::isolate;
 pub(crate) use log::sink::LogSink;
 pub(crate) use log::sink::{Delivery, recycle};
-pub(crate) use runner::{RunError, Runner};
+pub(crate) use runner::{RunError, Runner, failed_at_the_host};
 #[cfg(feature = "compat")]
 pub(crate) use start::bundle;
 pub(crate) use start::queue::Turn;

@@ -105,6 +105,11 @@ impl RunRecord {
         self.lock().ask_to_end(by, Timestamp::now());
     }
 
+    /// Whether this one of ours asked for the end of the run first.
+    pub(super) fn was_ended_by(&self, by: Asker) -> bool {
+        self.lock().request.is_some_and(|request| request.by == by)
+    }
+
     /// Keeps how the log was read.
     pub(super) fn see_log(&self, log: LogFacts) {
         self.lock().log = Some(log);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveJob, ActiveJobs};
 use super::card::RunCard;
-use super::cleanup::{self, OwnedObjects};
+use super::cleanup::{self, OwnedObjects, RetainReason};
 use super::context::{LiveJob, RunContext, Stop};
 use super::host::StorableHost;
 use super::job_view::Observed;
@@ -23,12 +23,13 @@ use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, HostError, LogSink, finish, timing};
 use crate::cluster::watch::{Health, Watches};
-use crate::cluster::{ApiError, Clusters};
+use crate::cluster::{ApiError, ApiErrorKind, Clusters};
+use crate::forensics::{Asker, Creations};
 use crate::manifest::{self, SelfPodError};
 use crate::outcome::{self, ErrorCode, Outcome, Settled};
 use crate::request::{self, Request};
 
-/// Why `execute` rejects instead of resolving with a result (`docs/contract.md`, "Rejections").
+/// An error of a stage before the Job exists, or of a function that the tests of 0.1.49 call by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     /// The cluster cannot be set up, or the host's own pod cannot be read.
@@ -43,9 +44,27 @@ pub(crate) enum RunError {
     /// The prompt bundle cannot be made.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A bug: a stage panicked. What the run created is cleaned up all the same.
-    #[error("claude_k8s: internal error: {0}")]
-    Panic(String),
+}
+
+impl RunError {
+    /// The result of a run that this ends.
+    fn outcome(&self) -> Outcome {
+        let text = self.to_string();
+        match self {
+            RunError::Cluster(error) if error.kind != ApiErrorKind::Setup => Outcome::api_unreachable(&text),
+            RunError::Cluster(_) | RunError::SelfPod(_) => Outcome::setup_invalid(&text),
+            RunError::Host(_) => Outcome::host_failed(&text),
+            RunError::Bundle(_) => Outcome::bundle_failed(&text),
+        }
+    }
+}
+
+/// The result of a run that ended on the host's side. `began`: its request may have reached a runner, so that a Job of it
+/// can exist.
+pub(crate) fn failed_at_the_host(error: &str, began: bool) -> Outcome {
+    let outcome = if began { Outcome::internal_error(error) } else { Outcome::host_failed(error) };
+    let proof = (!began).then(Creations::default).and_then(Creations::nothing_started);
+    RunRecord::default().explain(outcome.proven(proof))
 }
 
 /// What a process has alive: all of it is zero when no run is under way.
@@ -118,15 +137,14 @@ impl<K: Clusters> Runner<K> {
     /// starts. `cancel` is the host's abort signal. Everything the run logs goes through `host`; nothing reaches the
     /// host after this has resolved.
     ///
-    /// # Errors
-    /// See [`RunError`]; every failure of the run itself is an [`Outcome`].
+    /// Every failure is an [`Outcome`], also a panic (`docs/contract.md`, "Every run has a result").
     pub(crate) async fn execute<H: Host>(
         &self,
         request_json: &str,
         host: Arc<H>,
         cancel: CancellationToken,
         turn: Option<Turn>,
-    ) -> Result<Outcome, RunError> {
+    ) -> Outcome {
         let host = Arc::new(StorableHost(host));
         let (log, drain) = LogSink::open(host.clone());
         // Owns every clone of the log, so that all are dropped before its end is awaited.
@@ -139,7 +157,7 @@ impl<K: Clusters> Runner<K> {
                         .proven(owned.nothing_created())
                         .for_agent(&request::agent_id(request_json));
                     let outcome = RunRecord::default().explain(outcome);
-                    return Ok(log.log_outcome(outcome).await);
+                    return log.log_outcome(outcome).await;
                 }
             };
             if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
@@ -149,7 +167,7 @@ impl<K: Clusters> Runner<K> {
                 let outcome = Outcome::agent_id_invalid(&request.agent.id)
                     .proven(owned.nothing_created())
                     .for_agent(&request.agent.id);
-                return Ok(log.log_outcome(RunRecord::default().explain(outcome)).await);
+                return log.log_outcome(RunRecord::default().explain(outcome)).await;
             };
             let record = RunRecord::default();
             let readers = self.readers.clone();
@@ -169,48 +187,43 @@ impl<K: Clusters> Runner<K> {
             };
             self.play(run, turn).await
         };
-        let outcome = run.await;
+        let outcome = AssertUnwindSafe(run).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|panic| failed_at_the_host(&panic_text(panic.as_ref()), true));
         drain.drained().await;
         outcome
     }
 
-    /// The stages, and the cleanup on every way out of them, panics included.
-    async fn play<H: Host>(
-        &self,
-        run: RunContext<K::Cluster, H>,
-        turn: Option<Turn>,
-    ) -> Result<Outcome, RunError> {
+    /// The stages, and the cleanup on every way out of them. A panic leaves a Job that is alive to the next run.
+    async fn play<H: Host>(&self, run: RunContext<K::Cluster, H>, turn: Option<Turn>) -> Outcome {
         for note in &run.request.config.notes {
             run.log.out(format!("[paperclip] {note}")).await;
         }
         if run.cancel.is_cancelled() {
-            return Ok(run.record.explain(Outcome::cancelled(true)));
+            return run.record.explain(Outcome::cancelled(true));
         }
         let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
         // Chosen and explained by what was seen before the cleanup, and logged after it: the contract has the log lines in
         // this order.
-        let ended = match ended {
-            Ok(Ok(settled)) => Ok(run.record.explain(outcome::classify(settled))),
-            Ok(Err(Stop::Outcome(outcome))) => Ok(run.record.explain(outcome)),
-            Ok(Err(Stop::Error(error))) => Err(error),
-            Err(panic) => Err(RunError::Panic(panic_text(panic.as_ref()))),
+        let outcome = match ended {
+            Ok(Ok(settled)) => outcome::classify(settled),
+            Ok(Err(Stop::Outcome(outcome))) => outcome,
+            Ok(Err(Stop::Error(error))) => error.outcome().proven(run.owned.nothing_created()),
+            Err(panic) => {
+                run.owned.retain_job(RetainReason::Panicked);
+                Outcome::internal_error(&panic_text(panic.as_ref())).proven(run.owned.nothing_created())
+            }
         };
+        let outcome =
+            if run.record.was_ended_by(Asker::Shutdown) { outcome.lost_to_shutdown() } else { outcome };
+        let outcome = run.record.explain(outcome);
         let job = run.owned.job().map(|job| job.name);
         cleanup::clean_up(&run).await;
         self.active.remove(&run.owned);
         tracing::debug!(run = run.request.run_id, job, "cleaned up");
-        let result = match ended {
-            Ok(outcome) => Ok(run.log.log_outcome(outcome.for_agent(&run.request.agent.id)).await),
-            Err(error) => Err(error),
-        };
-        match &result {
-            Ok(outcome) => {
-                let code = outcome.error_code().map(ErrorCode::as_str);
-                tracing::debug!(run = run.request.run_id, code, "resolved");
-            }
-            Err(error) => tracing::debug!(run = run.request.run_id, %error, "rejected"),
-        }
-        result
+        let outcome = run.log.log_outcome(outcome.for_agent(&run.request.agent.id)).await;
+        let code = outcome.error_code().map(ErrorCode::as_str);
+        tracing::debug!(run = run.request.run_id, code, "resolved");
+        outcome
     }
 
     async fn stages<H: Host>(
@@ -219,7 +232,7 @@ impl<K: Clusters> Runner<K> {
         turn: Option<Turn>,
     ) -> Result<Settled, Stop> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
-        turn.wait().await;
+        run.unless_cancelled(turn.wait()).await?;
         let job = self.start(run, turn).await?;
         let observed = self.observe(run, job).await;
         finish::follow_to_end(run, observed).await

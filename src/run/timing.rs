@@ -24,6 +24,9 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 /// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; the run has not waited long yet, so
 /// a short outage should not fail a run.
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
+/// How long a helper or callback of the host may take. A host that is busy with its database answers late; one that never
+/// does would hold the agent's turn and claim.
+pub(super) const HOST_ANSWER_LIMIT: Duration = Duration::from_secs(120);
 /// How long the host's own pod is taken to be as it was read last.
 pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);
 /// How long another host may hold an agent's claim, unchanged, before it counts as dead. Only how long a run waits

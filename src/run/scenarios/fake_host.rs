@@ -10,6 +10,22 @@ use crate::manifest::Prepared;
 use crate::outcome::StdStream;
 use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 
+/// What a run asks of its host, but for `onLog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HostCall {
+    Meta,
+    Prepare,
+    RunStatus,
+}
+
+/// How a host fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failing {
+    Rejects,
+    Hangs,
+    Panics,
+}
+
 /// A host that keeps every log line and answers as a scenario says.
 #[derive(Default)]
 pub(super) struct FakeHost {
@@ -28,6 +44,8 @@ pub(super) struct FakeHost {
     pub(super) statuses: Mutex<Vec<StatusAnswer>>,
     /// The prompt, if not a short one: a long prompt needs a Secret.
     pub(super) prompt: Option<String>,
+    /// Which call fails, and how.
+    pub(super) fails: Option<(HostCall, Failing)>,
 }
 
 impl FakeHost {
@@ -47,6 +65,15 @@ impl FakeHost {
     /// What the agent printed: every line without the prefix of this package.
     pub(super) fn agent_lines(&self) -> Vec<String> {
         self.out().lines().filter(|line| !line.starts_with("[paperclip]")).map(str::to_owned).collect()
+    }
+
+    async fn attempt(&self, call: HostCall) -> Result<(), HostError> {
+        match self.fails.filter(|(failing, _)| *failing == call) {
+            None => Ok(()),
+            Some((_, Failing::Rejects)) => Err(HostError("disk full".to_owned())),
+            Some((_, Failing::Hangs)) => std::future::pending().await,
+            Some((_, Failing::Panics)) => panic!("a bug"),
+        }
     }
 
     pub(super) fn log_calls(&self) -> usize {
@@ -78,6 +105,7 @@ impl Host for FakeHost {
     }
 
     async fn meta(&self, meta: Value) -> Result<(), HostError> {
+        self.attempt(HostCall::Meta).await?;
         self.meta.lock().unwrap_or_else(PoisonError::into_inner).push(meta);
         Ok(())
     }
@@ -87,6 +115,7 @@ impl Host for FakeHost {
     }
 
     async fn prepare(&self) -> Result<Prepared, HostError> {
+        self.attempt(HostCall::Prepare).await?;
         let prompt = self.prompt.as_deref().unwrap_or("Work.");
         serde_json::from_value(json!({
             "baseEnv": {"PAPERCLIP_AGENT_ID": "agent-1"},
@@ -102,6 +131,7 @@ impl Host for FakeHost {
     }
 
     async fn run_status(&self, query: StatusQuery<'_>) -> StatusAnswer {
+        let _ = self.attempt(HostCall::RunStatus).await;
         assert_eq!((query.api_url, query.token), ("http://paperclip", "token"));
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         if statuses.len() > 1 {

@@ -47,7 +47,7 @@ fn is_proven(result: &Value) -> bool {
 
 /// A failed start with this message after this time, and the proof that nothing had started.
 async fn assert_fails(scenario: &Scenario, text: &str, after: u64) {
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "{result}");
     let message = message(&result);
     assert!(message.starts_with(&format!("Pod scheduling failed: {text}")), "{message}");
@@ -194,7 +194,7 @@ async fn container_that_cannot_start_is_no_start(mode: Mode) {
         "startedAt": "1970-01-01T00:00:00Z"}});
     let status = json!({"phase": "Failed", "containerStatuses": [{"name": "claude", "state": state}]});
     let scenario = Scenario::new(mode).script(stuck(status));
-    let (result, _) = scenario.timed_run().await.expect("resolves");
+    let (result, _) = scenario.timed_run().await;
     assert!(
         message(&result)
             .contains("-pod reached phase=Failed: claude exited 128 (StartError): exec: \"sh\": not found"),
@@ -208,7 +208,7 @@ async fn pod_refused_by_its_node_is_named(mode: Mode) {
     for reason in ["OutOfcpu", "NodeAffinity", "UnexpectedAdmissionError"] {
         let status = json!({"phase": "Failed", "reason": reason, "message": "Pod was rejected"});
         let scenario = Scenario::new(mode).script(stuck(status));
-        let (result, took) = scenario.timed_run().await.expect("resolves");
+        let (result, took) = scenario.timed_run().await;
         let text = format!(
             "-pod reached phase=Failed: {reason} (Pod was rejected) [node admission: {reason}, waited "
         );
@@ -233,7 +233,7 @@ async fn pending_pod_that_is_deleted_is_named_with_its_job(mode: Mode) {
         job_states: vec![(seconds(15), failed)],
         ..Script::default()
     });
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "{result}");
     assert!(
         message(&result).contains(
@@ -316,7 +316,7 @@ async fn progress_renews_the_limit_of_a_start(mode: Mode) {
         start_at: seconds(3600),
         ..success_over(seconds(5))
     });
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     let text = "s: phase=Pending, init/write-prompt: done (exit 0), claude: waiting (ContainerCreating) [container start, waited 22";
     let message = message(&result);
     assert!(message.contains("-pod made no progress for 6") && message.contains(text), "{result}");
@@ -340,7 +340,7 @@ async fn pull_that_the_node_still_works_on_has_a_second_period(mode: Mode) {
         scenario.host.out()
     );
     let scenario = Scenario::new(mode).script(script(seconds(3600))).config(config);
-    let (result, _) = scenario.timed_run().await.expect("resolves");
+    let (result, _) = scenario.timed_run().await;
     assert!(message(&result).contains("-pod made no progress for 11"), "{result}");
     assert!(message(&result).contains(": its node still pulls an image [image, waited 22"), "{result}");
 }
@@ -364,7 +364,7 @@ async fn volume_that_cannot_be_mounted_is_named_by_its_events(mode: Mode) {
     // Where Events may not be read the pod's own words are what there is.
     let scenario = Scenario::new(mode).script(script()).config(json!({"podStartTimeoutSec": 100}));
     scenario.cluster.fault("list events", [Fault::Answer(403, "events is forbidden")]);
-    let (result, _) = scenario.timed_run().await.expect("resolves");
+    let (result, _) = scenario.timed_run().await;
     assert!(message(&result).contains("-pod made no progress for 11"), "{result}");
     assert_eq!(scenario.cluster.count("list events"), 1, "a refusal is not tried again");
 }
@@ -424,7 +424,7 @@ async fn suspended_job_waits_for_as_long_as_its_queue_takes(mode: Mode) {
     assert_eq!(scenario.host.out().matches(line).count(), 1, "{}", scenario.host.out());
 
     let scenario = Scenario::new(mode).script(script()).config(json!({"queueTimeoutSec": 300}));
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert!(message(&result).contains("Job is suspended [queue: JobSuspended, waited 3"), "{result}");
     assert!(scenario.host.out().contains("— waiting for at most 300s"));
     assert!(took >= seconds(300) && took < seconds(320), "{took:?}");
@@ -473,7 +473,7 @@ async fn job_suspended_again_before_its_pod_ran_is_queued(mode: Mode) {
         ..Script::default()
     });
     let scenario = scenario.config(json!({"queueTimeoutSec": 300}));
-    let (result, _) = scenario.timed_run().await.expect("resolves");
+    let (result, _) = scenario.timed_run().await;
     assert!(message(&result).contains("Job is suspended [queue: JobSuspended"), "{result}");
     assert!(is_proven(&result), "{result}");
 }
@@ -503,7 +503,7 @@ async fn cancel_and_time_limit_reach_a_waiting_run(mode: Mode) {
     };
     // The run's own limit.
     let scenario = Scenario::new(mode).script(queued()).config(json!({"timeoutSec": 100, "graceSec": 20}));
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!((&result["errorCode"], &result["timedOut"]), (&json!("timeout"), &json!(true)), "{result}");
     let text = "Timed out after 100s: Job is suspended [queue: JobSuspended, waited 1";
     assert!(message(&result).starts_with(text), "{result}");
@@ -516,7 +516,7 @@ async fn cancel_and_time_limit_reach_a_waiting_run(mode: Mode) {
         StatusAnswer::Status(Some("cancelled".into())),
     ]);
     let scenario = Scenario::new(mode).script(queued()).host(FakeHost { statuses, ..FakeHost::default() });
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "cancelled", "{result}");
     assert!(took < seconds(40), "{took:?}");
     assert!(scenario.cluster.remaining().is_empty());
@@ -527,7 +527,7 @@ async fn cancel_and_time_limit_reach_a_waiting_run(mode: Mode) {
         tokio::time::sleep(seconds(50)).await;
         cancel.cancel();
     });
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["executionRecovery"]["kind"], "interrupted", "{result}");
     assert!(took < seconds(60), "{took:?}");
 }
@@ -614,7 +614,7 @@ async fn pods_that_cannot_be_read_prove_nothing(mode: Mode) {
     for request in ["list pods", "watch pods", "list for pods"] {
         scenario.cluster.fault(request, refused());
     }
-    let (result, _) = scenario.timed_run().await.expect("resolves");
+    let (result, _) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "{result}");
     assert!(!is_proven(&result), "{result}");
     assert!(scenario.cluster.remaining().is_empty());

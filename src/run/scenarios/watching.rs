@@ -51,7 +51,7 @@ async fn watched_changes_are_acted_on_at_once() {
     let ended = script.start_at + script.ends_after;
     let started = Instant::now();
     let scenario = Scenario::new(Mode::Watched).script(script);
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_success(&scenario, &result);
     assert!(took >= ended && took < ended + Duration::from_millis(50), "{took:?} for {ended:?}");
     let logged = scenario.host.logged.lock().expect("logged");
@@ -75,7 +75,7 @@ async fn fifty_runs_share_two_watches() {
         let (runner, host) = (scenario.runner.clone(), Arc::new(FakeHost::default()));
         async move {
             let outcome = runner.execute(&request, host.clone(), CancellationToken::new(), None).await;
-            (outcome.expect("resolves").to_json(jiff::Timestamp::now()), host.agent_lines())
+            (outcome.to_json(jiff::Timestamp::now()), host.agent_lines())
         }
     });
     for (result, lines) in futures::future::join_all(runs).await {
@@ -102,8 +102,7 @@ async fn concurrent_runs_read_their_own_pod_once() {
             async move { runner.execute(&request, host, CancellationToken::new(), None).await }
         });
         let ended = futures::future::join_all(runs).await;
-        let code = |end: &Result<Outcome, RunError>| end.as_ref().ok().and_then(Outcome::error_code);
-        let unreachable = ended.iter().filter(|end| code(end) == Some(ErrorCode::ApiUnreachable));
+        let unreachable = ended.iter().filter(|end| end.error_code() == Some(ErrorCode::ApiUnreachable));
         assert_eq!(unreachable.count(), failed);
         assert_eq!(scenario.cluster.count("get pod"), reads);
     }
@@ -117,7 +116,7 @@ async fn deletion_event_brings_the_last_object_of_the_pod() {
             killed_with: Some(code),
             ..success_over(Duration::from_secs(60))
         });
-        let (result, took) = scenario.timed_run().await.expect("resolves");
+        let (result, took) = scenario.timed_run().await;
         assert_eq!(result["errorCode"], error, "{result}");
         assert_eq!(result["exitCode"], code, "the exit code is known although the pod is gone");
         assert!(took < Duration::from_millis(20_127 + 50), "{took:?}");
@@ -149,7 +148,7 @@ async fn deletion_while_no_watch_is_open_is_found_by_the_list() {
         // The pause before a watch is opened again is longer than 100 ms.
         scenario.cluster.fault_watch(kind, [WatchFault::Expires(Duration::from_secs(20))]);
     }
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
     let message = result["errorMessage"].as_str().expect("message");
     assert!(message.contains("detected_via=watch-deleted"), "{message}");
@@ -197,7 +196,7 @@ async fn silent_watch_only_costs_time() {
         let silent = |at| [WatchFault::Silent(Duration::from_secs(at))];
         scenario.cluster.fault_watch(WatchKind::Jobs, silent(jobs_at));
         scenario.cluster.fault_watch(WatchKind::Pods, silent(pods_at));
-        let (result, took) = scenario.timed_run().await.expect("resolves");
+        let (result, took) = scenario.timed_run().await;
         assert_success(&scenario, &result);
         // The log's end shows that of the container. The Job's end, which no watch reports, is read after the grace
         // period.
@@ -212,7 +211,7 @@ async fn silent_watch_only_costs_time() {
     for kind in BOTH {
         scenario.cluster.fault_watch(kind, [WatchFault::Silent(Duration::from_secs(5))]);
     }
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
     assert!(took < Duration::from_secs(5 + 180 + 30 + 10), "{took:?}");
 }
@@ -228,7 +227,7 @@ async fn watch_refusal_is_logged_once_and_retried_later() {
         let request = scenario.request();
         let outcome =
             scenario.runner.execute(&request, scenario.host.clone(), scenario.cancel.clone(), None).await;
-        assert_eq!(outcome.expect("resolves").to_json(jiff::Timestamp::now())["errorMessage"], Value::Null);
+        assert_eq!(outcome.to_json(jiff::Timestamp::now())["errorMessage"], Value::Null);
         assert_eq!((refusals(), asked()), (1, 1), "run {n}");
     }
     assert!(scenario.host.out().contains(
@@ -261,7 +260,7 @@ async fn job_gone_behind_half_open_watches_is_not_waited_for() {
     for kind in BOTH {
         scenario.cluster.fault_watch(kind, vec![WatchFault::Silent(Duration::ZERO); 8]);
     }
-    let (result, took) = scenario.timed_run().await.expect("resolves");
+    let (result, took) = scenario.timed_run().await;
     assert_eq!(result["errorCode"], "k8s_job_deleted_externally", "{result}");
     assert!(took < Duration::from_secs(40), "{took:?}");
 

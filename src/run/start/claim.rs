@@ -139,7 +139,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
         // Held until the claim is on the list of those that a shutdown deletes.
         let Some(creating) = active.may_create().await else {
             run.record.ask_to_end(Asker::Shutdown);
-            return Err(NoClaim::Ended(Outcome::cancelled(true)));
+            return Err(NoClaim::Ended(Outcome::host_shutdown()));
         };
         let present = match create(cluster.as_ref(), namespace, &object).await? {
             Creation::Created(job) => return Ok(claims.hold(cluster, namespace, job)),

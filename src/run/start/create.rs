@@ -46,7 +46,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     };
     run.record.set_account(Account::of(&manifest.job));
     log_notes(&run.log, &manifest).await;
-    run.host.meta(meta::of_created(&run.request, prepared, &manifest)).await?;
+    run.unless_cancelled(run.host.meta(meta::of_created(&run.request, prepared, &manifest))).await??;
     if let Some(secret) = &manifest.prompt_secret {
         create_secret(run, placement, &manifest.job_name, secret).await?;
     }

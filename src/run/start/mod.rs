@@ -16,7 +16,7 @@ use queue::Turn;
 
 use super::context::{LiveJob, Placement, RunContext, Stop};
 use super::{Host, RunError, Runner};
-use crate::cluster::{ApiErrorKind, Clusters};
+use crate::cluster::Clusters;
 use crate::forensics::Asker;
 use crate::manifest;
 use crate::outcome::Outcome;
@@ -61,16 +61,7 @@ impl<K: Clusters> Runner<K> {
             let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
             Ok::<_, RunError>((cluster, self_pod))
         };
-        let (cluster, self_pod) = match found.await {
-            Ok(found) => found,
-            Err(RunError::Cluster(error)) if error.kind != ApiErrorKind::Setup => {
-                return Err(run.stop(Outcome::api_unreachable(&error.to_string())).await);
-            }
-            Err(error @ (RunError::Cluster(_) | RunError::SelfPod(_))) => {
-                return Err(run.stop(Outcome::setup_invalid(&error.to_string())).await);
-            }
-            Err(error) => return Err(Stop::Error(error)),
-        };
+        let (cluster, self_pod) = run.unless_cancelled(found).await??;
         let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let job_name = manifest::job_name(&request.agent.id, &request.run_id);
         run.record.place(&namespace, &job_name);
@@ -117,7 +108,7 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Option<Orphan>, Stop> {
         loop {
             let now = claim.as_ref().and_then(Claim::created);
-            match guard::check(run, placement, now).await? {
+            match run.unless_cancelled(guard::check(run, placement, now)).await?? {
                 Verdict::Clear => return Ok(None),
                 Verdict::Attach(orphan) => return Ok(Some(orphan)),
                 Verdict::Wait(pods) => {
@@ -144,12 +135,12 @@ impl<K: Clusters> Runner<K> {
         let (id, job) = (&run.request.run_id, &placement.job_name);
         let orphaned = orphan.as_ref().map(|orphan| orphan.name.as_str());
         tracing::debug!(run = id, job, orphan = orphaned, "guarded");
-        let prepared = run.host.prepare().await?;
-        let bundle = prepare::prepare_bundle(run, &prepared).await?;
+        let prepared = run.unless_cancelled(run.host.prepare()).await??;
+        let bundle = run.unless_cancelled(prepare::prepare_bundle(run, &prepared)).await??;
         tracing::debug!(run = id, job, "prepared");
         let Some(_creating) = self.active.may_create().await else {
             run.record.ask_to_end(Asker::Shutdown);
-            return Err(Stop::Outcome(Outcome::cancelled(true)));
+            return Err(run.stop(Outcome::host_shutdown()).await);
         };
         let started = match orphan {
             Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref()).await,

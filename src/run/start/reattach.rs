@@ -22,7 +22,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
 ) -> Result<LiveJob<C>, Stop> {
     let RunContext { request, host, log, owned, .. } = run;
     let cluster = placement.cluster.clone();
-    host.meta(meta::of_reattached(request, &orphan)).await?;
+    run.unless_cancelled(host.meta(meta::of_reattached(request, &orphan))).await??;
     let prior = orphan.prior_run().to_owned();
     let Orphan { name, namespace, uid, created, end_token, account, .. } = orphan;
     run.record.set_account(account);
