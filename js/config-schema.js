@@ -137,8 +137,7 @@ function fields() {
       type: 'select',
       key: 'hostShutdown',
       label: 'When Paperclip stops',
-      default: 'delete',
-      hint: 'What happens to running Jobs when the Paperclip server is told to stop. Jobs left running can be joined again after the restart.',
+      hint: 'What happens to running Jobs when the Paperclip server is told to stop. Unset: they are left running where this version of Paperclip can continue with their tasks, else deleted.',
       options: [
         { label: 'Delete running Jobs', value: 'delete' },
         { label: 'Leave them running', value: 'leave' },
@@ -185,6 +184,13 @@ function fields() {
       label: 'Wait in a queue (s)',
       default: 0,
       hint: 'How long a Job may be suspended by a queue such as Kueue, or its pod held by a scheduling gate, before the run fails. 0: as long as the queue takes.',
+    },
+    {
+      type: 'toggle',
+      key: 'announceHarness',
+      label: 'Name Claude to Paperclip',
+      default: true,
+      hint: 'Records with each run that the claude command ran, so that Paperclip continues with the task after a restart. Off: a restart blocks the tasks of running Jobs.',
     },
   ];
 }

@@ -40,7 +40,10 @@ All keys are optional.
 - \`reattachOrphanedJobs\` (boolean): default true: after a restart, attach to a running orphan of the same
   agent, task and session. With false, any orphan that has not ended blocks the run.
 - \`hostShutdown\` (string): what happens to running Jobs when the Paperclip server is told to stop:
-  \`delete\` (default) removes them, \`leave\` lets them run on so that they can be reattached.
+  \`delete\` removes them, \`leave\` lets them run on so that they can be reattached. Without it they are left
+  where the server continues with their tasks after a restart, else deleted.
+- \`announceHarness\` (boolean): record with each run that the claude command ran, which is what lets the
+  server continue with the task after a restart; default true.
 - \`unschedulableGraceSec\` (number): seconds a pod may stay unschedulable before the run fails, which gives
   a cluster autoscaler time to add a node; default 0.
 - \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60,

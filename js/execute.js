@@ -63,6 +63,7 @@ async function runOnce(ctx, hostEnv, reached) {
       await mailbox.execute(request, control, {
         log: (stream, text) => ctx.onLog(stream, text),
         meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
+        event: (event) => announced(ctx, event),
         prepare: () => prepare(ctx).then(JSON.stringify),
         link: (source, target) => placeSkill(source, target, sharedFolder(hostEnv)),
         progress: (message) => onRuntimeProgress?.({ phase: 'adapter_startup', message }),
@@ -73,6 +74,19 @@ async function runOnce(ctx, hostEnv, reached) {
     signal?.removeEventListener('abort', abort);
     control.release();
   }
+}
+
+/**
+ * Gives the host an event of the run; resolves to false where the host takes none.
+ *
+ * @param {import('@paperclipai/adapter-utils').AdapterExecutionContext} ctx
+ * @param {unknown} event
+ */
+async function announced(ctx, event) {
+  const { onEvent } = /** @type {{onEvent?: (event: unknown) => unknown}} */ (ctx);
+  if (typeof onEvent !== 'function') return false;
+  await onEvent.call(ctx, event);
+  return true;
 }
 
 /** How long the host may take to answer, in milliseconds: as long as the native half waits. */

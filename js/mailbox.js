@@ -9,6 +9,7 @@ import { errText } from './errors.js';
  * @typedef {{
  *   log: (stream: 'stdout' | 'stderr', chunk: string) => unknown,
  *   meta: (meta: any) => unknown,
+ *   event: (event: any) => unknown,
  *   prepare: () => Promise<string>,
  *   link: (source: string, target: string) => unknown,
  *   progress: (line: string) => unknown,
@@ -134,6 +135,8 @@ async function answer(run, message, kind, text) {
   try {
     if (kind === 'prepare') {
       mailbox.answer(message, await run.prepare());
+    } else if (kind === 'event') {
+      mailbox.answer(message, (await run.event(JSON.parse(text))) ? 'taken' : undefined);
     } else {
       if (kind === 'meta') await run.meta(JSON.parse(text));
       else if (kind === 'link') await run.link(.../** @type {[string, string]} */ (JSON.parse(text)));

@@ -90,6 +90,34 @@ describe('SIGTERM to the host', () => {
   });
 });
 
+describe('SIGTERM to a host that takes events', () => {
+  const slow = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' } };
+
+  it.each([
+    ['leaves the Job, and the next host attaches to it', {}, 1],
+    ['deletes the Job with hostShutdown: delete', { hostShutdown: 'delete' }, 0],
+    ['deletes the Job of a run that does not name its CLI', { announceHarness: false }, 0],
+  ])('%s', async (_what, config, left) => {
+    const agent = { id: `agent-${randomUUID()}` };
+    const { child, output, ended } = host({
+      options: { ...slow, config, agent },
+      listen: true,
+      events: true,
+    });
+    await running(output);
+    const named = {
+      eventType: 'adapter.invoke',
+      payload: { adapterType: 'claude_local', command: 'claude' },
+    };
+    expect(output.events).toMatchObject(config.announceHarness === false ? [] : [named]);
+    child.kill('SIGTERM');
+    expect(await ended, output.errors).toEqual({ code: 7, signal: null });
+    expect(await leftovers(cluster)).toHaveLength(left);
+    if (left) await attach(agent);
+    else expect(output.result).toMatchObject({ errorCode: 'k8s_host_shutdown' });
+  });
+});
+
 describe('SIGTERM to a host with 50 runs', () => {
   const runs = 50;
   const count = (output, text) => output.runs.filter(({ stdout }) => stdout.includes(text)).length;

@@ -1,13 +1,14 @@
 // A host process: makes runs of the built addon and prints their output as JSON lines.
 // argv: {cluster: {kubeconfig, namespace}, options: what hostRun takes, runs: how many at once (1), listen: also
 // listen for SIGTERM, abort: and abort the runs while shutting down, before: a folder with another copy of the
-// package, which makes a run first, stays: for how many ms the process lives on after its runs}
+// package, which makes a run first, stays: for how many ms the process lives on after its runs, events: the host has
+// onEvent}
 import path from 'node:path';
 
 import { createServerAdapter } from '../../index.js';
 import { hostRun } from './host.js';
 
-const { cluster, options, runs = 1, listen, abort, before, stays = 0 } = JSON.parse(process.argv[2]);
+const { cluster, options, runs = 1, listen, abort, before, stays = 0, events } = JSON.parse(process.argv[2]);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
 const controller = new AbortController();
@@ -32,6 +33,7 @@ await Promise.all(
       ...agent,
       onLog: async (stream, chunk) => say({ run, stream, chunk }),
       signal: controller.signal,
+      ...(events && { onEvent: async (event) => say({ run, event }) }),
     });
     try {
       say({ run, result: await createServerAdapter().execute(ctx) });

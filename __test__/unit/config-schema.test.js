@@ -22,13 +22,14 @@ const FORM = [
   ['labels', 'textarea'],
   ['enableRtk', 'toggle', false],
   ['rtkMaxOutputBytes', 'number', 50000],
-  ['hostShutdown', 'select', 'delete'],
+  ['hostShutdown', 'select'],
   ['unschedulableGraceSec', 'number', 0],
   ['imagePullGraceSec', 'number', 60],
   ['resultGraceSec', 'number', 60],
   ['apiOutageSec', 'number', 600],
   ['podStartTimeoutSec', 'number', 600],
   ['queueTimeoutSec', 'number', 0],
+  ['announceHarness', 'toggle', true],
 ];
 
 const { fields } = getConfigSchema();

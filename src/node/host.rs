@@ -36,6 +36,10 @@ impl Host for NodeHost {
         self.queue.send(self.run, Message::Progress(line));
     }
 
+    async fn event(&self, event: Value) -> Result<bool, HostError> {
+        Ok(self.ask(Message::Event(event.to_string())).await? == "taken")
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         let json = self.ask(Message::Prepare).await?;
         Prepared::parse(&json)

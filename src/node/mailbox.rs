@@ -37,6 +37,8 @@ pub(super) enum Message {
     Log(StdStream, String),
     /// Call `onMeta`, with its argument as JSON.
     Meta(String),
+    /// Call `onEvent`, with its argument as JSON. Answer with `taken` where there is one.
+    Event(String),
     /// Answer with what the host's helpers say, as JSON.
     Prepare,
     /// Link a skill's folder, as JSON `[source, target]`.
@@ -55,12 +57,17 @@ impl Message {
             Message::Prepare => 3,
             Message::Link(_) => 4,
             Message::Progress(_) => 5,
+            Message::Event(_) => 6,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Message::Log(_, text) | Message::Meta(text) | Message::Link(text) | Message::Progress(text) => {
+            Message::Log(_, text)
+            | Message::Meta(text)
+            | Message::Link(text)
+            | Message::Progress(text)
+            | Message::Event(text) => {
                 text.len()
             }
             Message::Prepare => 0,
@@ -292,7 +299,7 @@ impl Mailbox {
     /// asked to do.
     #[napi(catch_unwind)]
     pub fn kinds() -> Vec<&'static str> {
-        vec!["stdout", "stderr", "meta", "prepare", "link", "progress"]
+        vec!["stdout", "stderr", "meta", "prepare", "link", "progress", "event"]
     }
 
     /// The texts of the next messages. `headers` gets 1 if more messages are left for another turn of the event loop,
@@ -319,7 +326,7 @@ impl Mailbox {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                     chunks.push(text);
                 }
-                Message::Meta(text) | Message::Link(text) | Message::Progress(text) => {
+                Message::Meta(text) | Message::Link(text) | Message::Progress(text) | Message::Event(text) => {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                 }
                 Message::Prepare => {}

@@ -65,6 +65,7 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "retainJobs",
     "reattachOrphanedJobs",
     "hostShutdown",
+    "announceHarness",
     "unschedulableGraceSec",
     "imagePullGraceSec",
     "resultGraceSec",
@@ -87,8 +88,11 @@ pub(crate) struct Config {
     pub(crate) retain_jobs: bool,
     /// `reattachOrphanedJobs`: a live Job of the same agent, task and session is taken over (true).
     pub(crate) reattach_orphaned_jobs: bool,
-    /// `hostShutdown`: what happens to live Jobs when the host receives SIGTERM (delete).
-    pub(crate) host_shutdown: HostShutdown,
+    /// `hostShutdown`: what happens to live Jobs when the host receives SIGTERM; without it they are left where the host
+    /// has taken the event that lets it continue with them, else deleted.
+    pub(crate) host_shutdown: Option<HostShutdown>,
+    /// `announceHarness`: the host is given an event that names the CLI (true).
+    pub(crate) announce_harness: bool,
     /// `unschedulableGraceSec`: how long a pod may stay unschedulable before the run fails (zero).
     pub(crate) unschedulable_grace: Duration,
     /// `imagePullGraceSec`: for how long pulling an image may fail before the run does (60 s).
@@ -152,10 +156,9 @@ pub(crate) struct Config {
 }
 
 /// What happens to live Jobs when the host receives SIGTERM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostShutdown {
     /// They are deleted.
-    #[default]
     Delete,
     /// They continue; the next host process can take them over.
     Leave,
@@ -176,10 +179,11 @@ impl Config {
             grace_sec: raw.seconds("graceSec")?.unwrap_or(60.0),
             retain_jobs: raw.flag("retainJobs", false),
             reattach_orphaned_jobs: raw.flag("reattachOrphanedJobs", true),
-            host_shutdown: raw.choice(
+            host_shutdown: raw.choice_if_set(
                 "hostShutdown",
                 &[("delete", HostShutdown::Delete), ("leave", HostShutdown::Leave)],
             )?,
+            announce_harness: raw.flag("announceHarness", true),
             unschedulable_grace: Duration::from_secs_f64(
                 raw.seconds("unschedulableGraceSec")?.unwrap_or(0.0),
             ),

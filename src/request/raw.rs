@@ -73,9 +73,19 @@ impl<'a> Raw<'a> {
 
     /// One of some words; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<T, RequestError> {
-        let word = self.text(key)?;
-        match choices.iter().find(|(name, _)| word.as_deref().is_none_or(|word| word == *name)) {
-            Some((_, choice)) => Ok(*choice),
+        let (_, default) = choices[0];
+        Ok(self.choice_if_set(key, choices)?.unwrap_or(default))
+    }
+
+    /// One of some words, where there is one.
+    pub(super) fn choice_if_set<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, RequestError> {
+        let Some(word) = self.text(key)? else { return Ok(None) };
+        match choices.iter().find(|(name, _)| word == *name) {
+            Some((_, choice)) => Ok(Some(*choice)),
             None => {
                 let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
                 Err(self.refuse(key, &format!("must be one of {}", names.join(", "))))

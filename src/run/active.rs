@@ -1,17 +1,19 @@
 //! The Jobs that this process's runs have under way: what a host that shuts down has to delete.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
 use super::cleanup::OwnedObjects;
+use super::context::RunContext;
 use super::record::RunRecord;
 use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::Asker;
-use crate::request::{HostShutdown, Request};
+use crate::request::HostShutdown;
 
 /// A Job under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,26 +49,54 @@ impl<C: Cluster> Entry<C> {
     }
 }
 
+/// Whether a host that shuts down deletes the run's Job. Where nothing is configured, it is left to a host that can
+/// continue with the task.
+fn is_deleted_on_shutdown<C, H>(run: &RunContext<C, H>) -> bool {
+    let config = &run.request.config;
+    let deleted = match config.host_shutdown {
+        Some(configured) => configured == HostShutdown::Delete,
+        None => !run.announced.load(Ordering::Relaxed),
+    };
+    deleted && !config.retain_jobs
+}
+
 /// All Jobs under way, by the id of the [`OwnedObjects`] they belong to.
 pub(crate) struct ActiveJobs<C> {
     entries: Mutex<HashMap<u64, Entry<C>>>,
     /// Held for reading while a Job or claim is being created that is not on a list yet.
     creating: RwLock<()>,
     /// Nothing may be created until then, because the host shuts down.
-    closed_until: Mutex<Option<Instant>>,
+    closing: Closing,
+}
+
+/// Whether the host's process shuts down; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Closing(Arc<Mutex<Option<Instant>>>);
+
+impl Closing {
+    /// Whether the host was asked to end, and may do so at any moment.
+    pub(super) fn is_closing(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Instant::now() + timing::SHUTDOWN_CLOSED);
+    }
 }
 
 impl<C> Default for ActiveJobs<C> {
     fn default() -> Self {
-        Self { entries: Mutex::default(), creating: RwLock::default(), closed_until: Mutex::default() }
+        Self { entries: Mutex::default(), creating: RwLock::default(), closing: Closing::default() }
     }
 }
 
 impl<C: Cluster> ActiveJobs<C> {
     /// Puts the run's Job on the list, if it has one.
-    pub(super) fn add(&self, owned: &OwnedObjects<C>, request: &Request, record: &RunRecord) {
+    pub(super) fn add<H>(&self, run: &RunContext<C, H>) {
+        let RunContext { owned, record, .. } = run;
         let Some(job) = owned.job() else { return };
-        let config = &request.config;
         let entry = Entry {
             cluster: job.cluster,
             uid: job.uid,
@@ -75,7 +105,7 @@ impl<C: Cluster> ActiveJobs<C> {
                 namespace: job.namespace,
                 job_name: job.name,
                 prompt_secret: owned.secret_name(),
-                deleted_on_shutdown: config.host_shutdown == HostShutdown::Delete && !config.retain_jobs,
+                deleted_on_shutdown: is_deleted_on_shutdown(run),
             },
         };
         self.lock().insert(owned.id(), entry);
@@ -84,8 +114,12 @@ impl<C: Cluster> ActiveJobs<C> {
     /// A permit to create a Job, to be held until the Job is on the list; `None` when the host shuts down.
     pub(super) async fn may_create(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let creating = self.creating.read().await;
-        let closed = *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
-        closed.is_none_or(|until| until <= Instant::now()).then_some(creating)
+        (!self.closing.is_closing()).then_some(creating)
+    }
+
+    /// Whether the host's process shuts down.
+    pub(super) fn closing(&self) -> Closing {
+        self.closing.clone()
     }
 
     pub(super) fn remove(&self, owned: &OwnedObjects<C>) {
@@ -100,8 +134,7 @@ impl<C: Cluster> ActiveJobs<C> {
     /// created, and lets nothing be created for a while. Transient errors are retried, others ignored: the Job's TTL and
     /// the Secret's owner reference are the net below.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
-        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Instant::now() + timing::SHUTDOWN_CLOSED);
+        self.closing.begin();
         let _ = tokio::time::timeout(timing::SHUTDOWN_BUDGET, self.creating.write()).await;
         let entries = self.take_deletable();
         futures::future::join_all(entries.into_iter().map(Entry::delete)).await

@@ -10,6 +10,7 @@ use super::context::RunContext;
 use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::{Creations, NothingStarted};
+use crate::manifest::LABEL_RUN_ID;
 
 /// Cluster objects this run must delete. Stages register them as they are created.
 pub(super) struct OwnedObjects<C> {
@@ -144,6 +145,18 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
     }
 }
 
+/// The run that follows the Job now, where that is another one: while this host shuts down, the next one attaches to what it
+/// leaves.
+async fn taken_over_by<C: Cluster, H>(run: &RunContext<C, H>, job: &OwnedJob<C>) -> Option<String> {
+    if !run.closing.is_closing() {
+        return None;
+    }
+    let read = job.cluster.get_job(&job.namespace, &job.name);
+    let present = tokio::time::timeout(timing::TAKEN_OVER_LIMIT, read).await.ok()?.ok()?;
+    let label = present.metadata.labels?.remove(LABEL_RUN_ID)?;
+    (run.request.run_label().as_ref() != Some(&label)).then_some(label)
+}
+
 async fn clean_up_job<C: Cluster, H>(
     run: &RunContext<C, H>,
     job: &OwnedJob<C>,
@@ -160,6 +173,10 @@ async fn clean_up_job<C: Cluster, H>(
                 "[paperclip] Retaining job {name} (internal error — the agent's next run attaches to it)"
             ))
             .await;
+        return;
+    }
+    if let Some(other) = taken_over_by(run, job).await {
+        run.log.out(format!("[paperclip] Leaving job {name}: run {other} has taken it over")).await;
         return;
     }
     if run.request.config.retain_jobs {

@@ -1,10 +1,12 @@
 //! What the stages of one run share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::active::Closing;
 use super::card::RunCard;
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
@@ -31,6 +33,10 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) card: RunCard,
     /// What the run has seen so far.
     pub(crate) record: RunRecord,
+    /// The host has taken the event that names the CLI: it can continue with the task after a restart.
+    pub(crate) announced: AtomicBool,
+    /// Whether the host's process shuts down.
+    pub(crate) closing: Closing,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
     /// Jobs of all runs of the process whose pod may have told its own end falsely.

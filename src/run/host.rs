@@ -22,6 +22,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Shows a line on the host's run card with `onRuntimeProgress`; a host without it ignores it. Never waited for: of lines
     /// that the host does not take in time the last one counts.
     fn progress(&self, line: String);
+    /// `onEvent(event)`; false for a host without `onEvent`.
+    fn event(&self, event: Value) -> impl Future<Output = Result<bool, HostError>> + Send;
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
     /// Makes `target` a link to the skill's folder `source` with the host's own helper, unless it is one already.
@@ -44,6 +46,10 @@ impl<H: Host> Host for StorableHost<H> {
 
     fn progress(&self, line: String) {
         self.0.progress(storable::owned(line));
+    }
+
+    fn event(&self, event: Value) -> impl Future<Output = Result<bool, HostError>> + Send {
+        answered("onEvent", self.0.event(storable::value(event)))
     }
 
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send {

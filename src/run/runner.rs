@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
@@ -108,7 +109,7 @@ impl<K: Clusters> Runner<K> {
     }
 
     /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
-    /// Runs that say `hostShutdown: leave` or `retainJobs` keep theirs. Returns what was deleted.
+    /// Runs that leave theirs to the next host, or retain them, keep them. Returns what was deleted.
     pub(crate) async fn shutdown(&self) -> Vec<ActiveJob> {
         let deleted = self.active.delete_all().await;
         self.claims.release_all().await;
@@ -170,8 +171,6 @@ impl<K: Clusters> Runner<K> {
                 return log.log_outcome(RunRecord::default().explain(outcome)).await;
             };
             let record = RunRecord::default();
-            let readers = self.readers.clone();
-            let unconfirmed = self.unconfirmed.clone();
             let card = RunCard::new(host.clone());
             let run = RunContext {
                 request,
@@ -182,8 +181,10 @@ impl<K: Clusters> Runner<K> {
                 owned,
                 card,
                 record,
-                readers,
-                unconfirmed,
+                announced: AtomicBool::new(false),
+                closing: self.active.closing(),
+                readers: self.readers.clone(),
+                unconfirmed: self.unconfirmed.clone(),
             };
             self.play(run, turn).await
         };

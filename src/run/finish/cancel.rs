@@ -30,7 +30,13 @@ pub(super) async fn cancelled_by_control_plane<C: Cluster, H: Host>(
     let mut suspicious = false;
     loop {
         tokio::time::sleep(timing::KEEPALIVE_INTERVAL).await;
-        match run.host.run_status(query).await {
+        let answer = run.host.run_status(query).await;
+        // A host that shuts down closes its runs, and leaves their Jobs to the next one.
+        if run.closing.is_closing() {
+            suspicious = false;
+            continue;
+        }
+        match answer {
             StatusAnswer::Status(status) => {
                 let abort = should_abort_for_cancellation(status.as_deref());
                 // One stale read must not end a run: every status but `cancelled` counts when it is read twice in a

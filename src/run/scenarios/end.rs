@@ -436,11 +436,19 @@ async fn retained_job_stays(mode: Mode) {
 
 in_both_modes!(shutdown_deletes_active_jobs_unless_configured_to_stay);
 async fn shutdown_deletes_active_jobs_unless_configured_to_stay(mode: Mode) {
-    for (config, stays) in
-        [(json!({}), false), (json!({"hostShutdown": "leave"}), true), (json!({"retainJobs": true}), true)]
-    {
-        let scenario =
-            Arc::new(Scenario::new(mode).script(success_over(Duration::from_secs(600))).config(config));
+    let (older, newer) = (false, true);
+    for (config, takes_events, stays) in [
+        (json!({}), older, false),
+        (json!({"hostShutdown": "leave"}), older, true),
+        (json!({"retainJobs": true}), older, true),
+        (json!({}), newer, true),
+        (json!({"hostShutdown": "delete"}), newer, false),
+        (json!({"announceHarness": false}), newer, false),
+        (json!({"announceHarness": false, "hostShutdown": "leave"}), newer, true),
+    ] {
+        let host = FakeHost { takes_events, ..FakeHost::default() };
+        let script = success_over(Duration::from_secs(600));
+        let scenario = Arc::new(Scenario::new(mode).script(script).config(config).host(host));
         let running = tokio::spawn({
             let scenario = scenario.clone();
             async move {

@@ -14,6 +14,7 @@ use crate::run::{Delivery, Host, HostError, StatusAnswer, StatusQuery};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HostCall {
     Meta,
+    Event,
     Prepare,
     RunStatus,
 }
@@ -34,6 +35,9 @@ pub(super) struct FakeHost {
     pub(super) meta: Mutex<Vec<Value>>,
     /// Every line of the run card.
     pub(super) cards: Mutex<Vec<String>>,
+    /// Whether it has `onEvent`.
+    pub(super) takes_events: bool,
+    pub(super) events: Mutex<Vec<Value>>,
     /// How long each `onLog` call takes.
     pub(super) log_delay: Duration,
     /// When the last call settles.
@@ -112,6 +116,12 @@ impl Host for FakeHost {
 
     fn progress(&self, line: String) {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    async fn event(&self, event: Value) -> Result<bool, HostError> {
+        self.attempt(HostCall::Event).await?;
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        Ok(self.takes_events)
     }
 
     async fn prepare(&self) -> Result<Prepared, HostError> {

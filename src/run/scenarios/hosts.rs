@@ -26,6 +26,10 @@ impl Host for PausingHost {
         self.inner.progress(line);
     }
 
+    async fn event(&self, event: Value) -> Result<bool, HostError> {
+        self.inner.event(event).await
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         tokio::time::sleep(self.pause).await;
         self.inner.prepare().await

@@ -27,6 +27,7 @@ mod hosts;
 mod lines;
 mod own_end;
 mod pod_end;
+mod restart;
 mod settles;
 mod start;
 mod starting;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::announce::announce;
 use super::claim::{Claim, unique};
 use super::meta;
 use crate::claude::EndToken;
@@ -47,6 +48,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     run.record.set_account(Account::of(&manifest.job));
     log_notes(&run.log, &manifest).await;
     run.unless_cancelled(run.host.meta(meta::of_created(&run.request, prepared, &manifest))).await??;
+    run.unless_cancelled(announce(run)).await?;
     if let Some(secret) = &manifest.prompt_secret {
         create_secret(run, placement, &manifest.job_name, secret).await?;
     }

@@ -1,5 +1,6 @@
 //! Everything until a run's Job exists.
 
+mod announce;
 pub(crate) mod bundle;
 pub(super) mod claim;
 mod create;
@@ -146,7 +147,7 @@ impl<K: Clusters> Runner<K> {
             Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref()).await,
             None => create::create(run, placement, &prepared, &bundle, claim).await,
         };
-        self.active.add(&run.owned, &run.request, &run.record);
+        self.active.add(run);
         started
     }
 }

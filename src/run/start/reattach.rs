@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::announce::announce;
 use super::claim::Claim;
 use super::guard::Orphan;
 use super::meta;
@@ -23,6 +24,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     let RunContext { request, host, log, owned, .. } = run;
     let cluster = placement.cluster.clone();
     run.unless_cancelled(host.meta(meta::of_reattached(request, &orphan))).await??;
+    run.unless_cancelled(announce(run)).await?;
     let prior = orphan.prior_run().to_owned();
     let Orphan { name, namespace, uid, created, end_token, account, .. } = orphan;
     run.record.set_account(account);
