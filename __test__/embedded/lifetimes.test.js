@@ -93,11 +93,14 @@ describe('SIGTERM to the host', () => {
 describe('SIGTERM to a host that takes events', () => {
   const slow = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' } };
 
-  it.each([
+  /** @type {[string, {hostShutdown?: string, announceHarness?: boolean}, number][]} */
+  const rows = [
     ['leaves the Job, and the next host attaches to it', {}, 1],
     ['deletes the Job with hostShutdown: delete', { hostShutdown: 'delete' }, 0],
     ['deletes the Job of a run that does not name its CLI', { announceHarness: false }, 0],
-  ])('%s', async (_what, config, left) => {
+  ];
+
+  it.each(rows)('%s', async (_what, config, left) => {
     const agent = { id: `agent-${randomUUID()}` };
     const { child, output, ended } = host({
       options: { ...slow, config, agent },
