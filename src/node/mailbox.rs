@@ -67,9 +67,7 @@ impl Message {
             | Message::Meta(text)
             | Message::Link(text)
             | Message::Progress(text)
-            | Message::Event(text) => {
-                text.len()
-            }
+            | Message::Event(text) => text.len(),
             Message::Prepare => 0,
         }
     }
@@ -326,7 +324,10 @@ impl Mailbox {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                     chunks.push(text);
                 }
-                Message::Meta(text) | Message::Link(text) | Message::Progress(text) | Message::Event(text) => {
+                Message::Meta(text)
+                | Message::Link(text)
+                | Message::Progress(text)
+                | Message::Event(text) => {
                     set_text(env, &mut texts, at, &text, &mut wide)?;
                 }
                 Message::Prepare => {}
