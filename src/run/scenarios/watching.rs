@@ -3,7 +3,7 @@
 use super::fake_cluster::WatchFault;
 use super::*;
 use crate::cluster::WatchKind;
-use crate::outcome::{ErrorCode, Outcome};
+use crate::outcome::ErrorCode;
 
 const BOTH: [WatchKind; 2] = [WatchKind::Jobs, WatchKind::Pods];
 
