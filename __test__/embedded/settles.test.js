@@ -51,8 +51,16 @@ const getter = (object, name) =>
 describe('a failure before the Job exists is a result that says that nothing had started', () => {
   /** @type {[string, (ctx: any) => unknown, string, string?][]} */
   const rows = [
-    ['a missing kubeconfig', ({ config }) => (config.kubeconfig = '/no/such/file'), 'k8s_config_invalid'],
-    ['a broken kubeconfig', ({ config }) => (config.kubeconfig = brokenKubeconfig()), 'k8s_config_invalid'],
+    [
+      'a missing kubeconfig',
+      ({ config }) => (config.kubeconfig = '/no/such/file'),
+      'configuration_incomplete',
+    ],
+    [
+      'a broken kubeconfig',
+      ({ config }) => (config.kubeconfig = brokenKubeconfig()),
+      'configuration_incomplete',
+    ],
     ['an API that is away', ({ config }) => (config.kubeconfig = absentServer()), 'k8s_api_unreachable'],
     ['an onMeta that throws', (ctx) => (ctx.onMeta = thrown('database')), 'k8s_prepare_failed', 'database'],
     [

@@ -117,6 +117,9 @@ const fn of_code(code: ErrorCode) -> Option<Retry> {
         C::ConfigInvalid
         | C::ApiUnreachable
         | C::AgentIdInvalid
+        | C::PrepareFailed
+        | C::InternalError
+        | C::HostShutdown
         | C::ConcurrentRunBlocked
         | C::OrphanTaskUnknown
         | C::OrphanSessionMismatch
@@ -149,9 +152,12 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::GuardUnreachable
         | C::JobCreateTimeout
         | C::JobCreateUnreachable
-        | C::PodUnreadable => Retry::after(1),
+        | C::PodUnreadable
+        // The host's database or volume is.
+        | C::HostHelperFailed
+        | C::BundleFailed => Retry::after(1),
         // Its Job runs on, and the retry takes it over.
-        C::ApiUnreachable => Retry::after(2),
+        C::ApiUnreachable | C::InternalError => Retry::after(2),
 
         // Another Job of the agent has to end.
         C::OtherTaskAlive

@@ -10,7 +10,7 @@ async fn shut_down(scenario: &Scenario, after: Duration) -> Value {
         tokio::time::sleep(after).await;
         scenario.runner.shutdown().await
     });
-    outcome.to_json()
+    outcome.to_json(jiff::Timestamp::now())
 }
 
 fn today() -> FakeHost {
@@ -83,7 +83,7 @@ async fn job_left_by_a_shutdown_is_followed_by_the_next_host(mode: Mode) {
     assert!(scenario.host.out().contains("Reattaching to in-flight K8s Job"));
     assert!(scenario.cluster.remaining().is_empty());
     assert_eq!(scenario.cluster.count("create job"), 1);
-    let left = left.await.expect("no panic").to_json();
+    let left = left.await.expect("no panic").to_json(jiff::Timestamp::now());
     assert_eq!(left["errorMessage"], Value::Null, "{left}");
     // A host that polls notices the end only after the next one has seen to it.
     let left_it = last.out().contains(": run run-2 has taken it over");
