@@ -183,7 +183,7 @@ pub(crate) fn failure_kind(signs: FailureSigns<'_>) -> Option<FailureKind> {
 }
 
 /// Whether a result says that the run took as many turns as it may. Only its fields count: an agent may write about turns.
-pub(crate) fn is_max_turns(result: Option<&Value>) -> bool {
+fn is_max_turns(result: Option<&Value>) -> bool {
     result.is_some_and(|result| {
         let is = |key, word: &str| trimmed(result, key).eq_ignore_ascii_case(word);
         is("subtype", "error_max_turns")

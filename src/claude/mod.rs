@@ -22,7 +22,7 @@ mod tally;
 
 pub(crate) use failure::{
     BrokenSession, FailureKind, FailureSigns, broken_session, describe_claude_failure, failure_kind,
-    is_error_result, is_max_turns, is_refusal, login_url,
+    is_error_result, is_refusal, login_url,
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
 pub(crate) use reset_time::reset_time;

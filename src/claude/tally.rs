@@ -669,7 +669,7 @@ mod tests {
         let models = json!({"a": model(100.0, 40.0, 30.0, 7.0), "b": model(20.0, 60.0, 0.0, 0.0)});
         let result = json!({"type": "result", "uuid": "1", "usage": usage, "modelUsage": models, "total_cost_usd": 0.5});
         let of = |results: &[&Value]| {
-            let lines: Vec<String> = results.iter().map(|result| result.to_string()).collect();
+            let lines: Vec<String> = results.iter().map(ToString::to_string).collect();
             let captured = tally(&lines.iter().map(String::as_str).collect::<Vec<_>>());
             captured.usage().map(|usage| [usage.input_tokens, usage.output_tokens, usage.cached_input_tokens])
         };

@@ -40,8 +40,8 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    const fn after(minutes: u32) -> Option<Self> {
-        Some(Self { family: Family::TransientUpstream, after: Some(minutes * 60) })
+    const fn after(minutes: u32) -> Self {
+        Self { family: Family::TransientUpstream, after: Some(minutes * 60) }
     }
 
     /// When the host may start the next run at the earliest.
@@ -144,6 +144,7 @@ const fn of_code(code: ErrorCode) -> Option<Retry> {
 }
 
 /// Whether a retry helps after this cause. Where a person must change something, it does not.
+#[expect(clippy::too_many_lines, reason = "one table")]
 const fn of_cause(cause: Cause) -> Option<Retry> {
     use Cause as C;
     match cause {
@@ -155,9 +156,9 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::PodUnreadable
         // The host's database or volume is.
         | C::HostHelperFailed
-        | C::BundleFailed => Retry::after(1),
+        | C::BundleFailed => Some(Retry::after(1)),
         // Its Job runs on, and the retry takes it over.
-        C::ApiUnreachable | C::InternalError => Retry::after(2),
+        C::ApiUnreachable | C::InternalError => Some(Retry::after(2)),
 
         // Another Job of the agent has to end.
         C::OtherTaskAlive
@@ -177,7 +178,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::ContainerCreateFailed
         | C::VolumeAttachFailed
         | C::VolumeMountFailed
-        | C::StartTimeout => Retry::after(2),
+        | C::StartTimeout => Some(Retry::after(2)),
 
         // Room has to become free.
         C::JobQuotaExceeded
@@ -189,7 +190,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::UnschedulableSelector
         | C::UnschedulableVolume
         | C::Unschedulable
-        | C::NotScheduled => Retry::after(5),
+        | C::NotScheduled => Some(Retry::after(5)),
 
         // Another node may have it right away.
         C::TakenOver

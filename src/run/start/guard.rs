@@ -33,7 +33,7 @@ pub(super) struct Orphan {
     pub(super) image: String,
     pub(super) created: Option<Time>,
     pub(super) end_token: Option<EndToken>,
-    pub(super) account: Account,
+    pub(super) account: Box<Account>,
 }
 
 /// What the guard found.
@@ -275,7 +275,7 @@ impl Orphan {
             image: image.unwrap_or_else(|| "unknown".to_owned()),
             created: job.metadata.creation_timestamp.clone(),
             end_token: manifest::end_token(job),
-            account: Account::of(job),
+            account: Account::of(job).into(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     run.unless_cancelled(announce(run)).await?;
     let prior = orphan.prior_run().to_owned();
     let Orphan { name, namespace, uid, created, end_token, account, .. } = orphan;
-    run.record.set_account(account);
+    run.record.set_account(*account);
     log.out(format!(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
     ))
