@@ -62,7 +62,7 @@ async function runOnce(ctx, hostEnv, reached) {
     return /** @type {import('@paperclipai/adapter-utils').AdapterExecutionResult} */ (
       await mailbox.execute(request, control, {
         log: (stream, text) => ctx.onLog(stream, text),
-        meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: ctx.context }),
+        meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: withoutToken(ctx.context) }),
         event: (event) => announced(ctx, event),
         prepare: () => prepare(ctx).then(JSON.stringify),
         link: (source, target) => placeSkill(source, target, sharedFolder(hostEnv)),
@@ -121,6 +121,18 @@ async function answered(who, answer) {
  */
 function sharedFolder(hostEnv) {
   return hostEnv.PAPERCLIP_HOME?.trim() || path.join(homeDir(), '.paperclip');
+}
+
+/**
+ * The context without the token with which a run reaches the host's tools: the host shows it to people.
+ *
+ * @param {any} context
+ */
+function withoutToken(context) {
+  const tools = context?.paperclipRuntimeTools;
+  if (typeof tools !== 'object' || tools === null || !('bearerToken' in tools)) return context;
+  const { bearerToken: _, ...paperclipRuntimeTools } = tools;
+  return { ...context, paperclipRuntimeTools };
 }
 
 /**

@@ -15,13 +15,42 @@ export function requestOf(ctx, hostEnv = process.env) {
     runId: ctx.runId,
     agent: { id, companyId, name },
     runtime: ctx.runtime,
-    config: ctx.config,
+    config: withAgentId(ctx.config, id, hostEnv),
     context: ctx.context,
     authToken: ctx.authToken,
     hostEnv,
     homeDir: homeDir(),
     tmpDir: tmpdir(),
   });
+}
+
+const CUSTOM_HEADERS = 'ANTHROPIC_CUSTOM_HEADERS';
+const AGENT_ID_HEADER = 'X-Anthropic-Agent-Id';
+
+/**
+ * The configuration with a header on every request of the CLI by which a proxy tells agents apart, as the host sets it for
+ * its own adapter. A header that is there already stays, and so do the headers of the host's own pod, which a configured
+ * variable would replace.
+ *
+ * @param {any} config
+ * @param {unknown} agentId
+ * @param {NodeJS.ProcessEnv} hostEnv
+ */
+function withAgentId(config, agentId, hostEnv) {
+  const id =
+    typeof agentId === 'string'
+      ? agentId
+          .replaceAll(/\p{Cc}/gu, '')
+          .trim()
+          .slice(0, 256)
+      : '';
+  const env = config?.env ?? {};
+  const headers = env[CUSTOM_HEADERS] ?? '';
+  const isText = typeof headers === 'string' && typeof env === 'object' && !Array.isArray(env);
+  if (id === '' || !isText || /^\s*x-anthropic-agent-id\s*:/im.test(headers)) return config;
+  if (headers === '' && hostEnv[CUSTOM_HEADERS]) return config;
+  const header = `${AGENT_ID_HEADER}: ${id.replaceAll('$', '$$$$')}`;
+  return { ...config, env: { ...env, [CUSTOM_HEADERS]: headers ? `${headers}\n${header}` : header } };
 }
 
 /** The home directory of this process's user; empty when it has none. Only runs without `PAPERCLIP_HOME` need it. */

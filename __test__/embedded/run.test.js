@@ -363,10 +363,13 @@ describe('a host of today', () => {
       context: {
         paperclipWake: { reason: 'issue_assigned', issue, nothing: null },
         paperclipTaskMarkdown: 'The roof leaks.',
+        paperclipRuntimeTools: { url: 'http://host/tools', bearerToken: 'not-for-people' },
       },
     });
     expect(result.errorMessage).toBeNull();
     const [{ prompt, promptMetrics, commandArgs, env }] = output.meta;
+    expect(JSON.stringify(output.meta)).not.toContain('not-for-people');
+    expect(output.meta[0]?.context).toMatchObject({ paperclipRuntimeTools: { url: 'http://host/tools' } });
     expect(prompt).toContain('Mend the roof');
     expect(prompt).toContain('The roof leaks.');
     expect(promptMetrics?.taskContextChars).toBe(

@@ -52,6 +52,7 @@ impl EndToken {
 
 /// The shell command that runs `cli`, once `setup` has succeeded, and prints the last line with `token`.
 ///
+/// - The directory for temporary files is made where the variables name one.
 /// - The trap is set before anything else: the first process of a container does not die of a signal that it does not
 ///   handle, so one that came earlier would be lost.
 /// - A trapped signal ends `wait` with a status of its own, so the shell waits until a `wait` was not interrupted. Of a CLI
@@ -68,6 +69,7 @@ pub(super) fn supervised(setup: Option<&str>, cli: &str, prompt_file: &str, toke
         "c= s= t= r=127",
         "stop() { s=1 t=1; [ -z \"$c\" ] || kill -s TERM \"$c\" 2>/dev/null; }",
         "trap stop TERM INT",
+        "[ -z \"$PAPERCLIP_SCRATCH_DIR\" ] || mkdir -p \"$PAPERCLIP_SCRATCH_DIR\" 2>/dev/null",
         &format!("if {setup}; then"),
         "if [ -n \"$s\" ]; then r=143; else",
         &format!("{cli} < {prompt_file} &"),

@@ -12,6 +12,10 @@ use crate::request::Request;
 
 const API_KEY: &str = "PAPERCLIP_API_KEY";
 const API_URL: &str = "PAPERCLIP_API_URL";
+/// The directory for temporary files that the prompt of hosts speaks of. The container makes it.
+const SCRATCH_DIR: &str = "/tmp/paperclip-scratch";
+const SCRATCH_VARIABLES: [&str; 3] =
+    ["PAPERCLIP_SCRATCH_DIR", "PAPERCLIP_RUN_SCRATCH_DIR", "PAPERCLIP_TASK_SCRATCH_DIR"];
 
 /// The variables of the agent's container, and what could not become one.
 pub(super) struct Env {
@@ -37,7 +41,7 @@ pub(super) fn collect(
     prepared: &Prepared,
 ) -> Result<Env, ManifestError> {
     let mut notes = Vec::new();
-    let configured = configured(request, &mut notes);
+    let configured = configured(request, prepared, &mut notes);
 
     let mut layers = Layers::default();
     for (name, value) in &self_pod.inherited_env {
@@ -67,8 +71,7 @@ pub(super) fn collect(
         };
         let Some(json) = json else { continue };
         let value = escape(&json);
-        // A configured value replaces this one whatever its size.
-        if limits::env_fits(variable, &value) || configured.iter().any(|(name, _)| *name == variable) {
+        if limits::env_fits(variable, &value) {
             layers.set(variable, value.into_owned());
             continue;
         }
@@ -84,6 +87,11 @@ pub(super) fn collect(
         layers.set(name, value);
     }
     layers.set("HOME", HOME);
+    if host_local::HostLocal::new(request).gives_scratch() {
+        for name in SCRATCH_VARIABLES {
+            layers.set(name, SCRATCH_DIR);
+        }
+    }
 
     for (name, value) in &layers.vars {
         limits::check_env(name, value)?;
@@ -111,18 +119,43 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if touched { Cow::Owned(text.replace('$', "$$")) } else { Cow::Borrowed(text) }
 }
 
+/// Names of the variables that the run itself has, and that nothing configured may replace. The URL of the control plane is
+/// not among them: the one that the host knows is not always the one that a pod reaches.
+fn of_run<'a>(request: &Request, prepared: &'a Prepared) -> Vec<&'a str> {
+    let of_context =
+        paperclip_variables(request, prepared).into_iter().filter_map(|variable| match variable {
+            Variable::Text(name, value) => value.map(|_| name),
+            Variable::Json(JsonValue { variable, json, .. }) => json.map(|_| variable),
+        });
+    let of_agent = prepared.base_env.iter().map(|(name, _)| name.as_str());
+    of_agent
+        .chain(of_context)
+        .filter(|name| name.starts_with("PAPERCLIP_") && *name != API_URL && *name != API_KEY)
+        .collect()
+}
+
 /// The configured variables that are meant for the pod.
-fn configured<'a>(request: &'a Request, notes: &mut Vec<String>) -> Vec<(&'a str, &'a str)> {
+fn configured<'a>(
+    request: &'a Request,
+    prepared: &Prepared,
+    notes: &mut Vec<String>,
+) -> Vec<(&'a str, &'a str)> {
     let local = host_local::HostLocal::new(request);
-    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+    let of_run = of_run(request, prepared);
+    let (mut kept, mut dropped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
     for (name, value) in &request.config.env {
         if name == API_KEY && request.auth_token.is_some() {
             notes.push(format!("{API_KEY} of config.env left out: the run has its own token"));
+        } else if of_run.contains(&name.as_str()) {
+            replaced.push(name.as_str());
         } else if local.holds(name, value) {
             dropped.push(name.as_str());
         } else {
             kept.push((name.as_str(), value.as_str()));
         }
+    }
+    if !replaced.is_empty() {
+        notes.push(format!("{} of config.env left out: the run has its own", replaced.join(", ")));
     }
     if !dropped.is_empty() {
         let (count, names) = (dropped.len(), dropped.join(", "));

@@ -342,7 +342,7 @@ fn later_layers_win_and_the_first_decides_position() {
         ("ANTHROPIC_AUTH_TOKEN", "pod"),
         ("HOME", "/paperclip"),
         ("PAPERCLIP_API_URL", "http://pod"),
-        ("PAPERCLIP_AGENT_ID", "user"),
+        ("PAPERCLIP_AGENT_ID", "agent-1"),
         ("PAPERCLIP_COMPANY_ID", "company-1"),
         ("USER_SET", ""),
     ];
@@ -404,9 +404,82 @@ fn host_local_variables_stay_on_the_host() {
     ] {
         let config = json!({"env": {name: value}});
         let (manifest, _) = build_json(json!({"config": config, "hostEnv": host_env, "tmpDir": "/tmp/"}));
-        assert_eq!(var(&manifest, name).as_deref(), kept.then_some(value), "{name}={value}");
+        let is_value = var(&manifest, name).as_deref() == Some(value);
+        assert_eq!(is_value, kept, "{name}={value}");
         let note = format!("1 variable(s) of config.env left out, they hold only on the host: {name}");
         assert_eq!(manifest.notes, if kept { vec![] } else { vec![note] });
+    }
+}
+
+#[test]
+fn variables_of_the_run_win_over_configured_ones() {
+    let env = json!({
+        "PAPERCLIP_RUN_ID": "x", "PAPERCLIP_TASK_ID": "x", "PAPERCLIP_WAKE_REASON": "mine", "PAPERCLIP_AGENT_ID": "x",
+        "PAPERCLIP_WAKE_PAYLOAD_JSON": "{}", "PAPERCLIP_API_URL": "http://service", "PAPERCLIP_OTHER": "kept",
+        "AGENT_HOME": "/mine"});
+    let context = json!({"taskId": "t", "paperclipWake": {"reason": "r"}, "paperclipWorkspace": {"agentHome": "/home"}});
+    let (manifest, _) = build_json(json!({"config": {"env": env}, "context": context}));
+    for (name, want) in [
+        ("PAPERCLIP_RUN_ID", "run-1"),
+        ("PAPERCLIP_TASK_ID", "t"),
+        ("PAPERCLIP_AGENT_ID", "agent-1"),
+        ("PAPERCLIP_WAKE_PAYLOAD_JSON", r#"{"reason":"r"}"#),
+        // What the run does not have, and what a pod may have to reach in another way.
+        ("PAPERCLIP_WAKE_REASON", "mine"),
+        ("PAPERCLIP_API_URL", "http://service"),
+        ("PAPERCLIP_OTHER", "kept"),
+        ("AGENT_HOME", "/mine"),
+    ] {
+        assert_eq!(var(&manifest, name).as_deref(), Some(want), "{name}");
+    }
+    assert_eq!(
+        manifest.notes,
+        [
+            "PAPERCLIP_RUN_ID, PAPERCLIP_TASK_ID, PAPERCLIP_AGENT_ID, PAPERCLIP_WAKE_PAYLOAD_JSON of config.env left \
+          out: the run has its own"
+        ]
+    );
+}
+
+#[test]
+fn variables_of_the_hosts_github_programs_stay_there() {
+    let of_host = json!({
+        "GH_CONFIG_DIR": "/root/.config/gh", "PAPERCLIP_GITHUB_HOST_HOME": "/root",
+        "PAPERCLIP_GITHUB_AUTH_MODE": "host", "GH_TOKEN": "mine"});
+    let of_broker = json!({
+        "GH_TOKEN": "", "GITHUB_TOKEN": "", "GH_ENTERPRISE_TOKEN": "", "GITHUB_ENTERPRISE_TOKEN": "",
+        "PAPERCLIP_GIT_TOKEN": "", "GIT_AUTHOR_NAME": "", "GIT_AUTHOR_EMAIL": "", "GIT_COMMITTER_NAME": "",
+        "GIT_COMMITTER_EMAIL": "", "GIT_CONFIG_COUNT": "", "GIT_CONFIG_KEY_0": "", "GIT_CONFIG_VALUE_0": "",
+        "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "GIT_SSH_COMMAND": "ssh -F /dev/null",
+        "SSH_AUTH_SOCK": "", "PAPERCLIP_GITHUB_OPERATION_ACTIVE": "", "PAPERCLIP_GITHUB_BROKER_URL": "http://h",
+        "PAPERCLIP_GITHUB_BROKER_TOKEN": "t"});
+    let left = |env: &Value, mode: Value| {
+        let context = json!({"githubAuthenticationMode": mode});
+        let (manifest, _) = build_json(json!({"config": {"env": env}, "context": context}));
+        let names = env.as_object().unwrap().keys().filter(|name| var(&manifest, name).is_some());
+        names.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(left(&of_broker, json!("managed")), [""; 0]);
+    assert_eq!(left(&of_host, json!("host")), ["GH_TOKEN"]);
+    assert_eq!(left(&of_host, json!(null)), ["GH_CONFIG_DIR", "GH_TOKEN"]);
+    let own = json!({"GIT_AUTHOR_NAME": "me", "GIT_SSH_COMMAND": "ssh -i /k"});
+    assert_eq!(left(&own, json!(null)), ["GIT_AUTHOR_NAME", "GIT_SSH_COMMAND"]);
+}
+
+#[test]
+fn directory_for_temporary_files_is_one_of_the_pod() {
+    let scratch = json!({"paperclipScratch": {"type": "heartbeat_run", "dir": "/data/s"}});
+    for (with, given) in [
+        (json!({}), false),
+        (json!({"context": scratch}), true),
+        (json!({"config": {"env": {"PAPERCLIP_RUN_SCRATCH_DIR": "/data/s"}}}), true),
+    ] {
+        let (manifest, _) = build_json(with.clone());
+        for name in ["PAPERCLIP_SCRATCH_DIR", "PAPERCLIP_RUN_SCRATCH_DIR", "PAPERCLIP_TASK_SCRATCH_DIR"] {
+            let want = given.then_some("/tmp/paperclip-scratch");
+            assert_eq!(var(&manifest, name).as_deref(), want, "{name} {with}");
+        }
     }
 }
 
@@ -769,16 +842,6 @@ fn large_json_variables_become_files() {
     let copies: Vec<_> =
         copies.iter().map(|file| format!("cp /tmp/prompt-secret/{file} /tmp/prompt/{file}")).collect();
     assert_eq!(at(&job, &format!("{INIT}/command/2")), &json!(copies.join(" && ")));
-}
-
-#[test]
-fn configured_value_replaces_a_large_one() {
-    let (manifest, _) = build_json(json!({
-        "context": {"paperclipWake": {"big": "x".repeat(131_072)}},
-        "config": {"env": {"PAPERCLIP_WAKE_PAYLOAD_JSON": "{}"}}}));
-    assert_eq!(var(&manifest, "PAPERCLIP_WAKE_PAYLOAD_JSON").as_deref(), Some("{}"));
-    assert_eq!(var(&manifest, "PAPERCLIP_WAKE_PAYLOAD_FILE"), None);
-    assert_eq!(manifest.prompt_secret, None);
 }
 
 #[test]
