@@ -17,7 +17,9 @@ use super::timing;
 use crate::claude::EndToken;
 use crate::cluster::watch::{Health, Seen, Snapshot, Subscription};
 use crate::cluster::{ApiError, Cluster, retry};
-use crate::forensics::{ContainerPhase, Deletion, JobState, TerminatedState, container_phase};
+use crate::forensics::{
+    ContainerPhase, Deletion, Disruption, JobState, TerminatedState, container_phase, disruption,
+};
 use crate::manifest::CLAUDE_CONTAINER;
 
 /// What a watch or a read showed of a Job.
@@ -126,6 +128,8 @@ pub(super) struct Observed<C> {
     pub(super) watched: Subscription<C>,
     /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
     pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
+    /// What ended each pod by name, where a read showed that: see [`Observed::disruption`].
+    pub(super) disruptions_read: Mutex<BTreeMap<String, Disruption>>,
     /// Keeps what is seen here.
     pub(super) record: RunRecord,
 }
@@ -173,6 +177,8 @@ impl<C: Cluster> Observed<C> {
                 deletions.entry(name.clone()).or_insert(deletion);
             }
         }
+        drop(deletions);
+        self.see_disruptions(&pods);
         self.record.see_pods(&pods);
         Ok(pods.into_iter())
     }
@@ -183,6 +189,22 @@ impl<C: Cluster> Observed<C> {
         let read = deletions.get(pod).copied();
         let watched = self.watched.snapshot().deleting.get(pod).and_then(|pod| Deletion::of(pod));
         [read, watched].into_iter().flatten().min_by_key(Deletion::requested_at)
+    }
+
+    fn see_disruptions(&self, pods: &[Pod]) {
+        let mut disruptions = self.disruptions_read.lock().unwrap_or_else(PoisonError::into_inner);
+        for pod in pods {
+            let seen = disruption(pod).filter(|seen| !seen.is_plain_deletion());
+            if let (Some(name), Some(seen)) = (&pod.metadata.name, seen) {
+                disruptions.insert(name.clone(), seen);
+            }
+        }
+    }
+
+    /// What ended the pod of this name, where a read showed more than that it was deleted: a pod that is gone by now, or an
+    /// older object of it, no longer says.
+    pub(super) fn disruption(&self, pod: &str) -> Option<Disruption> {
+        self.disruptions_read.lock().unwrap_or_else(PoisonError::into_inner).get(pod).cloned()
     }
 
     /// Reads the Events of the object with this UID.

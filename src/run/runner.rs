@@ -260,6 +260,7 @@ impl<K: Clusters> Runner<K> {
             end_said: watch::Sender::new(None),
             watched,
             deletions_read,
+            disruptions_read: Mutex::default(),
             record: run.record.clone(),
         };
         if observed.wait_for_watches().await == Health::Refused

@@ -28,10 +28,13 @@ pub(super) struct ExitStatus {
 
 impl ExitStatus {
     fn of<C: Cluster>(observed: &Observed<C>, pod: &Pod) -> Self {
-        let first = observed.deletion(pod.metadata.name.as_deref().unwrap_or_default());
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let first = observed.deletion(name);
+        let shown = disruption_since(pod, first);
+        let says_why = shown.as_ref().is_some_and(|shown| !shown.is_plain_deletion());
         Self {
             container: terminated_state(pod, CLAUDE_CONTAINER),
-            disruption: disruption_since(pod, first),
+            disruption: if says_why { shown } else { observed.disruption(name).or(shown) },
             asked_to_end: first.or_else(|| Deletion::of(pod)).map(|deletion| deletion.requested_at()),
         }
     }
