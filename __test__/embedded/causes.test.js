@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createServerAdapter } from '../../index.js';
 import { startCluster } from '../../tools/simulator/cluster.mjs';
 import { rows as table, wrongs } from '../support/causes.js';
-import { RUN_JOBS, clusterForHost, eventually, hostRun } from '../support/host.js';
+import { RUN_JOBS, clusterForHost, eventually, gate, hostRun } from '../support/host.js';
 import { killHosts, startHost } from '../support/processes.js';
 import { listenOnLoopback } from '../support/server.js';
 
@@ -47,11 +47,12 @@ async function play(row) {
   try {
     const kubeconfig = await runnerOf(cluster, row);
     const controller = new AbortController();
+    const last = gate();
     const options = {
       agent: { id: `agent-${randomUUID()}`, ...row.agent },
       runId: randomUUID(),
       scenario: row.scenario,
-      env: { CLAUDE_STAND_IN_SECONDS: '300', ...row.env },
+      env: { CLAUDE_STAND_IN_SECONDS: '300', ...last.env, ...row.env },
       config: { kubeconfig, ...row.config },
       context: row.context,
       runtime: row.runtime,
@@ -60,8 +61,7 @@ async function play(row) {
     };
     const { ctx, output } = hostRun(cluster, options);
     const { namespace } = cluster;
-    const first = (path) =>
-      eventually(async () => (await cluster.get(path)).items[0], { within: 60_000, every: 20 });
+    const first = (path) => eventually(async () => (await cluster.get(path)).items[0], { every: 20 });
     /** @type {import('../support/causes.js').Scene} */
     const scene = {
       request: (method, path, body, more) => cluster.request(method, path, body, more),
@@ -75,7 +75,7 @@ async function play(row) {
           `/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent('paperclip.io/agent-id')}`,
         ),
       begun: async () => {
-        await eventually(() => output.stdout.includes('"subtype":"init"'), { within: 60_000 });
+        await eventually(() => output.stdout.includes('"subtype":"init"'));
       },
       abort: () => controller.abort(),
       sleep: (ms) => sleep(ms),
@@ -88,7 +88,8 @@ async function play(row) {
       row.own === 'process'
         ? elsewhere(cluster, { ...options, signal: undefined }, output)
         : adapter.execute(ctx);
-    const [result] = await Promise.all([run, row.during?.(scene)]);
+    const injected = Promise.resolve(row.during?.(scene)).then(last.open);
+    const [result] = await Promise.all([run, injected]);
     return { result, began, ended: Date.now() };
   } finally {
     await cluster.stop();
@@ -99,7 +100,7 @@ async function play(row) {
 async function elsewhere(cluster, options, output) {
   const host = startHost(cluster, { options, listen: true });
   Object.defineProperty(output, 'stdout', { get: () => host.output.stdout });
-  await eventually(() => host.output.stdout.includes('"subtype":"init"'), { within: 60_000 });
+  await eventually(() => host.output.stdout.includes('"subtype":"init"'));
   host.child.kill('SIGTERM');
   await host.ended;
   return host.output.result;
@@ -152,11 +153,11 @@ describe('causes', () => {
     await home.stop();
   });
 
-  it.each(rows.map((row) => [row.cause, row]))('%s is named', { timeout: 240_000 }, async (cause) => {
+  it.each(rows.map((row) => [row.cause, row]))('%s is named', async (cause) => {
     expect(await played.get(cause)).toEqual([]);
   });
 
-  it('nearly all are named rightly', { timeout: 240_000 }, async () => {
+  it('nearly all are named rightly', async () => {
     await Promise.all(played.values());
     const share = right.length / rows.length;
     console.log(`causes named rightly: ${right.length} of ${rows.length} (${(share * 100).toFixed(1)} %)`);

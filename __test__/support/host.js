@@ -1,5 +1,7 @@
 // The host's part in a run, for tests of the built addon on the embedded cluster.
 import { randomUUID } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 
 import { startCluster } from '../../tools/simulator/cluster.mjs';
 import { temporaryFolder } from './temporary.js';
@@ -82,6 +84,15 @@ export function evidenceOf({ resultJson }) {
   return /** @type {any} */ (resultJson)?.k8s;
 }
 
+/**
+ * Keeps the fake CLI of a `long` run before its last event until `open` is called: what a test does to a run happens
+ * before its end, however slow the machine is. `env` is added to the run's.
+ */
+export function gate() {
+  const file = path.join(temporaryFolder('gate'), 'open');
+  return { env: { CLAUDE_STAND_IN_HOLD: file }, open: () => writeFileSync(file, '') };
+}
+
 /** The lines that the agent printed, without the adapter's. */
 export function agentLines(output) {
   return output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
@@ -110,14 +121,15 @@ export async function podsOf(cluster) {
 }
 
 /**
- * Polls until `check` gives something truthy and resolves to it.
+ * Polls until `check` gives something truthy and resolves to it. The limit ends a test that waits in vain, and says
+ * nothing of how long it should take.
  *
  * @template T
  * @param {() => T | Promise<T>} check
  * @param {{within?: number, every?: number}} [times] in milliseconds
  * @returns {Promise<NonNullable<T>>}
  */
-export async function eventually(check, { within = 15_000, every = 25 } = {}) {
+export async function eventually(check, { within = 90_000, every = 25 } = {}) {
   const deadline = Date.now() + within;
   for (;;) {
     const found = await check();

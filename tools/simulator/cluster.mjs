@@ -56,7 +56,11 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
           'content-length': Buffer.byteLength(text),
         },
       });
-      call.once('error', reject);
+      call.once('error', (error) => {
+        // A kept connection was closed meanwhile: the request is sent again, on another one.
+        if (call.reusedSocket && isReset(error)) resolve(request(method, where, body, { token, type }));
+        else reject(error);
+      });
       call.once('response', (response) => {
         let answer = '';
         response.setEncoding('utf8').on('data', (chunk) => {
@@ -91,6 +95,9 @@ export async function startCluster({ port = 0, binDirs = [programs], args = [], 
     },
   };
 }
+
+/** Whether a connection was broken off. @param {NodeJS.ErrnoException} error */
+export const isReset = ({ code }) => code === 'ECONNRESET' || code === 'EPIPE';
 
 function parsed(text) {
   try {

@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import https from 'node:https';
 import * as k8s from '@kubernetes/client-node';
 
+import { isReset } from '../../../tools/simulator/cluster.mjs';
+
 /** A request whose answer was not 2xx. */
 export class ApiFailure extends Error {
   constructor(request, code, body) {
@@ -49,7 +51,11 @@ export async function apiOf(file) {
           'content-length': Buffer.byteLength(text),
         },
       });
-      call.once('error', reject);
+      call.once('error', (error) => {
+        // A kept connection was closed meanwhile: the request is sent again, on another one.
+        if (call.reusedSocket && isReset(error)) resolve(request(method, where, body, { type, bearer }));
+        else reject(error);
+      });
       call.once('response', (response) => {
         let answer = '';
         response.setEncoding('utf8').on('data', (chunk) => {

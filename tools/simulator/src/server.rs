@@ -16,16 +16,45 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// One connection.
 pub(crate) struct Connection {
     reset: AtomicBool,
     kill: Notify,
+    /// How often what was to be written was flushed.
+    flushes: watch::Sender<u64>,
+    /// That number when the last piece of the answer's body was taken; the largest one while it was not.
+    taken_at: AtomicU64,
 }
 
 impl Connection {
+    fn new() -> Self {
+        Connection {
+            reset: AtomicBool::new(false),
+            kill: Notify::new(),
+            flushes: watch::channel(0).0,
+            taken_at: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// The body of the answer has something that was not taken yet.
+    pub(crate) fn note_sent(&self) {
+        self.taken_at.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// What the body had was taken, and is written before the next flush.
+    pub(crate) fn note_taken(&self) {
+        self.taken_at.store(*self.flushes.borrow(), Ordering::SeqCst);
+    }
+
+    /// Waits until the socket has all that was sent.
+    pub(crate) async fn flushed(&self) {
+        let mut flushes = self.flushes.subscribe();
+        let _ = flushes.wait_for(|n| *n > self.taken_at.load(Ordering::SeqCst)).await;
+    }
+
     /// Ends the connection with a TCP reset.
     pub(crate) fn reset(&self) {
         self.reset.store(true, Ordering::SeqCst);
@@ -67,7 +96,7 @@ impl Connections {
     fn add(&self) -> (u64, Arc<Connection>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let c = Arc::new(Connection { reset: AtomicBool::new(false), kill: Notify::new() });
+        let c = Arc::new(Connection::new());
         let open = {
             let mut open = lock(&self.open);
             open.insert(id, c.clone());
@@ -146,7 +175,11 @@ impl AsyncWrite for Stream {
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        let flushed = Pin::new(&mut self.tcp).poll_flush(cx);
+        if flushed.is_ready() {
+            self.connection.flushes.send_modify(|n| *n += 1);
+        }
+        flushed
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)

@@ -26,6 +26,7 @@
 //! | `CLAUDE_STAND_IN_DELAY_MS` | 150 | pause between two events |
 //! | `CLAUDE_STAND_IN_SECONDS` | `long` 60, `silent` 20, `slow-result` 10 | how long the scenario's wait is; fractions allowed |
 //! | `CLAUDE_STAND_IN_UNTIL` | none | `long`: a file; once it exists, the wait is over |
+//! | `CLAUDE_STAND_IN_HOLD` | none | `long`: a file that has to exist before the last event is printed |
 //! | `CLAUDE_STAND_IN_LINES` | 100000 | `flood`: numbered lines |
 //! | `CLAUDE_STAND_IN_LINE_BYTES` | 1200 | `flood`: bytes of a line, its newline included |
 //! | `CLAUDE_STAND_IN_RATE` | none, as fast as possible | `flood`: lines in a second |
@@ -240,6 +241,9 @@ fn play_long(player: &mut Player) -> io::Result<Exit> {
     while done < ticks && !player.settings.until.as_deref().is_some_and(Path::exists) {
         done += 1;
         player.sleep_until(start + TICK * done);
+        if done == ticks {
+            player.wait_for_release();
+        }
         let event = player.turn_event(&mut turn, &format!("tick {done} of {ticks}"));
         player.print(&event)?;
     }
@@ -478,6 +482,13 @@ impl<'a> Player<'a> {
 
     fn sleep_until(&self, moment: Instant) {
         self.sleep(moment.saturating_duration_since(Instant::now()));
+    }
+
+    /// Waits for the file that says that all has happened which is to happen before the end.
+    fn wait_for_release(&self) {
+        while self.settings.hold.as_ref().is_some_and(|file| !file.exists()) {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The pause between two events.
@@ -839,6 +850,7 @@ struct Settings {
     delay: Duration,
     seconds: Option<Duration>,
     until: Option<PathBuf>,
+    hold: Option<PathBuf>,
     lines: u64,
     line_bytes: usize,
     rate: Option<f64>,
@@ -862,6 +874,7 @@ impl Settings {
             delay: Duration::from_millis(number(&variable, "DELAY_MS")?.unwrap_or(150)),
             seconds: duration(&variable, "SECONDS")?,
             until: variable("UNTIL").map(PathBuf::from),
+            hold: variable("HOLD").map(PathBuf::from),
             lines: number(&variable, "LINES")?.unwrap_or(100_000),
             line_bytes: number(&variable, "LINE_BYTES")?.unwrap_or(1200),
             rate: number(&variable, "RATE")?,

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 pub(crate) enum Body {
     /// All of it.
     Full(Option<Bytes>),
-    /// Piece by piece.
-    Stream(mpsc::Receiver<Bytes>),
+    /// Piece by piece, on this connection.
+    Stream(mpsc::Receiver<Bytes>, Arc<Connection>),
 }
 
 impl Body {
@@ -28,8 +28,9 @@ impl Body {
     /// A stream and where to write it.
     pub(crate) fn stream(connection: Arc<Connection>, fault: Option<StreamFault>) -> (Self, Sender) {
         let (send, receive) = mpsc::channel(4);
-        let sender = Sender { to: send, connection, fault, lines: 0, bytes: 0 };
-        (Body::Stream(receive), sender)
+        connection.note_taken();
+        let sender = Sender { to: send, connection: connection.clone(), fault, lines: 0, bytes: 0 };
+        (Body::Stream(receive, connection), sender)
     }
 }
 
@@ -43,7 +44,13 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Body::Stream(from) => from.poll_recv(cx).map(|b| b.map(|b| Ok(Frame::data(b)))),
+            Body::Stream(from, connection) => {
+                let next = from.poll_recv(cx);
+                if next.is_ready() {
+                    connection.note_taken();
+                }
+                next.map(|b| b.map(|b| Ok(Frame::data(b))))
+            }
         }
     }
 
@@ -54,7 +61,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Stream(..) => SizeHint::default(),
         }
     }
 }
@@ -87,6 +94,7 @@ impl Sender {
         self.lines += memchr::memchr_iter(b'\n', &bytes[..keep]).count() as u64;
         if keep > 0 {
             let part = bytes.slice(..keep);
+            self.connection.note_sent();
             self.to.send(part).await.map_err(|_| Closed)?;
         }
         let full = fault.after_lines.is_some_and(|n| self.lines >= n)
@@ -131,7 +139,9 @@ impl Sender {
             StreamEnd::Clean => {}
             StreamEnd::Stall => self.to.closed().await,
             StreamEnd::Reset => {
-                // A reset discards what the other side has not read yet.
+                // A reset discards what was not written yet, and perhaps what the other side has not read.
+                let sent = tokio::time::timeout(Duration::from_secs(5), self.connection.flushed());
+                let _ = sent.await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 self.connection.reset();
                 self.to.closed().await;
