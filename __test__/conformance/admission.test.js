@@ -111,6 +111,32 @@ describe.concurrent('a ResourceQuota', () => {
   // The claim takes the one, and a real quota counts it for a while after it is deleted.
   it('that admits one Job is enough for a run', withOneJob);
 
+  it('that admits one Job admits the next once it counts a deleted one no more', async () => {
+    const { name } = await inNamespace({ objects: [quota({ 'count/jobs.batch': '1' })] });
+    const jobs = `/apis/batch/v1/namespaces/${name}/jobs`;
+    const job = (called) => ({
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      metadata: { name: called },
+      spec: {
+        suspend: true,
+        template: { spec: { restartPolicy: 'Never', containers: [{ name: 'main', image: 'busybox:1.36' }] } },
+      },
+    });
+    await cluster.api.post(jobs, job('first'));
+    const refused = await cluster.api.refusal('POST', jobs, job('second'));
+    expect(refused).toMatchObject({ code: 403, reason: 'Forbidden' });
+    expect(refused.message).toContain('requested: count/jobs.batch=1, used: count/jobs.batch=1');
+    await cluster.api.delete(`${jobs}/first`, { propagationPolicy: 'Background' });
+    const admitted = () =>
+      cluster.api.post(jobs, job('second')).catch((error) => {
+        if (error.code !== 403) throw error;
+        expect(error.body.message).toContain('exceeded quota: ours');
+        return false;
+      });
+    await eventually(admitted, { within: 60_000, every: 100 });
+  });
+
   it('that admits no pod is named', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ pods: '0' })] });
     const { result, output } = await there.play();

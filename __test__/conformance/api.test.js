@@ -425,6 +425,66 @@ describe.concurrent('a pod', () => {
   });
 });
 
+describe.concurrent('what a pod is given', () => {
+  it('includes the token of its service account, unless it is declined', async () => {
+    const volumes = async (automountServiceAccountToken) => {
+      const { name, path } = await create('true', { pod: { automountServiceAccountToken } });
+      const { spec } = await podOf(name);
+      await cluster.api.delete(path, background);
+      return { volumes: spec.volumes ?? [], mounts: spec.containers[0].volumeMounts ?? [] };
+    };
+    const [given, declined] = await Promise.all([volumes(undefined), volumes(false)]);
+    expect(declined).toEqual({ volumes: [], mounts: [] });
+    const name = expect.stringMatching(/^kube-api-access-[a-z0-9]{5}$/);
+    const mountPath = '/var/run/secrets/kubernetes.io/serviceaccount';
+    expect(given.mounts).toEqual([{ name, mountPath, readOnly: true }]);
+    const sources = [
+      { serviceAccountToken: { expirationSeconds: 3607, path: 'token' } },
+      { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
+      {
+        downwardAPI: {
+          items: [{ path: 'namespace', fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } }],
+        },
+      },
+    ];
+    expect(given.volumes).toEqual([{ name, projected: { defaultMode: 420, sources } }]);
+  });
+
+  it('says which generation of it was seen, and which image it runs', async () => {
+    const { name, path } = await create('sleep 600');
+    const { metadata, status } = await podOf(name, isRunning);
+    expect(metadata.generation).toBe(1);
+    expect(status.observedGeneration).toBe(1);
+    for (const { type, observedGeneration } of status.conditions) expect(observedGeneration, type).toBe(1);
+    const [{ image, imageID }] = status.containerStatuses;
+    expect(image).toBe('docker.io/library/busybox:1.36');
+    expect(imageID).toMatch(/^(docker\.io\/library\/busybox@)?sha256:[0-9a-f]{64}$/);
+    const answer = await cluster.api.delete(`${pods}/${metadata.name}`);
+    expect(answer.metadata.generation, 'a deletion is a change').toBe(2);
+    await cluster.api.delete(path, background);
+  });
+
+  it('is in Events of it and of its Job, each said once', async () => {
+    const said = async (uid) => {
+      const selector = encodeURIComponent(`involvedObject.uid=${uid}`);
+      const { items } = await cluster.api.get(
+        `/api/v1/namespaces/${cluster.namespace}/events?fieldSelector=${selector}`,
+      );
+      return items.map((event) => `${event.reason} ${event.series?.count ?? event.count ?? 1}`).toSorted();
+    };
+    const { name, path, metadata } = await create('echo one; sleep 600');
+    const pod = await podOf(name, isRunning);
+    await cluster.api.delete(`${pods}/${pod.metadata.name}`);
+    await ended(path);
+    const wanted = ['Created 1', 'Killing 1', 'Pulled 1', 'Scheduled 1', 'Started 1'];
+    await eventually(async () => (await said(pod.metadata.uid)).length >= wanted.length, soon);
+    expect(await said(pod.metadata.uid)).toEqual(wanted);
+    await eventually(async () => (await said(metadata.uid)).length >= 2, soon);
+    expect(await said(metadata.uid)).toEqual(['BackoffLimitExceeded 1', 'SuccessfulCreate 1']);
+    await cluster.api.delete(path, background);
+  });
+});
+
 describe.concurrent('a log', () => {
   let path;
   let log;

@@ -75,6 +75,12 @@ async function create(pod, spec = {}) {
         return items.length === 0;
       }, soon);
       await ofJob.until(({ type }) => type === 'DELETED');
+      // What a list shows a watch brings a moment later.
+      const isGone = ({ object }) =>
+        ofPods.events.some(
+          ({ type, object: gone }) => type === 'DELETED' && gone.metadata.uid === object.metadata.uid,
+        );
+      await eventually(() => ofPods.events.every(isGone), soon);
       ofJob.stop();
       ofPods.stop();
     },
@@ -289,6 +295,24 @@ describe.concurrent('a pod', () => {
       'Pending deleted(20) main:waiting(ContainerCreating) other:5(Error)',
       'Failed deleted(20) main:137(ContainerStatusUnknown) other:5(Error)',
       'Failed deleted(0) main:137(ContainerStatusUnknown) other:5(Error) gone',
+    ]);
+  });
+
+  it('that is deleted while its image cannot be pulled counts as killed', async () => {
+    const job = await create({ containers: [container('main', 'sleep 600', { image: cluster.unpullable })] });
+    await job.pod(({ status }) => status.containerStatuses?.[0].state.waiting?.reason === 'ImagePullBackOff');
+    await job.end();
+    const history = job.history();
+    keep('pull deleted', history);
+    expectInOrder(history.pod, [
+      'Pending',
+      'Pending main:waiting(ContainerCreating)',
+      /^Pending main:waiting\(ErrImagePull\)$/,
+      'Pending main:waiting(ImagePullBackOff)',
+      'Pending deleted(20) main:waiting(ImagePullBackOff)',
+      'Pending deleted(20) main:waiting(ContainerCreating)',
+      'Failed deleted(20) main:137(ContainerStatusUnknown)',
+      'Failed deleted(0) main:137(ContainerStatusUnknown) gone',
     ]);
   });
 

@@ -124,6 +124,64 @@ describe('a run', () => {
   });
 });
 
+describe('a run whose ended pod is collected', () => {
+  /** Makes more ended pods than the cluster keeps; they never had a node. */
+  async function crowd(count) {
+    const labels = { crowd: randomBytes(4).toString('hex') };
+    const one = async (at) => {
+      const name = `ended-${labels.crowd}-${at}`;
+      await cluster.api.post(pods, {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name, labels },
+        spec: {
+          schedulingGates: [{ name: 'example.com/never' }],
+          containers: [{ name: 'main', image: 'busybox:1.36' }],
+        },
+      });
+      await cluster.api.patch(`${pods}/${name}/status`, { status: { phase: 'Succeeded' } });
+    };
+    await Promise.all(Array.from({ length: count }, (_, at) => one(at)));
+    return () => cluster.api.delete(`${pods}?labelSelector=crowd%3D${labels.crowd}`);
+  }
+
+  it('before its host has taken the log is a success', async ({ skip }) => {
+    const { terminatedPods } = cluster;
+    if (terminatedPods === undefined) return skip('how many ended pods this cluster keeps is not known');
+    let free;
+    const collected = new Promise((resolve) => {
+      free = resolve;
+    });
+    const config = { retainJobs: true, ttlSecondsAfterFinished: 3_600 };
+    const run = runs.start({ scenario: 'success', config, onLog: () => collected });
+    const ended = await eventually(
+      async () => {
+        const [pod] = await runs.pods(run.agentId);
+        return pod?.status.phase === 'Succeeded' && pod;
+      },
+      { within: 120_000, every: 100 },
+    );
+    // A second later than the run's, or else it is not the oldest.
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    const remove = await crowd(terminatedPods);
+    try {
+      await eventually(
+        async () =>
+          !(await runs.pods(run.agentId)).some(({ metadata }) => metadata.uid === ended.metadata.uid),
+        { within: 90_000, every: 250 },
+      );
+    } finally {
+      free();
+      await remove();
+    }
+    expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null, summary: 'All done.' });
+    const { metadata } = await runs.jobOf(run);
+    const job = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs/${metadata.name}`;
+    await cluster.api.delete(job, { propagationPolicy: 'Background' });
+    await runs.nothingLeft(run);
+  });
+});
+
 // One loss of the node serves all of these: it takes two minutes.
 describe('a node whose kubelet is dead', () => {
   let lost;
@@ -133,8 +191,10 @@ describe('a node whose kubelet is dead', () => {
   beforeAll(async () => {
     if (cluster.foreign !== undefined) return;
     const host = await cluster.api.get(`${pods}/${cluster.hostPod}`);
-    lost = [hang(), hang({ as: 'existing' })];
-    const [pod] = await Promise.all(lost.map((run) => runs.podOf(run)));
+    // Of these the first two are evicted, and declared dead; the third stays bound to the node.
+    const stays = { key: 'node.kubernetes.io/unreachable', operator: 'Exists' };
+    lost = [hang(), hang({ as: 'existing' }), hang({ config: { tolerations: JSON.stringify([stays]) } })];
+    const [pod, , kept] = await Promise.all(lost.map((run) => runs.podOf(run)));
     const job = await runs.jobOf(lost[0]);
     const jobPath = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs/${job.metadata.name}`;
     const podPath = `${pods}/${pod.metadata.name}`;
@@ -162,13 +222,12 @@ describe('a node whose kubelet is dead', () => {
       seen.pod = podText(await cluster.api.get(podPath));
       // A run that polls sees it some seconds later. Whether they said it is for a spec to judge.
       const said = ({ output }) => output.stdout.includes('is being ended');
-      await eventually(async () => lost.every(said), { within: 30_000, every: 200 }).catch(() => {});
-      seen.output = lost.map(({ output }) => `${output.stdout}\n${output.stderr}`);
-      const ofPod = await watch(cluster, `${pods}?fieldSelector=metadata.name%3D${pod.metadata.name}`);
-      await cluster.api.delete(node);
-      const last = await ofPod.until(({ type }) => type === 'DELETED', 150_000);
-      seen.last = podText(last.object);
-      ofPod.stop();
+      const evicted = lost.slice(0, 2);
+      await eventually(async () => evicted.every(said), { within: 30_000, every: 200 }).catch(() => {});
+      seen.output = evicted.map(({ output }) => `${output.stdout}\n${output.stderr}`);
+      seen.declaredDead = await lastOf(pod, () => taint('node.kubernetes.io/out-of-service', 'NoSchedule'));
+      seen.kept = podText(await cluster.api.get(`${pods}/${kept.metadata.name}`));
+      seen.deleted = await lastOf(kept, () => cluster.api.delete(node));
     } finally {
       await cluster.kubelet.start();
     }
@@ -203,17 +262,25 @@ describe('a node whose kubelet is dead', () => {
     }
   });
 
-  it('loses its pods when it is deleted', () => {
-    expect(seen.last).toMatch(
+  it('loses the pods that are being ended when it is declared out of service', () => {
+    expect(seen.declaredDead).toMatch(
+      /^Failed deleted\(0\) DeletionByTaintManager\(Taint manager: deleting due to NoExecute taint\) .*claude:running$/,
+    );
+    expect(seen.kept, 'the pod that is not').toMatch(/^Running (\S+:0\(Completed\) )?claude:running$/);
+  });
+
+  it('loses all pods when it is deleted', () => {
+    expect(seen.deleted).toMatch(
       /^Failed deleted\(0\) DeletionByPodGC\(PodGC: node no longer exists\) .*claude:running$/,
     );
   });
 
-  it('ends its runs, which name the node, when it is deleted', async () => {
-    for (const run of lost) {
+  it('ends its runs, which name what ended their pods', async () => {
+    const ended = ['DeletionByTaintManager', 'DeletionByTaintManager', 'DeletionByPodGC'];
+    for (const [at, run] of lost.entries()) {
       const result = await run.done;
       expect(result.timedOut).toBe(false);
-      expect(result.errorMessage).toMatch(/\[DeletionBy(PodGC|TaintManager)\]/);
+      expect(result.errorMessage).toContain(`[${ended[at]}]`);
     }
   });
 
@@ -223,6 +290,21 @@ describe('a node whose kubelet is dead', () => {
     await Promise.all(lost.map((run) => runs.nothingLeft(run)));
   });
 });
+
+/** Adds a taint to the node. */
+async function taint(key, effect) {
+  const { spec } = await cluster.api.get(node);
+  await cluster.api.patch(node, { spec: { taints: [...(spec.taints ?? []), { key, effect }] } });
+}
+
+/** What a pod was like when it was deleted, which `act` brings about. */
+async function lastOf({ metadata }, act) {
+  const ofPod = await watch(cluster, `${pods}?fieldSelector=metadata.name%3D${metadata.name}`);
+  await act();
+  const last = await ofPod.until(({ type }) => type === 'DELETED', 150_000);
+  ofPod.stop();
+  return podText(last.object);
+}
 
 /** Makes the host's pod again, which went with its node. */
 async function restore({ apiVersion, kind, metadata: { name, namespace, labels, annotations }, spec }) {

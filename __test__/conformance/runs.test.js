@@ -178,6 +178,39 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
+  it('whose Job is deleted in the foreground is explained', async () => {
+    const run = runs.start({ scenario: 'hang' });
+    await runs.podOf(run);
+    const { metadata } = await runs.jobOf(run);
+    const where = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs/${metadata.name}`;
+    await cluster.api.delete(where, { propagationPolicy: 'Foreground' });
+    const result = await run.done;
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: 143, timedOut: false });
+    expect(result.errorMessage).toContain('the pod was deleted by an unknown API client');
+    expectOnce(run.output);
+    await runs.nothingLeft(run);
+  });
+
+  it('whose Job is deleted as an orphan says that its pod is at work', async () => {
+    const run = runs.start({ scenario: 'hang' });
+    const pod = await runs.podOf(run);
+    const { metadata } = await runs.jobOf(run);
+    const where = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs/${metadata.name}`;
+    await cluster.api.delete(where, { propagationPolicy: 'Orphan' });
+    const result = await run.done;
+    expect(result).toMatchObject({ errorCode: 'k8s_job_deleted_externally', exitCode: null });
+    expect(run.output.stderr).toContain(
+      `the pod of Job ${metadata.name} was not asked to end with its Job — its agent is still working`,
+    );
+    const [left] = await runs.pods(run.agentId);
+    expect(left.metadata).toMatchObject({ uid: pod.metadata.uid });
+    expect(left.status.phase).toBe('Running');
+    const next = await adapter.execute({ ...runs.prepare().ctx, agent: run.ctx.agent });
+    expect(next.errorCode, 'its next run would work beside it').toBe('k8s_concurrent_run_blocked');
+    await cluster.api.delete(`/api/v1/namespaces/${cluster.namespace}/pods/${pod.metadata.name}`);
+    await runs.nothingLeft(run);
+  });
+
   it('whose pod is deleted reports who deleted it', async () => {
     const run = runs.start({ scenario: 'hang' });
     const pod = await runs.podOf(run);

@@ -53,6 +53,8 @@ const KERNEL = {
 };
 /** So that the loss of a node takes a minute and not six: how long it may be silent, and what its pods tolerate. */
 const NODE_MONITOR_GRACE = '16s';
+/** How many pods that have ended stay: more than the specs have at once, and so few that one of them can exceed it. */
+export const TERMINATED_PODS = 100;
 const NODE_LOSS = [
   '--default-not-ready-toleration-seconds=20',
   '--default-unreachable-toleration-seconds=20',
@@ -227,6 +229,7 @@ export async function startNode(state, save) {
       ],
       '--use-service-account-credentials=true',
       `--node-monitor-grace-period=${NODE_MONITOR_GRACE}`,
+      `--terminated-pod-gc-threshold=${TERMINATED_PODS}`,
     ],
   });
   await launch(state, save, 'kube-scheduler', {

@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 
 import { isRelease } from '../../../tools/kubernetes/debian.mjs';
 import { openCluster } from '../../../tools/kubernetes/index.mjs';
+import { TERMINATED_PODS } from '../../../tools/kubernetes/node.mjs';
 import { accounts, labelsOf } from '../../../tools/kubernetes/objects.mjs';
 import { kubectlProgram } from '../../../tools/kubernetes/programs.mjs';
 import { startCluster } from '../../../tools/simulator/cluster.mjs';
@@ -34,6 +35,7 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  * @property {{admin: string, existing: string, recommended: string, wrong: string}} kubeconfigs
  * @property {string} home PAPERCLIP_HOME, on the shared volume
  * @property {string} unpullable an image that cannot be pulled
+ * @property {number} [terminatedPods] how many pods that have ended the cluster keeps, where that is known
  * @property {(...args: string[]) => Promise<string>} kubectl as administrator
  * @property {{env: Record<string, string>, now: (pod: () => Promise<object>) => Promise<void>}} outOfMemory the
  *   environment of a run that is to exceed its memory limit, and what makes its pod do so
@@ -88,6 +90,7 @@ async function real() {
     },
     home: path.join(cluster.volume, 'home'),
     unpullable: UNPULLABLE,
+    terminatedPods: cluster.type === 'node' ? TERMINATED_PODS : undefined,
     kubectl: cluster.kubectl,
     ...(control ? {} : { foreign: 'a cluster that cluster:up did not make is not disturbed' }),
     labels: cluster.labels,
@@ -151,10 +154,13 @@ async function embedded() {
     // As the real cluster of these specs is started.
     nodeMonitorGraceMs: 16_000,
     tolerationSeconds: 20,
+    terminatedPodGcThreshold: TERMINATED_PODS,
+    quotaLagMs: 2_000,
   });
   const pauseKubelet = async (paused) => void (await cluster.post('/simulator/kubelet', { paused }));
   const recommended = await account(RECOMMENDED);
-  const program = isRelease() ? await kubectlProgram() : 'kubectl';
+  // Built where it is not there, and only for the specs that use it.
+  let program;
   return {
     name: 'embedded',
     namespace: cluster.namespace,
@@ -168,6 +174,7 @@ async function embedded() {
     },
     home: path.join(cluster.dir, 'paperclip-home'),
     unpullable: UNPULLABLE,
+    terminatedPods: TERMINATED_PODS,
     labels: labelsOf(cluster.namespace),
     policy: async (name, { message, ...rule }) => {
       await cluster.post('/simulator/policies', { name, deny: message, ...rule });
@@ -178,8 +185,10 @@ async function embedded() {
       namespaces.push(namespace);
       await Promise.all([EXISTING, RECOMMENDED].map(permit));
     },
-    kubectl: async (...args) =>
-      (await promisify(execFile)(program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout,
+    kubectl: async (...args) => {
+      program ??= isRelease() ? kubectlProgram() : 'kubectl';
+      return (await promisify(execFile)(await program, ['--kubeconfig', cluster.kubeconfig, ...args])).stdout;
+    },
     outOfMemory: {
       // It holds a little memory and waits.
       env: { CLAUDE_STAND_IN_REAL_OOM: '1', CLAUDE_STAND_IN_OOM_BYTES: '1' },

@@ -296,6 +296,13 @@ impl JobController {
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
@@ -613,8 +620,8 @@ pub(crate) struct Collector {
     sim: Arc<Sim>,
     foreground: HashSet<(String, Held)>,
     namespaces: HashSet<String>,
-    /// Namespaces in which something changed that quotas count.
-    counted: HashSet<String>,
+    /// Namespaces in which something changed that quotas count, and when they are counted anew.
+    counted: HashMap<String, Instant>,
 }
 
 impl std::hash::Hash for Kind {
@@ -626,7 +633,7 @@ impl std::hash::Hash for Kind {
 impl Collector {
     /// A collector that has seen nothing yet.
     pub(crate) fn new(sim: Arc<Sim>) -> Self {
-        Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new(), counted: HashSet::new() }
+        Collector { sim, foreground: HashSet::new(), namespaces: HashSet::new(), counted: HashMap::new() }
     }
 
     /// Works until the cluster stops.
@@ -644,11 +651,7 @@ impl Collector {
                 }
                 None => seen = self.relist(),
             }
-            for namespace in std::mem::take(&mut self.counted) {
-                for quota in self.sim.store.list(&RESOURCE_QUOTA, Some(&namespace)).0 {
-                    admission::refresh_quota(&self.sim.store, &quota);
-                }
-            }
+            self.count();
             for item in self.foreground.clone() {
                 if self.finish_foreground(&item.1) {
                     self.foreground.remove(&item);
@@ -661,7 +664,21 @@ impl Collector {
             }
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
+                () = until(self.counted.values().min().copied()) => {}
                 _ = stopping.changed() => return,
+            }
+        }
+    }
+
+    /// Counts anew what quotas limit, where that is due.
+    fn count(&mut self) {
+        let now = Instant::now();
+        let due: Vec<String> =
+            self.counted.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for namespace in due {
+            self.counted.remove(&namespace);
+            for quota in self.sim.store.list(&RESOURCE_QUOTA, Some(&namespace)).0 {
+                admission::refresh_quota(&self.sim.store, &quota);
             }
         }
     }
@@ -680,8 +697,14 @@ impl Collector {
 
     fn note(&mut self, e: &Event) {
         let o = &e.object;
-        if admission::concerns_quota(o.kind) {
-            self.counted.insert(o.namespace.clone());
+        // A quota of which only the count has changed needs no other.
+        let same_limits = o.kind == &RESOURCE_QUOTA
+            && e.before.as_ref().is_some_and(|before| before.value["spec"] == o.value["spec"]);
+        if admission::concerns_quota(o.kind) && !same_limits {
+            let lag = if o.kind == &RESOURCE_QUOTA { 0 } else { lock(&self.sim.settings).quota_lag_ms };
+            let at = Instant::now() + Duration::from_millis(lag);
+            let due = self.counted.entry(o.namespace.clone()).or_insert(at);
+            *due = at.min(*due);
         }
         if e.change == Change::Deleted {
             if o.kind.kind != "Event" {

@@ -31,8 +31,8 @@
 //! - The Job controller lags by 50 ms, for speed; a real one, and the one under the conformance specs, by 1 s.
 //! - Local storage is the size of a pod's files and logs, looked at every second; a real kubelet does so every 10 s, and
 //!   every minute for volumes. The conformance specs set what a real one has, also for the rotation of logs.
-//! - Admission policies are rules of the control API (`/simulator/policies`), without expressions; no token of a service
-//!   account is mounted.
+//! - Admission policies are rules of the control API (`/simulator/policies`), without expressions; the token of a service
+//!   account that is mounted opens nothing.
 //! - A paused kubelet lets log requests wait; a real API server gives up after 10 s.
 //! - Strategic merge patches are approximated and server-side apply is a merge; a `continue` token is not a snapshot.
 //! - How a container ended is always reported. A busy node may have lost it (`ContainerStatusUnknown`, which before 1.22

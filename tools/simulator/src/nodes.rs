@@ -4,7 +4,7 @@
 use crate::Sim;
 use crate::kinds::{NODE, POD};
 use crate::kubelet::NODE_NAME;
-use crate::ops::{self, DeleteOptions, condition, set_condition};
+use crate::ops::{self, DeleteOptions, condition, observe, set_condition};
 use crate::scheduling::toleration;
 use crate::store::Object;
 use crate::time;
@@ -85,6 +85,7 @@ pub(crate) fn disrupt(sim: &Sim, pod: &Object, reason: &str, message: &str) -> c
                 return Err(crate::status::ApiError::not_found(&POD, &pod.name));
             }
             set_condition(&mut v["status"], "DisruptionTarget", true, reason, message);
+            observe(v, "DisruptionTarget");
             Ok(())
         })
         .map(drop)
@@ -120,12 +121,18 @@ pub(crate) fn collect(sim: &Sim, pod: &Object, node_is_gone: bool) {
             s["phase"] = "Failed".into();
             if node_is_gone {
                 set_condition(s, "DisruptionTarget", true, "DeletionByPodGC", "PodGC: node no longer exists");
+                observe(v, "DisruptionTarget");
             }
         }
         Ok(())
     });
     let options = DeleteOptions { grace: Some(0), ..DeleteOptions::background(pod) };
     let _ = ops::delete(sim, &POD, &pod.namespace, &pod.name, &options);
+}
+
+fn created(pod: &Object) -> (i64, String) {
+    let at = time::parse_rfc3339(str_at(&pod.value, "/metadata/creationTimestamp")).unwrap_or(0);
+    (at, pod.name.clone())
 }
 
 /// When a pod is to be evicted, by its UID.
@@ -157,6 +164,7 @@ impl NodeController {
                 () = tokio::time::sleep(PERIOD) => {}
                 _ = stopping.changed() => return,
             }
+            self.ended();
             match self.sim.store.get(&NODE, "", NODE_NAME) {
                 Some(node) => {
                     self.missing = None;
@@ -230,6 +238,23 @@ impl NodeController {
             for pod in self.pods().iter().filter(|p| p.deleting()) {
                 collect(&self.sim, pod, false);
             }
+        }
+    }
+
+    /// Removes the oldest of the pods that have ended, where there are more of them than may be.
+    fn ended(&self) {
+        let most =
+            usize::try_from(lock(&self.sim.settings).terminated_pod_gc_threshold).unwrap_or(usize::MAX);
+        let mut pods = self.sim.store.list(&POD, None).0;
+        if pods.len() <= most {
+            return;
+        }
+        pods.retain(|p| matches!(str_at(&p.value, "/status/phase"), "Succeeded" | "Failed"));
+        let evicted = |p: &Object| str_at(&p.value, "/status/reason") == "Evicted";
+        pods.sort_by_key(|p| (!evicted(p), created(p)));
+        let many = pods.len().saturating_sub(most);
+        for pod in pods.iter().take(many).filter(|p| !p.deleting()) {
+            collect(&self.sim, pod, false);
         }
     }
 

@@ -112,6 +112,15 @@ pub(crate) fn set_condition(status: &mut Value, kind: &str, value: bool, reason:
     }
 }
 
+/// Notes of a condition of a pod from which generation of the pod it was made.
+pub(crate) fn observe(pod: &mut Value, kind: &str) {
+    let generation = pod["metadata"]["generation"].clone();
+    let conditions = pod["status"]["conditions"].as_array_mut().into_iter().flatten();
+    for c in conditions.filter(|c| c["type"] == kind) {
+        c["observedGeneration"] = generation.clone();
+    }
+}
+
 /// Whether a condition is true.
 pub(crate) fn condition(v: &Value, kind: &str) -> bool {
     list_at(v, "/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True")
@@ -220,6 +229,7 @@ pub(crate) fn create_warned(
         return crate::store::Store::default().create(kind, v);
     }
     let object = sim.store.create(kind, v)?;
+    admission::charge_quota(&sim.store, &object);
     if kind == &NAMESPACE {
         seed_namespace(sim, &object.name);
     }

@@ -39,6 +39,9 @@ pub(crate) struct Settings {
     pub quota_jobs: Option<u64>,
     /// Most pods a namespace may hold.
     pub quota_pods: Option<u64>,
+    /// How late a quota stops counting what was deleted or has ended; 0: it is counted anew for every creation. The quota
+    /// controller of a real cluster takes some seconds.
+    pub quota_lag_ms: u64,
     /// A watch from a compacted version is refused with HTTP 410 instead of an ERROR event.
     pub expired_as_status: bool,
     /// The Job controller does nothing.
@@ -54,6 +57,8 @@ pub(crate) struct Settings {
     pub toleration_seconds: u64,
     /// How long after its deletion a node's pods are removed; a real cluster takes 40 to 60 s.
     pub pod_gc_after_ms: u64,
+    /// How many pods that have ended may be there before the oldest are removed. 12,500 is the default of a real cluster.
+    pub terminated_pod_gc_threshold: u64,
     /// Signals go as in a PID namespace: only the container's first process gets them, and only those that it
     /// handles. A shell handles no SIGTERM, so pods then take their whole grace period to end. Off:
     /// the whole process group gets them.
@@ -78,6 +83,7 @@ impl Default for Settings {
             unschedulable: false,
             quota_jobs: None,
             quota_pods: None,
+            quota_lag_ms: 0,
             expired_as_status: false,
             job_controller_paused: false,
             kubelet_relist_ms: 0,
@@ -85,6 +91,7 @@ impl Default for Settings {
             node_monitor_grace_ms: 50_000,
             toleration_seconds: 300,
             pod_gc_after_ms: 40_000,
+            terminated_pod_gc_threshold: 12_500,
             signals_as_first_process: false,
         }
     }
@@ -126,6 +133,7 @@ impl Settings {
             "unpullable": self.unpullable,
             "unschedulable": self.unschedulable,
             "quota": {"jobs": self.quota_jobs, "pods": self.quota_pods},
+            "quotaLagMs": self.quota_lag_ms,
             "expiredAsStatus": self.expired_as_status,
             "jobControllerPaused": self.job_controller_paused,
             "kubeletRelistMs": self.kubelet_relist_ms,
@@ -133,6 +141,7 @@ impl Settings {
             "nodeMonitorGraceMs": self.node_monitor_grace_ms,
             "tolerationSeconds": self.toleration_seconds,
             "podGcAfterMs": self.pod_gc_after_ms,
+            "terminatedPodGcThreshold": self.terminated_pod_gc_threshold,
             "signalsAsFirstProcess": self.signals_as_first_process,
         })
     }
@@ -157,6 +166,7 @@ impl Settings {
                 "logRotateBytes" => next.log_rotate_bytes = number()?,
                 "logMonitorMs" => next.log_monitor_ms = number()?,
                 "storageCheckMs" => next.storage_check_ms = number()?.max(10),
+                "quotaLagMs" => next.quota_lag_ms = number()?,
                 "unschedulable" => next.unschedulable = flag()?,
                 "expiredAsStatus" => next.expired_as_status = flag()?,
                 "jobControllerPaused" => next.job_controller_paused = flag()?,
@@ -165,6 +175,7 @@ impl Settings {
                 "nodeMonitorGraceMs" => next.node_monitor_grace_ms = number()?,
                 "tolerationSeconds" => next.toleration_seconds = number()?,
                 "podGcAfterMs" => next.pod_gc_after_ms = number()?,
+                "terminatedPodGcThreshold" => next.terminated_pod_gc_threshold = number()?,
                 "signalsAsFirstProcess" => next.signals_as_first_process = flag()?,
                 "unpullable" => {
                     next.unpullable = v

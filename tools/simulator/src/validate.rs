@@ -220,6 +220,7 @@ pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
             v["status"] = json!({"phase": "Active"});
         }
         "Pod" => {
+            obj(v, "metadata")["generation"] = 1.into();
             let spec = obj(v, "spec");
             default_pod_spec(spec);
             default_requests(spec);
@@ -232,6 +233,7 @@ pub(crate) fn set_defaults(kind: &Kind, v: &mut Value) {
             if gated {
                 let text = "Scheduling is blocked due to non-empty scheduling gates";
                 crate::ops::set_condition(&mut v["status"], "PodScheduled", false, "SchedulingGated", text);
+                crate::ops::observe(v, "PodScheduled");
             }
         }
         "Job" => {

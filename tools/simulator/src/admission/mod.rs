@@ -10,14 +10,14 @@ mod quota;
 pub(crate) use limits::set_defaults as limit_range_defaults;
 pub(crate) use policies::Policies;
 pub(crate) use quantity::Quantity;
-pub(crate) use quota::{concerns as concerns_quota, refresh as refresh_quota};
+pub(crate) use quota::{charge as charge_quota, concerns as concerns_quota, refresh as refresh_quota};
 
 use crate::Sim;
 use crate::kinds::{JOB, Kind, LIMIT_RANGE, NAMESPACE, POD, SERVICE_ACCOUNT};
 use crate::status::{ApiError, ApiResult};
-use crate::util::str_at;
+use crate::util::{list_at, lock, name_suffix, str_at};
 use crate::validate;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Changes a new object as plugins and policies do; `name` is what a refusal calls it.
 pub(crate) fn mutate(
@@ -30,6 +30,7 @@ pub(crate) fn mutate(
     if kind == &POD {
         limits::apply(&sim.store.list(&LIMIT_RANGE, Some(namespace)).0, v);
         check_account(sim, namespace, name, v)?;
+        mount_token(sim, namespace, v);
         priority::set_priority(sim, name, &mut v["spec"])?;
         priority::add_tolerations(sim, &mut v["spec"]);
     }
@@ -49,6 +50,45 @@ fn check_account(sim: &Sim, namespace: &str, name: &str, pod: &Value) -> ApiResu
         "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
     );
     Err(ApiError::forbidden(&POD, name, &why))
+}
+
+/// Where the token of a service account is.
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Mounts the token of a pod's service account, unless pod or account say otherwise.
+fn mount_token(sim: &Sim, namespace: &str, pod: &mut Value) {
+    let account = sim.store.get(&SERVICE_ACCOUNT, namespace, str_at(pod, "/spec/serviceAccountName"));
+    let of_account = account.and_then(|a| a.value["automountServiceAccountToken"].as_bool());
+    let spec = &mut pod["spec"];
+    if !spec["automountServiceAccountToken"].as_bool().or(of_account).unwrap_or(true) {
+        return;
+    }
+    let name = format!("kube-api-access-{}", name_suffix());
+    let mount = json!({"name": name, "mountPath": TOKEN_PATH, "readOnly": true});
+    for key in ["initContainers", "containers"] {
+        for c in spec[key].as_array_mut().into_iter().flatten() {
+            if !list_at(c, "/volumeMounts").iter().any(|m| m["mountPath"] == TOKEN_PATH) {
+                push(c, "volumeMounts", mount.clone());
+            }
+        }
+    }
+    push(
+        spec,
+        "volumes",
+        json!({"name": name, "projected": {"defaultMode": 420, "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [
+                {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+        ]}}),
+    );
+}
+
+fn push(to: &mut Value, key: &str, item: Value) {
+    match to[key].as_array_mut() {
+        Some(list) => list.push(item),
+        None => to[key] = json!([item]),
+    }
 }
 
 /// Refuses what a plugin or policy refuses; adds what the creator is warned of.
@@ -72,7 +112,8 @@ pub(crate) fn check(
     if let Some(e) = sim.policies.refusal(kind, name, namespace, v) {
         return Err(e);
     }
-    match quota::check(&sim.store, kind, namespace, v) {
+    let lags = lock(&sim.settings).quota_lag_ms > 0;
+    match quota::check(&sim.store, kind, namespace, v, lags) {
         Some(why) => Err(forbidden(why)),
         None => Ok(()),
     }

@@ -95,8 +95,32 @@ fn shown<'a>(usage: &Usage, names: impl Iterator<Item = &'a String>) -> String {
     parts.join(",")
 }
 
-/// Why a new object is refused, if it is.
-pub(super) fn check(store: &Store, kind: &Kind, namespace: &str, v: &Value) -> Option<String> {
+/// What a quota says that is used: what has gone meanwhile is still counted.
+fn recorded(quota: &Object) -> Option<Usage> {
+    let map = quota.value.pointer("/status/used")?.as_object()?;
+    Some(map.iter().map(|(k, v)| (k.clone(), Quantity::parse(v.as_str().unwrap_or("0")))).collect())
+}
+
+/// Counts a new object at once, as admission does.
+pub(crate) fn charge(store: &Store, object: &Object) {
+    let delta = usage(object.kind, &object.value);
+    for quota in store.list(&RESOURCE_QUOTA, Some(&object.namespace)).0 {
+        if !counts(&hard(&quota), object.kind) {
+            continue;
+        }
+        let _ = store.update(&RESOURCE_QUOTA, &quota.namespace, &quota.name, |v, now| {
+            for (name, used) in recorded(now).unwrap_or_default() {
+                if let Some(more) = delta.get(&name) {
+                    v["status"]["used"][name.as_str()] = used.plus(*more).to_string().into();
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Why a new object is refused, if it is; `lags` when what is used is what the quota says.
+pub(super) fn check(store: &Store, kind: &Kind, namespace: &str, v: &Value, lags: bool) -> Option<String> {
     if kind == &RESOURCE_QUOTA || kind.kind == "Event" {
         return None;
     }
@@ -109,7 +133,7 @@ pub(super) fn check(store: &Store, kind: &Kind, namespace: &str, v: &Value) -> O
         if let Some(missing) = unnamed(kind, &hard, v) {
             return Some(format!("failed quota: {}: must specify {missing}", quota.name));
         }
-        let used = used(store, &quota);
+        let used = recorded(&quota).filter(|_| lags).unwrap_or_else(|| used(store, &quota));
         let over: Vec<&String> = hard
             .iter()
             .filter(|(name, limit)| {
@@ -194,9 +218,9 @@ mod tests {
     fn quota_on_pods_refuses_what_exceeds_it() {
         let s = store(json!({"pods": "2", "requests.cpu": "30m"}));
         s.create(&POD, pod("a", "20m")).expect("created");
-        assert_eq!(check(&s, &POD, "n", &pod("b", "10m")), None);
+        assert_eq!(check(&s, &POD, "n", &pod("b", "10m"), false), None);
         assert_eq!(
-            check(&s, &POD, "n", &pod("b", "20m")).as_deref(),
+            check(&s, &POD, "n", &pod("b", "20m"), false).as_deref(),
             Some(
                 "exceeded quota: q, requested: requests.cpu=20m, used: requests.cpu=20m, limited: requests.cpu=30m"
             )
@@ -204,7 +228,7 @@ mod tests {
         let mut bare = pod("c", "1m");
         bare["spec"]["containers"][0]["resources"] = json!({});
         assert_eq!(
-            check(&s, &POD, "n", &bare).as_deref(),
+            check(&s, &POD, "n", &bare, false).as_deref(),
             Some("failed quota: q: must specify requests.cpu for: c")
         );
     }
@@ -214,12 +238,28 @@ mod tests {
         let s = store(json!({"count/jobs.batch": "0"}));
         let job = json!({"metadata": {"name": "j", "namespace": "n"}});
         assert_eq!(
-            check(&s, &JOB, "n", &job).as_deref(),
+            check(&s, &JOB, "n", &job, false).as_deref(),
             Some(
                 "exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=0, limited: count/jobs.batch=0"
             )
         );
-        assert_eq!(check(&s, &POD, "n", &pod("a", "1m")), None);
+        assert_eq!(check(&s, &POD, "n", &pod("a", "1m"), false), None);
+    }
+
+    #[test]
+    fn deleted_job_counts_until_the_quota_is_refreshed() {
+        let s = store(json!({"count/jobs.batch": "1"}));
+        let job = json!({"metadata": {"name": "j", "namespace": "n"}});
+        let quota = || s.get(&RESOURCE_QUOTA, "n", "q").expect("there");
+        refresh(&s, &quota());
+        let made = s.create(&JOB, job.clone()).expect("created");
+        charge(&s, &made);
+        assert_eq!(quota().value["status"]["used"]["count/jobs.batch"], "1");
+        s.remove(&JOB, "n", "j", None).expect("removed");
+        assert!(check(&s, &JOB, "n", &job, true).is_some_and(|why| why.contains("used: count/jobs.batch=1")));
+        assert_eq!(check(&s, &JOB, "n", &job, false), None);
+        refresh(&s, &quota());
+        assert_eq!(check(&s, &JOB, "n", &job, true), None);
     }
 
     #[test]
@@ -228,6 +268,6 @@ mod tests {
         let mut p = pod("a", "1m");
         p["status"] = json!({"phase": "Succeeded"});
         s.create(&POD, p).expect("created");
-        assert_eq!(check(&s, &POD, "n", &pod("b", "1m")), None);
+        assert_eq!(check(&s, &POD, "n", &pod("b", "1m"), false), None);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use volumes::claim_dir;
 
 use crate::Sim;
 use crate::kinds::POD;
-use crate::ops::set_condition;
+use crate::ops::{observe, set_condition};
 use crate::scheduling::Reservations;
 use crate::status::ApiResult;
 use crate::store::{Change, Object};
@@ -276,6 +276,7 @@ pub(crate) fn bind(sim: &Sim, pod: &Object, problem: Option<&str>) -> ApiResult<
             }
             Some(message) => set_condition(&mut v["status"], "PodScheduled", false, "Unschedulable", message),
         }
+        observe(v, "PodScheduled");
         Ok(())
     })?;
     if problem.is_none() {

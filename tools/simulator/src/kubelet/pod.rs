@@ -8,7 +8,7 @@ use super::{NODE_NAME, bind, env, paths, volumes};
 use crate::Sim;
 use crate::kinds::POD;
 use crate::logs::{Chunk, LogBuffer, Rotation, Splitter};
-use crate::ops::{self, DeleteOptions, set_condition};
+use crate::ops::{self, DeleteOptions, observe, set_condition};
 use crate::scheduling::{preempt, unschedulable};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Object;
@@ -90,6 +90,15 @@ impl End {
 /// A stage was cut short because the pod has to stop.
 pub(super) struct Stopped;
 
+/// The conditions of a pod that a kubelet writes.
+const KUBELET_CONDITIONS: [&str; 6] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "DisruptionTarget",
+];
 /// The place of no container.
 const NO_CONTAINER: usize = usize::MAX;
 /// A sidecar that has run for so long has started: the kubelet looks at it only now and then.
@@ -726,7 +735,9 @@ impl PodRun {
         let policy = str_at(spec, "/imagePullPolicy");
         let name = str_at(spec, "/name");
         let broken = || lock(&sim.settings).cannot_pull(image) || sim.kubelet.image_fails(&self.pod(), name);
-        let present = lock(&sim.kubelet.pulled).contains(image);
+        // A node has the images that take no time to pull.
+        let delay = lock(&sim.settings).image_pull_delay_ms;
+        let present = delay == 0 || lock(&sim.kubelet.pulled).contains(image);
         if policy == "Never" && !broken() || present && policy != "Always" && !broken() {
             let text = format!(
                 "Container image {image:?} already present on machine and can be accessed by the pod"
@@ -844,10 +855,7 @@ impl PodRun {
         let status = self.attend(sim, index, &mut child, group).await;
         sim.kubelet.spawner.reap(group);
         for task in [out, err].into_iter().flatten() {
-            let abort = task.abort_handle();
-            if tokio::time::timeout(Duration::from_secs(2), task).await.is_err() {
-                abort.abort();
-            }
+            drain(task).await;
         }
         let code = status.map_or(137, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(9)));
         self.ended(sim, index, code, &log);
@@ -1134,6 +1142,10 @@ impl PodRun {
                 }
             }
             set_condition(s, "PodScheduled", true, "", "");
+            s["observedGeneration"] = now.value["metadata"]["generation"].clone();
+            for kind in KUBELET_CONDITIONS {
+                observe(v, kind);
+            }
             Ok(())
         });
     }
@@ -1172,6 +1184,17 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits until an output was read to its end. A process that left the container's group may hold it open: it is given up
+/// after a while, but not for a moment at which this cluster itself had no processor to read it.
+async fn drain(mut pump: tokio::task::JoinHandle<()>) {
+    for _ in 0..10 {
+        if tokio::time::timeout(Duration::from_millis(200), &mut pump).await.is_ok() {
+            return;
+        }
+    }
+    pump.abort();
 }
 
 async fn pump(mut from: impl tokio::io::AsyncRead + Unpin, log: Arc<LogBuffer>) {

@@ -118,9 +118,20 @@ fn status_of(c: &Container) -> Value {
     if !c.id.is_empty() {
         s["containerID"] = c.id.as_str().into();
         s["image"] = full_image(&c.image).into();
-        s["imageID"] = format!("{}@sha256:{}", full_image(&c.image), "0".repeat(64)).into();
+        s["imageID"] = image_id(&full_image(&c.image)).into();
     }
     s
+}
+
+/// The id of an image that was loaded and not pulled: that of its configuration.
+fn image_id(image: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let part = |n: u8| {
+        let mut hasher = DefaultHasher::new();
+        (n, image).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    };
+    format!("sha256:{}{}{}{}", part(0), part(1), part(2), part(3))
 }
 
 /// Replaces the reasons of waiting containers by the one that they began with; returns whether there were others.
