@@ -154,6 +154,13 @@ export type ClaudeK8sSessionParams = {
   repoUrl?: string;
   repoRef?: string;
   promptBundleKey?: string;
+  /** Which MCP servers the session had; absent without any. */
+  mcpServerIdentity?: string;
+  /** Where the session lies: the namespace of the Job and the volume claim at its home. */
+  namespace?: string;
+  volumeClaim?: string;
+  /** The CLI's folder of settings, where it is not that of the home. */
+  claudeHome?: string;
 };
 
 /** Converts stored session data. Data without a session id becomes null. */

@@ -192,6 +192,17 @@ function fields() {
       default: true,
       hint: 'Records with each run that the claude command ran, so that Paperclip continues with the task after a restart. Off: a restart blocks the tasks of running Jobs.',
     },
+    {
+      type: 'select',
+      key: 'claudeHome',
+      label: 'Claude settings folder',
+      default: 'shared',
+      hint: 'Whose the folder of settings, sessions and credentials is. An agent with its own needs a login of its own, or CLAUDE_CODE_OAUTH_TOKEN; a change begins new sessions.',
+      options: [
+        { label: 'Shared by all agents', value: 'shared' },
+        { label: 'One for this agent', value: 'agent' },
+      ],
+    },
   ];
 }
 

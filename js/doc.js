@@ -44,6 +44,9 @@ All keys are optional.
   where the server continues with their tasks after a restart, else deleted.
 - \`announceHarness\` (boolean): record with each run that the claude command ran, which is what lets the
   server continue with the task after a restart; default true.
+- \`claudeHome\` (string): \`shared\` (default): all agents have one folder of Claude's settings, sessions and
+  credentials; \`agent\`: each agent has its own on the shared volume, with a login of its own. Recommended with
+  either: \`CLAUDE_CODE_OAUTH_TOKEN\` in the environment, which concurrent pods need not refresh.
 - \`unschedulableGraceSec\` (number): seconds a pod may stay unschedulable before the run fails, which gives
   a cluster autoscaler time to add a node; default 0.
 - \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60,

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+
 import {
   asString,
   buildPaperclipEnv,
@@ -41,7 +43,22 @@ export async function prepare(ctx) {
       })),
     warnings: wanted.filter(isSkillSourceMissing).map(missingWarning),
     skillLibrary: await skillLibrary(entries, desired),
+    mcpServerIdentity: mcpServerIdentity(ctx),
   };
+}
+
+/**
+ * A value that differs where the run's MCP servers do; empty without any. A hash, because it is stored with the session.
+ *
+ * @param {ExecutionContext} ctx
+ * @returns {string}
+ */
+function mcpServerIdentity(ctx) {
+  const { runtimeMcp } = /** @type {{runtimeMcp?: {getServers?: () => unknown}}} */ (ctx);
+  const servers = runtimeMcp?.getServers?.();
+  if (!Array.isArray(servers) || servers.length === 0) return '';
+  const named = servers.map((server) => [server?.name, server?.url, server?.connectionId]);
+  return createHash('sha256').update(JSON.stringify(named)).digest('hex');
 }
 
 /**

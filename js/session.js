@@ -12,6 +12,10 @@ const FIELDS = [
   ['repoUrl', ['repoUrl', 'repo_url']],
   ['repoRef', ['repoRef', 'repo_ref']],
   ['promptBundleKey', ['promptBundleKey', 'prompt_bundle_key']],
+  ['mcpServerIdentity', ['mcpServerIdentity', 'mcp_server_identity']],
+  ['namespace', ['namespace']],
+  ['volumeClaim', ['volumeClaim', 'volume_claim']],
+  ['claudeHome', ['claudeHome', 'claude_home']],
 ];
 
 /**

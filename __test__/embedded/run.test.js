@@ -77,7 +77,7 @@ describe('a successful run', () => {
     });
     expect(result).not.toHaveProperty('errorCode');
     expect(result.sessionId).toBe(result.resultJson?.session_id);
-    expect(result.sessionParams).toEqual({ sessionId: result.sessionId });
+    expect(result.sessionParams).toMatchObject({ sessionId: result.sessionId, cwd: '/paperclip' });
     expect(result.sessionDisplayId).toBe(result.sessionId);
     const types = (lines) => lines.map((line) => JSON.parse(line).type);
     expect(types(agentLines(output))).toEqual(types(recorded));

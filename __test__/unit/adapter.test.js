@@ -52,6 +52,7 @@ describe('the addon', () => {
       'RunControl',
       'activeJobs',
       'execute',
+      'failedAtTheHost',
       'shutdown',
       'testEnvironment',
       'vitals',

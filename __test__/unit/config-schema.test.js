@@ -30,6 +30,7 @@ const FORM = [
   ['podStartTimeoutSec', 'number', 600],
   ['queueTimeoutSec', 'number', 0],
   ['announceHarness', 'toggle', true],
+  ['claudeHome', 'select', 'shared'],
 ];
 
 const { fields } = getConfigSchema();

@@ -175,6 +175,7 @@ describe('for a host without the newer helpers', () => {
       skills: [],
       warnings: [],
       skillLibrary: '',
+      mcpServerIdentity: '',
     });
   });
 

@@ -16,6 +16,7 @@ mod event;
 pub(crate) mod failure;
 mod no_result;
 mod reset_time;
+mod resume;
 mod rtk;
 mod supervisor;
 mod tally;
@@ -26,6 +27,7 @@ pub(crate) use failure::{
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
 pub(crate) use reset_time::reset_time;
+pub(crate) use resume::did_no_work;
 pub use rtk::rtk_setup_commands;
 pub(crate) use supervisor::EndToken;
 pub use tally::{Captured, Rejected, Tally, Usage};

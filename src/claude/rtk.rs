@@ -39,7 +39,7 @@ const FILTER: &str = concat!(
 /// The file is on the volume that all runs share: it is written only when it changes, under another name, and renamed,
 /// so that another run never reads half of it. A link is resolved first, because renaming would replace it.
 const SETTINGS: &str = concat!(
-    "const fs=require('fs'),dir=process.env.HOME+'/.claude';",
+    "const fs=require('fs'),dir=process.env.CLAUDE_CONFIG_DIR||process.env.HOME+'/.claude';",
     "let file=dir+'/settings.json',old='',s={};",
     "try{file=fs.realpathSync(file);old=fs.readFileSync(file,'utf8');s=JSON.parse(old)}catch{}",
     "const plain=v=>v&&typeof v==='object'&&!Array.isArray(v)?v:{};",
@@ -56,7 +56,7 @@ const SETTINGS: &str = concat!(
 );
 
 /// The shell commands that install the filter; they run before the CLI. They write `/tmp/.rtk-filter.js` and register
-/// it in `$HOME/.claude/settings.json`. The filter cuts tool output of more than `max_output_bytes` UTF-8 bytes.
+/// it in `settings.json` of the CLI's folder of settings. The filter cuts tool output of more than `max_output_bytes` UTF-8 bytes.
 ///
 /// Both programs are encoded in Base64, so the shell's quoting cannot change them. They need only `node`.
 pub fn rtk_setup_commands(max_output_bytes: u64) -> String {

@@ -83,6 +83,9 @@ pub(super) fn collect(
         files.push((file, json));
     }
 
+    if let Some(home) = super::claude_home(request) {
+        layers.set("CLAUDE_CONFIG_DIR", home);
+    }
     for (name, value) in configured {
         layers.set(name, value);
     }

@@ -17,7 +17,7 @@ use super::labels::{
 };
 use super::prompt::{Delivery, PROMPT_VARIABLE};
 use super::volumes::{self, mount};
-use super::{HOME, PROMPT_DIR, PROMPT_FILE, SelfPod};
+use super::{PROMPT_DIR, PROMPT_FILE, SelfPod};
 use crate::request::Request;
 
 /// Where the init container sees the prompt Secret.
@@ -47,7 +47,7 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
         Delivery::Variable(_) => None,
     };
     let (volumes, volume_mounts) = volumes::volumes(self_pod, secret);
-    let working_dir = request.context.workspace_cwd().or(config.cwd.as_deref()).unwrap_or(HOME);
+    let working_dir = super::working_dir(request);
     let resources = &config.resources;
 
     let claude = Container {

@@ -37,6 +37,8 @@ pub(crate) const RESERVED_LABEL_PREFIXES: [&str; 2] = ["paperclip.io/", "app.kub
 pub(crate) const ANNOTATION_AGENT_NAME: &str = "paperclip.io/agent-name";
 /// Annotation of a Job: the token of its pod's last line, for a host that takes the Job over.
 pub(crate) const ANNOTATION_END_TOKEN: &str = "paperclip.io/end-token";
+/// Annotation of a Job: what its session depends on, as JSON, for a host that takes the Job over.
+pub(crate) const ANNOTATION_SESSION: &str = "paperclip.io/session";
 /// Annotation of a prompt Secret: the Job it belongs to, for people who find a Secret without an owner.
 pub(crate) const ANNOTATION_JOB_NAME: &str = "paperclip.io/job-name";
 /// Annotation of a claim: the name of the Job that its holder is about to create.

@@ -27,12 +27,12 @@ use sha2::{Digest, Sha256};
 
 use crate::claude::EndToken;
 use crate::claude::command::{self, BundlePaths, CliCommand};
-use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
+use crate::request::{ClaudeHome, MAX_LABEL_LEN, Request, SessionPlace, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub(crate) use labels::{ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_RUN_ID, LABEL_SESSION_ID};
 use labels::{
-    ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, COMPONENT_JOB, LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID,
-    LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
+    ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, ANNOTATION_SESSION, COMPONENT_JOB, LABEL_ADAPTER_TYPE,
+    LABEL_COMPANY_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
 };
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
@@ -145,7 +145,7 @@ pub fn build(
     bundle: Option<&PromptBundle>,
 ) -> Result<Manifest, ManifestError> {
     let config = &request.config;
-    let job_name = job_name(&request.agent.id, &request.run_id);
+    let job_name = job_name_of(request);
     let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
     let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
 
@@ -207,6 +207,34 @@ impl Manifest {
     }
 }
 
+/// What the session of a Job depends on, and the session that it resumes; empty where it begins a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobSession {
+    /// The session.
+    pub(crate) resumed: String,
+    /// What it depends on.
+    pub(crate) place: SessionPlace,
+}
+
+impl JobSession {
+    /// What a Job says of itself; `None` for one of an older version.
+    pub(crate) fn of_job(job: &Job) -> Option<Self> {
+        let text = job.metadata.annotations.as_ref()?.get(ANNOTATION_SESSION)?;
+        let Ok(serde_json::Value::Object(params)) = serde_json::from_str(text) else { return None };
+        let resumed = params.get("sessionId").and_then(serde_json::Value::as_str).unwrap_or_default();
+        Some(Self { resumed: resumed.to_owned(), place: SessionPlace::of_params(&params) })
+    }
+}
+
+impl Manifest {
+    /// Writes into the Job what its session depends on, for a host that takes the Job over.
+    pub(crate) fn remember_session(&mut self, session: &JobSession) {
+        let text = serde_json::Value::Object(session.place.params(&session.resumed)).to_string();
+        let annotations = self.job.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_SESSION.to_owned(), text);
+    }
+}
+
 /// The token of a Job's last line; `None` for a Job whose pod prints none, such as one of an older version.
 pub(crate) fn end_token(job: &Job) -> Option<EndToken> {
     EndToken::parse(job.metadata.annotations.as_ref()?.get(ANNOTATION_END_TOKEN)?)
@@ -220,6 +248,26 @@ pub(crate) fn job_name(agent_id: &str, run_id: &str) -> String {
     let digest = Sha256::digest(format!("{agent_id}:{run_id}"));
     let hash: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
     format!("ac-{}-{}-{hash}", slug(agent_id), slug(run_id))
+}
+
+/// The name of the Job that carries a request out: that of the run's second Job has an end of its own.
+pub(crate) fn job_name_of(request: &Request) -> String {
+    let end = if request.afresh { "-f" } else { "" };
+    job_name(&request.agent.id, &request.run_id) + end
+}
+
+/// The folder that the CLI works in.
+pub(crate) fn working_dir(request: &Request) -> &str {
+    request.context.workspace_cwd().or(request.config.cwd.as_deref()).unwrap_or(HOME)
+}
+
+/// The CLI's folder of settings, sessions and credentials, where the agent has one of its own. It is on the shared volume.
+pub(crate) fn claude_home(request: &Request) -> Option<String> {
+    (request.config.claude_home == ClaudeHome::Agent).then(|| {
+        let digest = Sha256::digest(&request.agent.id);
+        let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        format!("{HOME}/.claude-agents/{}-{hash}", slug(&request.agent.id))
+    })
 }
 
 /// The readable part of an id: up to 16 of `[a-z0-9-]`, not ending in a dash. May be empty or begin with one.

@@ -46,6 +46,9 @@ pub struct Prepared {
     pub(crate) wake_payload: Option<WakePayload>,
     /// How the task is to be worked on, such as `planning`.
     pub(crate) issue_work_mode: Option<String>,
+    /// Which MCP servers the CLI has, as a value that differs where they do; empty without any.
+    #[serde(deserialize_with = "serde_ext::null_as_default")]
+    pub(crate) mcp_server_identity: String,
 }
 
 /// A section as a new session gets it, and as a resumed session does.

@@ -1,7 +1,7 @@
 //! From a run that has ended to its result.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::recovery::Limit;
 use super::spent::Spent;
@@ -15,6 +15,7 @@ use crate::forensics::{
     pod_cause, vanished_details,
 };
 use crate::js_semantics;
+use crate::request::SessionPlace;
 
 /// How a Job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,19 +54,6 @@ pub(crate) enum JobEnd {
     },
 }
 
-/// The part of `context.paperclipWorkspace` that a session keeps. An empty string counts as absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Workspace {
-    /// Working directory.
-    pub(crate) cwd: Option<String>,
-    /// Workspace id.
-    pub(crate) workspace_id: Option<String>,
-    /// Repository address.
-    pub(crate) repo_url: Option<String>,
-    /// Branch, tag or commit.
-    pub(crate) repo_ref: Option<String>,
-}
-
 /// All that is known about a run that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settled {
@@ -101,8 +89,8 @@ pub(crate) struct Settled {
     pub(crate) config_model: String,
     /// The session that the run resumed, or empty.
     pub(crate) current_session_id: String,
-    /// The run's workspace.
-    pub(crate) workspace: Workspace,
+    /// What its session depends on.
+    pub(crate) place: SessionPlace,
 }
 
 impl Settled {
@@ -113,7 +101,7 @@ impl Settled {
     /// The session that the CLI named, where it can be resumed: its id is one, and it lies on the shared volume.
     fn session_on_volume(&self) -> Option<(String, Value)> {
         let id = self.captured.session_id.as_deref().filter(|id| is_session_id(id))?;
-        self.account.home_is_claimed.then(|| (id.to_owned(), session_params(Some(id), &self.workspace)))
+        self.account.home_is_claimed.then(|| (id.to_owned(), session_params(Some(id), &self.place)))
     }
 
     /// What a run without a result of its own used.
@@ -377,7 +365,7 @@ fn with_result(settled: Settled) -> Outcome {
     let credential = credential(&settled, code);
     let id = settled.captured.session_id.as_deref().unwrap_or(&settled.current_session_id);
     let session = Some(id).filter(|id| !id.is_empty());
-    let session = session.map(|id| (id.to_owned(), session_params(Some(id), &settled.workspace)));
+    let session = session.map(|id| (id.to_owned(), session_params(Some(id), &settled.place)));
     let Settled { mut captured, config_model, account, .. } = settled;
     let spent = Spent::of(&captured, &account, &config_model, session);
     let text = failure.clone().unwrap_or_default();
@@ -464,24 +452,10 @@ fn killed_after_success(settled: &Settled) -> String {
     )
 }
 
-fn session_params(session_id: Option<&str>, workspace: &Workspace) -> Value {
+fn session_params(session_id: Option<&str>, place: &SessionPlace) -> Value {
     // The CLI resumes no other.
-    let Some(session_id) = session_id.filter(|id| is_session_id(id)) else {
-        return Value::Null;
-    };
-    let mut params = Map::new();
-    params.insert("sessionId".into(), session_id.into());
-    for (key, value) in [
-        ("cwd", &workspace.cwd),
-        ("workspaceId", &workspace.workspace_id),
-        ("repoUrl", &workspace.repo_url),
-        ("repoRef", &workspace.repo_ref),
-    ] {
-        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            params.insert(key.into(), value.into());
-        }
-    }
-    Value::Object(params)
+    let session_id = session_id.filter(|id| is_session_id(id));
+    session_id.map_or(Value::Null, |id| Value::Object(place.params(id)))
 }
 
 fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
@@ -589,7 +563,7 @@ mod tests {
             account: Account::default(),
             config_model: String::new(),
             current_session_id: String::new(),
-            workspace: Workspace::default(),
+            place: SessionPlace::default(),
         }
     }
 
@@ -1021,11 +995,11 @@ mod tests {
     #[test]
     fn success_has_every_field_in_order() {
         let mut run = settled(&[INIT, SAYS, SUCCESS], Some(0), JobEnd::Complete);
-        run.workspace = Workspace {
+        run.place = SessionPlace {
             cwd: Some("/w".into()),
             workspace_id: Some(String::new()),
-            repo_url: None,
             repo_ref: Some("main".into()),
+            ..SessionPlace::default()
         };
         let result = classify(run).to_json(NOW);
         let parsed: Value = serde_json::from_str(SUCCESS).unwrap();

@@ -19,7 +19,7 @@ use crate::claude;
 use crate::forensics::{Cause, Evidence, NothingStarted, StartFailure};
 use crate::storable;
 
-pub(crate) use classify::{JobEnd, Settled, Workspace, classify};
+pub(crate) use classify::{JobEnd, Settled, classify};
 pub(crate) use code::ErrorCode;
 
 /// Which of the host's two streams a log line goes to: the first argument of `onLog`.

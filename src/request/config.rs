@@ -66,6 +66,7 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "reattachOrphanedJobs",
     "hostShutdown",
     "announceHarness",
+    "claudeHome",
     "unschedulableGraceSec",
     "imagePullGraceSec",
     "resultGraceSec",
@@ -106,6 +107,8 @@ pub(crate) struct Config {
     /// `queueTimeoutSec`: how long a Job may be suspended, or its pod gated; without it for as long as the queue takes.
     /// Above 0.
     pub(crate) queue_timeout: Option<Duration>,
+    /// `claudeHome`: whose the CLI's folder of settings, sessions and credentials is (shared).
+    pub(crate) claude_home: ClaudeHome,
     /// `kubeconfig`: path of a kubeconfig file; without one the service account of the host's pod is used.
     pub(crate) kubeconfig: Option<String>,
     /// `namespace`: where Jobs run, a DNS-1123 label; without one the host's namespace.
@@ -155,6 +158,15 @@ pub(crate) struct Config {
     pub(crate) notes: Vec<String>,
 }
 
+/// Whose the CLI's folder of settings, sessions and credentials is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaudeHome {
+    /// All agents have `.claude` of their common home.
+    Shared,
+    /// Each agent has one of its own on the shared volume.
+    Agent,
+}
+
 /// What happens to live Jobs when the host receives SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostShutdown {
@@ -184,6 +196,8 @@ impl Config {
                 &[("delete", HostShutdown::Delete), ("leave", HostShutdown::Leave)],
             )?,
             announce_harness: raw.flag("announceHarness", true),
+            claude_home: raw
+                .choice("claudeHome", &[("shared", ClaudeHome::Shared), ("agent", ClaudeHome::Agent)])?,
             unschedulable_grace: Duration::from_secs_f64(
                 raw.seconds("unschedulableGraceSec")?.unwrap_or(0.0),
             ),

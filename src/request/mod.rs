@@ -10,20 +10,23 @@ mod error;
 mod label;
 mod raw;
 mod resources;
+mod session;
 mod syntax;
 mod tolerations;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::js_semantics;
 
-pub(crate) use config::{Config, HostShutdown};
+pub(crate) use config::{ClaudeHome, Config, HostShutdown};
 pub(crate) use context::Context;
 pub use error::RequestError;
 pub(crate) use label::{MAX_LABEL_LEN, sanitize_label_value};
+pub(crate) use session::SessionPlace;
 
 /// One run as the host asked for it, resolved.
 ///
@@ -38,6 +41,10 @@ pub struct Request {
     pub(crate) agent: Agent,
     /// The Claude session to resume; empty when this run starts a new one.
     pub(crate) session_id: String,
+    /// What the host stored beside that session.
+    pub(crate) stored_session: SessionPlace,
+    /// This is the run's second Job, after one that could not resume its session.
+    pub(crate) afresh: bool,
     /// The adapter's settings.
     pub(crate) config: Config,
     /// What woke the agent and where it works.
@@ -100,9 +107,8 @@ impl Request {
             map.and_then(|map| js_semantics::text(map.get(key))).unwrap_or_default().to_owned()
         };
 
-        let resumed = runtime
-            .and_then(|runtime| js_semantics::object(runtime.get("sessionParams")))
-            .and_then(|params| js_semantics::text(params.get("sessionId")));
+        let stored = runtime.and_then(|runtime| js_semantics::object(runtime.get("sessionParams")));
+        let resumed = stored.and_then(|params| js_semantics::text(params.get("sessionId")));
         let session_id = resumed.map_or_else(|| field(runtime, "sessionId"), str::to_owned);
 
         let vars = js_semantics::object(raw.get("hostEnv")).into_iter().flatten();
@@ -116,6 +122,8 @@ impl Request {
                 name: field(agent, "name"),
             },
             session_id,
+            stored_session: stored.map(SessionPlace::of_params).unwrap_or_default(),
+            afresh: false,
             config: Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?,
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
@@ -125,6 +133,20 @@ impl Request {
                 tmp_dir: field(Some(&raw), "tmpDir"),
             },
         })
+    }
+
+    /// The same request for a Job that begins a new session.
+    pub(crate) fn without_session(&self) -> Self {
+        Self { session_id: String::new(), ..self.clone() }
+    }
+
+    /// The same request for the run's second Job, which begins a new session and has this much of the run's time.
+    pub(crate) fn started_afresh(&self, spent: Duration) -> Self {
+        let mut request = Self { afresh: true, ..self.without_session() };
+        if request.config.timeout_sec > 0.0 {
+            request.config.timeout_sec = (request.config.timeout_sec - spent.as_secs_f64()).max(1.0);
+        }
+        request
     }
 
     /// The task's id as a label value; `None` without a task or when nothing usable is left of its id.

@@ -17,6 +17,7 @@ impl Default for Config {
             reattach_orphaned_jobs: true,
             host_shutdown: None,
             announce_harness: true,
+            claude_home: ClaudeHome::Shared,
             unschedulable_grace: Duration::ZERO,
             image_pull_grace: Duration::from_secs(60),
             result_grace: Duration::from_secs(60),
@@ -158,7 +159,7 @@ fn half_a_surrogate_pair_in_the_context_is_accepted() {
 fn settings_of_the_right_type_are_taken() {
     let got = config(json!({
         "timeoutSec": 90, "graceSec": 0.5, "retainJobs": true, "reattachOrphanedJobs": false,
-        "hostShutdown": "leave", "announceHarness": false, "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "resultGraceSec": 90,
+        "hostShutdown": "leave", "announceHarness": false, "claudeHome": "agent", "unschedulableGraceSec": 1.5, "imagePullGraceSec": 7, "resultGraceSec": 90,
         "apiOutageSec": 45, "podStartTimeoutSec": 0.5, "queueTimeoutSec": 30, "kubeconfig": "/k", "namespace": "agents-1",
         "secretRef": "my.secret", "instructionsFilePath": "  /i.md\n", "model": "m", "effort": "high",
         "maxTurnsPerRun": 12, "dangerouslySkipPermissions": false, "extraArgs": ["--a", "", "b c"],
@@ -171,6 +172,7 @@ fn settings_of_the_right_type_are_taken() {
         reattach_orphaned_jobs: false,
         host_shutdown: Some(HostShutdown::Leave),
         announce_harness: false,
+        claude_home: ClaudeHome::Agent,
         unschedulable_grace: Duration::from_millis(1500),
         image_pull_grace: Duration::from_secs(7),
         result_grace: Duration::from_secs(90),

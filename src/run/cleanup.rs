@@ -125,11 +125,11 @@ impl<C> OwnedObjects<C> {
     }
 }
 
-/// Deletes what the run owns (`docs/contract.md`, "Cleanup").
+/// Deletes what the run owns; it may go on with another Job (`docs/contract.md`, "Cleanup").
 pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
     let (job, secret, retain, unfinished) = {
         let mut state = run.owned.lock();
-        (state.job.take(), state.secret.take(), state.retain, state.unfinished.take())
+        (state.job.take(), state.secret.take(), state.retain.take(), state.unfinished.take())
     };
     if let Some(job) = job {
         clean_up_job(run, &job, retain).await;

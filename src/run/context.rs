@@ -1,7 +1,7 @@
 //! What the stages of one run share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use super::record::RunRecord;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{LogSink, RunError};
 use crate::claude::EndToken;
-use crate::manifest::SelfPod;
+use crate::manifest::{JobSession, SelfPod};
 use crate::outcome::Outcome;
 use crate::request::Request;
 
@@ -37,6 +37,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) announced: AtomicBool,
     /// Whether the host's process shuts down.
     pub(crate) closing: Closing,
+    /// The run's first Job, once that is over and the run starts a second one.
+    pub(crate) ended_job: OnceLock<String>,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
     /// Jobs of all runs of the process whose pod may have told its own end falsely.
@@ -96,4 +98,8 @@ pub(crate) struct LiveJob<C> {
     pub(crate) reattached: Option<Duration>,
     /// The token of the pod's last line; `None` where the pod prints none.
     pub(crate) end_token: Option<EndToken>,
+    /// Its session.
+    pub(crate) session: JobSession,
+    /// How much of the run's time an earlier Job has taken.
+    pub(crate) spent: Duration,
 }

@@ -20,7 +20,7 @@ use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::{
     ContainerPhase, Deletion, Disruption, JobState, TerminatedState, container_phase, disruption,
 };
-use crate::manifest::CLAUDE_CONTAINER;
+use crate::manifest::{CLAUDE_CONTAINER, JobSession};
 
 /// What a watch or a read showed of a Job.
 #[derive(Debug, Clone)]
@@ -123,6 +123,10 @@ pub(super) struct Observed<C> {
     pub(super) reattached: Option<Duration>,
     /// The token of the pod's last line; `None` where the pod prints none.
     pub(super) end_token: Option<EndToken>,
+    /// The Job's session.
+    pub(super) session: JobSession,
+    /// How much of the run's time an earlier Job has taken.
+    pub(super) spent: Duration,
     /// When the pod's last line was read that says its own end, while nothing follows it.
     pub(super) end_said: watch::Sender<Option<Instant>>,
     pub(super) watched: Subscription<C>,

@@ -9,6 +9,7 @@
 //! control plane through [`Host`], so that a whole run can be played in memory under a paused clock (`scenarios`).
 
 mod active;
+mod afresh;
 mod card;
 mod cleanup;
 mod context;

@@ -26,6 +26,11 @@ impl RunRecord {
         (record.namespace, record.job_name) = (namespace.to_owned(), job_name.to_owned());
     }
 
+    /// Forgets the run's first Job: what comes is about its second.
+    pub(super) fn begin_anew(&self) {
+        *self.lock() = Record::default();
+    }
+
     /// Keeps what was seen of the Job.
     pub(super) fn see_job(&self, seen: &JobSeen) {
         let mut record = self.lock();

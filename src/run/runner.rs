@@ -3,10 +3,11 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveJob, ActiveJobs};
@@ -17,12 +18,14 @@ use super::host::StorableHost;
 use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
+use super::start::Started;
 use super::start::bundle::BundleError;
 use super::start::claim::Claims;
+use super::start::plan::Plan;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
-use super::{Host, HostError, LogSink, finish, timing};
+use super::{Host, HostError, LogSink, afresh, finish, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, ApiErrorKind, Clusters};
 use crate::forensics::{Asker, Creations};
@@ -183,6 +186,7 @@ impl<K: Clusters> Runner<K> {
                 record,
                 announced: AtomicBool::new(false),
                 closing: self.active.closing(),
+                ended_job: OnceLock::new(),
                 readers: self.readers.clone(),
                 unconfirmed: self.unconfirmed.clone(),
             };
@@ -234,9 +238,44 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Settled, Stop> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
         run.unless_cancelled(turn.wait()).await?;
-        let job = self.start(run, turn).await?;
+        let Started { job, plan } = self.start(run, turn, None).await?;
+        let began = Instant::now();
+        let resumed = job.session.resumed.clone();
         let observed = self.observe(run, job).await;
-        finish::follow_to_end(run, observed).await
+        let settled = finish::follow_to_end(run, observed).await?;
+        match afresh::reason(run, &settled, &resumed, began.elapsed()) {
+            None => Ok(settled),
+            Some(reason) => self.play_afresh(run, plan.afresh(began.elapsed()), &resumed, reason).await,
+        }
+    }
+
+    /// Plays the run a second time, without the session that its first Job could not resume: at most once, because a new
+    /// session is none that was resumed.
+    async fn play_afresh<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        plan: Plan,
+        session: &str,
+        reason: &str,
+    ) -> Result<Settled, Stop> {
+        run.log
+            .out(format!(
+                "[paperclip] Claude session \"{session}\" {reason} — starting again with a new session"
+            ))
+            .await;
+        if let Some(job) = run.owned.job() {
+            let _ = run.ended_job.set(job.name);
+        }
+        cleanup::clean_up(run).await;
+        self.active.remove(&run.owned);
+        run.record.begin_anew();
+        let mut turn = self.queues.queue(&run.request.agent.id);
+        run.unless_cancelled(turn.wait()).await?;
+        let Started { job, .. } = self.start(run, turn, Some(plan)).await?;
+        let observed = self.observe(run, job).await;
+        let settled = finish::follow_to_end(run, observed).await?;
+        // The first CLI of the run had begun.
+        Ok(Settled { nothing_started: None, ..settled })
     }
 
     /// Subscribes to the watches of the Job's namespace.
@@ -245,7 +284,17 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         job: LiveJob<K::Cluster>,
     ) -> Observed<K::Cluster> {
-        let LiveJob { cluster, namespace, job_name, job_uid, warnings, reattached, end_token } = job;
+        let LiveJob {
+            cluster,
+            namespace,
+            job_name,
+            job_uid,
+            warnings,
+            reattached,
+            end_token,
+            session,
+            spent,
+        } = job;
         run.record.place(&namespace, &job_name);
         let watched = self.watches.subscribe(&cluster, &namespace, &job_name, job_uid.as_deref());
         let deletions_read = Mutex::default();
@@ -257,6 +306,8 @@ impl<K: Clusters> Runner<K> {
             warnings,
             reattached,
             end_token,
+            session,
+            spent,
             end_said: watch::Sender::new(None),
             watched,
             deletions_read,

@@ -181,6 +181,14 @@ pub(super) const TAKEN_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// How long after that no Job is created; a process that is still alive then has not shut down.
 pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 
+/// The least that must be left of a run's time limit for a second Job.
+pub(super) const LEAST_SECOND_TRY: Duration = Duration::from_secs(1);
+
+/// When this number of seconds is over, of which some were spent already.
+pub(super) fn deadline(seconds: f64, spent: Duration) -> Instant {
+    Instant::now() + Duration::from_secs_f64(seconds).saturating_sub(spent)
+}
+
 /// Sleeps until a time; forever without one.
 pub(super) async fn until(at: Option<Instant>) {
     match at {

@@ -204,7 +204,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         let started = Instant::now();
         let config = &run.request.config;
         let deadline = (config.timeout_sec > 0.0)
-            .then(|| started + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
+            .then(|| timing::deadline(config.timeout_sec + config.grace_sec, observed.spent));
         Self {
             run,
             observed,

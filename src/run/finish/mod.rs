@@ -17,7 +17,6 @@ mod told;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
@@ -33,7 +32,7 @@ use super::record::cause_of_pod_read;
 use super::{Host, isolate, timing};
 use crate::cluster::Cluster;
 use crate::forensics::{Disruption, JobState, StartRecord, Vanished};
-use crate::outcome::{JobEnd, Outcome, Settled, Workspace};
+use crate::outcome::{JobEnd, Outcome, Settled};
 
 /// Follows a run from its created Job to its end.
 pub(super) async fn follow_to_end<C: Cluster, H: Host>(
@@ -131,8 +130,8 @@ async fn follow<C: Cluster, H: Host>(
         captured: follower.tally.finish(),
         account: run.record.account(),
         config_model: run.request.config.model.clone(),
-        current_session_id: run.request.session_id.clone(),
-        workspace: workspace(run),
+        current_session_id: observed.session.resumed.clone(),
+        place: observed.session.place.clone(),
     };
     Ok((settled, unseen.then_some(pod.record)))
 }
@@ -179,7 +178,7 @@ async fn find_pod<C: Cluster, H: Host>(
     let mut state = StartState::new();
     let config = &run.request.config;
     let limit = (config.timeout_sec > 0.0)
-        .then(|| Instant::now() + Duration::from_secs_f64(config.timeout_sec + config.grace_sec));
+        .then(|| timing::deadline(config.timeout_sec + config.grace_sec, observed.spent));
     let start = tokio::select! {
         start = pod_wait::wait_until_running(run, observed, &mut state) => Some(start),
         () = timing::until(limit) => None,
@@ -311,15 +310,5 @@ fn job_end<C>(
         RunEnd::Hung => JobEnd::Hung,
         RunEnd::Lost(LostPod { node, overdue }) => JobEnd::Lost { node, overdue },
         RunEnd::Unreachable(error) => JobEnd::Unreachable { seconds: api_outage, error: error.to_string() },
-    }
-}
-
-fn workspace<C, H>(run: &RunContext<C, H>) -> Workspace {
-    let text = |key: &str| run.request.context.workspace_text(key).map(str::to_owned);
-    Workspace {
-        cwd: text("cwd"),
-        workspace_id: text("workspaceId"),
-        repo_url: text("repoUrl"),
-        repo_ref: text("repoRef"),
     }
 }

@@ -18,7 +18,8 @@ pub(super) async fn delete_and_prove<C: Cluster, H>(
     record: &mut StartRecord,
 ) -> Option<NothingStarted> {
     // Which pods a Job of another run had before is not known.
-    if run.request.config.retain_jobs || observed.reattached.is_some() {
+    // A run that has had another Job has begun work.
+    if run.request.config.retain_jobs || observed.reattached.is_some() || run.ended_job.get().is_some() {
         return None;
     }
     delete_job(observed).await.ok()?;

@@ -28,6 +28,7 @@ mod lines;
 mod own_end;
 mod pod_end;
 mod restart;
+mod sessions;
 mod settles;
 mod start;
 mod starting;
@@ -66,6 +67,7 @@ struct Scenario {
     config: Value,
     context: Value,
     session_id: &'static str,
+    session_params: Value,
     agent_id: &'static str,
     company_id: &'static str,
     run_id: &'static str,
@@ -83,6 +85,7 @@ impl Scenario {
             config: json!({}),
             context: json!({"taskId": "task-1"}),
             session_id: "",
+            session_params: Value::Null,
             agent_id: "agent-1",
             company_id: "company-1",
             run_id: "run-1",
@@ -112,7 +115,7 @@ impl Scenario {
         json!({
             "runId": self.run_id,
             "agent": {"id": agent, "companyId": self.company_id, "name": "Ada"},
-            "runtime": {"sessionId": self.session_id},
+            "runtime": {"sessionId": self.session_id, "sessionParams": self.session_params},
             "config": self.config,
             "context": self.context,
             "authToken": "token",

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::announce::announce;
 use super::claim::{Claim, unique};
 use super::meta;
+use super::plan::Plan;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, CreatedJob, retry};
 use crate::forensics::{Account, Cause, one_line};
-use crate::manifest::{self, LABEL_RUN_ID, Manifest, Prepared, PromptBundle, PromptSecret};
+use crate::manifest::{self, LABEL_RUN_ID, Manifest, PromptSecret};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::cleanup::OwnedJob;
@@ -29,16 +30,18 @@ const CREATE_ATTEMPTS: u32 = 4;
 pub(super) async fn create<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     placement: &Placement<C>,
-    prepared: &Prepared,
-    bundle: &PromptBundle,
+    plan: &Plan,
     claim: &mut Option<Claim<C>>,
 ) -> Result<LiveJob<C>, Stop> {
+    let Plan { request, prepared, bundle, .. } = plan;
+    let session = plan.session();
     let end_token = EndToken::parse(&unique());
-    let manifest = manifest::build(&run.request, &placement.self_pod, prepared, Some(bundle));
+    let manifest = manifest::build(request, &placement.self_pod, prepared, Some(bundle));
     let manifest = manifest.and_then(|mut manifest| {
         if let Some(token) = &end_token {
             manifest.supervise(token)?;
         }
+        manifest.remember_session(&session);
         Ok(manifest)
     });
     let manifest = match manifest {
@@ -47,7 +50,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     };
     run.record.set_account(Account::of(&manifest.job));
     log_notes(&run.log, &manifest).await;
-    run.unless_cancelled(run.host.meta(meta::of_created(&run.request, prepared, &manifest))).await??;
+    run.unless_cancelled(run.host.meta(meta::of_created(request, prepared, &manifest))).await??;
     run.unless_cancelled(announce(run)).await?;
     if let Some(secret) = &manifest.prompt_secret {
         create_secret(run, placement, &manifest.job_name, secret).await?;
@@ -58,7 +61,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     if let (Some(secret), Some(uid)) = (&manifest.prompt_secret, &job_uid) {
         own_secret_by_job(run, placement, secret, &job_name, uid).await;
     }
-    let timeout = run.request.config.timeout_sec;
+    let timeout = request.config.timeout_sec;
     let deadline = if timeout > 0.0 { meta::seconds(timeout) } else { "none".to_owned() };
     run.log
         .out(format!(
@@ -71,7 +74,18 @@ pub(super) async fn create<C: Cluster, H: Host>(
     }
     tracing::debug!(run = run.request.run_id, job = job_name, "created");
     let cluster = placement.cluster.clone();
-    Ok(LiveJob { cluster, namespace, job_name, job_uid, warnings, reattached: None, end_token })
+    let spent = plan.spent;
+    Ok(LiveJob {
+        cluster,
+        namespace,
+        job_name,
+        job_uid,
+        warnings,
+        reattached: None,
+        end_token,
+        session,
+        spent,
+    })
 }
 
 /// Logs what the manifest left out or decided.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::{self, Account, Expected, claude_may_run, kept_by, node_of, still_running};
-use crate::manifest::{self, LABEL_RUN_ID, agent_selector};
+use crate::manifest::{self, JobSession, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::run::card::Waits;
@@ -33,6 +33,8 @@ pub(super) struct Orphan {
     pub(super) image: String,
     pub(super) created: Option<Time>,
     pub(super) end_token: Option<EndToken>,
+    /// What it says of its session.
+    pub(super) session: Option<Box<JobSession>>,
     pub(super) account: Box<Account>,
 }
 
@@ -62,7 +64,9 @@ pub(super) async fn check<C: Cluster, H: Host>(
         Ok::<_, ApiError>((jobs, pods))
     };
     let verdict = match read.await {
-        Ok((jobs, pods)) => {
+        Ok((mut jobs, pods)) => {
+            // The run's first Job is over, also where it is retained and its condition is still to come.
+            jobs.retain(|job| job.metadata.name.as_deref() != run.ended_job.get().map(String::as_str));
             let run_label = run.request.run_label();
             let own = run_label.as_deref();
             if jobs.iter().any(|job| is_of_run(job, own)) || pods.iter().any(|pod| is_of_run(pod, own)) {
@@ -275,6 +279,7 @@ impl Orphan {
             image: image.unwrap_or_else(|| "unknown".to_owned()),
             created: job.metadata.creation_timestamp.clone(),
             end_token: manifest::end_token(job),
+            session: JobSession::of_job(job).map(Box::new),
             account: Account::of(job).into(),
         }
     }

@@ -6,6 +6,7 @@ pub(super) mod claim;
 mod create;
 mod guard;
 mod meta;
+pub(super) mod plan;
 mod prepare;
 pub(super) mod queue;
 mod reattach;
@@ -13,6 +14,7 @@ pub(super) mod self_pod;
 
 use claim::{Claim, NoClaim};
 use guard::{Orphan, Verdict};
+use plan::Plan;
 use queue::Turn;
 
 use super::context::{LiveJob, Placement, RunContext, Stop};
@@ -22,17 +24,28 @@ use crate::forensics::Asker;
 use crate::manifest;
 use crate::outcome::Outcome;
 
+/// A Job that a run follows, and what it was made of.
+pub(super) struct Started<C> {
+    pub(super) job: LiveJob<C>,
+    pub(super) plan: Plan,
+}
+
 impl<K: Clusters> Runner<K> {
     /// Starts the run's Job, or reattaches to the one that is there. Gives `turn` back when that is done and the
-    /// agent's claim is released.
+    /// agent's claim is released. `afresh`: the plan of the run's second Job.
     pub(super) async fn start<H: Host>(
         &self,
         run: &RunContext<K::Cluster, H>,
         turn: Turn,
-    ) -> Result<LiveJob<K::Cluster>, Stop> {
-        let placement = self.placement(run).await?;
+        afresh: Option<Plan>,
+    ) -> Result<Started<K::Cluster>, Stop> {
+        let mut placement = self.placement(run).await?;
+        if let Some(plan) = &afresh {
+            placement.job_name = plan.job_name();
+            run.record.place(&placement.namespace, &placement.job_name);
+        }
         let mut claim = self.claim(run, &placement).await?;
-        let started = self.start_claimed(run, &placement, &mut claim).await;
+        let started = self.start_claimed(run, &placement, &mut claim, afresh).await;
         let Some(claim) = claim else { return started };
         let log = run.log.clone();
         let release = async move {
@@ -131,23 +144,30 @@ impl<K: Clusters> Runner<K> {
         run: &RunContext<K::Cluster, H>,
         placement: &Placement<K::Cluster>,
         claim: &mut Option<Claim<K::Cluster>>,
-    ) -> Result<LiveJob<K::Cluster>, Stop> {
+        afresh: Option<Plan>,
+    ) -> Result<Started<K::Cluster>, Stop> {
         let orphan = self.guarded(run, placement, claim).await?;
         let (id, job) = (&run.request.run_id, &placement.job_name);
         let orphaned = orphan.as_ref().map(|orphan| orphan.name.as_str());
         tracing::debug!(run = id, job, orphan = orphaned, "guarded");
-        let prepared = run.unless_cancelled(run.host.prepare()).await??;
-        let bundle = run.unless_cancelled(prepare::prepare_bundle(run, &prepared)).await??;
+        let plan = match afresh {
+            Some(plan) => plan,
+            None => {
+                let prepared = run.unless_cancelled(run.host.prepare()).await??;
+                let bundle = run.unless_cancelled(prepare::prepare_bundle(run, &prepared)).await??;
+                Plan::new(run, placement, prepared, bundle).await
+            }
+        };
         tracing::debug!(run = id, job, "prepared");
         let Some(_creating) = self.active.may_create().await else {
             run.record.ask_to_end(Asker::Shutdown);
             return Err(run.stop(Outcome::host_shutdown()).await);
         };
-        let started = match orphan {
-            Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref()).await,
-            None => create::create(run, placement, &prepared, &bundle, claim).await,
+        let job = match orphan {
+            Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref(), &plan).await,
+            None => create::create(run, placement, &plan, claim).await,
         };
         self.active.add(run);
-        started
+        Ok(Started { job: job?, plan })
     }
 }

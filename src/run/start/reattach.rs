@@ -8,8 +8,10 @@ use super::announce::announce;
 use super::claim::Claim;
 use super::guard::Orphan;
 use super::meta;
+use super::plan::Plan;
 use crate::cluster::Cluster;
-use crate::manifest::{LABEL_RUN_ID, LABEL_SESSION_ID};
+use crate::manifest::{JobSession, LABEL_RUN_ID, LABEL_SESSION_ID};
+use crate::request::SessionPlace;
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
 use crate::run::{Host, timing};
@@ -20,13 +22,14 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     placement: &Placement<C>,
     orphan: Orphan,
     claim: Option<&Claim<C>>,
+    plan: &Plan,
 ) -> Result<LiveJob<C>, Stop> {
     let RunContext { request, host, log, owned, .. } = run;
     let cluster = placement.cluster.clone();
     run.unless_cancelled(host.meta(meta::of_reattached(request, &orphan))).await??;
     run.unless_cancelled(announce(run)).await?;
     let prior = orphan.prior_run().to_owned();
-    let Orphan { name, namespace, uid, created, end_token, account, .. } = orphan;
+    let Orphan { name, namespace, uid, created, end_token, account, session, .. } = orphan;
     run.record.set_account(*account);
     log.out(format!(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
@@ -62,7 +65,18 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         warnings: Vec::new(),
         reattached: Some(pod_patience),
         end_token,
+        session: session_of(session, plan),
+        spent: plan.spent,
     })
+}
+
+/// The session of a Job that is taken over: as the Job says, with the repository that this run has.
+fn session_of(session: Option<Box<JobSession>>, plan: &Plan) -> JobSession {
+    let Some(session) = session else { return plan.session() };
+    let mut session = *session;
+    let SessionPlace { workspace_id, repo_url, repo_ref, .. } = plan.place.clone();
+    session.place = SessionPlace { workspace_id, repo_url, repo_ref, ..session.place };
+    session
 }
 
 /// An operation of a JSON patch. `add` replaces a member that exists; `replace` of one that does not would refuse the

@@ -279,6 +279,24 @@ impl FakeCluster {
         self.lock().jobs[name].job.metadata.labels.clone().unwrap_or_default()
     }
 
+    /// Names of the Jobs of runs that there were, gone or not, in the order of their names.
+    pub(crate) fn run_jobs(&self) -> Vec<String> {
+        let state = self.lock();
+        state.jobs.iter().filter(|(_, stored)| !is_inert(&stored.job)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What the container of a Job runs.
+    pub(crate) fn command(&self, name: &str) -> String {
+        let state = self.lock();
+        let pod = state.jobs[name].job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        pod.and_then(|pod| pod.containers[0].command.clone()).unwrap_or_default().join(" ")
+    }
+
+    /// The deadline of a Job, in seconds.
+    pub(crate) fn deadline(&self, name: &str) -> Option<i64> {
+        self.lock().jobs[name].job.spec.as_ref()?.active_deadline_seconds
+    }
+
     /// Counts a request and applies its fault. `Ok(true)`: carry it out, and lose the answer.
     async fn receive(&self, request: &'static str) -> Result<bool, ApiError> {
         let (fault, delay) = {
