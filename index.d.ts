@@ -53,6 +53,8 @@ export interface ClaudeK8sAdapter extends ServerAdapterModule {
   refreshModels: () => Promise<AdapterModel[]>;
   listSkills: (ctx: AdapterSkillContext) => Promise<ClaudeK8sSkillSnapshot>;
   syncSkills: (ctx: AdapterSkillContext, desiredSkills: string[]) => Promise<ClaudeK8sSkillSnapshot>;
+  /** The host's tools come as MCP servers. */
+  runtimeToolDelivery: 'native_mcp';
   supportsLocalAgentJwt: true;
   supportsInstructionsBundle: true;
   instructionsPathKey: 'instructionsFilePath';

@@ -40,6 +40,7 @@ export function createServerAdapter() {
     refreshModels: refreshK8sModels,
     listSkills: listK8sSkills,
     syncSkills: syncK8sSkills,
+    runtimeToolDelivery: 'native_mcp',
     supportsLocalAgentJwt: true,
     supportsInstructionsBundle: true,
     instructionsPathKey: 'instructionsFilePath',

@@ -5,7 +5,7 @@ import { homedir, tmpdir } from 'node:os';
  * its own copy, which native code cannot see).
  *
  * @param {{runId?: string, agent?: {id?: string, companyId?: string, name?: string}, runtime?: unknown,
- *   config?: unknown, context?: unknown, authToken?: string}} ctx
+ *   config?: unknown, context?: unknown, authToken?: string, runtimeMcp?: {getServers?: () => unknown}}} ctx
  * @param {NodeJS.ProcessEnv} [hostEnv]
  * @returns {string}
  */
@@ -18,6 +18,7 @@ export function requestOf(ctx, hostEnv = process.env) {
     config: withAgentId(ctx.config, id, hostEnv),
     context: ctx.context,
     authToken: ctx.authToken,
+    mcpServers: ctx.runtimeMcp?.getServers?.(),
     hostEnv,
     homeDir: homeDir(),
     tmpDir: tmpdir(),

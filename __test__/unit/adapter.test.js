@@ -73,6 +73,7 @@ describe('createServerAdapter', () => {
       'refreshModels',
       'listSkills',
       'syncSkills',
+      'runtimeToolDelivery',
       'supportsLocalAgentJwt',
       'supportsInstructionsBundle',
       'instructionsPathKey',
@@ -87,6 +88,7 @@ describe('createServerAdapter', () => {
     expect(adapter).toMatchObject({
       type: 'claude_k8s',
       models: root.models,
+      runtimeToolDelivery: 'native_mcp',
       supportsLocalAgentJwt: true,
       supportsInstructionsBundle: true,
       instructionsPathKey: 'instructionsFilePath',

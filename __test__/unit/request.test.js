@@ -41,3 +41,12 @@ describe('the headers of the CLI', () => {
     expect(JSON.parse(requestOf({ config: undefined })).config).toBeUndefined();
   });
 });
+
+describe('the MCP servers of the host', () => {
+  it('are part of the request', () => {
+    const servers = [{ name: 'tools', url: 'http://host/mcp', token: 't', connectionId: 'c' }];
+    expect(JSON.parse(requestOf({ runtimeMcp: { getServers: () => servers } })).mcpServers).toEqual(servers);
+    for (const older of [{}, { runtimeMcp: undefined }, { runtimeMcp: {} }])
+      expect(JSON.parse(requestOf(older))).not.toHaveProperty('mcpServers');
+  });
+});

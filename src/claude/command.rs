@@ -12,8 +12,8 @@ pub(crate) struct BundlePaths<'a> {
     pub(crate) instructions_file: Option<&'a str>,
 }
 
-/// The arguments of the Claude CLI.
-pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>) -> Vec<String> {
+/// The arguments of the Claude CLI. `mcp_file` holds the MCP servers, if the run has any: then no others are used.
+pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>, mcp_file: &str) -> Vec<String> {
     let config = &request.config;
     let resumed = !request.session_id.is_empty();
     let mut args: Vec<String> = Vec::new();
@@ -41,6 +41,9 @@ pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>) ->
         && !resumed
     {
         add(&["--append-system-prompt-file", path]);
+    }
+    if !request.mcp_servers.is_empty() {
+        add(&["--mcp-config", mcp_file, "--strict-mcp-config"]);
     }
     if let Some(bundle) = bundle {
         add(&["--add-dir", bundle.add_dir]);

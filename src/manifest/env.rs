@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::Value;
 
 use super::limits::{self, ManifestError};
-use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local};
+use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local, mcp};
 use crate::js_semantics;
 use crate::request::Request;
 
@@ -95,6 +95,12 @@ pub(super) fn collect(
             layers.set(name, SCRATCH_DIR);
         }
     }
+
+    let pod_url = layers.vars.iter().find(|(name, _)| name == API_URL).map(|(_, url)| url.as_ref());
+    let own_url = request.host_env.get(API_URL);
+    files.extend(
+        mcp::file(&request.mcp_servers, own_url, pod_url, &mut notes).map(|file| (mcp::MCP_FILE, file)),
+    );
 
     for (name, value) in &layers.vars {
         limits::check_env(name, value)?;

@@ -15,6 +15,7 @@ use super::labels::{
     ADAPTER_TYPE, ANNOTATION_AGENT_NAME, CLAUDE_CONTAINER, INIT_CONTAINER, LABEL_ADAPTER_TYPE,
     PROMPT_SECRET_VOLUME, PROMPT_VOLUME,
 };
+use super::mcp;
 use super::prompt::{Delivery, PROMPT_VARIABLE};
 use super::volumes::{self, mount};
 use super::{PROMPT_DIR, PROMPT_FILE, SelfPod};
@@ -128,7 +129,11 @@ fn write_prompt(delivery: &Delivery) -> Container {
             let others = secret.data.keys().map(String::as_str).filter(|file| *file != PROMPT_FILE);
             let copies: Vec<String> = std::iter::once(PROMPT_FILE)
                 .chain(others)
-                .map(|file| format!("cp {SECRET_DIR}/{file} {PROMPT_DIR}/{file}"))
+                .map(|file| {
+                    let copy = format!("cp {SECRET_DIR}/{file} {PROMPT_DIR}/{file}");
+                    let holds_tokens = file == mcp::MCP_FILE;
+                    if holds_tokens { format!("{copy} && chmod 600 {PROMPT_DIR}/{file}") } else { copy }
+                })
                 .collect();
             let secret_mount =
                 VolumeMount { read_only: Some(true), ..mount(PROMPT_SECRET_VOLUME, SECRET_DIR) };

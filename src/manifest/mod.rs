@@ -11,6 +11,7 @@ mod host_local;
 mod job;
 pub(crate) mod labels;
 mod limits;
+mod mcp;
 mod prompt;
 mod self_pod;
 mod serde_ext;
@@ -150,7 +151,11 @@ pub fn build(
     let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
 
     let (labels, skipped_labels) = labels(request);
-    let claude_args = command::claude_args(request, bundle.map(PromptBundle::paths));
+    let claude_args = command::claude_args(
+        request,
+        bundle.map(PromptBundle::paths),
+        &format!("{PROMPT_DIR}/{}", mcp::MCP_FILE),
+    );
     let command = CliCommand::new(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"));
     let main_command = command.piped();
     limits::check_command(&main_command)?;

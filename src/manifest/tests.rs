@@ -808,6 +808,28 @@ fn large_prompt_travels_in_a_secret() {
 }
 
 #[test]
+fn mcp_servers_of_the_host_are_a_file_of_the_secret() {
+    let server = json!({"name": "tools", "url": "http://localhost:3100/api/mcp", "token": "secret-token",
+        "connectionId": "c"});
+    let (manifest, job) = build_json(json!({"mcpServers": [server, {"name": "", "url": "x"}, null]}));
+    let at_file = ["--mcp-config", "/tmp/prompt/mcp.json", "--strict-mcp-config"];
+    assert!(manifest.claude_args.windows(3).any(|words| words == at_file), "{:?}", manifest.claude_args);
+    let secret = manifest.prompt_secret.unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&secret.data["mcp.json"]).unwrap(),
+        json!({"mcpServers": {"tools": {"type": "http", "url": "http://host:3100/api/mcp",
+            "headers": {"Authorization": "Bearer secret-token"}}}})
+    );
+    assert!(!job.to_string().contains("secret-token"));
+    let init = at(&job, &format!("{INIT}/command/2")).as_str().unwrap().to_owned();
+    assert!(init.ends_with("/mcp.json /tmp/prompt/mcp.json && chmod 600 /tmp/prompt/mcp.json"), "{init}");
+
+    let (manifest, _) = build_json(json!({"mcpServers": []}));
+    assert!(!manifest.claude_args.contains(&"--mcp-config".to_owned()));
+    assert_eq!(manifest.prompt_secret, None);
+}
+
+#[test]
 fn large_json_variables_become_files() {
     let large = "x".repeat(131_072);
     let (manifest, job) = build_with(

@@ -31,7 +31,7 @@ pub(crate) use session::SessionPlace;
 /// One run as the host asked for it, resolved.
 ///
 /// Its JSON has the fields `runId`, `agent {id, companyId, name}`, `runtime {sessionId, sessionParams}`,
-/// `config`, `context`, `authToken`, `hostEnv` (name → value), `homeDir` and `tmpDir`. Everything may be absent; an
+/// `config`, `context`, `authToken`, `mcpServers` (each `{name, url, token, connectionId}`), `hostEnv` (name → value), `homeDir` and `tmpDir`. Everything may be absent; an
 /// absent string is empty.
 #[derive(Clone)]
 pub struct Request {
@@ -51,8 +51,23 @@ pub struct Request {
     pub(crate) context: Context,
     /// The agent's token for the host's API, when the host issued one. Never empty.
     pub(crate) auth_token: Option<String>,
+    /// The MCP servers that the host gives the run.
+    pub(crate) mcp_servers: Vec<McpServer>,
     /// The environment of the host's process.
     pub(crate) host_env: HostEnv,
+}
+
+/// An MCP server of the host, over HTTP.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct McpServer {
+    /// Its name for the agent.
+    pub(crate) name: String,
+    /// Where the host reaches it.
+    pub(crate) url: String,
+    /// The bearer token of this run.
+    pub(crate) token: String,
+    /// What distinguishes servers of one name.
+    pub(crate) connection_id: String,
 }
 
 /// The agent a run belongs to. All three are the host's raw values.
@@ -88,6 +103,22 @@ impl HostEnv {
 pub(crate) fn agent_id(json: &str) -> String {
     let raw = js_semantics::parse_json(json).unwrap_or_default();
     raw.pointer("/agent/id").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The servers that have a name and a URL.
+fn mcp_servers(raw: Option<&Value>) -> Vec<McpServer> {
+    let servers = raw.and_then(Value::as_array).into_iter().flatten();
+    let servers = servers.filter_map(|server| {
+        let server = js_semantics::object(Some(server))?;
+        let field = |key: &str| js_semantics::text(server.get(key)).map(str::to_owned);
+        Some(McpServer {
+            name: field("name")?,
+            url: field("url")?,
+            token: field("token").unwrap_or_default(),
+            connection_id: field("connectionId").unwrap_or_default(),
+        })
+    });
+    servers.collect()
 }
 
 impl Request {
@@ -127,6 +158,7 @@ impl Request {
             config: Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?,
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
+            mcp_servers: mcp_servers(raw.get("mcpServers")),
             host_env: HostEnv {
                 vars: vars.collect(),
                 home_dir: field(Some(&raw), "homeDir"),
