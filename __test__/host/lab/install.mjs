@@ -8,7 +8,7 @@ import { HOST_PACKAGE, HOST_VERSION, NODE_MAJOR, NPM_MAJOR } from './versions.mj
 
 /**
  * The installed host: `node` is the program that runs it, `cli` its entry, `bin` a folder with `node` and `npm` for
- * its PATH.
+ * its PATH, `modules` the folder of its packages.
  */
 export async function installHost() {
   const name = `host-${HOST_VERSION}-node${NODE_MAJOR}-npm${NPM_MAJOR}`;
@@ -39,5 +39,6 @@ export async function installHost() {
     bin,
     node: path.join(bin, 'node'),
     cli: path.join(folder, 'node_modules', HOST_PACKAGE, 'dist', 'index.js'),
+    modules: path.join(folder, 'node_modules'),
   };
 }

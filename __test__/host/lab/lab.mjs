@@ -111,6 +111,7 @@ export async function raiseLab({ kind, logs, endings }) {
     home: cluster.home,
     config: { kubeconfig, ...cluster.config },
     cli: copyOfFakeCli(folder),
+    modules: installed.modules,
     logs,
     packed: packed.map(({ manifest }) => ({ name: manifest.name, version: manifest.version })),
   };
