@@ -737,7 +737,7 @@ export function wrongs(row, { result, began, ended }) {
   if (cause !== row.cause) wrong.push(`cause ${cause}: ${result.errorMessage}`);
   const object = { Run: 'Run', Job: `Job \\S*${job}`, Pod: `Pod \\S*${pod}` }[row.about];
   if (!new RegExp(`^${object}\\b`).test(summary)) wrong.push(`object: ${summary}`);
-  const at = Date.parse(/, (?:at|since) (\S+Z)$/.exec(summary)?.[1] ?? '');
+  const at = Date.parse(/, (?:at|at or before|since) (\S+Z)$/.exec(summary)?.[1] ?? '');
   // The cluster's times are whole seconds.
   if (!(at >= began - 1_500 && at <= ended + 500)) wrong.push(`time: ${summary}`);
   if (!Date.parse(timeline.noticed) || !hint.endsWith('.')) wrong.push('hint or time of notice');

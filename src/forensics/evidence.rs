@@ -143,6 +143,8 @@ fn summary(cause: Cause, record: &Record, object: Option<&str>, noticed: Timesta
     };
     let (preposition, at) = match record.time_of(cause) {
         Some(at) if is_lasting(cause) => ("since", at),
+        // The kubelet's own deletion is all that was seen of it.
+        Some(at) if record.pod_deletion == Some(at) && record.pod_deletion_is_last => ("at or before", at),
         Some(at) => ("at", at),
         None => ("at", noticed),
     };

@@ -98,6 +98,8 @@ pub(crate) struct Record {
     pub(crate) pod_gone: bool,
     /// When the pod's deletion was requested. The kubelet rewrites the stamp as it ends, so the first is kept.
     pub(crate) pod_deletion: Option<Timestamp>,
+    /// That time is the one of the kubelet's own deletion, and the request came before it: the first was not seen.
+    pub(crate) pod_deletion_is_last: bool,
     /// The cluster had not heard from the pod's node for a while, at any time.
     pub(crate) node_silent: bool,
     /// The last words of a failed pull. Between two tries the kubelet says only that it waits.
@@ -131,6 +133,7 @@ impl Record {
         }
         if self.pod_deletion.is_none() {
             self.pod_deletion = deletion_requested(&pod.metadata);
+            self.pod_deletion_is_last = pod.metadata.deletion_grace_period_seconds.unwrap_or(0) == 0;
         }
         self.node_silent |= node_is_silent(pod);
         let pulls = init_statuses(pod).iter().chain(container_statuses(pod)).find_map(pull_words);
@@ -238,6 +241,10 @@ mod tests {
         record.see_pod(&deleted("2026-01-02T03:04:35Z", 30));
         record.see_pod(&deleted("2026-01-02T03:04:36Z", 0));
         assert_eq!(record.pod_deletion.unwrap().to_string(), "2026-01-02T03:04:05Z");
+        assert!(!record.pod_deletion_is_last);
+        let mut late = Record::default();
+        late.see_pod(&deleted("2026-01-02T03:04:36Z", 0));
+        assert!(late.pod_deletion_is_last);
     }
 
     #[test]

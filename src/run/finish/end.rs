@@ -322,7 +322,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     /// When the pod counts as lost, unless its end is seen or it prints something.
     fn lost_at(&self) -> Option<Instant> {
         let gone_by = self.gone_by.filter(|_| self.runs)?;
-        Some(gone_by.max(self.progress.last_output()) + timing::LOST_NODE_LIMIT)
+        Some(gone_by.max(self.progress.last_new()) + timing::LOST_NODE_LIMIT)
     }
 
     fn on_lost(&mut self) -> Option<RunEnd> {
@@ -372,7 +372,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     async fn on_keepalive(&mut self, pod: &str) {
         self.log_keepalive();
         // Where pods cannot be watched, one that prints nothing is read: its node may be lost.
-        let silent = self.progress.last_output().elapsed() >= timing::KEEPALIVE_INTERVAL;
+        let silent = self.progress.last_new().elapsed() >= timing::KEEPALIVE_INTERVAL;
         if silent && self.runs && !pod.is_empty() && !self.observed.is_watched() {
             self.read_pod(pod).await;
         }
@@ -435,7 +435,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         let limit = self.run.request.config.api_outage;
         // Output that keeps coming shows that the run is alive, whatever the API answers.
-        let alive_at = self.progress.last_output().max(since);
+        let alive_at = self.progress.last_new().max(since);
         if alive_at.elapsed() < limit {
             let due = since.elapsed() >= timing::API_AWAY_NOTICE;
             if due && !std::mem::replace(&mut self.away_logged, true) {
@@ -499,7 +499,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     }
 
     fn log_keepalive(&self) {
-        let quiet = rounded_seconds(self.progress.last_output().elapsed());
+        let quiet = rounded_seconds(self.progress.last_new().elapsed());
         self.run.log.out_if_idle(format!(
             "[paperclip] keepalive — job {} running ({quiet}s since last output)",
             self.observed.job_name

@@ -75,9 +75,10 @@ impl Progress {
         self.result_is_last.load(Ordering::Relaxed)
     }
 
-    /// Since when the log has been seen to be silent; `None` while it is not being read.
+    /// Since when the log has been seen to bring nothing new; `None` while it is not being read. A silent body is opened
+    /// again, which repeats its last lines.
     pub(crate) fn silent_since(&self) -> Option<Instant> {
-        (self.activity() == Activity::Reading).then(|| self.last_output().max(self.at(&self.reopened)))
+        (self.activity() == Activity::Reading).then(|| self.last_new().max(self.at(&self.reopened)))
     }
 
     /// When a line last came that was not received before, or was delivered to the host.

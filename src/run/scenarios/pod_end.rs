@@ -241,6 +241,30 @@ async fn pod_lost_with_its_node_ends_the_run(mode: Mode) {
     assert!(scenario.cluster.remaining().is_empty());
 }
 
+in_both_modes!(lines_that_are_sent_again_are_no_sign_of_life);
+async fn lines_that_are_sent_again_are_no_sign_of_life(mode: Mode) {
+    // A silent log is opened again every 90 s, and begins with the lines of its last second.
+    let mut script = success_over(5 * SECOND);
+    script.lines.truncate(4);
+    script.lines.iter_mut().for_each(|(at, _)| *at = SECOND);
+    (script.ends_after, script.lingers, script.condition_lag) = (36_000 * SECOND, 36_000 * SECOND, None);
+    script.pod_deleting_at = Some(10 * SECOND);
+    let scenario = Scenario::new(mode).script(script);
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "node_lost", "{result}");
+    assert!(took < 240 * SECOND, "{took:?}");
+    let out = scenario.host.out();
+    let counted = (100..140).any(|seconds| out.contains(&format!("({seconds}s since last output)")));
+    assert!(counted, "{out}");
+
+    let mut script = success_over(5 * SECOND);
+    (script.ends_after, script.lingers) = (36_000 * SECOND, SECOND);
+    let scenario = Scenario::new(mode).script(script).config(json!({"resultGraceSec": 200}));
+    let (result, took) = timed(&scenario).await;
+    assert_eq!(result["errorMessage"], Value::Null, "{result}");
+    assert!(took >= 200 * SECOND && took < 260 * SECOND, "{took:?}");
+}
+
 in_both_modes!(output_keeps_a_pod_from_counting_as_lost);
 async fn output_keeps_a_pod_from_counting_as_lost(mode: Mode) {
     let mut script = Script { pod_deleting_at: Some(10 * SECOND), ..success_over(600 * SECOND) };
