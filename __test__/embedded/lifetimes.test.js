@@ -197,7 +197,7 @@ describe('a host that aborts its runs while it stops, as if it had lost them', (
     await running(output);
     child.kill('SIGTERM');
     expect(await ended, output.errors).toEqual({ code: 7, signal: null });
-    expect(output.result).toBeUndefined();
+    expect(output.result).toMatchObject({ errorCode: 'k8s_host_shutdown' });
     await attach(agent, last);
   });
 

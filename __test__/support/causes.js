@@ -582,6 +582,11 @@ export const rows = /** @type {Row[]} */ ([
   running('cancelled_by_host', async (s) => s.abort(), { about: 'Job', real: true }),
   running('cancelled_by_control_plane', async () => {}, { about: 'Job', own: 'cancelled' }),
   running('host_shutdown', async () => {}, { about: 'Job', own: 'process' }),
+  running('left_by_host', async () => {}, {
+    about: 'Job',
+    own: 'process',
+    config: { hostShutdown: 'leave' },
+  }),
 
   // The container ended by itself.
   running('out_of_memory', act('oom')),

@@ -17,7 +17,7 @@ if (listen) {
     say({ heard: 'SIGTERM' });
     if (abort) setTimeout(() => controller.abort(new Error('lease lost')), 200);
     // A host that drains for a while before it exits by itself.
-    setTimeout(() => process.exit(7), 1_500);
+    setTimeout(() => process.exit(7), 3_000);
   });
 }
 if (before) {

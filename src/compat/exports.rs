@@ -82,7 +82,7 @@ pub fn is_claude_max_turns_result(parsed: String) -> napi::Result<bool> {
 /// `isClaudeUnknownSessionError(parsed)`, `parsed` as JSON.
 #[napi(catch_unwind)]
 pub fn is_claude_unknown_session_error(parsed: String) -> napi::Result<bool> {
-    Ok(claude::is_claude_unknown_session_error(&read("parsed", &parsed)?))
+    Ok(claude::failure::is_claude_unknown_session_error(&read("parsed", &parsed)?))
 }
 
 /// `eventDedupKey(event)`, `event` as JSON.

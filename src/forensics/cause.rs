@@ -418,6 +418,9 @@ causes! {
     HostShutdown "host_shutdown" Ended Job
         "Paperclip's process was shut down and deleted it"
         "Set hostShutdown to leave so that a Job outlives its host and the next run takes it over."
+    LeftByHost "left_by_host" Ended Job
+        "Paperclip's process was shut down and left it running"
+        "Nothing: the agent's next run attaches to it."
 
     OutOfMemory "out_of_memory" Exit Pod
         "its container used more memory than its limit and was killed"

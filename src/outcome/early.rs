@@ -56,6 +56,12 @@ impl Outcome {
         Self::early(ErrorCode::HostShutdown, HOST_SHUTDOWN).because(Cause::HostShutdown)
     }
 
+    /// The host's process shuts down, and its next one attaches to the run's Job.
+    pub(crate) fn left_by_host(job: &str) -> Self {
+        Self::early(ErrorCode::HostShutdown, format!("{HOST_SHUTDOWN}; Job {job} goes on"))
+            .because(Cause::LeftByHost)
+    }
+
     /// No label value can be made of the agent's id.
     pub(crate) fn agent_id_invalid(agent_id: &str) -> Self {
         Self::early(
@@ -260,6 +266,12 @@ mod tests {
                 Code::InternalError,
                 "claude_k8s: internal error: m",
                 "[paperclip] claude_k8s: internal error: m",
+            ),
+            (
+                Outcome::left_by_host("j"),
+                Code::HostShutdown,
+                "Paperclip's process shut down; Job j goes on",
+                "",
             ),
             (Outcome::host_shutdown(), Code::HostShutdown, "Paperclip's process shut down", ""),
             (

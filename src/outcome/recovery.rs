@@ -211,7 +211,9 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::JobSuspendedMidRun
         | C::ContainerStatusUnknown
         | C::LlmEmptyResponse
-        | C::ProviderUnavailable => Some(Retry { family: Family::TransientUpstream, after: None }),
+        | C::ProviderUnavailable
+        // The retry attaches to the Job.
+        | C::LeftByHost => Some(Retry { family: Family::TransientUpstream, after: None }),
 
         C::UsageLimit => Some(Retry { family: Family::ProviderQuota, after: None }),
         C::ModelRefused => Some(Retry { family: Family::ModelRefusal, after: None }),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::Instant;
 
 use super::cleanup::OwnedObjects;
@@ -49,6 +49,20 @@ impl<C: Cluster> Entry<C> {
     }
 }
 
+fn is_ahead(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// Resolves when the host shuts down and leaves the run's Job to its next process. A run that is about to end gets a moment
+/// for that; the host waits some seconds for the results of its runs.
+pub(super) async fn left_by_host<C, H>(run: &RunContext<C, H>) {
+    run.closing.begun().await;
+    if is_deleted_on_shutdown(run) {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(timing::LEAVE_AFTER).await;
+}
+
 /// Whether a host that shuts down deletes the run's Job. Where nothing is configured, it is left to a host that can
 /// continue with the task.
 fn is_deleted_on_shutdown<C, H>(run: &RunContext<C, H>) -> bool {
@@ -71,18 +85,22 @@ pub(crate) struct ActiveJobs<C> {
 
 /// Whether the host's process shuts down; clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Closing(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Closing(Arc<watch::Sender<Option<Instant>>>);
 
 impl Closing {
     /// Whether the host was asked to end, and may do so at any moment.
     pub(super) fn is_closing(&self) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        is_ahead(*self.0.borrow())
     }
 
     fn begin(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Instant::now() + timing::SHUTDOWN_CLOSED);
+        self.0.send_replace(Some(Instant::now() + timing::SHUTDOWN_CLOSED));
+    }
+
+    /// Resolves once the host is asked to end.
+    async fn begun(&self) {
+        let mut changes = self.0.subscribe();
+        let _ = changes.wait_for(|until| is_ahead(*until)).await;
     }
 }
 

@@ -10,7 +10,6 @@ use super::context::RunContext;
 use super::timing;
 use crate::cluster::{Cluster, retry};
 use crate::forensics::{Creations, NothingStarted};
-use crate::manifest::LABEL_RUN_ID;
 
 /// Cluster objects this run must delete. Stages register them as they are created.
 pub(super) struct OwnedObjects<C> {
@@ -61,6 +60,8 @@ pub(super) enum RetainReason {
     AlreadyGone,
     /// The run ended by a bug, and the Job may be at work: the agent's next run attaches to it.
     Panicked,
+    /// The host shuts down: its next process attaches to the Job.
+    Left,
 }
 
 impl<C> Default for OwnedObjects<C> {
@@ -135,7 +136,8 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
         clean_up_job(run, &job, retain).await;
     }
     // A Job that goes on may not have read it yet, and owns it.
-    let secret = secret.filter(|_| retain != Some(RetainReason::Panicked));
+    let goes_on = matches!(retain, Some(RetainReason::Panicked | RetainReason::Left));
+    let secret = secret.filter(|_| !goes_on);
     if let Some(OwnedSecret { cluster, namespace, name }) = secret {
         // A failure is ignored: the Secret goes with the Job that owns it.
         let _ = retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
@@ -143,18 +145,6 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
     if let Some(work) = unfinished {
         let _ = work.await;
     }
-}
-
-/// The run that follows the Job now, where that is another one: while this host shuts down, the next one attaches to what it
-/// leaves.
-async fn taken_over_by<C: Cluster, H>(run: &RunContext<C, H>, job: &OwnedJob<C>) -> Option<String> {
-    if !run.closing.is_closing() {
-        return None;
-    }
-    let read = job.cluster.get_job(&job.namespace, &job.name);
-    let present = tokio::time::timeout(timing::TAKEN_OVER_LIMIT, read).await.ok()?.ok()?;
-    let label = present.metadata.labels?.remove(LABEL_RUN_ID)?;
-    (run.request.run_label().as_ref() != Some(&label)).then_some(label)
 }
 
 async fn clean_up_job<C: Cluster, H>(
@@ -175,8 +165,12 @@ async fn clean_up_job<C: Cluster, H>(
             .await;
         return;
     }
-    if let Some(other) = taken_over_by(run, job).await {
-        run.log.out(format!("[paperclip] Leaving job {name}: run {other} has taken it over")).await;
+    if retain == Some(RetainReason::Left) {
+        run.log
+            .out(format!(
+                "[paperclip] Leaving job {name} to the agent's next run (Paperclip's process shuts down)"
+            ))
+            .await;
         return;
     }
     if run.request.config.retain_jobs {

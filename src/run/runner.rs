@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::active::{ActiveJob, ActiveJobs};
+use super::active::{ActiveJob, ActiveJobs, left_by_host};
 use super::card::RunCard;
 use super::cleanup::{self, OwnedObjects, RetainReason};
 use super::context::{LiveJob, RunContext, Stop};
@@ -25,7 +25,7 @@ use super::start::plan::Plan;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
-use super::{Host, HostError, LogSink, afresh, finish, timing};
+use super::{Host, HostError, LogSink, afresh, finish, isolate, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, ApiErrorKind, Clusters};
 use crate::forensics::{Asker, Creations};
@@ -241,8 +241,7 @@ impl<K: Clusters> Runner<K> {
         let Started { job, plan } = self.start(run, turn, None).await?;
         let began = Instant::now();
         let resumed = job.session.resumed.clone();
-        let observed = self.observe(run, job).await;
-        let settled = finish::follow_to_end(run, observed).await?;
+        let settled = self.follow(run, job).await?;
         match afresh::reason(run, &settled, &resumed, began.elapsed()) {
             None => Ok(settled),
             Some(reason) => self.play_afresh(run, plan.afresh(began.elapsed()), &resumed, reason).await,
@@ -272,10 +271,29 @@ impl<K: Clusters> Runner<K> {
         let mut turn = self.queues.queue(&run.request.agent.id);
         run.unless_cancelled(turn.wait()).await?;
         let Started { job, .. } = self.start(run, turn, Some(plan)).await?;
-        let observed = self.observe(run, job).await;
-        let settled = finish::follow_to_end(run, observed).await?;
+        let settled = self.follow(run, job).await?;
         // The first CLI of the run had begun.
         Ok(Settled { nothing_started: None, ..settled })
+    }
+
+    /// Follows a Job to its end, or until the host's process leaves it to the next one.
+    async fn follow<H: Host>(
+        &self,
+        run: &RunContext<K::Cluster, H>,
+        job: LiveJob<K::Cluster>,
+    ) -> Result<Settled, Stop> {
+        let name = job.job_name.clone();
+        let following = async {
+            let observed = self.observe(run, job).await;
+            finish::follow_to_end(run, observed).await
+        };
+        tokio::select! {
+            settled = following => settled,
+            () = isolate(left_by_host(run)) => {
+                run.owned.retain_job(RetainReason::Left);
+                Err(Stop::Outcome(Outcome::left_by_host(&name)))
+            }
+        }
     }
 
     /// Subscribes to the watches of the Job's namespace.

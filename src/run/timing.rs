@@ -176,8 +176,9 @@ pub(super) const API_AWAY_NOTICE: Duration = Duration::from_secs(10);
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
 /// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.
 pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
-/// How long the Job of a run that ends during a shutdown may take to be read: it may belong to another run by then.
-pub(super) const TAKEN_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a run whose Job is left to the next host may still end by itself. Today's host waits 5 s for the results of its
+/// runs.
+pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(1);
 /// How long after that no Job is created; a process that is still alive then has not shut down.
 pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 
