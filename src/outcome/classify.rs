@@ -326,7 +326,7 @@ impl CauseFacts {
 fn cancelled(mut settled: Settled, acknowledged: bool) -> Outcome {
     let session = settled.session_on_volume();
     // A session that was resumed lies on the volume already; one that the CLI has not named is lost.
-    let is_resumed = is_session_id(&settled.current_session_id);
+    let is_resumed = is_session_id(&settled.current_session_id) && settled.account.home_is_claimed;
     let session_preserved = session.is_some() || is_resumed || settled.captured.nonempty_lines == 0;
     let spent = settled.spent(session);
     let result = settled.captured.result.take();
@@ -1508,6 +1508,7 @@ mod tests {
         assert!(!preserved(&[INIT, SAYS], false, ""), "it was in the pod");
         assert!(!preserved(&["text"], true, ""), "it was not named");
         assert!(preserved(&["text"], true, SESSION), "it was there before");
+        assert!(!preserved(&["text"], false, SESSION), "it was in the pod");
         assert!(preserved(&[], false, ""), "the CLI has printed nothing");
         let run = settled(&[INIT], None, JobEnd::Cancelled { acknowledged: false });
         assert_eq!(classify(run).to_json(NOW).get("executionRecovery"), None);

@@ -406,6 +406,12 @@ mod tests {
         assert_eq!(same, asks["fingerprint"], "one request for one fault");
         assert_ne!(same, fingerprint(Outcome::config_invalid("image is not text")));
 
+        let unknown_model =
+            Outcome::failed(Some(1), Some(ErrorCode::ModelNotFound), "m", super::super::Body::Bare)
+                .for_agent(id);
+        let asks = asked(unknown_model)["resultJson"]["configurationIncomplete"].take();
+        assert_eq!((&asks["reason"], &asks["message"]), (&"model_not_found".into(), &"m".into()));
+
         // The tests of 0.1.49 compare this code. A host makes ids that give a label.
         let result = asked(Outcome::agent_id_invalid("!!").for_agent("!!"));
         assert_eq!(result["errorCode"], "k8s_agent_id_invalid");

@@ -175,7 +175,7 @@ impl Outcome {
         message: Option<String>,
         body: Body,
     ) -> Self {
-        let is_configuration = matches!(code, Some(ErrorCode::ConfigInvalid | ErrorCode::AgentIdInvalid));
+        let is_configuration = code.is_some_and(asks_for_repair);
         Self {
             repair: message.clone().filter(|_| is_configuration),
             exit_code,
@@ -418,7 +418,7 @@ impl Outcome {
         if let Some(code) = self.code.filter(|code| recovery::host_code(*code) != code.as_str()) {
             result.insert("k8sErrorCode".into(), code.as_str().into());
         }
-        if matches!(self.code, Some(ErrorCode::ConfigInvalid | ErrorCode::AgentIdInvalid)) {
+        if self.code.is_some_and(asks_for_repair) {
             result.insert("configurationIncomplete".into(), self.configuration_incomplete());
         }
         if self.is_failure() || self.timed_out || is_acknowledged {
@@ -445,6 +445,11 @@ impl Outcome {
         }
         object
     }
+}
+
+/// Whether the host asks the board to repair the agent's configuration.
+const fn asks_for_repair(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::ConfigInvalid | ErrorCode::AgentIdInvalid | ErrorCode::ModelNotFound)
 }
 
 /// Why the CLI stopped, in the host's words.
