@@ -92,8 +92,6 @@ describe('SIGTERM to the host', () => {
 });
 
 describe('SIGTERM to a host that takes events', () => {
-  const slow = { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '8' } };
-
   /** @type {[string, {hostShutdown?: string, announceHarness?: boolean}, number][]} */
   const rows = [
     ['leaves the Job, and the next host attaches to it', {}, 1],
@@ -103,8 +101,10 @@ describe('SIGTERM to a host that takes events', () => {
 
   it.each(rows)('%s', async (_what, config, left) => {
     const agent = { id: `agent-${randomUUID()}` };
+    const last = gate();
+    const env = { CLAUDE_STAND_IN_SECONDS: '8', ...last.env };
     const { child, output, ended } = host({
-      options: { ...slow, config, agent },
+      options: { scenario: 'long', env, config, agent },
       listen: true,
       events: true,
     });
@@ -117,7 +117,7 @@ describe('SIGTERM to a host that takes events', () => {
     child.kill('SIGTERM');
     expect(await ended, output.errors).toEqual({ code: 7, signal: null });
     expect(await leftovers(cluster)).toHaveLength(left);
-    if (left) await attach(agent);
+    if (left) await attach(agent, last);
     else expect(output.result).toMatchObject({ errorCode: 'k8s_host_shutdown' });
   });
 });
