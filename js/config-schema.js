@@ -203,6 +203,67 @@ function fields() {
         { label: 'One for this agent', value: 'agent' },
       ],
     },
+    {
+      type: 'toggle',
+      key: 'inheritScheduling',
+      label: 'Run on the nodes of Paperclip',
+      default: true,
+      hint: 'Node selector, tolerations, node affinity, priority, runtime class and topology spread of the Paperclip pod. A node selector here replaces the inherited one.',
+    },
+    {
+      type: 'text',
+      key: 'priorityClassName',
+      label: 'Priority class',
+      hint: 'Priority class of the Job pods. Empty: the one of the Paperclip pod.',
+    },
+    {
+      type: 'text',
+      key: 'runtimeClassName',
+      label: 'Runtime class',
+      hint: 'Runtime class of the Job pods, for example gvisor. Empty: the one of the Paperclip pod.',
+    },
+    {
+      type: 'text',
+      key: 'imagePullSecrets',
+      label: 'Image pull secrets',
+      hint: 'Names of further Secrets for pulling images, separated by commas.',
+    },
+    {
+      type: 'textarea',
+      key: 'podAnnotations',
+      label: 'Pod annotations',
+      hint: 'Annotations of the Job pods, one key=value per line.',
+    },
+    {
+      type: 'number',
+      key: 'terminationGracePeriodSeconds',
+      label: 'Grace period (s)',
+      hint: 'Seconds Claude may take to end after SIGTERM. 0 or unset: 30.',
+    },
+    {
+      type: 'number',
+      key: 'runAsUser',
+      label: 'User id',
+      hint: 'User the agent runs as. 0 or unset: the one of the Paperclip container, else 1000.',
+    },
+    {
+      type: 'number',
+      key: 'fsGroup',
+      label: 'Volume group id',
+      hint: 'Group of the volumes of the Job pods. 0 or unset: the one of the Paperclip pod, else 1000.',
+    },
+    {
+      type: 'text',
+      key: 'paperclipApiUrl',
+      label: 'Paperclip API URL for agents',
+      hint: 'Where agents reach the Paperclip API from their pods. Empty: as the Paperclip server has it.',
+    },
+    {
+      type: 'textarea',
+      key: 'podTemplate',
+      label: 'Pod template',
+      hint: 'A Kubernetes pod template (YAML or JSON) merged over the Job pods: sidecars, volumes, affinity. The container of the agent is called claude.',
+    },
   ];
 }
 

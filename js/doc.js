@@ -60,6 +60,20 @@ All keys are optional.
 - \`queueTimeoutSec\` (number): seconds a Job may be suspended by a queue (Kueue) or its pod be held by a
   scheduling gate; default 0: as long as the queue takes.
 
+## The pod
+
+- \`inheritScheduling\` (boolean): run where the Paperclip pod may run (node selector, tolerations, node affinity,
+  priority, runtime class, topology spread); default true.
+- \`priorityClassName\`, \`runtimeClassName\` (string): default are those of the Paperclip pod.
+- \`imagePullSecrets\` (array): names of Secrets, beside those of the Paperclip pod.
+- \`podAnnotations\` (object): annotations of the pod; one \`key=value\` per line works as well.
+- \`terminationGracePeriodSeconds\` (number): seconds Claude may take to end after SIGTERM; default 30.
+- \`runAsUser\`, \`fsGroup\` (number): user of the agent and group of its volumes; default are those of the
+  Paperclip pod, else 1000.
+- \`paperclipApiUrl\` (string): where the agent reaches the Paperclip API; default is the Deployment's.
+- \`podTemplate\` (object): a Kubernetes pod template, also as YAML or JSON text, merged over the pod: sidecars,
+  volumes, affinity. The container of the agent is called \`claude\`.
+
 ## Output filter
 
 - \`enableRtk\` (boolean): truncate oversized tool output through a PostToolUse hook; default false.
@@ -81,5 +95,7 @@ All keys are optional.
 
 - Sessions resume through the \`/paperclip\` PVC, which all pods share; \`HOME\` is \`/paperclip\`.
 - Skills that come with the container image are available in every run.
-- A busybox init container writes the prompt into an emptyDir volume before Claude starts.
+- Prompt, variables and extra arguments are in a Secret that Kubernetes deletes with the Job. Where Paperclip may
+  not create Secrets they stand in the Job, and a busybox init container writes the prompt
+  into an emptyDir volume.
 `;

@@ -23,6 +23,7 @@ pub mod claude;
 mod cluster;
 #[cfg(any(test, feature = "compat"))]
 mod compat;
+mod expansion;
 mod forensics;
 mod js_semantics;
 pub mod manifest;

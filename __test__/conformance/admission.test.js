@@ -6,14 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { eventually } from '../support/host.js';
 import { conformanceCluster } from './support/clusters.js';
-import { later } from './support/later.js';
 import { ownNamespace } from './support/namespaces.js';
 import { enforce } from './support/policies.js';
 import { expectRecording, expectTicks, running, runsOn } from './support/runs.js';
 
-/** The issue by which a run says why it did not start, and how it ended. */
-/** The issue by which a pod may do no more than it must. */
-const POD = 'The pod: faithful, sealed, and open to its operator';
 /** A failure of which the host may repeat the whole task. */
 const BOOTSTRAP = { kind: 'bootstrap', providerWorkStarted: false };
 
@@ -231,7 +227,7 @@ describe.concurrent('PodSecurity', () => {
     expect(output.stderr).not.toContain('PodSecurity');
   });
 
-  later(POD, 'restricted admits the pod and warns of nothing', async () => {
+  it('restricted admits the pod and warns of nothing', async () => {
     const { runs: there } = await inNamespace({ labels: level('enforce', 'restricted') });
     const { result, output } = await there.play();
     expect(result).toMatchObject({ exitCode: 0, errorMessage: null });

@@ -385,7 +385,6 @@ describe.concurrent('with the Role of existing installations', () => {
       'error k8s_rbac_secret_create',
       'error k8s_rbac_secret_delete',
       'warn k8s_rbac_job_patch',
-      'warn k8s_rbac_secret_patch',
       'warn k8s_rbac_job_watch',
       'warn k8s_rbac_pod_watch',
     ]);

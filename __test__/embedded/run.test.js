@@ -533,13 +533,13 @@ describe('the host', () => {
       'k8s_rbac_secret_get',
       'k8s_rbac_pvc_get',
       'k8s_rbac_job_patch',
-      'k8s_rbac_secret_patch',
       'k8s_rbac_job_watch',
       'k8s_rbac_pod_watch',
       'k8s_rbac_event_list',
       'k8s_rbac_namespace_get',
       'k8s_secret_exists',
       'k8s_pvc_rwx',
+      'k8s_job_accepted',
     ]);
   });
 

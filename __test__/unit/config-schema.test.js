@@ -31,6 +31,16 @@ const FORM = [
   ['queueTimeoutSec', 'number', 0],
   ['announceHarness', 'toggle', true],
   ['claudeHome', 'select', 'shared'],
+  ['inheritScheduling', 'toggle', true],
+  ['priorityClassName', 'text'],
+  ['runtimeClassName', 'text'],
+  ['imagePullSecrets', 'text'],
+  ['podAnnotations', 'textarea'],
+  ['terminationGracePeriodSeconds', 'number'],
+  ['runAsUser', 'number'],
+  ['fsGroup', 'number'],
+  ['paperclipApiUrl', 'text'],
+  ['podTemplate', 'textarea'],
 ];
 
 const { fields } = getConfigSchema();

@@ -60,8 +60,6 @@ impl EndToken {
 /// - SIGINT arrives as SIGTERM, because a command in the background ignores SIGINT.
 /// - A shell says on stderr that a command was killed, which is not the CLI's output: `wait` is silent.
 /// - The line begins after a newline of its own, because the CLI's last line may lack one.
-///
-/// Kubernetes replaces `$(NAME)` and `$$` in a command: neither occurs here.
 pub(super) fn supervised(setup: Option<&str>, cli: &str, prompt_file: &str, token: &EndToken) -> String {
     let setup = setup.unwrap_or(":");
     let token = token.as_str();

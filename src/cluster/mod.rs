@@ -182,8 +182,12 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         namespace: &str,
         job: &Job,
     ) -> impl Future<Output = Result<CreatedJob, ApiError>> + Send;
-    /// Succeeds when the API server would create this Job; creates none.
-    fn try_job(&self, namespace: &str, job: &Job) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// The server's warnings when it would create this Job; creates none.
+    fn try_job(
+        &self,
+        namespace: &str,
+        job: &Job,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
     /// Applies a JSON Patch to a Job.
     fn patch_job(
         &self,
@@ -203,13 +207,6 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         &self,
         namespace: &str,
         secret: &Secret,
-    ) -> impl Future<Output = Result<(), ApiError>> + Send;
-    /// Applies a JSON Patch to a Secret.
-    fn patch_secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        patch: &Value,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Deletes a Secret.
     fn delete_secret(&self, namespace: &str, name: &str)

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest, Sha256};
 
+use super::job::{seccomp, security_context};
 use super::labels::{
     ANNOTATION_BARRED_FOR_JOB, ANNOTATION_CLAIM_FOR_JOB, ANNOTATION_CLAIM_HOLDER, CLAIM_CONTAINER,
     COMPONENT_CLAIM, LABEL_AGENT_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY,
@@ -88,12 +89,20 @@ fn inert<'a>(
             active_deadline_seconds: Some(FORGOTTEN_AFTER_SECONDS),
             ttl_seconds_after_finished: Some(0),
             template: PodTemplateSpec {
+                // Admitted where `restricted` is enforced, though no pod is made of it.
                 spec: Some(PodSpec {
+                    automount_service_account_token: Some(false),
+                    security_context: Some(PodSecurityContext {
+                        run_as_non_root: Some(true),
+                        seccomp_profile: Some(seccomp()),
+                        ..PodSecurityContext::default()
+                    }),
                     restart_policy: Some("Never".to_owned()),
                     containers: vec![Container {
                         name: CLAIM_CONTAINER.to_owned(),
                         image: Some(image.to_owned()),
                         command: Some(vec!["true".to_owned()]),
+                        security_context: Some(security_context(1000)),
                         ..Container::default()
                     }],
                     ..PodSpec::default()

@@ -1,12 +1,14 @@
 //! The variables of the agent's container, layer by layer.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::Value;
 
 use super::limits::{self, ManifestError};
 use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local, mcp};
+use crate::expansion::{escape, references};
 use crate::js_semantics;
 use crate::request::Request;
 
@@ -20,9 +22,13 @@ const SCRATCH_VARIABLES: [&str; 3] =
 /// The variables of the agent's container, and what could not become one.
 pub(super) struct Env {
     pub(super) vars: Vec<EnvVar>,
+    /// Names of those that the container has from the host's.
+    pub(super) inherited: BTreeSet<String>,
     /// File name in [`PROMPT_DIR`] and contents, for values too large for a variable.
     pub(super) files: Vec<(&'static str, String)>,
     pub(super) notes: Vec<String>,
+    /// The URL of the control plane, where the agent cannot reach it.
+    pub(super) unreachable_url: Option<String>,
 }
 
 /// A value of the context that travels as JSON.
@@ -34,7 +40,8 @@ struct JsonValue {
     json: Option<String>,
 }
 
-/// Collects the variables. Later layers win; a variable keeps the position that its first layer gave it.
+/// Collects the variables: those of the host's container in their order, then those of the run, then the configured ones.
+/// Of a name given twice the last one counts; an earlier one is kept only where a variable between them refers to it.
 pub(super) fn collect(
     request: &Request,
     self_pod: &SelfPod,
@@ -44,18 +51,16 @@ pub(super) fn collect(
     let configured = configured(request, prepared, &mut notes);
 
     let mut layers = Layers::default();
-    for (name, value) in &self_pod.inherited_env {
-        // As the pod's author wrote it, with references to other variables.
-        layers.set(name, value.as_str());
-    }
-
-    let inherited_url =
-        self_pod.inherited_env.iter().rev().find(|(name, value)| name == API_URL && !value.is_empty());
+    let configured_url = request.config.paperclip_api_url.as_deref();
+    let inherited_url = self_pod.env.iter().rev().find(|var| var.name == API_URL);
+    let inherits_url = inherited_url.is_some_and(|var| var.value.as_deref() != Some(""));
     for (name, value) in &prepared.base_env {
-        match inherited_url {
-            Some((_, url)) if name == API_URL => layers.set(name, url.as_str()),
-            _ => layers.set(name, escape(value)),
+        if name != API_URL || !inherits_url {
+            layers.set(name, escape(value));
         }
+    }
+    if let Some(url) = configured_url {
+        layers.set(API_URL, escape(url));
     }
 
     let mut files = Vec::new();
@@ -86,46 +91,85 @@ pub(super) fn collect(
     if let Some(home) = super::claude_home(request) {
         layers.set("CLAUDE_CONFIG_DIR", home);
     }
-    for (name, value) in configured {
-        layers.set(name, value);
-    }
+    // Before the configured ones, which may refer to it.
     layers.set("HOME", HOME);
+    for (name, value) in configured.into_iter().filter(|(name, _)| *name != "HOME") {
+        layers.append(name, value);
+    }
     if host_local::HostLocal::new(request).gives_scratch() {
         for name in SCRATCH_VARIABLES {
-            layers.set(name, SCRATCH_DIR);
+            layers.append(name, SCRATCH_DIR);
         }
     }
 
-    let pod_url = layers.vars.iter().find(|(name, _)| name == API_URL).map(|(_, url)| url.as_ref());
+    let own = layers.vars.iter().map(|(name, value)| literal(name, value.to_string()));
+    let inherited = self_pod.env.iter().filter(|var| !layers.removed.contains(&var.name.as_str()));
+    let vars = without_hidden(inherited.clone().cloned().chain(own).collect());
+    for var in &vars {
+        limits::check_env(&var.name, var.value.as_deref().unwrap_or_default())?;
+    }
+    let of_run = |name: &str| layers.vars.iter().any(|(own, _)| own == name);
+    let pod_url = vars.iter().rev().find(|var| var.name == API_URL).and_then(|var| var.value.clone());
     let own_url = request.host_env.get(API_URL);
     files.extend(
-        mcp::file(&request.mcp_servers, own_url, pod_url, &mut notes).map(|file| (mcp::MCP_FILE, file)),
+        mcp::file(&request.mcp_servers, own_url, pod_url.as_deref(), &mut notes)
+            .map(|file| (mcp::MCP_FILE, file)),
     );
+    let unreachable_url = pod_url.filter(|url| leads_to_the_pod_itself(url));
+    Ok(Env {
+        inherited: inherited.map(|var| var.name.clone()).filter(|name| !of_run(name)).collect(),
+        vars,
+        files,
+        notes,
+        unreachable_url,
+    })
+}
 
-    for (name, value) in &layers.vars {
-        limits::check_env(name, value)?;
-    }
-    let references = self_pod.inherited_env_value_from.iter().filter(|var| !layers.claims(&var.name));
-    let references: Vec<EnvVar> = references.map(|var| EnvVar { value: None, ..var.clone() }).collect();
-    let mut vars: Vec<EnvVar> =
-        layers.vars.into_iter().map(|(name, value)| literal(&name, value.into_owned())).collect();
-    vars.extend(references);
-    Ok(Env { vars, files, notes })
+/// Leaves out each variable that a later one of its name replaces for certain, unless one between them refers to it.
+fn without_hidden(vars: Vec<EnvVar>) -> Vec<EnvVar> {
+    let refers = |var: &EnvVar, name: &str| {
+        var.value.as_deref().is_some_and(|value| references(value).any(|other| other == name))
+    };
+    let hidden = |at: usize| {
+        let name = &vars[at].name;
+        let later = &vars[at + 1..];
+        let replaced = later.iter().position(|var| var.name == *name && is_certain(var));
+        replaced.is_some_and(|by| !later[..=by].iter().any(|var| refers(var, name)))
+    };
+    let kept: Vec<bool> = (0..vars.len()).map(|at| !hidden(at)).collect();
+    vars.into_iter().zip(kept).filter_map(|(var, kept)| kept.then_some(var)).collect()
+}
+
+/// Whether a variable has a value whatever the cluster holds: an optional reference may have none.
+pub(super) fn is_certain(var: &EnvVar) -> bool {
+    let Some(source) = &var.value_from else { return true };
+    let secret = source.secret_key_ref.as_ref().and_then(|of| of.optional);
+    let config_map = source.config_map_key_ref.as_ref().and_then(|of| of.optional);
+    secret.or(config_map) != Some(true)
+}
+
+/// Whether a URL is empty, or names the machine that asks.
+pub(super) fn leads_to_the_pod_itself(url: &str) -> bool {
+    let url = url.trim();
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let host = host.to_ascii_lowercase();
+    host.is_empty()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 /// A literal variable.
 pub(super) fn literal(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
-}
-
-/// Protects text from Kubernetes, which replaces `$(NAME)` in a variable's value by the value of that variable and `$$`
-/// by `$`, and tears apart a multi-byte character that follows a `$`. A doubled `$` comes out as one. Text without such
-/// a sequence stays unchanged.
-pub(super) fn escape(text: &str) -> Cow<'_, str> {
-    let bytes = text.as_bytes();
-    let touched =
-        bytes.windows(2).any(|pair| pair[0] == b'$' && (matches!(pair[1], b'$' | b'(') || pair[1] >= 0x80));
-    if touched { Cow::Owned(text.replace('$', "$$")) } else { Cow::Borrowed(text) }
 }
 
 /// Names of the variables that the run itself has, and that nothing configured may replace. The URL of the control plane is
@@ -249,11 +293,11 @@ fn paperclip_variables(request: &Request, prepared: &Prepared) -> Vec<Variable> 
     ]
 }
 
-/// Literal variables: names are unique, the first occurrence decides the position, the last one the value.
+/// The run's own variables: names are unique.
 #[derive(Default)]
 struct Layers<'a> {
     vars: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Names that must not come back from the pod's references either.
+    /// Names that must not come from the host's container either.
     removed: Vec<&'a str>,
 }
 
@@ -266,63 +310,45 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// Sets a variable behind all others, to which its value may refer.
+    fn append(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        self.vars.retain(|(seen, _)| seen != name);
+        self.vars.push((Cow::Borrowed(name), value.into()));
+    }
+
     /// Removes a variable and sets another.
     fn replace(&mut self, name: &'a str, by: &'a str, value: String) {
         self.vars.retain(|(seen, _)| seen != name);
         self.removed.push(name);
         self.set(by, value);
     }
-
-    fn claims(&self, name: &str) -> bool {
-        self.removed.contains(&name) || self.vars.iter().any(|(seen, _)| seen == name)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    /// What Kubernetes makes of a value, by the documented rules of `third_party/forked/golang/expansion`, with one
-    /// variable `V` defined.
-    fn expand(value: &str) -> String {
-        let mut out = Vec::new();
-        let mut rest = value.as_bytes();
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
-            match (byte, after.first()) {
-                (b'$', Some(b'$')) => {
-                    out.push(b'$');
-                    rest = &after[1..];
-                }
-                (b'$', Some(b'(')) if after.starts_with(b"(V)") => {
-                    out.extend(b"value");
-                    rest = &after[3..];
-                }
-                (b'$', Some(&next)) if next >= 0x80 => {
-                    out.push(b'?');
-                    rest = &after[1..];
-                }
-                _ => out.push(byte),
-            }
-        }
-        String::from_utf8_lossy(&out).into_owned()
-    }
-
     #[test]
-    fn escape_leaves_harmless_text_unchanged() {
-        for text in ["", "plain", "costs $5", "$HOME", "$", "a$", "${X}"] {
-            assert!(matches!(escape(text), Cow::Borrowed(_)), "{text}");
-            assert_eq!(expand(text), text);
+    fn loopback_url_leads_to_the_pod_itself() {
+        for url in [
+            "",
+            " ",
+            "http://localhost:3100",
+            "https://LOCALHOST/x",
+            "http://127.0.0.1",
+            "http://127.9.8.7:1/x",
+            "http://[::1]:3100",
+            "http://0.0.0.0:3100/api",
+            "localhost:3100",
+            "http://user:pass@localhost/x",
+            "http://app.localhost",
+        ] {
+            assert!(leads_to_the_pod_itself(url), "{url}");
         }
-        assert_eq!(escape("$(V) $$ $5"), "$$(V) $$$$ $$5");
-    }
-
-    proptest! {
-        #[test]
-        fn escaped_text_survives_kubernetes(text in "([$()Vé]|[a-z])*") {
-            prop_assert_eq!(expand(&escape(&text)), text);
+        for url in
+            ["http://paperclip:3100", "https://10.0.0.1", "http://[fd00::1]", "http://localhost.example"]
+        {
+            assert!(!leads_to_the_pod_itself(url), "{url}");
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SecurityContext, VolumeMount,
+    Affinity, Capabilities, Container, EnvVar, LocalObjectReference, PodSecurityContext, PodSpec,
+    PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,14 +17,16 @@ use super::labels::{
 };
 use super::mcp;
 use super::prompt::{Delivery, PROMPT_VARIABLE};
+use super::self_pod::Scheduling;
 use super::volumes::{self, mount};
 use super::{PROMPT_DIR, PROMPT_FILE, SelfPod};
-use crate::request::Request;
+use crate::expansion::escape;
+use crate::request::{Config, Request};
 
 /// Where the init container sees the prompt Secret.
 const SECRET_DIR: &str = "/tmp/prompt-secret";
-/// User and group everything in the pod runs as.
-const UID: i64 = 1000;
+/// User and group of a pod whose model names none: those of the host's image.
+const DEFAULT_ID: i64 = 1000;
 
 /// What the Job is made of.
 pub(super) struct Parts<'a> {
@@ -47,7 +49,9 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
         Delivery::Secret(secret) => Some(secret),
         Delivery::Variable(_) => None,
     };
-    let (volumes, volume_mounts) = volumes::volumes(self_pod, secret);
+    let foreign = namespace != self_pod.namespace;
+    let (volumes, volume_mounts) = volumes::volumes(self_pod, foreign, secret);
+    let uid = config.run_as_user.or(self_pod.user.uid).unwrap_or(DEFAULT_ID);
     let working_dir = super::working_dir(request);
     let resources = &config.resources;
 
@@ -58,9 +62,9 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
         working_dir: Some(working_dir.to_owned()),
         command: Some(shell(main_command)),
         env: Some(env),
-        env_from: non_empty(&self_pod.inherited_env_from),
+        env_from: non_empty(&self_pod.env_from),
         volume_mounts: Some(volume_mounts),
-        security_context: Some(security_context()),
+        security_context: Some(security_context(uid)),
         resources: Some(requirements(
             [&resources.requests_cpu, &resources.requests_memory],
             [&resources.limits_cpu, &resources.limits_memory],
@@ -68,26 +72,10 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
         ..Container::default()
     };
     let pod = PodSpec {
-        restart_policy: Some("Never".to_owned()),
-        service_account_name: config.service_account_name.clone(),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(UID),
-            run_as_group: Some(UID),
-            fs_group: Some(UID),
-            // A recursive change of ownership over a large shared volume would take minutes at each start.
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            ..PodSecurityContext::default()
-        }),
-        image_pull_secrets: non_empty(&self_pod.image_pull_secrets),
-        dns_config: self_pod.dns_config.clone(),
-        node_selector: Some(config.node_selector.iter().cloned().collect())
-            .filter(|map: &BTreeMap<_, _>| !map.is_empty()),
-        tolerations: non_empty(&config.tolerations),
-        init_containers: Some(vec![write_prompt(delivery)]),
+        init_containers: Some(vec![write_prompt(delivery, uid)]),
         containers: vec![claude],
         volumes: Some(volumes),
-        ..PodSpec::default()
+        ..pod(config, self_pod, uid)
     };
     Job {
         metadata: ObjectMeta {
@@ -105,7 +93,12 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
             active_deadline_seconds: (config.timeout_sec > 0.0).then(|| config.timeout_sec.ceil() as i64),
             ttl_seconds_after_finished: Some(config.ttl_seconds_after_finished),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    annotations: Some(config.pod_annotations.iter().cloned().collect())
+                        .filter(|map: &BTreeMap<_, _>| !map.is_empty()),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod),
             },
             ..JobSpec::default()
@@ -114,8 +107,55 @@ pub(super) fn assemble(parts: Parts<'_>) -> Job {
     }
 }
 
+/// The pod without its containers and volumes.
+fn pod(config: &Config, self_pod: &SelfPod, uid: i64) -> PodSpec {
+    let inherited = Scheduling::default();
+    let inherited = if config.inherit_scheduling { &self_pod.scheduling } else { &inherited };
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        service_account_name: config.service_account_name.clone(),
+        // The namespace's default account may be the host's.
+        automount_service_account_token: config.service_account_name.is_none().then_some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(uid),
+            run_as_group: Some(self_pod.user.gid.unwrap_or(DEFAULT_ID)),
+            fs_group: Some(config.fs_group.or(self_pod.user.fs_group).unwrap_or(DEFAULT_ID)),
+            supplemental_groups: non_empty(&self_pod.user.supplemental_groups),
+            seccomp_profile: Some(seccomp()),
+            // A recursive change of ownership over a large shared volume would take minutes at each start.
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            ..PodSecurityContext::default()
+        }),
+        image_pull_secrets: non_empty(&pull_secrets(self_pod, config)),
+        dns_policy: self_pod.dns.policy.clone(),
+        dns_config: self_pod.dns.config.clone(),
+        host_aliases: non_empty(&self_pod.dns.host_aliases),
+        enable_service_links: self_pod.dns.service_links,
+        node_selector: Some(node_selector(config, inherited)).filter(|map| !map.is_empty()),
+        // Who chooses the nodes chooses them alone.
+        affinity: inherited
+            .node_affinity
+            .clone()
+            .filter(|_| config.node_selector.is_empty())
+            .map(|node| Affinity { node_affinity: Some(node), ..Affinity::default() }),
+        tolerations: non_empty(&tolerations(config, inherited)),
+        priority_class_name: config
+            .priority_class_name
+            .clone()
+            .or_else(|| inherited.priority_class_name.clone()),
+        runtime_class_name: config
+            .runtime_class_name
+            .clone()
+            .or_else(|| inherited.runtime_class_name.clone()),
+        topology_spread_constraints: non_empty(&inherited.topology_spread),
+        termination_grace_period_seconds: config.termination_grace_period_seconds,
+        ..PodSpec::default()
+    }
+}
+
 /// The init container, which writes the prompt and its attachments to files.
-fn write_prompt(delivery: &Delivery) -> Container {
+fn write_prompt(delivery: &Delivery, uid: i64) -> Container {
     let prompt_mount = mount(PROMPT_VOLUME, PROMPT_DIR);
     let (command, env, volume_mounts) = match delivery {
         Delivery::Variable(value) => (
@@ -148,22 +188,60 @@ fn write_prompt(delivery: &Delivery) -> Container {
         command: Some(shell(command)),
         env,
         volume_mounts: Some(volume_mounts),
-        security_context: Some(security_context()),
+        security_context: Some(security_context(uid)),
         resources: Some(requirements(requests, limits)),
         ..Container::default()
     }
 }
 
-pub(super) fn shell(command: String) -> Vec<String> {
-    vec!["sh".to_owned(), "-c".to_owned(), command]
+/// A shell that runs this script, whatever Kubernetes would replace in it.
+pub(super) fn shell(script: String) -> Vec<String> {
+    let script = match escape(&script) {
+        std::borrow::Cow::Owned(escaped) => escaped,
+        std::borrow::Cow::Borrowed(_) => script,
+    };
+    vec!["sh".to_owned(), "-c".to_owned(), script]
 }
 
-fn security_context() -> SecurityContext {
+/// The agent's container of a Job.
+pub(super) fn claude(job: &mut Job) -> Option<&mut Container> {
+    let pod = job.spec.as_mut()?.template.spec.as_mut()?;
+    pod.containers.iter_mut().find(|container| container.name == CLAUDE_CONTAINER)
+}
+
+fn pull_secrets(self_pod: &SelfPod, config: &Config) -> Vec<LocalObjectReference> {
+    let mut secrets = self_pod.image_pull_secrets.clone();
+    secrets.extend(
+        config.image_pull_secrets.iter().filter(|own| !self_pod.image_pull_secrets.contains(own)).cloned(),
+    );
+    secrets
+}
+
+fn node_selector(config: &Config, inherited: &Scheduling) -> BTreeMap<String, String> {
+    if config.node_selector.is_empty() {
+        return inherited.node_selector.clone();
+    }
+    config.node_selector.iter().cloned().collect()
+}
+
+fn tolerations(config: &Config, inherited: &Scheduling) -> Vec<Toleration> {
+    let mut tolerations = config.tolerations.clone();
+    tolerations
+        .extend(inherited.tolerations.iter().filter(|each| !config.tolerations.contains(each)).cloned());
+    tolerations
+}
+
+/// The system calls that the container runtime allows by default, as the Pod Security Standard `restricted` wants it.
+pub(super) fn seccomp() -> SeccompProfile {
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
+}
+
+pub(super) fn security_context(uid: i64) -> SecurityContext {
     SecurityContext {
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
         read_only_root_filesystem: Some(false),
         run_as_non_root: Some(true),
-        run_as_user: Some(UID),
+        run_as_user: Some(uid),
         allow_privilege_escalation: Some(false),
         ..SecurityContext::default()
     }

@@ -33,6 +33,12 @@ pub(crate) const COMPONENT_CLAIM: &str = "agent-claim";
 /// Prefixes of labels that only the adapter sets. A configured label with one of them is reported, not used.
 pub(crate) const RESERVED_LABEL_PREFIXES: [&str; 2] = ["paperclip.io/", "app.kubernetes.io/"];
 
+/// Prefix of annotations that only the adapter sets.
+pub(crate) const RESERVED_ANNOTATION_PREFIX: &str = "paperclip.io/";
+/// Annotation of a pod: the container that is meant where none is named, as `kubectl` reads it.
+pub(crate) const ANNOTATION_DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// Annotation of a Job: the Secrets of its run, separated by commas.
+pub(crate) const ANNOTATION_RUN_SECRETS: &str = "paperclip.io/run-secrets";
 /// Annotation of a Job: the agent's name, for people.
 pub(crate) const ANNOTATION_AGENT_NAME: &str = "paperclip.io/agent-name";
 /// Annotation of a Job: the token of its pod's last line, for a host that takes the Job over.
@@ -57,7 +63,9 @@ pub(crate) const CLAIM_CONTAINER: &str = "claim";
 /// The container of the host in the host's own pod, when that pod has several.
 pub(crate) const HOST_CONTAINER: &str = "paperclip";
 
-/// The volume that the init container writes the prompt to.
+/// Where the agent's container finds the prompt, and what else is too large for a variable.
+pub(crate) const PROMPT_DIR: &str = "/tmp/prompt";
+/// The volume at [`PROMPT_DIR`]: of the run's Secret, or one that the init container writes the prompt to.
 pub(crate) const PROMPT_VOLUME: &str = "prompt";
 /// The volume of the prompt Secret.
 pub(crate) const PROMPT_SECRET_VOLUME: &str = "prompt-secret";

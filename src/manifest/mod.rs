@@ -12,40 +12,45 @@ mod job;
 pub(crate) mod labels;
 mod limits;
 mod mcp;
+mod overlay;
 mod prompt;
+mod seal;
 mod self_pod;
+mod self_pod_info;
 mod serde_ext;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::claude::EndToken;
-use crate::claude::command::{self, BundlePaths, CliCommand};
+use crate::claude::command::{self, BundlePaths, CliCommand, ExtraArgs};
 use crate::request::{ClaudeHome, MAX_LABEL_LEN, Request, SessionPlace, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
 pub(crate) use labels::{ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_RUN_ID, LABEL_SESSION_ID};
 use labels::{
-    ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, ANNOTATION_SESSION, COMPONENT_JOB, LABEL_ADAPTER_TYPE,
-    LABEL_COMPANY_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, RESERVED_LABEL_PREFIXES,
+    ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, ANNOTATION_RUN_SECRETS, ANNOTATION_SESSION, COMPONENT_JOB,
+    LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY,
+    PROMPT_DIR, RESERVED_LABEL_PREFIXES,
 };
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
 pub use prompt::{Prepared, Skill};
+pub(crate) use seal::Sealed;
 pub use self_pod::{SelfPod, SelfPodError};
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
-/// Where the init container writes the prompt, and what else is too large for a variable.
-const PROMPT_DIR: &str = "/tmp/prompt";
-/// The prompt's file in [`PROMPT_DIR`], and its key in the prompt Secret.
+/// The prompt's file in [`PROMPT_DIR`], and its key in the run's Secret.
 const PROMPT_FILE: &str = "prompt.txt";
+/// What follows the Job's name in that of a Secret which is there because the prompt is large.
+pub(crate) const PROMPT_SECRET_SUFFIX: &str = "-prompt";
 
 /// The skills and instructions of one agent, in a directory that host and pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,26 +91,34 @@ pub struct Manifest {
     /// The arguments of the Claude CLI, unquoted.
     pub(crate) claude_args: Vec<String>,
     /// What runs in the agent's container.
-    pub(crate) command: CliCommand,
+    command: CliCommand,
+    /// The token of the pod's last line, once the CLI is supervised.
+    end_token: Option<EndToken>,
+    /// Names of the variables that the agent's container has from the host's.
+    pub(crate) inherited: BTreeSet<String>,
+    /// File name in [`PROMPT_DIR`] → contents: the prompt, and what is too large for a variable.
+    files: BTreeMap<String, String>,
     /// Lengths of the prompt and its sections.
     pub(crate) prompt_metrics: PromptMetrics,
-    /// The Secret the Job mounts; it must be created first. `None` when everything fits in variables.
-    pub(crate) prompt_secret: Option<PromptSecret>,
+    /// The Secret the Job mounts. `None` when everything fits in variables.
+    pub(crate) prompt_secret: Option<RunSecret>,
     /// Label keys left out: ids without a usable character, and configured labels with a reserved prefix.
     pub(crate) skipped_labels: Vec<String>,
     /// What else the user should know about this Job: one line each, without prefix or line end. The notes of
     /// the configuration are not repeated.
     pub(crate) notes: Vec<String>,
+    /// What will not work, as `notes`.
+    pub(crate) warnings: Vec<String>,
 }
 
-/// What is too large for a variable and travels to the pod in a Secret.
+/// What travels to the pod in a Secret of the run.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct PromptSecret {
-    /// `{job_name}-prompt`.
+pub(crate) struct RunSecret {
+    /// `{job_name}-prompt`, or `{job_name}-run-{nonce}` of a sealed Job.
     pub(crate) name: String,
     /// The Job's namespace.
     pub(crate) namespace: String,
-    /// File name → contents. `prompt.txt` is always among them. At most 1 MiB in all.
+    /// Key → contents. At most 1 MiB in all.
     pub(crate) data: BTreeMap<String, String>,
 }
 
@@ -124,9 +137,9 @@ impl fmt::Debug for Manifest {
     }
 }
 
-impl fmt::Debug for PromptSecret {
+impl fmt::Debug for RunSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PromptSecret")
+        f.debug_struct("RunSecret")
             .field("name", &self.name)
             .field("namespace", &self.namespace)
             .field("keys", &self.data.keys())
@@ -156,14 +169,25 @@ pub fn build(
         bundle.map(PromptBundle::paths),
         &format!("{PROMPT_DIR}/{}", mcp::MCP_FILE),
     );
-    let command = CliCommand::new(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"));
-    let main_command = command.piped();
+    let env::Env { vars, inherited, files, mut notes, unreachable_url } =
+        env::collect(request, self_pod, prepared)?;
+    let is_defined = |name: &str| vars.iter().any(|var| var.name == name && env::is_certain(var));
+    let command = CliCommand::new(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"), is_defined);
+    let main_command = command.piped(ExtraArgs::Inline);
     limits::check_command(&main_command)?;
     let prompt::Prompt { text: prompt, metrics: prompt_metrics } = prompt::assemble(request, prepared);
-    let env::Env { vars, files, notes } = env::collect(request, self_pod, prepared)?;
+    let mut warnings = Vec::new();
+    if let Some(url) = unreachable_url {
+        warnings.push(format!(
+            "PAPERCLIP_API_URL of the agent is \"{url}\", which leads from its pod to the pod itself: set paperclipApiUrl"
+        ));
+    }
+    notes.extend(self_pod.notes.iter().cloned());
+    let mut contents = BTreeMap::from([(PROMPT_FILE.to_owned(), prompt.clone())]);
+    contents.extend(files.iter().map(|(file, text)| ((*file).to_owned(), text.clone())));
 
     let delivery = prompt::deliver(&prompt, files, &job_name, &namespace)?;
-    let job = job::assemble(job::Parts {
+    let mut job = job::assemble(job::Parts {
         request,
         self_pod,
         job_name: &job_name,
@@ -174,9 +198,16 @@ pub fn build(
         env: vars,
         delivery: &delivery,
     });
+    if let (Some(overlay), Some(spec)) = (config.pod_template.as_deref(), &mut job.spec) {
+        overlay::merge(&mut spec.template, overlay);
+    }
 
     Ok(Manifest {
         job,
+        end_token: None,
+        inherited,
+        files: contents,
+        warnings,
         job_name,
         namespace,
         image,
@@ -198,18 +229,54 @@ impl Manifest {
     ///
     /// When the command has become too large for Linux.
     pub(crate) fn supervise(&mut self, token: &EndToken) -> Result<(), ManifestError> {
-        let command = self.command.supervised(token);
+        let command = self.command.supervised(token, ExtraArgs::Inline);
         limits::check_command(&command)?;
-        let pod = self.job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
-        for container in pod.into_iter().flat_map(|pod| &mut pod.containers) {
-            if container.name == CLAUDE_CONTAINER {
-                container.command = Some(job::shell(command.clone()));
-            }
+        if let Some(claude) = job::claude(&mut self.job) {
+            claude.command = Some(job::shell(command));
         }
+        self.end_token = Some(token.clone());
         let annotations = self.job.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION_END_TOKEN.to_owned(), token.as_str().to_owned());
         Ok(())
     }
+
+    /// The Job as it is, with what is secret in it, and the Secret that it mounts, if any: for clusters where this host may
+    /// not create a Secret for each run.
+    ///
+    /// # Errors
+    ///
+    /// When what does not fit into variables does not fit into one Secret either.
+    pub(crate) fn unsealed(&self) -> Result<Sealed, ManifestError> {
+        let mut job = self.job.clone();
+        let secrets: Vec<RunSecret> = self.prompt_secret.iter().cloned().collect();
+        for secret in &secrets {
+            limits::check_secret(secret.data.values())?;
+        }
+        name_secrets(&mut job, &secrets);
+        Ok(Sealed { job, secrets })
+    }
+}
+
+/// Notes the Secrets of a run at its Job.
+fn name_secrets(job: &mut Job, secrets: &[RunSecret]) {
+    if secrets.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = secrets.iter().map(|secret| secret.name.as_str()).collect();
+    let annotations = job.metadata.annotations.get_or_insert_default();
+    annotations.insert(ANNOTATION_RUN_SECRETS.to_owned(), names.join(","));
+}
+
+/// The names of the Secrets of a Job's run. A Job can be changed by others: only names that begin with the Job's own count.
+pub(crate) fn secrets_of(job: &Job) -> Vec<String> {
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let names = job.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_RUN_SECRETS));
+    let names = names.into_iter().flat_map(|names| names.split(','));
+    let is_own = |secret: &&str| {
+        let rest = secret.strip_prefix(name).filter(|_| !name.is_empty());
+        rest.is_some_and(|rest| rest == PROMPT_SECRET_SUFFIX || rest.starts_with("-run-"))
+    };
+    names.filter(is_own).map(str::to_owned).collect()
 }
 
 /// What the session of a Job depends on, and the session that it resumes; empty where it begins a new one.
@@ -292,11 +359,16 @@ pub(crate) fn watch_selector() -> String {
     format!("{LABEL_ADAPTER_TYPE}={ADAPTER_TYPE},{LABEL_MANAGED_BY}={MANAGED_BY}")
 }
 
-/// The Secret to create for a Job, without an owner: that is added once the Job exists.
+/// A Secret of a run to create. Kubernetes collects it with the Job that has `job_uid`.
 ///
 /// `run_label` is the run's id as a label value ([`Request::run_label`]), so that the API server accepts it whatever ids
-/// the host uses. The Job's name is an annotation, for people who find a Secret without an owner.
-pub(crate) fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str>, job_name: &str) -> Secret {
+/// the host uses. The Job's name is an annotation, for people.
+pub(crate) fn run_secret_object(
+    secret: &RunSecret,
+    run_label: Option<&str>,
+    job_name: &str,
+    job_uid: Option<&str>,
+) -> Secret {
     let mut labels = BTreeMap::from([
         (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
         (LABEL_ADAPTER_TYPE.to_owned(), ADAPTER_TYPE.to_owned()),
@@ -308,8 +380,19 @@ pub(crate) fn prompt_secret_object(secret: &PromptSecret, run_label: Option<&str
             namespace: Some(secret.namespace.clone()),
             labels: Some(labels),
             annotations: Some(BTreeMap::from([(ANNOTATION_JOB_NAME.to_owned(), job_name.to_owned())])),
+            owner_references: job_uid.map(|uid| {
+                vec![OwnerReference {
+                    api_version: "batch/v1".to_owned(),
+                    kind: "Job".to_owned(),
+                    name: job_name.to_owned(),
+                    uid: uid.to_owned(),
+                    block_owner_deletion: Some(false),
+                    controller: None,
+                }]
+            }),
             ..ObjectMeta::default()
         },
+        immutable: Some(true),
         string_data: Some(secret.data.clone()),
         ..Secret::default()
     }
@@ -346,5 +429,7 @@ fn labels(request: &Request) -> (BTreeMap<String, String>, Vec<String>) {
     (labels, skipped)
 }
 
+#[cfg(test)]
+mod faithful;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::env::escape;
 use super::limits::{self, ManifestError};
-use super::{PROMPT_FILE, PromptSecret, serde_ext};
+use super::{PROMPT_FILE, PROMPT_SECRET_SUFFIX, RunSecret, serde_ext};
+use crate::expansion::escape;
 use crate::js_semantics;
 use crate::request::Request;
 
@@ -108,6 +108,16 @@ impl From<RawSkill> for Skill {
 }
 
 impl Prepared {
+    /// What the environment test knows without a host's helpers: where the agent would reach the control plane.
+    pub(crate) fn of_environment_test(api_url: Option<&str>) -> Self {
+        let base_env = api_url.map(|url| ("PAPERCLIP_API_URL".to_owned(), url.to_owned()));
+        Self {
+            base_env: base_env.into_iter().collect(),
+            heartbeat_prompt: "environment test".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Reads the JSON of `{baseEnv, bootstrapPrompt, heartbeatPrompt, skills}` that JavaScript wrote; it may contain
     /// halves of surrogate pairs.
     ///
@@ -190,12 +200,12 @@ pub(super) enum Delivery {
     /// As the value of [`PROMPT_VARIABLE`] in the init container, escaped for Kubernetes.
     Variable(String),
     /// As files of a Secret that the init container mounts.
-    Secret(PromptSecret),
+    Secret(RunSecret),
 }
 
 impl Delivery {
     /// The Secret, if there is one.
-    pub(super) fn into_secret(self) -> Option<PromptSecret> {
+    pub(super) fn into_secret(self) -> Option<RunSecret> {
         match self {
             Self::Variable(_) => None,
             Self::Secret(secret) => Some(secret),
@@ -217,9 +227,11 @@ pub(super) fn deliver(
     }
     let mut data = BTreeMap::from([(PROMPT_FILE.to_owned(), prompt.to_owned())]);
     data.extend(files.into_iter().map(|(file, contents)| (file.to_owned(), contents)));
-    limits::check_secret(data.values())?;
-    Ok(Delivery::Secret(PromptSecret {
-        name: format!("{job_name}-prompt"),
+    for value in data.values() {
+        limits::check_secret([value].into_iter())?;
+    }
+    Ok(Delivery::Secret(RunSecret {
+        name: format!("{job_name}{PROMPT_SECRET_SUFFIX}"),
         namespace: namespace.to_owned(),
         data,
     }))

@@ -1,64 +1,90 @@
 //! What a Job inherits from the pod the host runs in.
+//!
+//! Taken over so that the agent's variables and files are those of the host's container. What differs, and why, is in
+//! docs/pod.md.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Pod, PodDNSConfig};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvFromSource, EnvVar, EnvVarSource, HostAlias, LocalObjectReference, NodeAffinity, Pod,
+    PodDNSConfig, PodSpec, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+};
 use serde::{Deserialize, Serialize};
 
-use super::labels::HOST_CONTAINER;
-use super::{HOME, serde_ext};
+use super::HOME;
+use super::labels::{ANNOTATION_DEFAULT_CONTAINER, CLAUDE_CONTAINER, HOST_CONTAINER};
+use super::self_pod_info::SelfPodInfo;
+use crate::expansion::{self, Known};
 
 /// What a Job inherits from the pod the host runs in.
 ///
-/// As JSON it has the same names in camel case; any of them may be missing.
+/// As JSON it is what 0.1.49 knows of a pod ([`SelfPodInfo`]), which is less.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(from = "SelfPodInfo", into = "SelfPodInfo")]
 pub struct SelfPod {
     /// The namespace of the pod.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
     pub(crate) namespace: String,
     /// The image of the host's container.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
     pub(crate) image: String,
     /// The pod's pull secrets that have a name.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
     pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
-    /// The pod's DNS settings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) dns_config: Option<PodDNSConfig>,
+    /// How names are resolved.
+    pub(crate) dns: Dns,
     /// The claim behind the mount at `/paperclip`.
     pub(crate) pvc_claim_name: Option<String>,
-    /// The mounts of Secrets, in the container's order.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) secret_volumes: Vec<SelfPodSecretVolume>,
-    /// Variables with a literal value that is not empty, in order. As JSON an object.
-    #[serde(with = "serde_ext::ordered")]
-    pub(crate) inherited_env: Vec<(String, String)>,
-    /// Variables that refer to something else, in order.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) inherited_env_value_from: Vec<EnvVar>,
+    /// The volume at `/paperclip`, under whatever name it has there; `None` where another pod cannot mount it.
+    pub(super) home: Option<Inherited>,
+    /// The other mounts that are inherited, in the container's order.
+    pub(super) mounts: Vec<Inherited>,
+    /// The container's variables, in its order: a later one of the same name counts.
+    pub(super) env: Vec<EnvVar>,
     /// The container's `envFrom`.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) inherited_env_from: Vec<EnvFromSource>,
+    pub(super) env_from: Vec<EnvFromSource>,
+    /// Whom the container runs as.
+    pub(super) user: User,
+    /// Where the pod may run.
+    pub(super) scheduling: Scheduling,
+    /// What could not be inherited: one line each.
+    pub(crate) notes: Vec<String>,
 }
 
-/// One mount of a Secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct SelfPodSecretVolume {
-    /// The volume's name in the host's pod.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) volume_name: String,
-    /// The Secret.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) secret_name: String,
-    /// Where it is mounted.
-    #[serde(deserialize_with = "serde_ext::null_as_default")]
-    pub(crate) mount_path: String,
-    /// Permission bits of its files.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) default_mode: Option<i32>,
-    /// The part of the volume that is mounted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sub_path: Option<String>,
+/// A mount and its volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Inherited {
+    pub(super) volume: Volume,
+    /// Its sub-path is resolved: no `subPathExpr`.
+    pub(super) mount: VolumeMount,
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Dns {
+    pub(super) policy: Option<String>,
+    pub(super) config: Option<PodDNSConfig>,
+    pub(super) host_aliases: Vec<HostAlias>,
+    /// Whether there are variables for each Service of the namespace.
+    pub(super) service_links: Option<bool>,
+}
+
+/// Whom a container runs as; root counts as not set, because an agent never runs as root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) uid: Option<i64>,
+    pub(super) gid: Option<i64>,
+    pub(super) fs_group: Option<i64>,
+    pub(super) supplemental_groups: Vec<i64>,
+}
+
+/// Where a pod may run, and how urgent it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Scheduling {
+    pub(super) node_selector: BTreeMap<String, String>,
+    pub(super) tolerations: Vec<Toleration>,
+    pub(super) node_affinity: Option<NodeAffinity>,
+    pub(super) priority_class_name: Option<String>,
+    pub(super) runtime_class_name: Option<String>,
+    pub(super) topology_spread: Vec<TopologySpreadConstraint>,
 }
 
 /// Why the host's own pod cannot be the model of a Job.
@@ -67,6 +93,18 @@ pub enum SelfPodError {
     /// The host's environment does not name its pod.
     #[error("claude_k8s: HOSTNAME env var not set — cannot introspect running pod")]
     NoHostname,
+    /// What the host's environment names is not a pod.
+    #[error(
+        "claude_k8s: no pod in namespace {namespace} is called {} — set POD_NAME in Paperclip's container by the \
+         downward API (valueFrom: fieldRef: fieldPath: metadata.name)",
+        names.join(" or ")
+    )]
+    NotAPod {
+        /// The namespace.
+        namespace: String,
+        /// What `POD_NAME` and `HOSTNAME` say.
+        names: Vec<String>,
+    },
     /// The API server returned a pod without a spec.
     #[error("claude_k8s: pod {hostname} has no spec")]
     NoSpec {
@@ -81,26 +119,51 @@ pub enum SelfPodError {
     },
 }
 
+/// Containers that meshes and clouds put beside an application, by name.
+const PROXIES: [&str; 10] = [
+    "istio-proxy",
+    "linkerd-proxy",
+    "linkerd-network-validator",
+    "envoy",
+    "consul-dataplane",
+    "kuma-sidecar",
+    "daprd",
+    "cloud-sql-proxy",
+    "cloudsql-proxy",
+    "vault-agent",
+];
+
+/// Where service account tokens are mounted: never inherited.
+const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io";
+
 impl SelfPod {
-    /// Reads the host's pod, which has the name `hostname` and is in `namespace`.
+    /// Reads the host's pod, which has the name `hostname` and is in `namespace`. `process_env` are the variables of the
+    /// host's process, for sub-paths that are made of variables which only the cluster knows.
     ///
     /// # Errors
     ///
     /// When the pod has no spec or its container no image.
-    pub(crate) fn read(pod: &Pod, hostname: &str, namespace: &str) -> Result<Self, SelfPodError> {
+    pub(crate) fn read(
+        pod: &Pod,
+        hostname: &str,
+        namespace: &str,
+        process_env: &BTreeMap<String, String>,
+    ) -> Result<Self, SelfPodError> {
         let spec = pod.spec.as_ref().ok_or_else(|| SelfPodError::NoSpec { hostname: hostname.to_owned() })?;
-        let named = spec.containers.iter().find(|container| container.name == HOST_CONTAINER);
-        let (container, image) = named
-            .or(spec.containers.first())
+        let (container, image) = host_container(pod, spec)
             .and_then(|container| {
                 Some((container, container.image.clone().filter(|image| !image.is_empty())?))
             })
             .ok_or_else(|| SelfPodError::NoImage { hostname: hostname.to_owned() })?;
 
-        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-        let volume = |name: &str| spec.volumes.iter().flatten().find(|volume| volume.name == name);
-        let env = container.env.as_deref().unwrap_or_default();
-
+        let mut notes = Vec::new();
+        let (home, mounts) = mounts(pod, spec, container, process_env, &mut notes);
+        let env = container.env.iter().flatten().filter(|var| !var.name.is_empty());
+        let env = env.filter_map(|var| inherited_var(pod, container, var, &mut notes)).collect();
+        let pvc_claim_name = home
+            .as_ref()
+            .and_then(|home: &Inherited| home.volume.persistent_volume_claim.as_ref())
+            .map(|claim| claim.claim_name.clone());
         Ok(Self {
             namespace: namespace.to_owned(),
             image,
@@ -111,47 +174,274 @@ impl SelfPod {
                 .filter(|secret| !secret.name.is_empty())
                 .cloned()
                 .collect(),
-            dns_config: spec.dns_config.clone(),
-            pvc_claim_name: mounts
-                .iter()
-                .find(|mount| mount.mount_path == HOME)
-                .and_then(|mount| volume(&mount.name)?.persistent_volume_claim.as_ref())
-                .map(|claim| claim.claim_name.clone()),
-            secret_volumes: mounts
-                .iter()
-                .filter_map(|mount| {
-                    let secret = volume(&mount.name)?.secret.as_ref()?;
-                    Some(SelfPodSecretVolume {
-                        volume_name: mount.name.clone(),
-                        secret_name: secret.secret_name.clone().filter(|name| !name.is_empty())?,
-                        mount_path: mount.mount_path.clone(),
-                        default_mode: secret.default_mode,
-                        sub_path: mount.sub_path.clone().filter(|path| !path.is_empty()),
-                    })
-                })
-                .collect(),
-            inherited_env: inherited_env(env),
-            inherited_env_value_from: env
-                .iter()
-                .filter(|var| !var.name.is_empty() && var.value_from.is_some())
-                .map(|var| EnvVar { value: None, ..var.clone() })
-                .collect(),
-            inherited_env_from: container.env_from.clone().unwrap_or_default(),
+            dns: Dns {
+                policy: spec.dns_policy.clone(),
+                config: spec.dns_config.clone(),
+                host_aliases: spec.host_aliases.clone().unwrap_or_default(),
+                service_links: spec.enable_service_links,
+            },
+            pvc_claim_name,
+            home,
+            mounts,
+            env,
+            env_from: container.env_from.clone().unwrap_or_default(),
+            user: user(spec, container),
+            scheduling: scheduling(spec),
+            notes,
         })
     }
 }
 
-/// The literal variables; of a name given twice the last value counts, as it does in the pod.
-fn inherited_env(env: &[EnvVar]) -> Vec<(String, String)> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for var in env.iter().filter(|var| !var.name.is_empty() && var.value_from.is_none()) {
-        let Some(value) = var.value.clone().filter(|value| !value.is_empty()) else { continue };
-        match pairs.iter_mut().find(|(name, _)| *name == var.name) {
-            Some(pair) => pair.1 = value,
-            None => pairs.push((var.name.clone(), value)),
+/// The container of the host: by name, by the annotation that `kubectl` uses, by its mount, else the first that is not known
+/// to be a proxy.
+fn host_container<'a>(pod: &'a Pod, spec: &'a PodSpec) -> Option<&'a Container> {
+    let named = |name: &str| spec.containers.iter().find(|container| container.name == name);
+    let annotated = pod.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_DEFAULT_CONTAINER));
+    let mounts_home = |container: &&Container| {
+        container.volume_mounts.iter().flatten().any(|mount| normalised(&mount.mount_path) == HOME)
+    };
+    named(HOST_CONTAINER)
+        .or_else(|| named(annotated?))
+        .or_else(|| spec.containers.iter().find(mounts_home))
+        .or_else(|| spec.containers.iter().find(|container| !PROXIES.contains(&container.name.as_str())))
+        .or_else(|| spec.containers.first())
+}
+
+/// A path without empty parts and without a slash at its end.
+fn normalised(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.fold(String::new(), |path, part| path + "/" + part)
+}
+
+/// A variable as the agent's container can have it; `None` for one that cannot be carried over.
+fn inherited_var(pod: &Pod, container: &Container, var: &EnvVar, notes: &mut Vec<String>) -> Option<EnvVar> {
+    let name = &var.name;
+    let Some(source) = &var.value_from else {
+        return Some(EnvVar { value: Some(var.value.clone().unwrap_or_default()), ..var.clone() });
+    };
+    let mut left_out = |why: &str| {
+        notes.push(format!("{name} of Paperclip's container left out: {why}"));
+        None
+    };
+    if let Some(field) = &source.field_ref {
+        // The Job's pod has neither the labels nor the annotations of the host's.
+        if let Some(value) = metadata_value(pod, &field.field_path) {
+            let value = expansion::escape(&value).into_owned();
+            return Some(EnvVar { name: name.clone(), value: Some(value), value_from: None });
+        }
+    } else if let Some(resource) = &source.resource_field_ref {
+        let of = resource.container_name.as_deref().filter(|of| !of.is_empty());
+        if of.is_some_and(|of| of != container.name) {
+            return left_out("it is a resource of another container");
+        }
+        let mut resource = resource.clone();
+        resource.container_name = of.map(|_| CLAUDE_CONTAINER.to_owned());
+        let source = EnvVarSource { resource_field_ref: Some(resource), ..EnvVarSource::default() };
+        return Some(EnvVar { name: name.clone(), value: None, value_from: Some(source) });
+    } else if source.secret_key_ref.is_none() && source.config_map_key_ref.is_none() {
+        return left_out("its source is of a kind that this version does not know");
+    }
+    Some(EnvVar { value: None, ..var.clone() })
+}
+
+/// The value of a label or annotation that a field path names; `None` for any other path.
+fn metadata_value(pod: &Pod, path: &str) -> Option<String> {
+    let key = |map: &str| {
+        let head = format!("metadata.{map}['");
+        path.strip_prefix(&head)?.strip_suffix("']").map(str::to_owned)
+    };
+    let value = |all: &Option<BTreeMap<String, String>>, key: &str| {
+        all.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default()
+    };
+    key("labels")
+        .map(|key| value(&pod.metadata.labels, &key))
+        .or_else(|| key("annotations").map(|key| value(&pod.metadata.annotations, &key)))
+}
+
+/// The mount at `/paperclip` and the others that are inherited.
+fn mounts(
+    pod: &Pod,
+    spec: &PodSpec,
+    container: &Container,
+    process_env: &BTreeMap<String, String>,
+    notes: &mut Vec<String>,
+) -> (Option<Inherited>, Vec<Inherited>) {
+    let values = OwnValues::new(pod, container, process_env);
+    let (mut home, mut mounts) = (None, Vec::new());
+    for mount in container.volume_mounts.iter().flatten() {
+        let Some(volume) = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name) else {
+            continue;
+        };
+        let is_home = normalised(&mount.mount_path) == HOME;
+        let usable = if is_home { can_be_shared(volume) } else { is_inherited(volume, &mount.mount_path) };
+        if !usable {
+            if is_home {
+                notes.push(format!(
+                    "the volume at {HOME} in Paperclip's pod is one that no other pod can mount: the agent has an \
+                     empty {HOME}, and no session of it can be resumed"
+                ));
+            }
+            continue;
+        }
+        let Some(sub_path) = sub_path(mount, &values) else {
+            notes.push(format!(
+                "the mount at {} of Paperclip's container left out: its subPathExpr {} cannot be resolved",
+                mount.mount_path,
+                mount.sub_path_expr.as_deref().unwrap_or_default()
+            ));
+            continue;
+        };
+        let mount_path = if is_home { HOME.to_owned() } else { mount.mount_path.clone() };
+        let mount = VolumeMount {
+            mount_path,
+            sub_path,
+            sub_path_expr: None,
+            mount_propagation: None,
+            ..mount.clone()
+        };
+        let inherited = Inherited { volume: volume.clone(), mount };
+        if is_home {
+            home = Some(inherited);
+        } else {
+            mounts.push(inherited);
         }
     }
-    pairs
+    (home, mounts)
+}
+
+/// Whether two pods that mount this volume see the same files.
+fn can_be_shared(volume: &Volume) -> bool {
+    volume.empty_dir.is_none()
+        && volume.ephemeral.is_none()
+        && volume.secret.is_none()
+        && volume.config_map.is_none()
+        && volume.downward_api.is_none()
+        && volume.projected.is_none()
+        && volume.git_repo.is_none()
+        && volume.image.is_none()
+        // Without any source it is of a kind that this version does not know; the API server never stores that.
+        && *volume != Volume { name: volume.name.clone(), ..Volume::default() }
+}
+
+/// Whether a mount is inherited: files of Secrets and ConfigMaps. Tokens of service accounts are the host's own.
+fn is_inherited(volume: &Volume, path: &str) -> bool {
+    let path = normalised(path);
+    if path == TOKEN_DIR || path.starts_with(&format!("{TOKEN_DIR}/")) {
+        return false;
+    }
+    let named = volume
+        .secret
+        .as_ref()
+        .is_some_and(|secret| secret.secret_name.as_deref().is_some_and(|name| !name.is_empty()));
+    let projects = |source: &k8s_openapi::api::core::v1::VolumeProjection| {
+        source.secret.is_some() || source.config_map.is_some()
+    };
+    let projected = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
+    named
+        || volume.config_map.is_some()
+        || projected.is_some_and(|sources| !sources.is_empty() && sources.iter().all(projects))
+}
+
+/// The sub-path of a mount, `None` in it where it has none; `None` when it cannot be resolved.
+#[expect(clippy::option_option, reason = "a sub-path that is absent, and one that is not known")]
+fn sub_path(mount: &VolumeMount, values: &OwnValues<'_>) -> Option<Option<String>> {
+    match mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => expansion::expand(text, |name| values.lookup(name)).map(Some),
+        None => Some(mount.sub_path.clone().filter(|path| !path.is_empty())),
+    }
+}
+
+/// The values of the variables of the host's container.
+struct OwnValues<'a> {
+    known: HashMap<&'a str, Option<String>>,
+    process_env: &'a BTreeMap<String, String>,
+}
+
+impl<'a> OwnValues<'a> {
+    fn new(pod: &'a Pod, container: &'a Container, process_env: &'a BTreeMap<String, String>) -> Self {
+        let mut values = Self { known: HashMap::new(), process_env };
+        for var in container.env.iter().flatten() {
+            let value = match &var.value_from {
+                None => {
+                    expansion::expand(var.value.as_deref().unwrap_or_default(), |name| values.lookup(name))
+                }
+                Some(source) => source.field_ref.as_ref().and_then(|field| own_field(pod, &field.field_path)),
+            };
+            let value = value.or_else(|| process_env.get(&var.name).cloned());
+            values.known.insert(&var.name, value);
+        }
+        values
+    }
+
+    fn lookup(&self, name: &str) -> Known<'static> {
+        match self.known.get(name) {
+            Some(Some(value)) => Known::Value(Cow::Owned(value.clone())),
+            Some(None) => Known::Unknown,
+            // From `envFrom`, or one of a Service.
+            None => match self.process_env.get(name) {
+                Some(value) => Known::Value(Cow::Owned(value.clone())),
+                None => Known::Undefined,
+            },
+        }
+    }
+}
+
+/// A field of the host's pod.
+fn own_field(pod: &Pod, path: &str) -> Option<String> {
+    let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+    match path {
+        "metadata.name" => pod.metadata.name.clone(),
+        "metadata.namespace" => pod.metadata.namespace.clone(),
+        "metadata.uid" => pod.metadata.uid.clone(),
+        "spec.nodeName" => spec?.node_name.clone(),
+        "spec.serviceAccountName" => spec?.service_account_name.clone(),
+        "status.podIP" => status?.pod_ip.clone(),
+        "status.hostIP" => status?.host_ip.clone(),
+        other => metadata_value(pod, other),
+    }
+}
+
+fn user(spec: &PodSpec, container: &Container) -> User {
+    let pod = spec.security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).filter(|id| *id > 0);
+    User {
+        uid: id(own.and_then(|own| own.run_as_user), pod.and_then(|pod| pod.run_as_user)),
+        gid: id(own.and_then(|own| own.run_as_group), pod.and_then(|pod| pod.run_as_group)),
+        fs_group: id(None, pod.and_then(|pod| pod.fs_group)),
+        supplemental_groups: pod.and_then(|pod| pod.supplemental_groups.clone()).unwrap_or_default(),
+    }
+}
+
+fn scheduling(spec: &PodSpec) -> Scheduling {
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Scheduling {
+        node_selector: spec.node_selector.clone().unwrap_or_default(),
+        tolerations: spec
+            .tolerations
+            .iter()
+            .flatten()
+            .filter(|each| !is_added_by_default(each))
+            .cloned()
+            .collect(),
+        node_affinity: spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone()),
+        priority_class_name: text(&spec.priority_class_name),
+        runtime_class_name: text(&spec.runtime_class_name),
+        // The API server has merged these keys into the selector already, and refuses a pod that has both.
+        topology_spread: spec
+            .topology_spread_constraints
+            .iter()
+            .flatten()
+            .map(|each| TopologySpreadConstraint { match_label_keys: None, ..each.clone() })
+            .collect(),
+    }
+}
+
+/// Whether every pod gets this toleration from the API server.
+fn is_added_by_default(toleration: &Toleration) -> bool {
+    let key = toleration.key.as_deref().unwrap_or_default();
+    matches!(key, "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
+        && toleration.toleration_seconds == Some(300)
 }
 
 // The variables hold secrets.
@@ -160,8 +450,8 @@ impl std::fmt::Debug for SelfPod {
         f.debug_struct("SelfPod")
             .field("namespace", &self.namespace)
             .field("image", &self.image)
-            .field("pvc_claim_name", &self.pvc_claim_name)
-            .field("secret_volumes", &self.secret_volumes)
+            .field("home", &self.home)
+            .field("mounts", &self.mounts)
             .finish_non_exhaustive()
     }
 }
@@ -173,7 +463,7 @@ mod tests {
     use super::*;
 
     fn read(pod: serde_json::Value) -> Result<SelfPod, SelfPodError> {
-        SelfPod::read(&serde_json::from_value(pod).unwrap(), "host-0", "agents")
+        SelfPod::read(&serde_json::from_value(pod).unwrap(), "host-0", "agents", &BTreeMap::new())
     }
 
     #[test]
@@ -224,7 +514,7 @@ mod tests {
             })
         );
         let again: SelfPod = serde_json::from_value(serde_json::to_value(&pod).unwrap()).unwrap();
-        assert_eq!(again, pod);
+        assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&pod).unwrap());
     }
 
     #[test]
@@ -273,7 +563,8 @@ mod tests {
             "secretVolumes": null, "someNewField": 1}))
         .unwrap();
         assert_eq!(pod.image, "i");
-        assert_eq!(pod.inherited_env, [("Z".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())]);
+        let names: Vec<_> = pod.env.iter().map(|var| var.name.as_str()).collect();
+        assert_eq!(names, ["Z", "A"]);
         assert_eq!(serde_json::from_value::<SelfPod>(json!({})).unwrap(), SelfPod::default());
     }
 }

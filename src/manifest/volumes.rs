@@ -1,17 +1,21 @@
 //! Volumes of the pod and mounts of the agent's container.
 
-use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, SecretVolumeSource, Volume, VolumeMount};
 
 use super::labels::{DATA_VOLUME, PROMPT_SECRET_VOLUME, PROMPT_VOLUME};
-use super::{HOME, PROMPT_DIR, PromptSecret, SelfPod};
+use super::self_pod::Inherited;
+use super::{PROMPT_DIR, RunSecret, SelfPod};
 
 /// The longest name of a volume.
 const MAX_NAME: usize = 63;
 
-/// All volumes, and the mounts of the agent's container.
-pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec<Volume>, Vec<VolumeMount>) {
+/// All volumes, and the mounts of the agent's container. What another namespace than the host's (`foreign`) lacks is left
+/// out there.
+pub(super) fn volumes(
+    self_pod: &SelfPod,
+    foreign: bool,
+    secret: Option<&RunSecret>,
+) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = vec![Volume {
         name: PROMPT_VOLUME.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
@@ -19,57 +23,65 @@ pub(super) fn volumes(self_pod: &SelfPod, secret: Option<&PromptSecret>) -> (Vec
     }];
     let mut mounts = vec![mount(PROMPT_VOLUME, PROMPT_DIR)];
 
-    if let Some(claim_name) = self_pod.pvc_claim_name.as_ref().filter(|name| !name.is_empty()) {
-        let claim = PersistentVolumeClaimVolumeSource { claim_name: claim_name.clone(), read_only: None };
-        volumes.push(Volume {
-            name: DATA_VOLUME.to_owned(),
-            persistent_volume_claim: Some(claim),
-            ..Volume::default()
-        });
-        mounts.push(mount(DATA_VOLUME, HOME));
+    if let Some(Inherited { volume, mount }) = &self_pod.home {
+        volumes.push(Volume { name: DATA_VOLUME.to_owned(), ..volume.clone() });
+        mounts.push(VolumeMount { name: DATA_VOLUME.to_owned(), ..mount.clone() });
     }
 
-    // A Secret that is mounted several times is one volume with several mounts. Two Secrets must not share a volume's
-    // name, and none may have the name of one of our volumes.
-    let mut given: Vec<(&str, &str, String)> = Vec::new();
-    for source in &self_pod.secret_volumes {
-        let (wanted, secret_name) = (source.volume_name.as_str(), source.secret_name.as_str());
-        let known = given.iter().find(|(volume, secret, _)| (*volume, *secret) == (wanted, secret_name));
+    // A volume that is mounted several times is one volume with several mounts. Two volumes must not share a name, and none
+    // may have the name of one of ours.
+    let mut given: Vec<(&Volume, String)> = Vec::new();
+    for Inherited { volume, mount } in &self_pod.mounts {
+        let known = given.iter().find(|(known, _)| *known == volume);
         let name = match known {
-            Some((_, _, name)) => name.clone(),
+            Some((_, name)) => name.clone(),
             None => {
-                let name = free_name(wanted, |name| volumes.iter().any(|volume| volume.name == name));
-                volumes.push(secret_volume(&name, secret_name, source.default_mode, true));
-                given.push((wanted, secret_name, name.clone()));
+                let name = free_name(&volume.name, |name| volumes.iter().any(|volume| volume.name == name));
+                let mut copy = Volume { name: name.clone(), ..volume.clone() };
+                if foreign {
+                    make_optional(&mut copy);
+                }
+                volumes.push(copy);
+                given.push((volume, name.clone()));
                 name
             }
         };
-        mounts.push(VolumeMount {
-            read_only: Some(true),
-            sub_path: source.sub_path.clone().filter(|path| !path.is_empty()),
-            ..mount(&name, &source.mount_path)
-        });
+        mounts.push(VolumeMount { name, read_only: Some(true), ..mount.clone() });
     }
 
     if let Some(secret) = secret {
-        volumes.push(secret_volume(PROMPT_SECRET_VOLUME, &secret.name, None, false));
+        let source = SecretVolumeSource {
+            secret_name: Some(secret.name.clone()),
+            optional: Some(false),
+            ..SecretVolumeSource::default()
+        };
+        let name = PROMPT_SECRET_VOLUME.to_owned();
+        volumes.push(Volume { name, secret: Some(source), ..Volume::default() });
     }
     (volumes, mounts)
+}
+
+/// Lets a pod start without the objects of this volume.
+fn make_optional(volume: &mut Volume) {
+    if let Some(secret) = &mut volume.secret {
+        secret.optional = Some(true);
+    }
+    if let Some(config_map) = &mut volume.config_map {
+        config_map.optional = Some(true);
+    }
+    for source in volume.projected.iter_mut().flat_map(|all| &mut all.sources).flatten() {
+        if let Some(secret) = &mut source.secret {
+            secret.optional = Some(true);
+        }
+        if let Some(config_map) = &mut source.config_map {
+            config_map.optional = Some(true);
+        }
+    }
 }
 
 /// A mount of a whole volume.
 pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
-}
-
-fn secret_volume(name: &str, secret_name: &str, default_mode: Option<i32>, optional: bool) -> Volume {
-    let source = SecretVolumeSource {
-        secret_name: Some(secret_name.to_owned()),
-        default_mode,
-        optional: Some(optional),
-        items: None,
-    };
-    Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
 /// The wanted name if it is free, else with the first number from 2 on that makes it free.

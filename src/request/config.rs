@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{LocalObjectReference, PodTemplateSpec, Toleration};
 use serde_json::{Map, Value};
 
 use super::error::RequestError;
@@ -11,7 +11,7 @@ use super::raw::{MAX_SECONDS, NUL, Raw};
 use super::resources::Resources;
 use super::syntax;
 use crate::js_semantics;
-use crate::manifest::labels::RESERVED_LABEL_PREFIXES;
+use crate::manifest::labels::{RESERVED_ANNOTATION_PREFIX, RESERVED_LABEL_PREFIXES};
 
 /// The largest whole number a JavaScript number holds exactly.
 const MAX_COUNT: f64 = 9_007_199_254_740_991.0;
@@ -30,7 +30,7 @@ const DEFAULT_RTK_BYTES: u64 = 50_000;
 const SUBDOMAIN: &str = "a name is at most 253 of a-z, 0-9, - and ., with a letter or digit at both ends of each part between dots";
 
 /// Labels that the Job controller sets on the pods itself; the API server refuses a Job that has them.
-const CONTROLLER_LABELS: [&str; 4] =
+pub(super) const CONTROLLER_LABELS: [&str; 4] =
     ["job-name", "controller-uid", "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"];
 
 /// Every setting that is read here, in the order of docs/configuration.md. `Raw::get` accepts no other key, and
@@ -76,6 +76,16 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "enableRtk",
     "rtkMaxOutputBytes",
     "secretRef",
+    "inheritScheduling",
+    "priorityClassName",
+    "runtimeClassName",
+    "imagePullSecrets",
+    "podAnnotations",
+    "terminationGracePeriodSeconds",
+    "runAsUser",
+    "fsGroup",
+    "paperclipApiUrl",
+    "podTemplate",
 ];
 
 /// The adapter's settings, resolved: every value is present, bounded and acceptable to Kubernetes.
@@ -154,6 +164,26 @@ pub(crate) struct Config {
     pub(crate) enable_rtk: bool,
     /// `rtkMaxOutputBytes`: where it is cut, in UTF-8 bytes (50,000). Above 0.
     pub(crate) rtk_max_output_bytes: u64,
+    /// `inheritScheduling`: the Job's pod may run where the host's own pod may (true).
+    pub(crate) inherit_scheduling: bool,
+    /// `priorityClassName` of the Job's pod.
+    pub(crate) priority_class_name: Option<String>,
+    /// `runtimeClassName` of the Job's pod.
+    pub(crate) runtime_class_name: Option<String>,
+    /// `imagePullSecrets`: beside those of the host's own pod.
+    pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
+    /// `podAnnotations`: annotations of the Job's pod, in the order given.
+    pub(crate) pod_annotations: Vec<(String, String)>,
+    /// `terminationGracePeriodSeconds` of the Job's pod, above 0; without it Kubernetes' 30 s.
+    pub(crate) termination_grace_period_seconds: Option<i64>,
+    /// `runAsUser`: the agent's user, above 0; without it that of the host's container.
+    pub(crate) run_as_user: Option<i64>,
+    /// `fsGroup`: the group of the pod's volumes, above 0; without it that of the host's own pod.
+    pub(crate) fs_group: Option<i64>,
+    /// `paperclipApiUrl`: where the agent reaches the control plane, an `http` or `https` URL.
+    pub(crate) paperclip_api_url: Option<String>,
+    /// `podTemplate`: merged over the Job's pod. Nothing in it breaks a run.
+    pub(crate) pod_template: Option<Box<PodTemplateSpec>>,
     /// What the user should know about how the settings were read: one line each, without prefix or line end.
     pub(crate) notes: Vec<String>,
 }
@@ -249,6 +279,17 @@ impl Config {
             labels: raw.labels()?,
             enable_rtk: raw.flag("enableRtk", false),
             rtk_max_output_bytes: raw.rtk_max_output_bytes()?,
+            inherit_scheduling: raw.flag("inheritScheduling", true),
+            priority_class_name: raw.name("priorityClassName", syntax::is_dns_subdomain, SUBDOMAIN)?,
+            runtime_class_name: raw.name("runtimeClassName", syntax::is_dns_subdomain, SUBDOMAIN)?,
+            image_pull_secrets: raw.image_pull_secrets()?,
+            pod_annotations: raw.pod_annotations()?,
+            termination_grace_period_seconds: raw
+                .positive("terminationGracePeriodSeconds", "Kubernetes' 30 s")?,
+            run_as_user: raw.positive("runAsUser", "that of Paperclip's container")?,
+            fs_group: raw.positive("fsGroup", "that of Paperclip's pod")?,
+            paperclip_api_url: raw.paperclip_api_url()?,
+            pod_template: raw.pod_template()?,
             notes: raw.notes,
         })
     }
@@ -385,6 +426,80 @@ impl Raw<'_> {
         Ok(selector)
     }
 
+    fn image_pull_secrets(&mut self) -> Result<Vec<LocalObjectReference>, RequestError> {
+        const KEY: &str = "imagePullSecrets";
+        let names: Vec<String> = match self.get(KEY) {
+            None => return Ok(Vec::new()),
+            Some(Value::String(text)) => match serde_json::from_str(text) {
+                Ok(Value::Array(items)) => self.secret_names(KEY, &items),
+                _ => text.split([',', '\n']).map(|name| js_semantics::trim(name).to_owned()).collect(),
+            },
+            Some(Value::Array(items)) => self.secret_names(KEY, items),
+            Some(other) => {
+                self.mistyped(KEY, other, "an array of names");
+                return Ok(Vec::new());
+            }
+        };
+        let names = names.into_iter().filter(|name| !name.is_empty());
+        names
+            .map(|name| {
+                if syntax::is_dns_subdomain(&name) {
+                    Ok(LocalObjectReference { name })
+                } else {
+                    Err(RequestError::config(KEY, &Value::from(name), SUBDOMAIN))
+                }
+            })
+            .collect()
+    }
+
+    /// Names, or objects with one, as Kubernetes writes them.
+    fn secret_names(&mut self, key: &str, items: &[Value]) -> Vec<String> {
+        let mut names = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            match item.as_str().or_else(|| item.get("name")?.as_str()) {
+                Some(name) => names.push(name.to_owned()),
+                None => self.mistyped(&format!("{key}[{index}]"), item, "the name of a Secret"),
+            }
+        }
+        names
+    }
+
+    fn pod_annotations(&mut self) -> Result<Vec<(String, String)>, RequestError> {
+        const KEY: &str = "podAnnotations";
+        let annotations = self.key_values(KEY);
+        for (key, _) in &annotations {
+            if !syntax::is_label_key(key) || key.starts_with(RESERVED_ANNOTATION_PREFIX) {
+                let why = "an annotation's key is at most 63 letters, digits, -, _ and ., optionally with a DNS name and \
+                           / before it, and not one of paperclip.io";
+                return Err(RequestError::config(KEY, &Value::from(key.as_str()), why));
+            }
+        }
+        Ok(annotations)
+    }
+
+    /// A whole number above 0. A form stores 0 for a field that was not filled in.
+    fn positive(&mut self, key: &str, default: &str) -> Result<Option<i64>, RequestError> {
+        let Some(number) = self.number(key) else { return Ok(None) };
+        let number = self.whole(key, number, MAX_SECONDS)?;
+        if number == 0.0 {
+            self.note(format!("{key} 0 counts as unset: it is {default}"));
+            return Ok(None);
+        }
+        Ok(Some(number as i64))
+    }
+
+    fn paperclip_api_url(&mut self) -> Result<Option<String>, RequestError> {
+        const KEY: &str = "paperclipApiUrl";
+        let url =
+            self.text(KEY)?.map(|url| js_semantics::trim(&url).to_owned()).filter(|url| !url.is_empty());
+        match url {
+            Some(url) if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) => {
+                Err(self.refuse(KEY, "must begin with http:// or https://"))
+            }
+            url => Ok(url),
+        }
+    }
+
     fn labels(&mut self) -> Result<Vec<(String, String)>, RequestError> {
         let labels = self.key_values("labels");
         for (key, value) in &labels {
@@ -401,7 +516,7 @@ impl Raw<'_> {
     }
 }
 
-fn check_label(setting: &str, key: &str, value: &str) -> Result<(), RequestError> {
+pub(super) fn check_label(setting: &str, key: &str, value: &str) -> Result<(), RequestError> {
     if !syntax::is_label_key(key) {
         let why = "a label's key is at most 63 letters, digits, -, _ and ., with a letter or digit at both ends and \
                    optionally a DNS name and / before it";

@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod error;
 mod label;
+mod pod_template;
 mod raw;
 mod resources;
 mod session;
@@ -55,6 +56,36 @@ pub struct Request {
     pub(crate) mcp_servers: Vec<McpServer>,
     /// The environment of the host's process.
     pub(crate) host_env: HostEnv,
+    /// `PAPERCLIP_K8S_RUN_SECRET` of the host's environment: whether what is secret of a run travels in a Secret.
+    pub(crate) run_secret: RunSecretMode,
+}
+
+/// Whether what is secret of a run travels in a Secret of its own, instead of standing in its Job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RunSecretMode {
+    /// Where this host may create Secrets.
+    #[default]
+    Auto,
+    /// A run fails where it may not.
+    Require,
+    /// Never, as in 0.1.49.
+    Off,
+}
+
+impl RunSecretMode {
+    const VARIABLE: &str = "PAPERCLIP_K8S_RUN_SECRET";
+
+    fn of(env: &HostEnv) -> Result<Self, RequestError> {
+        match js_semantics::trim(env.get(Self::VARIABLE).unwrap_or_default()) {
+            "" | "auto" => Ok(Self::Auto),
+            "require" => Ok(Self::Require),
+            "off" => Ok(Self::Off),
+            other => {
+                let why = "must be one of auto, require, off";
+                Err(RequestError::config(Self::VARIABLE, &Value::from(other), why))
+            }
+        }
+    }
 }
 
 /// An MCP server of the host, over HTTP.
@@ -145,7 +176,13 @@ impl Request {
         let vars = js_semantics::object(raw.get("hostEnv")).into_iter().flatten();
         let vars = vars.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
 
+        let host_env = HostEnv {
+            vars: vars.collect(),
+            home_dir: field(Some(&raw), "homeDir"),
+            tmp_dir: field(Some(&raw), "tmpDir"),
+        };
         Ok(Self {
+            run_secret: RunSecretMode::of(&host_env)?,
             run_id: field(Some(&raw), "runId"),
             agent: Agent {
                 id: field(agent, "id"),
@@ -159,11 +196,7 @@ impl Request {
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
             mcp_servers: mcp_servers(raw.get("mcpServers")),
-            host_env: HostEnv {
-                vars: vars.collect(),
-                home_dir: field(Some(&raw), "homeDir"),
-                tmp_dir: field(Some(&raw), "tmpDir"),
-            },
+            host_env,
         })
     }
 

@@ -45,6 +45,16 @@ impl Default for Config {
             labels: Vec::new(),
             enable_rtk: false,
             rtk_max_output_bytes: 50_000,
+            inherit_scheduling: true,
+            priority_class_name: None,
+            runtime_class_name: None,
+            image_pull_secrets: Vec::new(),
+            pod_annotations: Vec::new(),
+            termination_grace_period_seconds: None,
+            run_as_user: None,
+            fs_group: None,
+            paperclip_api_url: None,
+            pod_template: None,
             notes: Vec::new(),
         }
     }

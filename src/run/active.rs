@@ -22,8 +22,6 @@ pub(crate) struct ActiveJob {
     pub namespace: String,
     /// Its name.
     pub job_name: String,
-    /// The prompt Secret that belongs to it.
-    pub prompt_secret: Option<String>,
     /// Whether a host that shuts down deletes it.
     pub deleted_on_shutdown: bool,
 }
@@ -42,9 +40,6 @@ impl<C: Cluster> Entry<C> {
         let ActiveJob { namespace, job_name, .. } = &job;
         let budget = timing::SHUTDOWN_BUDGET;
         let _ = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref())).await;
-        if let Some(secret) = &job.prompt_secret {
-            let _ = retry::with_budget(budget, || cluster.delete_secret(namespace, secret)).await;
-        }
         job
     }
 }
@@ -122,7 +117,6 @@ impl<C: Cluster> ActiveJobs<C> {
             job: ActiveJob {
                 namespace: job.namespace,
                 job_name: job.name,
-                prompt_secret: owned.secret_name(),
                 deleted_on_shutdown: is_deleted_on_shutdown(run),
             },
         };
@@ -148,9 +142,9 @@ impl<C: Cluster> ActiveJobs<C> {
         self.lock().values().map(|entry| entry.job.clone()).collect()
     }
 
-    /// Deletes the Job and then the Secret of every entry that says so, and returns these entries. Waits for what is being
-    /// created, and lets nothing be created for a while. Transient errors are retried, others ignored: the Job's TTL and
-    /// the Secret's owner reference are the net below.
+    /// Deletes the Job of every entry that says so, and returns these entries. Waits for what is being
+    /// created, and lets nothing be created for a while. Transient errors are retried, others ignored: the Job's TTL is
+    /// the net below, and the cluster collects the Secrets with the Job.
     pub(super) async fn delete_all(&self) -> Vec<ActiveJob> {
         self.closing.begin();
         let _ = tokio::time::timeout(timing::SHUTDOWN_BUDGET, self.creating.write()).await;

@@ -1,5 +1,5 @@
-//! A run owns the cleanup of what it creates, whatever happens next: of the Secret from before the request is sent, of the
-//! Job from the first answer that leaves open whether it exists.
+//! A run owns the cleanup of what it creates, whatever happens next: of the Job from the first answer that leaves open
+//! whether it exists, of its Secrets where the cluster does not collect them with the Job.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,8 @@ pub(super) struct OwnedObjects<C> {
 
 struct State<C> {
     job: Option<OwnedJob<C>>,
-    secret: Option<OwnedSecret<C>>,
+    /// In the Job's namespace.
+    secrets: Vec<String>,
     retain: Option<RetainReason>,
     unfinished: Option<JoinHandle<()>>,
     creations: Creations,
@@ -31,13 +32,6 @@ pub(super) struct OwnedJob<C> {
     pub(super) name: String,
     /// Only this very Job is deleted; any of that name where the creation's answer was lost.
     pub(super) uid: Option<String>,
-}
-
-/// The Secret of a large prompt.
-struct OwnedSecret<C> {
-    cluster: Arc<C>,
-    namespace: String,
-    name: String,
 }
 
 impl<C> Clone for OwnedJob<C> {
@@ -71,7 +65,7 @@ impl<C> Default for OwnedObjects<C> {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State {
                 job: None,
-                secret: None,
+                secrets: Vec::new(),
                 retain: None,
                 unfinished: None,
                 creations: Creations::default(),
@@ -100,8 +94,12 @@ impl<C> OwnedObjects<C> {
         self.lock().job = Some(job);
     }
 
-    pub(super) fn own_secret(&self, cluster: Arc<C>, namespace: String, name: String) {
-        self.lock().secret = Some(OwnedSecret { cluster, namespace, name });
+    /// A Secret that the run's Job owns.
+    pub(super) fn own_secret(&self, name: String) {
+        let secrets = &mut self.lock().secrets;
+        if !secrets.contains(&name) {
+            secrets.push(name);
+        }
     }
 
     /// Work of the run's start that continues beside the run: the cleanup waits for it.
@@ -117,10 +115,6 @@ impl<C> OwnedObjects<C> {
         self.lock().job.clone()
     }
 
-    pub(super) fn secret_name(&self) -> Option<String> {
-        self.lock().secret.as_ref().map(|secret| secret.name.clone())
-    }
-
     fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,19 +122,21 @@ impl<C> OwnedObjects<C> {
 
 /// Deletes what the run owns; it may go on with another Job (`docs/contract.md`, "Cleanup").
 pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
-    let (job, secret, retain, unfinished) = {
+    let (job, secrets, retain, unfinished) = {
         let mut state = run.owned.lock();
-        (state.job.take(), state.secret.take(), state.retain.take(), state.unfinished.take())
+        (state.job.take(), std::mem::take(&mut state.secrets), state.retain.take(), state.unfinished.take())
     };
     if let Some(job) = job {
         clean_up_job(run, &job, retain).await;
-    }
-    // A Job that goes on may not have read it yet, and owns it.
-    let goes_on = matches!(retain, Some(RetainReason::Panicked | RetainReason::Left));
-    let secret = secret.filter(|_| !goes_on);
-    if let Some(OwnedSecret { cluster, namespace, name }) = secret {
-        // A failure is ignored: the Secret goes with the Job that owns it.
-        let _ = retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(&namespace, &name)).await;
+        // The cluster collects them with the Job: here it stays, or is not known to own them. What an operator debugs is
+        // not its secrets; a Job whose end is not known may need them yet.
+        let may_need_them = matches!(retain, Some(RetainReason::StateMismatch | RetainReason::Panicked | RetainReason::Left));
+        let stays = run.request.config.retain_jobs && !may_need_them;
+        for name in secrets.iter().filter(|_| stays || job.uid.is_none()) {
+            let (cluster, namespace) = (&job.cluster, &job.namespace);
+            let _ =
+                retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(namespace, name)).await;
+        }
     }
     if let Some(work) = unfinished {
         let _ = work.await;

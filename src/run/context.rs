@@ -83,7 +83,7 @@ pub(crate) struct Placement<C> {
     pub(crate) namespace: String,
     pub(crate) job_name: String,
     /// The host's own pod, the model of the Job.
-    pub(crate) self_pod: SelfPod,
+    pub(crate) self_pod: Box<SelfPod>,
 }
 
 /// A run's Job, created or reattached to.

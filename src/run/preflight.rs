@@ -1,10 +1,12 @@
 //! The environment test: what an operator sees before the first run (`docs/contract.md`, "Environment test").
 
+use k8s_openapi::api::batch::v1::Job;
 use serde::Serialize;
 
 use super::{RunError, Runner};
 use crate::cluster::{AccessReview, Cluster, Clusters};
-use crate::request::Request;
+use crate::manifest::{self, Prepared, SelfPod};
+use crate::request::{Agent, Request, RunSecretMode};
 
 /// How serious a check's result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,17 +85,16 @@ const PERMISSIONS: &[Permission] = &[
     permission("k8s_rbac_job_list", "batch", "jobs", "list", "list Jobs"),
     permission("k8s_rbac_pod_list", "", "pods", "list", "list Pods"),
     permission("k8s_rbac_pod_log", "", "pods/log", "get", "get Pod logs"),
-    permission("k8s_rbac_secret_create", "", "secrets", "create", "create Secrets"),
+    Permission {
+        gives: " Until then the variables and the prompt of a run stand in its Job in clear.",
+        ..permission("k8s_rbac_secret_create", "", "secrets", "create", "create Secrets")
+    },
     permission("k8s_rbac_secret_delete", "", "secrets", "delete", "delete Secrets"),
     permission("k8s_rbac_secret_get", "", "secrets", "get", "get Secrets"),
     permission("k8s_rbac_pvc_get", "", "persistentvolumeclaims", "get", "get PersistentVolumeClaims"),
     Permission {
         lack: Level::Warn,
         ..permission("k8s_rbac_job_patch", "batch", "jobs", "patch", "patch Jobs")
-    },
-    Permission {
-        lack: Level::Warn,
-        ..permission("k8s_rbac_secret_patch", "", "secrets", "patch", "patch Secrets")
     },
     Permission {
         lack: Level::Warn,
@@ -154,15 +155,17 @@ impl<K: Clusters> Runner<K> {
         let permissions = futures::future::join_all(
             PERMISSIONS.iter().map(|permission| check_permission(cluster, permission, namespace)),
         );
-        let (target, permissions, secret, claim) = tokio::join!(
+        let (target, permissions, secret, claim, job) = tokio::join!(
             check_namespace(cluster, namespace, &pod.namespace),
             permissions,
             check_secret(cluster, namespace, &request.config.secret_ref),
             check_claim(cluster, &pod.namespace, pod.pvc_claim_name.as_deref()),
+            check_job(cluster, &request, &pod),
         );
         let mut checks = vec![api, target];
         checks.extend(permissions);
         checks.extend([secret, claim]);
+        checks.extend(job);
         checks
     }
 }
@@ -248,6 +251,61 @@ async fn check_claim<C: Cluster>(cluster: &C, namespace: &str, claim: Option<&st
         .hint("Change the PVC accessMode to ReadWriteMany in Helm values."),
         Err(error) => {
             Check::new("k8s_pvc_check_failed", Level::Warn, format!("Could not read PVC \"{claim}\": {error}"))
+        }
+    }
+}
+
+/// Whether the API server takes the Job of a run, and what of Paperclip's own pod the run would lack.
+async fn check_job<C: Cluster>(cluster: &C, request: &Request, pod: &SelfPod) -> Vec<Check> {
+    let env = &request.host_env;
+    let url = env.get("PAPERCLIP_RUNTIME_API_URL").or_else(|| env.get("PAPERCLIP_API_URL"));
+    let prepared = Prepared::of_environment_test(url);
+    let id = "environment-test".to_owned();
+    let agent = Agent { id: id.clone(), company_id: id.clone(), name: id.clone() };
+    let request = Request { run_id: id, agent, ..request.clone() };
+    let manifest = match manifest::build(&request, pod, &prepared, None) {
+        Ok(manifest) => manifest,
+        Err(error) => return vec![Check::new("k8s_config_invalid", Level::Error, error.to_string())],
+    };
+    let sealed = match request.run_secret {
+        RunSecretMode::Off => manifest.unsealed(),
+        RunSecretMode::Auto | RunSecretMode::Require => manifest.sealed("test"),
+    };
+    let mut checks = Vec::new();
+    match sealed {
+        Err(error) => checks.push(Check::new("k8s_config_invalid", Level::Error, error.to_string())),
+        Ok(sealed) => checks.push(dry_run(cluster, &manifest.namespace, &sealed.job).await),
+    }
+    if request.run_secret == RunSecretMode::Off {
+        let message =
+            "Variables and prompt of runs stand in their Jobs in clear (PAPERCLIP_K8S_RUN_SECRET=off)";
+        checks.push(Check::new("k8s_run_secret_off", Level::Warn, message));
+    }
+    let warnings = manifest.warnings.iter().chain(&pod.notes);
+    checks.extend(warnings.map(|text| Check::new("k8s_pod_differs", Level::Warn, text.clone())));
+    checks
+}
+
+async fn dry_run<C: Cluster>(cluster: &C, namespace: &str, job: &Job) -> Check {
+    match cluster.try_job(namespace, job).await {
+        Ok(warnings) if warnings.is_empty() => {
+            Check::new("k8s_job_accepted", Level::Info, format!("The API server accepts Jobs in {namespace}"))
+        }
+        Ok(warnings) => Check::new(
+            "k8s_job_accepted",
+            Level::Warn,
+            format!("The API server accepts Jobs in {namespace}, and warns"),
+        )
+        .detail(warnings.join("; ")),
+        Err(error) => {
+            // A webhook that does not know dry runs says nothing about a run.
+            let level = if error.message.contains("dry run") { Level::Warn } else { Level::Error };
+            Check::new(
+                "k8s_job_refused",
+                level,
+                format!("The API server does not accept a run's Job: {error}"),
+            )
+            .hint("Correct the setting that the message names, or the policy of the namespace.")
         }
     }
 }

@@ -23,6 +23,7 @@ use super::start::bundle::BundleError;
 use super::start::claim::Claims;
 use super::start::plan::Plan;
 use super::start::queue::{AgentQueues, Turn};
+use super::start::run_secrets::RunSecrets;
 use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, HostError, LogSink, afresh, finish, isolate, timing};
@@ -92,6 +93,7 @@ pub(crate) struct Runner<K: Clusters> {
     pub(crate) self_pods: SelfPods,
     pub(super) watches: Watches<K::Cluster>,
     pub(super) claims: Claims<K::Cluster>,
+    pub(super) run_secrets: RunSecrets,
     pub(super) readers: ReaderCount,
     unconfirmed: UnconfirmedEnds,
 }
@@ -106,12 +108,13 @@ impl<K: Clusters> Runner<K> {
             self_pods: SelfPods::default(),
             watches: Watches::new(manifest::watch_selector()),
             claims: Claims::default(),
+            run_secrets: RunSecrets::default(),
             readers: ReaderCount::new(),
             unconfirmed: UnconfirmedEnds::default(),
         }
     }
 
-    /// Deletes the Jobs and prompt Secrets of all runs that are under way and resolves when that is done.
+    /// Deletes the Jobs, and with them the Secrets, of all runs that are under way and resolves when that is done.
     /// Runs that leave theirs to the next host, or retain them, keep them. Returns what was deleted.
     pub(crate) async fn shutdown(&self) -> Vec<ActiveJob> {
         let deleted = self.active.delete_all().await;

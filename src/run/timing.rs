@@ -42,6 +42,9 @@ pub(super) fn claim_backoff() -> Backoff {
 /// deleted objects a few seconds late.
 pub(super) const QUOTA_LAG: Duration = Duration::from_secs(15);
 
+/// For how long runs are not sealed in a namespace that refused a Secret: then its Role may have changed.
+pub(super) const SECRETS_REFUSED: Duration = Duration::from_secs(600);
+
 /// Between two attempts to create a Job or a Secret. There are few of them (`start::create`).
 pub(super) fn create_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(2))

@@ -157,13 +157,11 @@ impl Cluster for KubeCluster {
         Ok(CreatedJob { job, warnings: warnings(&headers) })
     }
 
-    async fn try_job(&self, namespace: &str, job: &Job) -> Result<(), ApiError> {
-        let path = format!("{}?dryRun=All", jobs(namespace));
-        let body = Some((JSON, encoded(job)));
-        self.api
-            .ask::<Value>(&format!("try to create a job in {namespace}"), Method::POST, &path, body)
-            .await?;
-        Ok(())
+    async fn try_job(&self, namespace: &str, job: &Job) -> Result<Vec<String>, ApiError> {
+        let attempt = format!("dry run of job {namespace}/{}", job.metadata.name.as_deref().unwrap_or("?"));
+        let (path, body) = (format!("{}?dryRun=All", jobs(namespace)), Some((JSON, encoded(job))));
+        let (_, headers) = self.api.ask_with_headers::<Value>(&attempt, Method::POST, &path, body).await?;
+        Ok(warnings(&headers))
     }
 
     async fn patch_job(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
@@ -189,13 +187,6 @@ impl Cluster for KubeCluster {
         let attempt = format!("create secret {namespace}/{}", secret.metadata.name.as_deref().unwrap_or("?"));
         let path = core(namespace, "secrets");
         self.api.ask::<Value>(&attempt, Method::POST, &path, Some((JSON, encoded(secret)))).await?;
-        Ok(())
-    }
-
-    async fn patch_secret(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
-        let path = format!("{}/{}", core(namespace, "secrets"), escaped(name));
-        let attempt = format!("patch secret {namespace}/{name}");
-        self.api.ask::<Value>(&attempt, Method::PATCH, &path, Some((JSON_PATCH, encoded(patch)))).await?;
         Ok(())
     }
 

@@ -112,7 +112,7 @@ impl Cluster for ScriptedCluster {
     async fn create_job(&self, _: &str, _: &Job) -> Result<CreatedJob, ApiError> {
         unreachable!("the watches make no other request")
     }
-    async fn try_job(&self, _: &str, _: &Job) -> Result<(), ApiError> {
+    async fn try_job(&self, _: &str, _: &Job) -> Result<Vec<String>, ApiError> {
         unreachable!("the watches make no other request")
     }
 
@@ -123,9 +123,6 @@ impl Cluster for ScriptedCluster {
         unreachable!("the watches make no other request")
     }
     async fn create_secret(&self, _: &str, _: &Secret) -> Result<(), ApiError> {
-        unreachable!("the watches make no other request")
-    }
-    async fn patch_secret(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {
         unreachable!("the watches make no other request")
     }
     async fn delete_secret(&self, _: &str, _: &str) -> Result<(), ApiError> {

@@ -420,7 +420,11 @@ async fn job_of_unknown_state_is_an_error_and_stays() {
     let result = scenario.run().await;
     assert_eq!(result["errorCode"], "k8s_job_state_mismatch");
     assert!(result["errorMessage"].as_str().is_some_and(|text| text.contains("etcd is gone")), "{result}");
-    assert_eq!(scenario.cluster.remaining().len(), 1, "an operator must look at it");
+    assert_eq!(
+        scenario.cluster.remaining().len(),
+        2,
+        "an operator must look at it; its Secret stays with it"
+    );
     assert!(scenario.host.out().contains("(state mismatch — UI is waiting on it)"));
 }
 

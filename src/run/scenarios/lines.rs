@@ -55,20 +55,8 @@ async fn labels_with_a_reserved_prefix_are_skipped(mode: Mode) {
     );
 }
 
-in_both_modes!(refused_patches_are_warned_about);
-async fn refused_patches_are_warned_about(mode: Mode) {
-    let prompt = Some("x".repeat(120 * 1024));
-    let scenario = Scenario::new(mode)
-        .script(success_over(Duration::from_secs(2)))
-        .host(FakeHost { prompt, ..FakeHost::default() });
-    scenario.cluster.fault("patch secret", [Fault::Answer(403, "secrets is forbidden")]);
-    assert_eq!(scenario.run().await["errorMessage"], Value::Null);
-    assert_has_line(
-        &scenario.host.err(),
-        "[paperclip] Warning: failed to set ownerReference on prompt Secret: HTTP-Code: 403 Message: secrets is forbidden",
-    );
-    assert!(scenario.cluster.remaining().is_empty(), "the Secret is still deleted by its name");
-
+in_both_modes!(refused_relabelling_is_warned_about);
+async fn refused_relabelling_is_warned_about(mode: Mode) {
     let scenario = Scenario::new(mode);
     scenario.cluster.put_job(
         "ac-orphan",

@@ -28,6 +28,7 @@ mod lines;
 mod own_end;
 mod pod_end;
 mod restart;
+mod run_secret;
 mod sessions;
 mod settles;
 mod start;
@@ -71,6 +72,8 @@ struct Scenario {
     agent_id: &'static str,
     company_id: &'static str,
     run_id: &'static str,
+    /// Further variables of the host's process.
+    host_env: Value,
 }
 
 impl Scenario {
@@ -89,6 +92,7 @@ impl Scenario {
             agent_id: "agent-1",
             company_id: "company-1",
             run_id: "run-1",
+            host_env: json!({}),
         }
     }
 
@@ -112,7 +116,7 @@ impl Scenario {
     }
 
     fn request_of(&self, agent: &str) -> String {
-        json!({
+        let mut request = json!({
             "runId": self.run_id,
             "agent": {"id": agent, "companyId": self.company_id, "name": "Ada"},
             "runtime": {"sessionId": self.session_id, "sessionParams": self.session_params},
@@ -125,8 +129,15 @@ impl Scenario {
                 "PAPERCLIP_API_URL": "http://paperclip",
                 "PAPERCLIP_HOME": std::env::temp_dir().join("claude-k8s-scenarios").display().to_string(),
             },
-        })
-        .to_string()
+        });
+        let env = request["hostEnv"].as_object_mut().expect("an object");
+        env.extend(self.host_env.as_object().expect("an object").clone());
+        request.to_string()
+    }
+
+    fn host_env(mut self, host_env: Value) -> Self {
+        self.host_env = host_env;
+        self
     }
 
     /// Plays a run after another; the host has the lines of this run only.

@@ -27,12 +27,17 @@ async fn healthy_watched_run_makes_seven_requests() {
                 "list jobs",
                 "list agent pods",
                 "create job",
+                "create secret",
                 "delete claim",
                 "open log",
                 "delete job"
             ],
             "nothing is read that a watch shows"
         );
+        let uncounted = ["get pod", "open log"];
+        let made = scenario.cluster.run_requests();
+        let counted = made.iter().filter(|made| !uncounted.contains(&made.as_str())).count();
+        assert_eq!(counted, 7, "beside the log, and the own pod, which is read once in ten minutes");
         if length < 60 {
             assert_eq!(scenario.cluster.count("watch jobs") + scenario.cluster.count("watch pods"), 2);
             assert_eq!(scenario.cluster.count("list for jobs") + scenario.cluster.count("list for pods"), 0);

@@ -71,6 +71,13 @@ struct ClaimJob<C> {
     uid: Option<String>,
 }
 
+impl<C> Clone for ClaimJob<C> {
+    fn clone(&self) -> Self {
+        let Self { cluster, namespace, name, uid } = self;
+        Self { cluster: cluster.clone(), namespace: namespace.clone(), name: name.clone(), uid: uid.clone() }
+    }
+}
+
 impl<C: Cluster> ClaimJob<C> {
     async fn delete(self) -> Result<(), (String, ApiError)> {
         let deleted = delete(self.cluster.as_ref(), &self.namespace, &self.name, self.uid.as_deref()).await;
@@ -261,8 +268,11 @@ async fn delete<C: Cluster>(
 impl<C: Cluster> Claim<C> {
     /// Deletes the claim. Returns the warning to log when that failed.
     pub(super) async fn release(self) -> Option<String> {
-        let claim = lock(&self.held).remove(&self.id)?;
-        let (name, error) = claim.delete().await.err()?;
+        // On the list until it is gone: a host that shuts down waits for it.
+        let claim = lock(&self.held).get(&self.id).cloned()?;
+        let deleted = claim.delete().await;
+        lock(&self.held).remove(&self.id);
+        let (name, error) = deleted.err()?;
         Some(format!("[paperclip] Warning: failed to release the claim Job {name}: {error}"))
     }
 

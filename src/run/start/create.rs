@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::announce::announce;
 use super::claim::{Claim, unique};
 use super::meta;
 use super::plan::Plan;
+use super::run_secrets::RunSecrets;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, CreatedJob, retry};
 use crate::forensics::{Account, Cause, one_line};
-use crate::manifest::{self, LABEL_RUN_ID, Manifest, PromptSecret};
+use crate::manifest::{self, LABEL_RUN_ID, Manifest, RunSecret, Sealed};
 use crate::outcome::Outcome;
-use crate::request::Request;
+use crate::request::{Request, RunSecretMode};
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
 use crate::run::job_view::JobSeen;
@@ -26,12 +26,13 @@ use crate::run::{Host, LogSink, timing};
 /// How often the creation of a Job or Secret is attempted while the API's errors are transient.
 const CREATE_ATTEMPTS: u32 = 4;
 
-/// Creates the prompt Secret and the Job. Leaves `claim` empty when it had to be released for the Job's sake.
+/// Creates the Job and the Secrets of its run. Leaves `claim` empty when it had to be released for the Job's sake.
 pub(super) async fn create<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     placement: &Placement<C>,
     plan: &Plan,
     claim: &mut Option<Claim<C>>,
+    run_secrets: &RunSecrets,
 ) -> Result<LiveJob<C>, Stop> {
     let Plan { request, prepared, bundle, .. } = plan;
     let session = plan.session();
@@ -52,15 +53,10 @@ pub(super) async fn create<C: Cluster, H: Host>(
     log_notes(&run.log, &manifest).await;
     run.unless_cancelled(run.host.meta(meta::of_created(request, prepared, &manifest))).await??;
     run.unless_cancelled(announce(run)).await?;
-    if let Some(secret) = &manifest.prompt_secret {
-        create_secret(run, placement, &manifest.job_name, secret).await?;
-    }
-    let CreatedJob { job, warnings } = create_owned_job(run, placement, &manifest, claim).await?;
+    let CreatedJob { job, warnings } =
+        Box::pin(create_all(run, placement, &manifest, claim, run_secrets)).await?;
     let Manifest { job_name, namespace, .. } = manifest;
     let job_uid = job.metadata.uid;
-    if let (Some(secret), Some(uid)) = (&manifest.prompt_secret, &job_uid) {
-        own_secret_by_job(run, placement, secret, &job_name, uid).await;
-    }
     let timeout = request.config.timeout_sec;
     let deadline = if timeout > 0.0 { meta::seconds(timeout) } else { "none".to_owned() };
     run.log
@@ -68,7 +64,8 @@ pub(super) async fn create<C: Cluster, H: Host>(
             "[paperclip] Created K8s Job: {job_name} in namespace {namespace} (deadline: {deadline})"
         ))
         .await;
-    let warnings: Vec<String> = warnings.iter().map(|warning| one_line(warning)).collect();
+    let warnings = warnings.iter().map(|warning| one_line(warning));
+    let warnings: Vec<String> = warnings.filter(|warning| !is_on_purpose(warning)).collect();
     for warning in &warnings {
         run.log.err(format!("[paperclip] Warning of the API server for Job {job_name}: {warning}")).await;
     }
@@ -88,6 +85,12 @@ pub(super) async fn create<C: Cluster, H: Host>(
     })
 }
 
+/// Whether the API server warns of a variable that is given twice: an earlier value is what another variable refers to.
+fn is_on_purpose(warning: &str) -> bool {
+    warning.starts_with("spec.template.spec.containers[0].env[")
+        && warning.contains("hides previous definition")
+}
+
 /// Logs what the manifest left out or decided.
 async fn log_notes(log: &LogSink, manifest: &Manifest) {
     if !manifest.skipped_labels.is_empty() {
@@ -101,6 +104,95 @@ async fn log_notes(log: &LogSink, manifest: &Manifest) {
     for note in &manifest.notes {
         log.out(format!("[paperclip] {note}")).await;
     }
+    for warning in &manifest.warnings {
+        log.err(format!("[paperclip] Warning: {warning}")).await;
+    }
+}
+
+/// Creates the Job and its Secrets: sealed where this host may create Secrets, else as 0.1.49 did.
+async fn create_all<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    placement: &Placement<C>,
+    manifest: &Manifest,
+    claim: &mut Option<Claim<C>>,
+    run_secrets: &RunSecrets,
+) -> Result<CreatedJob, Stop> {
+    let kubeconfig = run.request.config.kubeconfig.as_deref();
+    let namespace = &manifest.namespace;
+    let mode = run.request.run_secret;
+    let seals = match mode {
+        RunSecretMode::Require => true,
+        RunSecretMode::Auto => !run_secrets.are_refused(kubeconfig, namespace),
+        RunSecretMode::Off => false,
+    };
+    let sealed = if seals { manifest.sealed(&unique()[..8]) } else { manifest.unsealed() };
+    let sealed = match sealed {
+        Ok(sealed) => sealed,
+        Err(error) => return Err(run.stop(Outcome::config_invalid(&error.to_string())).await),
+    };
+    let created = create_owned_job(run, placement, manifest, &sealed, claim).await?;
+    let Err(error) = create_secrets(run, placement, &created.job, &sealed.secrets).await else {
+        return Ok(created);
+    };
+    if !seals || mode != RunSecretMode::Auto || error.kind != ApiErrorKind::Forbidden {
+        return Err(run.stop(secret_failed(&error)).await);
+    }
+    if run_secrets.note_refusal(kubeconfig, namespace) {
+        run.log
+            .err(format!(
+                "[paperclip] Warning: cannot create Secrets in namespace {namespace} — \
+                 variables and prompt of runs stand in their Jobs in clear: {error}"
+            ))
+            .await;
+    }
+    let unsealed = match manifest.unsealed() {
+        Ok(unsealed) => unsealed,
+        Err(error) => return Err(run.stop(Outcome::config_invalid(&error.to_string())).await),
+    };
+    Box::pin(replace(run, placement, manifest, &created.job, &unsealed, claim)).await
+}
+
+/// Creates another Job in place of one whose container cannot have begun, because the Secret that it needs does not exist.
+async fn replace<C: Cluster, H: Host>(
+    run: &RunContext<C, H>,
+    placement: &Placement<C>,
+    manifest: &Manifest,
+    old: &Job,
+    new: &Sealed,
+    claim: &mut Option<Claim<C>>,
+) -> Result<CreatedJob, Stop> {
+    let Manifest { job_name, namespace, .. } = manifest;
+    let cluster = placement.cluster.as_ref();
+    let uid = old.metadata.uid.as_deref();
+    let deleted =
+        retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.delete_job(namespace, job_name, uid));
+    if let Err(error) = deleted.await
+        && !error.is_gone()
+    {
+        return Err(run.stop(Outcome::job_create_failed(&error.to_string())).await);
+    }
+    // A Job with finalizers, as a queue sets them, is there for a moment longer.
+    let until = Instant::now() + timing::QUOTA_LAG;
+    let mut backoff = timing::create_backoff();
+    while Instant::now() < until && !run.cancel.is_cancelled() {
+        match cluster.get_job(namespace, job_name).await {
+            Ok(job) if job.metadata.uid == old.metadata.uid => tokio::time::sleep(backoff.pause(None)).await,
+            _ => break,
+        }
+    }
+    let created = create_owned_job(run, placement, manifest, new, claim).await?;
+    match create_secrets(run, placement, &created.job, &new.secrets).await {
+        Ok(()) => Ok(created),
+        Err(error) => Err(run.stop(secret_failed(&error)).await),
+    }
+}
+
+fn secret_failed(error: &ApiError) -> Outcome {
+    let outcome = Outcome::prompt_secret_create_failed(&error.to_string());
+    match cause_of_create(error) {
+        cause @ (Cause::NamespaceTerminating | Cause::NamespaceMissing) => outcome.because(cause),
+        _ => outcome,
+    }
 }
 
 /// Creates the Job and registers it for the cleanup, also when no answer says whether it exists.
@@ -108,10 +200,12 @@ async fn create_owned_job<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     placement: &Placement<C>,
     manifest: &Manifest,
+    sealed: &Sealed,
     claim: &mut Option<Claim<C>>,
 ) -> Result<CreatedJob, Stop> {
     let cluster = placement.cluster.as_ref();
-    let Manifest { job, job_name, namespace, .. } = manifest;
+    let Manifest { job_name, namespace, .. } = manifest;
+    let job = &sealed.job;
     let mut creation = create_job(cluster, run, namespace, job).await;
     if let Creation::Failed { error: ApiError { kind: ApiErrorKind::Forbidden, .. }, .. } = &creation
         && let Some(claim) = claim.take()
@@ -150,32 +244,6 @@ async fn create_owned_job<C: Cluster, H: Host>(
                 Err(run.stop(outcome).await)
             }
         }
-    }
-}
-
-/// Lets the cluster delete the prompt Secret with its Job.
-async fn own_secret_by_job<C: Cluster, H: Host>(
-    run: &RunContext<C, H>,
-    placement: &Placement<C>,
-    secret: &PromptSecret,
-    job_name: &str,
-    job_uid: &str,
-) {
-    let patch = json!([{
-        "op": "add",
-        "path": "/metadata/ownerReferences",
-        "value": [{
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "name": job_name,
-            "uid": job_uid,
-            "blockOwnerDeletion": false,
-        }],
-    }]);
-    if let Err(error) = placement.cluster.patch_secret(&secret.namespace, &secret.name, &patch).await {
-        run.log
-            .err(format!("[paperclip] Warning: failed to set ownerReference on prompt Secret: {error}"))
-            .await;
     }
 }
 
@@ -250,8 +318,8 @@ async fn create_job<C: Cluster, H>(
             run.owned.job_may_exist();
             return match present {
                 // An earlier attempt created it, and its answer was lost.
-                Ok(job) if attempt > 1 && is_of_run(&job, &run.request) => {
-                    Creation::Done(Box::new(CreatedJob { job, warnings: Vec::new() }))
+                Ok(present) if attempt > 1 && is_this(&present, job, &run.request) => {
+                    Creation::Done(Box::new(CreatedJob { job: present, warnings: Vec::new() }))
                 }
                 Err(lost) if attempt > 1 => Creation::Failed { error: lost, unanswered },
                 _ => Creation::Failed { error, unanswered },
@@ -265,48 +333,51 @@ async fn create_job<C: Cluster, H>(
     }
 }
 
-/// Whether the Job carries this run's id.
-fn is_of_run(job: &Job, request: &Request) -> bool {
-    let label = job.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID));
-    label.is_some() && label == request.run_label().as_ref()
+/// Whether the Job carries this run's id, stays, and refers to the Secrets that this run is about to create.
+fn is_this(present: &Job, wanted: &Job, request: &Request) -> bool {
+    let label = present.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_RUN_ID));
+    label.is_some()
+        && label == request.run_label().as_ref()
+        && present.metadata.deletion_timestamp.is_none()
+        && manifest::secrets_of(present) == manifest::secrets_of(wanted)
 }
 
-/// Creates the Secret of a large prompt.
-async fn create_secret<C: Cluster, H: Host>(
+/// Creates the Secrets of a run, right after the Job that owns them: its pod is not there yet.
+async fn create_secrets<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     placement: &Placement<C>,
-    job_name: &str,
-    secret: &PromptSecret,
-) -> Result<(), Stop> {
-    let object = manifest::prompt_secret_object(secret, run.request.run_label().as_deref(), job_name);
-    // Registered first: an answer that gets lost still leaves a Secret behind.
-    run.owned.own_secret(placement.cluster.clone(), secret.namespace.clone(), secret.name.clone());
-    if let Err(error) = create_secret_with_retries(placement.cluster.as_ref(), secret, &object).await {
-        let outcome = Outcome::prompt_secret_create_failed(&error.to_string());
-        let outcome = match cause_of_create(&error) {
-            cause @ (Cause::NamespaceTerminating | Cause::NamespaceMissing) => outcome.because(cause),
-            _ => outcome,
-        };
-        return Err(run.stop(outcome).await);
+    job: &Job,
+    secrets: &[RunSecret],
+) -> Result<(), ApiError> {
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let label = run.request.run_label();
+    let objects = secrets.iter().map(|secret| {
+        let uid = job.metadata.uid.as_deref();
+        (secret, manifest::run_secret_object(secret, label.as_deref(), name, uid))
+    });
+    for (secret, object) in objects {
+        // Registered first: an answer that gets lost still leaves a Secret behind.
+        run.owned.own_secret(secret.name.clone());
+        create_secret(placement.cluster.as_ref(), secret, &object).await?;
+        let bytes: usize = secret.data.values().map(String::len).sum();
+        let kib = (bytes as f64 / 1024.0).round();
+        if secret.name.ends_with(manifest::PROMPT_SECRET_SUFFIX) {
+            run.log.out(format!("[paperclip] Created prompt Secret: {} ({kib} KiB)", secret.name)).await;
+        }
+        tracing::debug!(run = run.request.run_id, secret = secret.name, kib, "created Secret");
     }
-    let bytes: usize = secret.data.values().map(String::len).sum();
-    let kib = (bytes as f64 / 1024.0).round();
-    run.log.out(format!("[paperclip] Created prompt Secret: {} ({kib} KiB)", secret.name)).await;
     Ok(())
 }
 
-async fn create_secret_with_retries<C: Cluster>(
-    cluster: &C,
-    secret: &PromptSecret,
-    object: &Secret,
-) -> Result<(), ApiError> {
+/// Creates a Secret. Safe to repeat: no other has its name.
+async fn create_secret<C: Cluster>(cluster: &C, secret: &RunSecret, object: &Secret) -> Result<(), ApiError> {
     let mut backoff = timing::create_backoff();
     let mut attempt = 1;
     loop {
         let Err(error) = cluster.create_secret(&secret.namespace, object).await else {
             return Ok(());
         };
-        // Its name follows from agent and run, too: a Secret that exists after a failure was created by that attempt.
+        // A Secret that exists after a failure was created by that attempt.
         if error.kind == ApiErrorKind::AlreadyExists && attempt > 1 {
             return Ok(());
         }

@@ -36,6 +36,8 @@ pub(super) struct Orphan {
     /// What it says of its session.
     pub(super) session: Option<Box<JobSession>>,
     pub(super) account: Box<Account>,
+    /// The Secrets of its run.
+    pub(super) secrets: Vec<String>,
 }
 
 /// What the guard found.
@@ -44,7 +46,7 @@ pub(super) enum Verdict {
     /// Nothing of the agent is alive.
     Clear,
     /// A Job to attach to.
-    Attach(Orphan),
+    Attach(Box<Orphan>),
     /// Pods without a live Job, whose CLIs may still be at work.
     Wait(Vec<Pod>),
 }
@@ -82,7 +84,7 @@ pub(super) async fn check<C: Cluster, H: Host>(
             }
             judged.map(|orphan| match orphan {
                 _ if !left.is_empty() => Verdict::Wait(left),
-                Some(orphan) => Verdict::Attach(orphan),
+                Some(orphan) => Verdict::Attach(Box::new(orphan)),
                 None => Verdict::Clear,
             })
         }
@@ -281,6 +283,7 @@ impl Orphan {
             end_token: manifest::end_token(job),
             session: JobSession::of_job(job).map(Box::new),
             account: Account::of(job).into(),
+            secrets: manifest::secrets_of(job),
         }
     }
 }

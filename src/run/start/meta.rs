@@ -1,12 +1,15 @@
 //! What `onMeta` gets: what an operator sees of a run before its Job is created.
 
-use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
 use super::guard::Orphan;
 use super::prepare::skill_summary;
-use crate::manifest::{self, Manifest, Prepared};
+use super::redact::{self, REDACTED};
+use crate::manifest::{self, CLAUDE_CONTAINER, Manifest, Prepared};
 use crate::request::Request;
+
+/// Shown instead of a value that the agent's container has from the host's.
+const INHERITED: &str = "(inherited)";
 
 /// The object `onMeta` is called with; the host's own context is added to it in JavaScript.
 fn meta_of(
@@ -47,24 +50,33 @@ pub(super) fn of_created(request: &Request, prepared: &Prepared, manifest: &Mani
     let mut meta = meta_of(
         &format!("kubectl job/{}", manifest.job_name),
         &manifest.namespace,
-        &manifest.claude_args,
+        &redact::args(&manifest.claude_args),
         &notes,
         &manifest.prompt,
         serde_json::to_value(manifest.prompt_metrics).ok(),
     );
-    meta["env"] = literal_env(&manifest.job);
+    meta["env"] = shown_env(manifest);
     meta
 }
 
-/// The variables of the agent's container that are written out in the manifest.
-fn literal_env(job: &Job) -> Value {
-    let containers =
-        job.spec.iter().filter_map(|spec| spec.template.spec.as_ref()).flat_map(|pod| &pod.containers);
-    containers
-        .flat_map(|container| container.env.iter().flatten())
-        .filter_map(|variable| Some((variable.name.clone(), json!(variable.value.as_ref()?))))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+/// The variables of the agent's container: of those that it has from the host's, and of credentials, only the names.
+fn shown_env(manifest: &Manifest) -> Value {
+    let pod = manifest.job.spec.iter().filter_map(|spec| spec.template.spec.as_ref());
+    let vars = pod
+        .flat_map(|pod| &pod.containers)
+        .filter(|container| container.name == CLAUDE_CONTAINER)
+        .flat_map(|container| container.env.iter().flatten());
+    vars.filter_map(|var| {
+        let shown = if manifest.inherited.contains(&var.name) {
+            INHERITED.to_owned()
+        } else {
+            let value = var.value.as_deref()?;
+            if redact::is_secret_name(&var.name) { REDACTED.to_owned() } else { redact::text(value) }
+        };
+        Some((var.name.clone(), Value::from(shown)))
+    })
+    .collect::<serde_json::Map<_, _>>()
+    .into()
 }
 
 /// What `onMeta` gets of a Job that is reattached to.

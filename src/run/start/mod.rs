@@ -10,6 +10,8 @@ pub(super) mod plan;
 mod prepare;
 pub(super) mod queue;
 mod reattach;
+mod redact;
+pub(super) mod run_secrets;
 pub(super) mod self_pod;
 
 use claim::{Claim, NoClaim};
@@ -72,14 +74,14 @@ impl<K: Clusters> Runner<K> {
         let config = &request.config;
         let found = async {
             let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
-            let self_pod = self.self_pods.read(cluster.as_ref(), request).await?;
+            let self_pod = Box::pin(self.self_pods.read(cluster.as_ref(), request)).await?;
             Ok::<_, RunError>((cluster, self_pod))
         };
         let (cluster, self_pod) = run.unless_cancelled(found).await??;
         let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
         let job_name = manifest::job_name(&request.agent.id, &request.run_id);
         run.record.place(&namespace, &job_name);
-        Ok(Placement { cluster, namespace, job_name, self_pod })
+        Ok(Placement { cluster, namespace, job_name, self_pod: Box::new(self_pod) })
     }
 
     /// The agent's claim; `None` where the cluster takes no claims, which is logged once.
@@ -124,7 +126,7 @@ impl<K: Clusters> Runner<K> {
             let now = claim.as_ref().and_then(Claim::created);
             match run.unless_cancelled(guard::check(run, placement, now)).await?? {
                 Verdict::Clear => return Ok(None),
-                Verdict::Attach(orphan) => return Ok(Some(orphan)),
+                Verdict::Attach(orphan) => return Ok(Some(*orphan)),
                 Verdict::Wait(pods) => {
                     if let Some(claim) = claim.take()
                         && let Some(warning) = claim.release().await
@@ -165,7 +167,10 @@ impl<K: Clusters> Runner<K> {
         };
         let job = match orphan {
             Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref(), &plan).await,
-            None => create::create(run, placement, &plan, claim).await,
+            None => {
+                let secrets = &self.run_secrets;
+                Box::pin(create::create(run, placement, &plan, claim, secrets)).await
+            }
         };
         self.active.add(run);
         Ok(Started { job: job?, plan })

@@ -29,7 +29,7 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
     run.unless_cancelled(host.meta(meta::of_reattached(request, &orphan))).await??;
     run.unless_cancelled(announce(run)).await?;
     let prior = orphan.prior_run().to_owned();
-    let Orphan { name, namespace, uid, created, end_token, account, session, .. } = orphan;
+    let Orphan { name, namespace, uid, created, end_token, account, session, secrets, .. } = orphan;
     run.record.set_account(*account);
     log.out(format!(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
@@ -52,6 +52,9 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         name: name.clone(),
         uid: uid.clone(),
     });
+    for secret in secrets {
+        owned.own_secret(secret);
+    }
     // Another host may have created it a moment ago.
     let young =
         claim.is_some_and(|claim| claim.is_younger_than(created.as_ref(), timing::POD_CREATION_LIMIT));

@@ -34,10 +34,13 @@ impl SelfPods {
     /// Outside a pod, when the pod cannot be read, or when it cannot serve as a model.
     pub(crate) async fn read<C: Cluster>(&self, cluster: &C, request: &Request) -> Result<SelfPod, RunError> {
         let env = &request.host_env;
-        let hostname = env.get("HOSTNAME").filter(|name| !name.is_empty()).ok_or(SelfPodError::NoHostname)?;
+        let names = own_names(env);
+        if names.is_empty() {
+            return Err(SelfPodError::NoHostname.into());
+        }
         let namespace = namespace_of(env).await;
-        let key =
-            [request.config.kubeconfig.clone().unwrap_or_default(), namespace.clone(), hostname.to_owned()];
+        let kubeconfig = request.config.kubeconfig.clone().unwrap_or_default();
+        let key = [kubeconfig, namespace.clone(), names.join("/")];
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
         let failed_reads = known.failed_reads.load(Ordering::Relaxed);
         let mut last = known.pod.lock().await;
@@ -54,12 +57,7 @@ impl SelfPods {
             drop(last);
             None
         };
-        let read: Result<SelfPod, RunError> = async {
-            let pod = retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(&namespace, hostname))
-                .await?;
-            Ok(SelfPod::read(&pod, hostname, &namespace)?)
-        }
-        .await;
+        let read = Box::pin(read_first(cluster, &namespace, &names, env)).await;
         match (&read, held) {
             (Ok(pod), Some(last)) => **last = Some((Instant::now(), pod.clone())),
             (Ok(_), None) => {}
@@ -69,6 +67,35 @@ impl SelfPods {
         }
         read
     }
+}
+
+/// What may be the pod's name: `POD_NAME`, which the downward API sets, then `HOSTNAME`, which is cut at 63 characters and
+/// on the host's network is the node's.
+fn own_names(env: &HostEnv) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in ["POD_NAME", "HOSTNAME"].iter().filter_map(|name| env.get(name)).map(str::trim) {
+        if !name.is_empty() && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// The pod of the first name that is one's.
+async fn read_first<C: Cluster>(
+    cluster: &C,
+    namespace: &str,
+    names: &[String],
+    env: &HostEnv,
+) -> Result<SelfPod, RunError> {
+    for name in names {
+        match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(namespace, name)).await {
+            Ok(pod) => return Ok(SelfPod::read(&pod, name, namespace, &env.vars)?),
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(SelfPodError::NotAPod { namespace: namespace.to_owned(), names: names.to_vec() }.into())
 }
 
 /// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else the service account's namespace, else `default`.

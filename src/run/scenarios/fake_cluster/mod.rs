@@ -52,6 +52,7 @@ pub(crate) enum Fault {
 struct State {
     jobs: BTreeMap<String, StoredJob>,
     secrets: BTreeMap<String, Secret>,
+    pods_read: Vec<String>,
     scripts: VecDeque<Script>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     log_faults: VecDeque<LogFault>,
@@ -252,11 +253,29 @@ impl FakeCluster {
         job
     }
 
+    /// All Secrets that were created and not deleted by a request.
+    pub(crate) fn all_secrets(&self) -> Vec<Secret> {
+        self.lock().secrets.values().cloned().collect()
+    }
+
+    /// The names of the pods that were read one by one.
+    pub(crate) fn pods_read(&self) -> Vec<String> {
+        self.lock().pods_read.clone()
+    }
+
     /// Names of the Jobs and Secrets that exist now.
     pub(crate) fn remaining(&self) -> Vec<String> {
         let state = self.lock();
         let jobs = state.jobs.iter().filter(|(_, stored)| !stored.is_gone()).map(|(name, _)| name.clone());
-        jobs.chain(state.secrets.keys().cloned()).collect()
+        // The garbage collector removes what only a Job that is gone owned.
+        let is_owned_by = |uid: &str| {
+            state.jobs.values().any(|job| !job.is_gone() && job.job.metadata.uid.as_deref() == Some(uid))
+        };
+        let secrets = state.secrets.iter().filter(|(_, secret)| {
+            let owners = secret.metadata.owner_references.as_deref().unwrap_or_default();
+            owners.is_empty() || owners.iter().any(|owner| is_owned_by(&owner.uid))
+        });
+        jobs.chain(secrets.map(|(name, _)| name.clone())).collect()
     }
 
     /// How many requests of this kind were made.
@@ -440,9 +459,10 @@ impl Cluster for FakeCluster {
         Ok(CreatedJob { job, warnings })
     }
 
-    async fn try_job(&self, _: &str, job: &Job) -> Result<(), ApiError> {
-        assert!(is_inert(job));
-        self.receive("try job").await.map(drop)
+    async fn try_job(&self, _: &str, job: &Job) -> Result<Vec<String>, ApiError> {
+        self.receive("try job").await?;
+        let warnings = self.lock().warnings.clone();
+        Ok(if is_inert(job) { Vec::new() } else { warnings })
     }
 
     async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
@@ -476,11 +496,6 @@ impl Cluster for FakeCluster {
         if answer_lost { Err(connection_lost("create secret")) } else { Ok(()) }
     }
 
-    async fn patch_secret(&self, _: &str, name: &str, _: &Value) -> Result<(), ApiError> {
-        self.receive("patch secret").await?;
-        self.lock().secrets.contains_key(name).then_some(()).ok_or_else(|| not_found("patch secret"))
-    }
-
     async fn delete_secret(&self, _: &str, name: &str) -> Result<(), ApiError> {
         self.receive("delete secret").await?;
         self.lock().secrets.remove(name).map(drop).ok_or_else(|| not_found("delete secret"))
@@ -488,6 +503,7 @@ impl Cluster for FakeCluster {
 
     async fn get_pod(&self, namespace: &str, name: &str) -> Result<Pod, ApiError> {
         self.receive("get pod").await?;
+        self.lock().pods_read.push(name.to_owned());
         let pod = json!({
             "metadata": {"name": name, "namespace": namespace},
             "spec": {

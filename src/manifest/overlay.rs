@@ -1,0 +1,50 @@
+//! Merges an operator's pod template (`podTemplate`) over the Job's, as `kubectl apply` merges: objects by field,
+//! containers, variables, volumes and mounts by their key. Tolerations and `envFrom` are appended; other lists replace
+//! ours.
+
+use k8s_openapi::DeepMerge as _;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+
+/// Merges `overlay` over `template`. What would break a run was refused when the setting was read.
+pub(super) fn merge(template: &mut PodTemplateSpec, overlay: &PodTemplateSpec) {
+    let mut overlay = overlay.clone();
+    if let (Some(ours), Some(theirs)) = (&mut template.spec, &mut overlay.spec) {
+        make_way(ours, theirs);
+    }
+    template.merge_from(overlay);
+}
+
+/// Resolves what the generic merge does not know: a volume, mount or variable is replaced as a whole, because two sources
+/// of one would be refused.
+fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec) {
+    append(&mut ours.tolerations, &mut theirs.tolerations);
+    for volume in theirs.volumes.iter().flatten() {
+        ours.volumes.iter_mut().for_each(|all| all.retain(|known| known.name != volume.name));
+    }
+    for container in &mut theirs.containers {
+        if let Some(own) = ours.containers.iter_mut().find(|own| own.name == container.name) {
+            make_way_in(own, container);
+        }
+    }
+}
+
+fn make_way_in(ours: &mut Container, theirs: &mut Container) {
+    append(&mut ours.env_from, &mut theirs.env_from);
+    for var in theirs.env.take().into_iter().flatten() {
+        let env = ours.env.get_or_insert_default();
+        env.retain(|known| known.name != var.name);
+        env.push(var);
+    }
+    let path = |path: &str| path.trim_end_matches('/').to_owned();
+    for mount in theirs.volume_mounts.iter().flatten() {
+        let at = path(&mount.mount_path);
+        ours.volume_mounts.iter_mut().for_each(|all| all.retain(|known| path(&known.mount_path) != at));
+    }
+}
+
+/// Moves what `theirs` has to the end of `ours`.
+fn append<T>(ours: &mut Option<Vec<T>>, theirs: &mut Option<Vec<T>>) {
+    if let Some(theirs) = theirs.take() {
+        ours.get_or_insert_default().extend(theirs);
+    }
+}
