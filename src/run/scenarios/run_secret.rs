@@ -70,7 +70,7 @@ in_both_modes!(unknown_mode_of_the_secret_ends_the_run);
 async fn unknown_mode_of_the_secret_ends_the_run(mode: Mode) {
     let scenario = Scenario::new(mode).host_env(json!({"PAPERCLIP_K8S_RUN_SECRET": "maybe"}));
     let result = scenario.run().await;
-    assert_eq!(result["errorCode"], "k8s_config_invalid", "{result}");
+    assert_eq!(result["resultJson"]["k8sErrorCode"], "k8s_config_invalid", "{result}");
     assert!(
         result["errorMessage"].as_str().expect("message").contains("PAPERCLIP_K8S_RUN_SECRET"),
         "{result}"
