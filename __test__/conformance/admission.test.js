@@ -195,13 +195,12 @@ describe.concurrent('a LimitRange', () => {
     const { runs: there } = await inNamespace({ objects: [range] });
     const run = there.start({ scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '3' } });
     const { metadata, spec } = await there.podOf(run);
-    for (const { resources } of [...spec.containers, ...spec.initContainers]) {
+    for (const { resources } of [...spec.containers]) {
       expect(resources.limits).toMatchObject(storage);
     }
     expect(metadata.annotations['kubernetes.io/limit-ranger']).toBe(
       'LimitRanger plugin set: ephemeral-storage request for container claude; ephemeral-storage limit for container ' +
-        'claude; ephemeral-storage request for init container write-prompt; ephemeral-storage limit for init container ' +
-        'write-prompt',
+        'claude',
     );
     expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
     await there.nothingLeft(run);

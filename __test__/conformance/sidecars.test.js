@@ -36,14 +36,16 @@ const container = (script, more = {}) => ({
   ...more,
 });
 
-/** Where a container is added: after all others, or first of the init containers and running on beside the others. */
+/** Where a container is added: after all others, or as an init container that runs on beside the others. */
 const ORDINARY = { path: '/spec/containers/-', more: {} };
-const NATIVE = { path: '/spec/initContainers/0', more: { restartPolicy: 'Always' } };
+const NATIVE = { path: '/spec/initContainers', more: { restartPolicy: 'Always' } };
 
 /** Starts a run whose pod gets another container. */
 async function start({ path, more }, beside, options = /** @type {any} */ ({})) {
   const agent = { id: `agent-${randomUUID()}` };
-  const value = { ...beside, ...more };
+  const added = { ...beside, ...more };
+  // The pod has no init container, so that the list is added with it.
+  const value = path === NATIVE.path ? [added] : added;
   const { remove } = await enforce(cluster, {
     resource: 'pods',
     labels: { 'paperclip.io/agent-id': agent.id },

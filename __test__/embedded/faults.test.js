@@ -248,7 +248,7 @@ const table = {
         // Late enough that its answer is delayed.
         faults: [fault('create', { delayMs: 500 }, { resource: 'jobs', times: 1, ...pastClaim })],
         at: [
-          after('Created prompt Secret', ({ proxy }) => {
+          after('Skills bundled', ({ proxy }) => {
             proxy.hold = true;
           }),
           {
@@ -345,7 +345,7 @@ const table = {
           });
           await cluster.delete('/api/v1/namespaces/agents');
         },
-        result: { errorCode: 'k8s_prompt_secret_create_failed' },
+        result: { errorCode: 'k8s_job_create_failed' },
         message:
           /unable to create new content in namespace agents because it is being terminated; Job \S+: the namespace it was to be created in is being deleted, at \S+Z$/,
         ticks: 0,

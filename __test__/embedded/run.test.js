@@ -128,9 +128,8 @@ describe('a successful run', () => {
 
   it('delivers a prompt of 400 KB through a Secret that goes with the run', async () => {
     const prompt = 'päng! '.repeat(60_000);
-    const { output, result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
+    const { result } = await play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
-    expect(output.stdout).toMatch(/\[paperclip\] Created prompt Secret: ac-agent-\S+-prompt \(410 KiB\)/);
     expect(JSON.parse(result.summary ?? '').prompt).toBe(prompt.trim());
   });
 
@@ -516,8 +515,11 @@ describe('the host', () => {
     const { status, checks, adapterType, testedAt } = await adapter.testEnvironment(
       environmentOf(cluster.kubeconfig),
     );
-    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
-    expect([status, adapterType]).toEqual(['pass', 'claude_k8s']);
+    // The control plane of these tests is on loopback, where no pod of a real cluster reaches it.
+    const warned = checks.filter(({ level }) => level !== 'info');
+    expect(warned.map(({ code }) => code)).toEqual(['k8s_pod_differs']);
+    expect(warned[0]?.message).toContain('PAPERCLIP_API_URL');
+    expect([status, adapterType]).toEqual(['warn', 'claude_k8s']);
     expect(new Date(testedAt).toISOString()).toBe(testedAt);
     expect(checks.map(({ code }) => code)).toEqual([
       'k8s_api_reachable',
@@ -540,6 +542,7 @@ describe('the host', () => {
       'k8s_secret_exists',
       'k8s_pvc_rwx',
       'k8s_job_accepted',
+      'k8s_pod_differs',
     ]);
   });
 
