@@ -130,7 +130,8 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
         clean_up_job(run, &job, retain).await;
         // The cluster collects them with the Job: here it stays, or is not known to own them. What an operator debugs is
         // not its secrets; a Job whose end is not known may need them yet.
-        let may_need_them = matches!(retain, Some(RetainReason::StateMismatch | RetainReason::Panicked | RetainReason::Left));
+        let may_need_them =
+            matches!(retain, Some(RetainReason::StateMismatch | RetainReason::Panicked | RetainReason::Left));
         let stays = run.request.config.retain_jobs && !may_need_them;
         for name in secrets.iter().filter(|_| stays || job.uid.is_none()) {
             let (cluster, namespace) = (&job.cluster, &job.namespace);
