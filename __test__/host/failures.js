@@ -11,7 +11,7 @@ import { play } from './tasks.js';
  * @property {(where: string) => Promise<any>} undo deletes below the embedded cluster's own API
  * @property {() => Promise<any>} job the run's Job, once it exists
  * @property {() => Promise<any>} pod its pod, once it exists
- * @property {() => Promise<unknown>} begun once the CLI has printed its first event
+ * @property {() => Promise<unknown>} begun once the agent has said something
  */
 /**
  * @typedef {object} Failure
@@ -59,6 +59,9 @@ const act = (action, body) => async (s) =>
   s.control(`/simulator/pods/${s.namespace}/${(await s.pod()).metadata.name}/${action}`, body);
 const deleteJob = async (s) =>
   s.request('DELETE', pathOf(s, 'jobs', (await s.job()).metadata.name), { propagationPolicy: 'Background' });
+
+/** With two dozen tasks at once a run waits for its turn in the host. */
+const PATIENT = { within: 240_000, every: 500 };
 
 /** The retry of a run that was disturbed is not: it ends by itself. */
 const COUNTING = { CLAUDE_STAND_IN_SCENARIO: 'long', CLAUDE_STAND_IN_SECONDS: '25' };
@@ -255,7 +258,7 @@ const first = (scene, path) =>
       return (await scene.request('GET', `${path}?labelSelector=${label}`)).items[0];
     },
     path,
-    { within: 90_000, every: 100 },
+    PATIENT,
   );
 
 /**
@@ -271,7 +274,7 @@ export async function playOn(company, failure, id) {
   const wrong = await failure.config?.(/** @type {any} */ (started));
   const sceneOf = (run) => ({
     ...started,
-    begun: () => seen(run, '"subtype":"init"'),
+    begun: () => seen(run, 'tick 2 of', PATIENT),
     job: () => first(started, `/apis/batch/v1/namespaces/${started.namespace}/jobs`),
     pod: () => first(started, `/api/v1/namespaces/${started.namespace}/pods`),
   });
@@ -281,7 +284,7 @@ export async function playOn(company, failure, id) {
       name: failure.name,
       env: failure.env ?? { CLAUDE_STAND_IN_SCENARIO: 'success' },
       config: { ...common, ...wrong },
-      repaired: failure.configured ? common : { ...common, ...wrong },
+      repaired: failure.configured ? common : undefined,
       during: async ({ run }) => failure.during?.(/** @type {any} */ (sceneOf(run))),
       repair: async () => failure.repair?.(/** @type {any} */ (started)),
     });

@@ -1,6 +1,6 @@
 // The table of what the host does with each ending, in `docs/host-endings.md`: the suites print what they saw, compare it with
 // what is kept there, and write it with `npm run test:host -- --write …`.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -9,7 +9,7 @@ const FILE = path.join(fileURLToPath(new URL('../..', import.meta.url)), 'docs',
 /** What was seen of a task, in one cell. @param {import('./tasks.js').Seen | Error} seen */
 export function cellOf(seen) {
   if (seen instanceof Error) return `not seen: ${seen.message}`;
-  const { run, issue, retry, next, last } = seen;
+  const { run, issue, retry, next } = seen;
   const { errorFamily, retryNotBefore } = run.resultJson ?? {};
   return [
     [run.status, run.errorCode && `\`${run.errorCode}\``, errorFamily && `(${errorFamily})`]
@@ -20,7 +20,7 @@ export function cellOf(seen) {
       : []),
     issue,
     retryText(retry),
-    next ? `comment: ${next.status}, ${last}` : `comment: starts nothing, ${last}`,
+    next ? `comment: ${next.status}` : 'comment: starts nothing',
   ].join(' · ');
 }
 
@@ -39,8 +39,8 @@ function offset(ms) {
   return `+${Math.round(seconds / 3_600)} h`;
 }
 
-/** A table without its times: they differ from day to day. */
-export const timeless = (text) => text.replaceAll(/\+\d+ (s|min|h)\b/g, '+T');
+/** What of a cell does not depend on when the task was looked at: the run and its code. The host may add a family. */
+const lasting = (cell) => cell.split(' · ')[0].replace(/ \(.*\)$/, '');
 
 /** A Markdown table. @param {string[]} head @param {string[][]} rows */
 export function tableOf(head, rows) {
@@ -50,21 +50,50 @@ export function tableOf(head, rows) {
 
 const mark = (section, what) => `<!-- ${section}: ${what} -->`;
 
-/** The kept table of a section, or undefined. @param {string} section */
-export function kept(section) {
-  if (!existsSync(FILE)) return undefined;
+/** The kept table of a section. @param {string} section */
+function kept(section) {
   const [, rest] = readFileSync(FILE, 'utf8').split(`${mark(section, 'begin')}\n`);
-  return rest?.split(`\n${mark(section, 'end')}`)[0];
+  const table = rest?.split(`\n${mark(section, 'end')}`)[0];
+  if (table === undefined) throw new Error(`docs/host-endings.md has no section ${section}`);
+  return table;
+}
+
+/**
+ * The cells of a kept row after its name, if there is such a row.
+ *
+ * @param {string} section
+ * @param {string} name
+ */
+function keptRow(section, name) {
+  const cells = kept(section)
+    .split('\n')
+    .map((line) => line.slice(2, -2).split(' | '))
+    .find(([first]) => first === name);
+  return cells?.slice(1);
+}
+
+/**
+ * Where the rows of a table differ from those that are kept, in what lasts. A row that is not kept yet is said, not compared.
+ *
+ * @param {string} section
+ * @param {string[][]} rows
+ */
+export function changes(section, rows) {
+  return rows.flatMap(([name, ...cells]) => {
+    const before = keptRow(section, name);
+    if (!before) console.log(`docs/host-endings.md has no row "${name}": npm run test:host -- --write`);
+    const [was, is] = [before ?? cells, cells].map((row) => row.map(lasting).join(' | '));
+    return was === is ? [] : [`${name}: ${was} -> ${is}`];
+  });
 }
 
 /** Keeps a table, if the suite was asked to. @param {string} section @param {string} table */
 export function keep(section, table) {
   if (!process.env.WRITE_HOST_ENDINGS) return;
+  const at = (content) => `${mark(section, 'begin')}\n${content}\n${mark(section, 'end')}`;
   const text = readFileSync(FILE, 'utf8');
-  const before = `${mark(section, 'begin')}\n${kept(section)}\n`;
-  if (!text.includes(before)) throw new Error(`docs/host-endings.md has no section ${section}`);
   writeFileSync(
     FILE,
-    text.replace(before, () => `${mark(section, 'begin')}\n${table}\n`),
+    text.replace(at(kept(section)), () => at(table)),
   );
 }

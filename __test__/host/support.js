@@ -10,8 +10,29 @@ export const TYPE = 'claude_k8s';
 /** The final states of a run. */
 const OVER = new Set(['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted']);
 
-/** One request to the host's API; rejects for anything but 2xx, with the answer in the message. */
-export async function api(method, where, body) {
+/** The requests that change something, in as many queues as may be sent side by side. @type {Promise<unknown>[]} */
+const changes = [Promise.resolve(), Promise.resolve(), Promise.resolve()];
+let turn = 0;
+
+/**
+ * One request to the host's API; rejects for anything but 2xx, with the answer in the message. Of those that change something a
+ * few are sent side by side: the host's transactions wait for second connections to its database, and a dozen at once have
+ * taken all of them.
+ *
+ * @param {string} method
+ * @param {string} where below `/api`
+ * @param {unknown} [body]
+ * @returns {Promise<any>}
+ */
+export function api(method, where, body) {
+  if (method === 'GET') return ask(method, where, body);
+  turn = (turn + 1) % changes.length;
+  const answer = changes[turn].then(() => ask(method, where, body));
+  changes[turn] = answer.catch(() => {});
+  return answer;
+}
+
+async function ask(method, where, body) {
   const response = await fetch(`${lab.url}/api${where}`, {
     method,
     headers: { 'content-type': 'application/json' },
@@ -161,7 +182,9 @@ export async function logOf({ id }) {
     if (part.nextOffset === undefined || part.nextOffset === null || part.nextOffset <= offset) break;
     offset = part.nextOffset;
   }
+  // What comes after the last newline is still being written.
   return content
+    .slice(0, content.lastIndexOf('\n') + 1)
     .split('\n')
     .filter(Boolean)
     .map((entry) => JSON.parse(entry))
@@ -189,11 +212,18 @@ export const textsOf = (events) =>
     .filter(({ type }) => type === 'text')
     .map(({ text }) => text);
 
-/** Waits until the log of a run has a line that contains the text. */
-export const seen = (run, text) =>
+/**
+ * Waits until the log of a run has a line that contains the text.
+ *
+ * @param {{id: string}} run
+ * @param {string} text
+ * @param {{within?: number, every?: number}} [options]
+ */
+export const seen = (run, text, options) =>
   eventually(
     async () => (await logOf(run)).some(({ line }) => line.includes(text)),
     `"${text}" in the log of ${run.id}`,
+    options,
   );
 
 /** The agent's Jobs and their pods that exist now. */

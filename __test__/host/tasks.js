@@ -5,7 +5,7 @@ import { TYPE, api, ended, eventually, lab, newIssue, runsOf, seen, started } fr
 export const LOCAL = 'claude_local';
 
 /** How long the host has to start or schedule a retry: some of its sweeps. */
-const RETRY_WITHIN = 30_000;
+const RETRY_WITHIN = 60_000;
 
 /**
  * What was seen of a task.
@@ -55,13 +55,14 @@ export async function play(company, task) {
     name: task.name,
     role: 'engineer',
     adapterType: adapter,
-    adapterConfig: configOf(adapter, first, config),
+    adapterConfig: configOf(adapter, first, task.repaired ?? config),
   });
+  if (task.repaired) await configure(agent, configOf(adapter, first, config));
   const issue = await newIssue(company, agent, task.name);
   const begun = task.resumed ? await second(issue, agent, task) : await started(issue, agent);
   const scene = { agent, issue, run: begun };
   if (task.cancel) await cancelled(begun);
-  const [run] = await Promise.all([ended(begun, { within: 200_000 }), task.during?.(scene)]);
+  const [run] = await Promise.all([ended(begun, { within: 300_000, every: 1_000 }), task.during?.(scene)]);
   // Of an agent that succeeded the host asks what has become of the task: that is not a retry.
   const succeeded = run.status === 'succeeded';
   const retry = succeeded ? { kind: /** @type {const} */ ('none') } : await retryOf(agent, run);
@@ -70,7 +71,8 @@ export async function play(company, task) {
   await task.repair?.(scene);
   await configure(agent, configOf(adapter, SUCCESS, task.repaired ?? config));
   const next = await commented(issue, agent);
-  const last = await settled(agent, issue);
+  // At once: of an agent that succeeded the host asks what has become of the task, and blocks it without an answer.
+  const last = await api('GET', `/issues/${issue.id}`);
   // Otherwise the host goes on to ask the agent what has become of the task.
   await api('PATCH', `/issues/${issue.id}`, { status: 'done' });
   return { run, issue: status, retry, next, last: last.status };
@@ -88,7 +90,7 @@ export const configure = (agent, adapterConfig) =>
  * @param {{adapter?: string, env: Record<string, string>, config?: object}} task
  */
 async function second(issue, agent, { adapter = TYPE, env, config }) {
-  const before = await ended(await started(issue, agent));
+  const before = await ended(await started(issue, agent), { within: 240_000, every: 1_000 });
   if (before.status !== 'succeeded')
     throw new Error(`the first run ended as ${before.status}: ${before.error}`);
   await free(agent);
@@ -102,7 +104,7 @@ async function second(issue, agent, { adapter = TYPE, env, config }) {
 }
 
 async function cancelled(run) {
-  await seen(run, '"subtype":"init"');
+  await seen(run, '"subtype":"init"', { within: 240_000, every: 500 });
   await api('POST', `/heartbeat-runs/${run.id}/cancel`);
 }
 
@@ -132,7 +134,7 @@ const free = (agent) =>
       return !runs.some(({ status }) => status === 'queued' || status === 'running');
     },
     `the end of the runs of ${agent.name}`,
-    { within: 150_000, every: 1_000 },
+    { within: 300_000, every: 1_000 },
   );
 
 /** The issue once no run of the agent is under way. */
@@ -154,14 +156,14 @@ export const runOf = (agent, commentId) =>
           status !== 'scheduled_retry' && JSON.stringify(contextSnapshot ?? {}).includes(commentId),
       ),
     `the run of a comment for ${agent.name}`,
-    { within: 60_000, every: 1_000 },
+    { within: 180_000, every: 1_000 },
   );
 
 /** Comments as a user; resolves to the end of the run that the comment started, if it started one. */
 async function commented(issue, agent) {
   const { id } = await comment(issue);
   const woken = await runOf(agent, id).catch(() => undefined);
-  return woken && ended(woken, { within: 120_000 });
+  return woken && ended(woken, { within: 180_000, every: 1_000 });
 }
 
 /**

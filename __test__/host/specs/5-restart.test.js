@@ -18,12 +18,12 @@ import {
   objectsOf,
   oneRun,
   order,
-  runsOf,
   seen,
   started,
   textsOf,
   adapterLinesOf,
 } from '../support.js';
+import { comment, runOf } from '../tasks.js';
 
 let company;
 beforeAll(async () => {
@@ -47,43 +47,6 @@ async function counting(name, seconds, config) {
   return { agent, issue, run };
 }
 
-/**
- * Releases a task as a board member does. The host holds it because the effects of its interrupted run are unknown, until
- * the board member has checked them. A run may have two holds, and each refuses every wake: if two sweeps of a starting
- * host overlap, one reopens a hold that the other has just settled. Settled holds are listed only in the activity.
- */
-async function releaseHolds({ issue, run }) {
-  const { active } = await api('GET', `/issues/${issue.id}/recovery-actions`);
-  const settled = (await api('GET', `/companies/${company.id}/activity?entityId=${issue.id}`))
-    .filter(({ action }) => action === 'issue.execution_recovery_settled')
-    .map(({ details }) => details.recoveryActionId);
-  const holds = new Set([...(active ? [active.id] : []), ...settled]);
-  expect(holds.size).toBeGreaterThan(0);
-  for (const actionId of holds) {
-    await api('POST', `/issues/${issue.id}/recovery-actions/resolve`, {
-      actionId,
-      outcome: 'restored',
-      sourceIssueStatus: 'todo',
-      executionReconciliation: {
-        runId: run.id,
-        providerStopped: true,
-        actionOutcome: 'not_performed',
-        outcomeEvidence: 'It has only counted; no action of it is left over.',
-      },
-    });
-  }
-}
-
-/**
- * The run with which the host continues a released task: it makes one by itself, in its next sweep. A wake would race
- * with it.
- */
-const continued = ({ agent, issue, run }) =>
-  eventually(
-    async () => (await runsOf(agent)).findLast(({ retryOfRunId }) => retryOfRunId === run.id),
-    `the run that continues ${issue.identifier}`,
-  );
-
 const ticksOf = async (run, of) =>
   (await eventsOf(run))
     .flatMap((event) => new RegExp(`tick (\\d+) of ${of}\\b`).exec(JSON.stringify(event))?.[1] ?? [])
@@ -96,14 +59,14 @@ describe('a host that stops', () => {
   let exit;
   beforeAll(async () => {
     [deleted, left] = await Promise.all([
-      counting('deleted', 300),
-      // Longer than a restart and the host's next sweep, and short enough to wait for.
-      counting('left', 90, { hostShutdown: 'leave' }),
+      counting('deleted', 300, { hostShutdown: 'delete' }),
+      // Longer than a restart, and short enough to wait for.
+      counting('left', 90),
     ]);
     exit = await order('host/end', { signal: 'SIGTERM' });
   });
 
-  it('shuts down in order and deletes the Jobs under way, except those it is to leave', async () => {
+  it('shuts down in order and leaves the Jobs under way, except those it is to delete', async () => {
     expect(exit).toBe(0);
     const doomed = await objectsOf(deleted.agent);
     expect(doomed.jobs).toEqual([]);
@@ -114,7 +77,7 @@ describe('a host that stops', () => {
     });
   });
 
-  it('comes back with the adapter, the runs interrupted and their tasks held for the board', async () => {
+  it('comes back with the adapter, the runs interrupted and their tasks under way', async () => {
     await order('host/start');
     expect(await api('GET', `/adapters/${TYPE}`)).toMatchObject({
       loaded: true,
@@ -125,24 +88,16 @@ describe('a host that stops', () => {
     // Both get the signal: the run is closed by the host's drain, or by the adapter's result if that is faster.
     const ending = await getRun(deleted.run);
     if (ending.status !== 'interrupted') {
-      expect(ending).toMatchObject({ status: 'failed', errorCode: 'k8s_job_deleted_externally' });
+      expect(ending).toMatchObject({ status: 'failed', errorCode: 'k8s_host_shutdown' });
     } else expect(ending).toMatchObject(interrupted);
     for (const { issue } of [deleted, left]) {
-      // The host blocks them in a sweep that its start does not wait for.
-      await eventually(
-        async () => (await api('GET', `/issues/${issue.id}`)).status === 'blocked',
-        `the hold of ${issue.identifier}`,
-      );
-      expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({
-        status: 'blocked',
-        executionRunId: null,
-      });
+      expect(await api('GET', `/issues/${issue.id}`)).toMatchObject({ status: 'in_progress' });
     }
   });
 
   it('attaches to the Job that was left, and has all of its log', { timeout: 240_000 }, async () => {
-    await releaseHolds(left);
-    const again = await continued(left);
+    const { id } = await comment(left.issue);
+    const again = await runOf(left.agent, id);
     await seen(again, 'Reattached to pod');
     const { jobs } = await objectsOf(left.agent);
     expect(jobs.map(({ metadata }) => metadata.labels['paperclip.io/run-id'])).toEqual([again.id]);
@@ -160,13 +115,13 @@ describe('a host that stops', () => {
     await gone(left.agent, jobs[0].metadata.name);
   });
 
-  it('runs the agent whose Job was deleted again, once the board has released the task', async () => {
+  it('runs the agent whose Job was deleted again for a comment', async () => {
     await gone(deleted.agent);
     await api('PATCH', `/agents/${deleted.agent.id}`, {
       adapterConfig: { ...deleted.agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
     });
-    await releaseHolds(deleted);
-    const again = await ended(await continued(deleted));
+    const { id } = await comment(deleted.issue);
+    const again = await ended(await runOf(deleted.agent, id));
     expect(again).toMatchObject({ status: 'succeeded' });
     expect(textsOf(await eventsOf(again))).toContain('All done.');
   });
