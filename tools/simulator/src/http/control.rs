@@ -154,7 +154,10 @@ fn pod(sim: &Arc<Sim>, namespace: &str, name: &str, action: &str, body: &Value) 
             let reason =
                 Some(str_at(body, "/reason")).filter(|reason| !reason.is_empty()).unwrap_or("Evicted");
             sim.store.emit(&pod, false, reason, &text, "kubelet");
-            run.ok_or_else(idle)?.end(End::disrupted(reason, &text, grace.unwrap_or(Duration::ZERO)));
+            // A threshold that leaves the pod its own time: how it ends does not depend on how soon it is scheduled.
+            let own = int_at(&pod.value, "/spec/terminationGracePeriodSeconds").unwrap_or(30);
+            let own = Duration::from_secs(u64::try_from(own).unwrap_or(0));
+            run.ok_or_else(idle)?.end(End::disrupted(reason, &text, grace.unwrap_or(own)));
             Ok(json!({"ok": true}))
         }
         "preempt" => {

@@ -16,6 +16,7 @@ use crate::time;
 use crate::util::{hex, int_at, list_at, lock, str_at};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -849,13 +850,13 @@ impl PodRun {
             }
         };
         let group = child.id().unwrap_or(0);
-        let out = child.stdout.take().map(|s| tokio::spawn(pump(s, log.clone())));
-        let err = child.stderr.take().map(|s| tokio::spawn(pump(s, log.clone())));
+        let out = child.stdout.take().map(|s| Pump::start(s, log.clone()));
+        let err = child.stderr.take().map(|s| Pump::start(s, log.clone()));
         self.started(sim, index, name, &id, Some(group));
         let status = self.attend(sim, index, &mut child, group).await;
         sim.kubelet.spawner.reap(group);
-        for task in [out, err].into_iter().flatten() {
-            drain(task).await;
+        for pump in [out, err].into_iter().flatten() {
+            pump.finish().await;
         }
         let code = status.map_or(137, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(9)));
         self.ended(sim, index, code, &log);
@@ -1186,25 +1187,50 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Waits until an output was read to its end. A process that left the container's group may hold it open: it is given up
-/// after a while, but not for a moment at which this cluster itself had no processor to read it.
-async fn drain(mut pump: tokio::task::JoinHandle<()>) {
-    for _ in 0..10 {
-        if tokio::time::timeout(Duration::from_millis(200), &mut pump).await.is_ok() {
-            return;
-        }
-    }
-    pump.abort();
+/// What reads an output of a container.
+struct Pump {
+    task: tokio::task::JoinHandle<()>,
+    give_up: Arc<Notify>,
 }
 
-async fn pump(mut from: impl tokio::io::AsyncRead + Unpin, log: Arc<LogBuffer>) {
+impl Pump {
+    fn start(from: impl tokio::io::AsyncRead + AsFd + Unpin + Send + 'static, log: Arc<LogBuffer>) -> Self {
+        let give_up = Arc::new(Notify::new());
+        Pump { task: tokio::spawn(pump(from, log, give_up.clone())), give_up }
+    }
+
+    /// Waits until the output of a container that has ended was read. A process that left the container's group may hold
+    /// it open: after a while what is there is read and no more is waited for. What the container wrote is there by then,
+    /// however long this process had no processor to read it.
+    async fn finish(mut self) {
+        if tokio::time::timeout(Duration::from_secs(2), &mut self.task).await.is_err() {
+            self.give_up.notify_one();
+            let _ = self.task.await;
+        }
+    }
+}
+
+async fn pump(mut from: impl tokio::io::AsyncRead + AsFd + Unpin, log: Arc<LogBuffer>, give_up: Arc<Notify>) {
     let mut splitter = Splitter::default();
     let mut chunks: Vec<Chunk> = Vec::new();
     loop {
         if splitter.buffer.capacity() - splitter.buffer.len() < 8192 {
             splitter.buffer.reserve(64 * 1024);
         }
-        match from.read_buf(&mut splitter.buffer).await {
+        let read = tokio::select! {
+            biased;
+            read = from.read_buf(&mut splitter.buffer) => read,
+            () = give_up.notified() => {
+                let mut bytes = [0; 8192];
+                // The pipe does not block.
+                while let Ok(n @ 1..) = nix::unistd::read(&from, &mut bytes) {
+                    splitter.buffer.extend_from_slice(&bytes[..n]);
+                }
+                splitter.split(&mut chunks);
+                break;
+            }
+        };
+        match read {
             Ok(n) if n > 0 => splitter.split(&mut chunks),
             _ => break,
         }
