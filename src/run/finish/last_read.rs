@@ -106,14 +106,19 @@ impl<'a, C: Cluster> LastRead<'a, C> {
         let from_beginning = follower.tally.so_far().lines == 0;
         // The follower has given up on an answer that is no log: once more is enough.
         let fruitless = if follower.is_refused_by_text() { MAX_FRUITLESS_READS } else { 0 };
-        Self {
+        let mut last = Self {
             follower,
             end,
             deadline: Instant::now() + timing::DRAIN_GONE_LIMIT,
             pause: timing::RECONNECT_FIRST,
             fruitless,
             from_beginning,
+        };
+        if last.exited_with_zero() {
+            // It has printed a result: an API that is slow to answer does not make that a failure.
+            last.deadline = Instant::now() + timing::RECHECK_LIMIT;
         }
+        last
     }
 
     async fn run(mut self) {

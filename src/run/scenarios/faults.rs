@@ -248,6 +248,16 @@ async fn last_read_lasts_as_long_as_it_brings_lines(mode: Mode) {
     assert_success(&scenario, &result, &lines);
 }
 
+in_both_modes!(log_of_a_success_that_comes_late_is_read);
+async fn log_of_a_success_that_comes_late_is_read(mode: Mode) {
+    let script = success_over(Duration::from_secs(5));
+    let lines = lines_of(&script);
+    let scenario = Scenario::new(mode).script(script);
+    // Nothing comes of the followed log, and the API takes longer for the last read than for one that failed.
+    scenario.cluster.fault_logs([LogFault::HalfOpen(0), LogFault::Late(Duration::from_secs(20))]);
+    assert_success(&scenario, &scenario.run().await, &lines);
+}
+
 in_both_modes!(evicted_pod_without_a_log_ends_the_run_soon);
 async fn evicted_pod_without_a_log_ends_the_run_soon(mode: Mode) {
     let mut script = success_over(Duration::from_secs(20));

@@ -23,6 +23,8 @@ pub(crate) enum LogFault {
     Text(&'static str),
     /// Each line takes this time.
     Slow(Duration),
+    /// The first line takes this time.
+    Late(Duration),
     /// Before the line of the first number the body goes back to that of the second, as a kubelet does at a rotation.
     SentAgain(usize, usize),
 }
@@ -106,8 +108,11 @@ impl OpenLog {
         {
             (self.fault, self.at) = (None, from);
         }
-        if let Some(LogFault::Slow(pause)) = self.fault {
+        if let Some(LogFault::Slow(pause) | LogFault::Late(pause)) = self.fault {
             tokio::time::sleep(pause).await;
+        }
+        if matches!(self.fault, Some(LogFault::Late(_))) {
+            self.fault = None;
         }
         let (offset, text) = &self.lines[self.at];
         let at = self.started + *offset;
