@@ -61,6 +61,9 @@ export declare function execute(request: string, control: RunControl, mailbox: M
  */
 export declare function failedAtTheHost(error: string, began: boolean): string
 
+/** The Jobs of this adapter in a namespace, for operators; resolves to a list, the oldest first. */
+export declare function overview(request: string): Promise<object[]>
+
 /** Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names. */
 export declare function shutdown(): Promise<string[]>
 

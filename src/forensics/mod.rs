@@ -13,6 +13,7 @@ mod evidence;
 mod fixtures;
 mod host_status;
 mod job;
+mod overview;
 mod pod;
 mod reasons;
 mod record;
@@ -35,6 +36,7 @@ pub(crate) use host_status::should_abort_for_cancellation;
 pub(crate) use job::{
     Expected, JobState, OrphanVerdict, classify_orphan, conditions_text, failure_words, is_live, queue_hold,
 };
+pub(crate) use overview::JobOverview;
 pub(crate) use pod::{PodProgress, PodVerdict, is_terminal};
 pub(crate) use reasons::{Grace, Hold, Step};
 pub(crate) use record::{Asker, LogFacts, Record};

@@ -149,6 +149,15 @@ pub fn test_environment(env: &Env, request: String) -> napi::Result<Object<'_>> 
     })
 }
 
+/// The Jobs of this adapter in a namespace, for operators; resolves to a list, the oldest first.
+#[napi(catch_unwind, ts_return_type = "Promise<object[]>")]
+pub fn overview(env: &Env, request: String) -> napi::Result<Object<'_>> {
+    promise(env, async move {
+        let rows = runner().overview(&request).await.map_err(|error| error.to_string())?;
+        serde_json::to_value(rows).map(storable::value).map_err(|error| error.to_string())
+    })
+}
+
 /// Deletes the Jobs and prompt Secrets of all runs under way (those that may be); resolves to their Jobs' names.
 #[napi(catch_unwind, ts_return_type = "Promise<string[]>")]
 pub fn shutdown(env: &Env) -> napi::Result<Object<'_>> {

@@ -18,6 +18,7 @@ mod host;
 mod isolate;
 mod job_view;
 mod log;
+mod overview;
 mod preflight;
 mod record;
 mod runner;

@@ -61,6 +61,7 @@ const SUITES = [
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
   { name: 'every Node', commands: ['npm --silent run test:nodes'], minutes: 10 },
+  { name: 'vendored', commands: ['npm --silent run test:vendored'], minutes: 15 },
   {
     name: 'workflows',
     commands: [

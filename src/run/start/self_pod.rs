@@ -99,7 +99,7 @@ async fn read_first<C: Cluster>(
 }
 
 /// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else the service account's namespace, else `default`.
-async fn namespace_of(env: &HostEnv) -> String {
+pub(crate) async fn namespace_of(env: &HostEnv) -> String {
     let configured = env.get("PAPERCLIP_NAMESPACE").or_else(|| env.get("POD_NAMESPACE")).map(str::trim);
     if let Some(name) = configured.filter(|name| !name.is_empty()) {
         return name.to_owned();
