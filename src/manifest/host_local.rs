@@ -77,11 +77,9 @@ impl<'a> HostLocal<'a> {
             || name.starts_with("PAPERCLIP_GITHUB_")
             || name == "PAPERCLIP_GIT_METADATA_ROOTS"
             || name.starts_with("PAPERCLIP_RUNNER_NETWORK_")
+            || self.github.is_some() && name == "GH_CONFIG_DIR"
+            || self.github == Some("managed") && is_of_managed_github(name)
         {
-            true
-        } else if self.github.is_some() && name == "GH_CONFIG_DIR" {
-            true
-        } else if self.github == Some("managed") && is_of_managed_github(name) {
             true
         } else if TMP_VARIABLES.contains(&name) {
             self.applied.contains(&name) || copied() || self.contains(value)

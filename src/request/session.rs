@@ -72,9 +72,7 @@ impl SessionPlace {
             return Some("the agent's MCP servers have changed".to_owned());
         }
         // With the namespace the other two were stored, or there were none.
-        if stored.namespace.is_none() {
-            return None;
-        }
+        stored.namespace.as_ref()?;
         if stored.namespace != self.namespace || stored.volume_claim != self.volume_claim {
             let place = |place: &Self| {
                 format!("volume claim {} in namespace {}", name(&place.volume_claim), name(&place.namespace))
