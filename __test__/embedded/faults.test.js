@@ -83,7 +83,7 @@ function everywhere(answer, times) {
     onWatch(answer, { times: 2 * times }),
     onLog(answer, { times }),
     fault('delete', answer, { resource: 'jobs', times }),
-    fault('delete', answer, { resource: 'secrets', times }),
+    fault('create', answer, { resource: 'secrets', times }),
   ];
 }
 
@@ -625,13 +625,6 @@ const table = {
         faults: [fault('patch', status(403), { resource: 'jobs' })],
         warning: /\[paperclip\] Warning: failed to relabel reattached Job ac-agent-\S+: HTTP-Code: 403/,
         also: ({ output }) => expect(output.stdout).toMatch(/Reattaching to in-flight K8s Job ac-agent-\S+/),
-      },
-    ],
-    [
-      'that may not patch Secrets deletes its prompt all the same',
-      {
-        faults: [fault('patch', status(403), { resource: 'secrets' })],
-        warning: /\[paperclip\] Warning: failed to set ownerReference on prompt Secret: HTTP-Code: 403/,
       },
     ],
     [
