@@ -82,7 +82,10 @@ export function changes(section, rows) {
   return rows.flatMap(([name, ...cells]) => {
     const before = keptRow(section, name);
     if (!before) console.log(`docs/host-endings.md has no row "${name}": npm run test:host -- --write`);
-    const [was, is] = [before ?? cells, cells].map((row) => row.map(lasting).join(' | '));
+    // A dash is a cell that was not seen yet.
+    const [was, is] = [before ?? cells, cells].map((row) =>
+      row.map((cell, index) => (before?.[index] === '–' ? '–' : lasting(cell))).join(' | '),
+    );
     return was === is ? [] : [`${name}: ${was} -> ${is}`];
   });
 }

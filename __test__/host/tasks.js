@@ -109,7 +109,7 @@ async function cancelled(run) {
 }
 
 /** The retry that the host has scheduled or started after a run. */
-async function retryOf(agent, run) {
+export async function retryOf(agent, run) {
   const find = async () => (await runsOf(agent)).find(({ retryOfRunId }) => retryOfRunId === run.id);
   const retry = await eventually(find, 'a retry', { within: RETRY_WITHIN, every: 1_000 }).catch(
     () => undefined,
@@ -156,7 +156,7 @@ export const runOf = (agent, commentId) =>
           status !== 'scheduled_retry' && JSON.stringify(contextSnapshot ?? {}).includes(commentId),
       ),
     `the run of a comment for ${agent.name}`,
-    { within: 180_000, every: 1_000 },
+    { within: 300_000, every: 1_000 },
   );
 
 /** Comments as a user; resolves to the end of the run that the comment started, if it started one. */
