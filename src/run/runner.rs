@@ -193,7 +193,7 @@ impl<K: Clusters> Runner<K> {
                 readers: self.readers.clone(),
                 unconfirmed: self.unconfirmed.clone(),
             };
-            self.play(run, turn).await
+            Box::pin(self.play(run, turn)).await
         };
         let outcome = AssertUnwindSafe(run).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|panic| failed_at_the_host(&panic_text(panic.as_ref()), true));
@@ -209,7 +209,8 @@ impl<K: Clusters> Runner<K> {
         if run.cancel.is_cancelled() {
             return run.record.explain(Outcome::cancelled(true));
         }
-        let ended = AssertUnwindSafe(self.stages(&run, turn)).catch_unwind().await;
+        // A stage is on the heap while it lasts: together they would outgrow the stack of a thread in a debug build.
+        let ended = AssertUnwindSafe(Box::pin(self.stages(&run, turn))).catch_unwind().await;
         // Chosen and explained by what was seen before the cleanup, and logged after it: the contract has the log lines in
         // this order.
         let outcome = match ended {
@@ -241,13 +242,15 @@ impl<K: Clusters> Runner<K> {
     ) -> Result<Settled, Stop> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
         run.unless_cancelled(turn.wait()).await?;
-        let Started { job, plan } = self.start(run, turn, None).await?;
+        let Started { job, plan } = Box::pin(self.start(run, turn, None)).await?;
         let began = Instant::now();
         let resumed = job.session.resumed.clone();
-        let settled = self.follow(run, job).await?;
+        let settled = Box::pin(self.follow(run, job)).await?;
         match afresh::reason(run, &settled, &resumed, began.elapsed()) {
             None => Ok(settled),
-            Some(reason) => self.play_afresh(run, plan.afresh(began.elapsed()), &resumed, reason).await,
+            Some(reason) => {
+                Box::pin(self.play_afresh(run, plan.afresh(began.elapsed()), &resumed, reason)).await
+            }
         }
     }
 
@@ -273,8 +276,8 @@ impl<K: Clusters> Runner<K> {
         run.record.begin_anew();
         let mut turn = self.queues.queue(&run.request.agent.id);
         run.unless_cancelled(turn.wait()).await?;
-        let Started { job, .. } = self.start(run, turn, Some(plan)).await?;
-        let settled = self.follow(run, job).await?;
+        let Started { job, .. } = Box::pin(self.start(run, turn, Some(plan))).await?;
+        let settled = Box::pin(self.follow(run, job)).await?;
         // The first CLI of the run had begun.
         Ok(Settled { nothing_started: None, ..settled })
     }

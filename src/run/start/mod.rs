@@ -47,7 +47,7 @@ impl<K: Clusters> Runner<K> {
             run.record.place(&placement.namespace, &placement.job_name);
         }
         let mut claim = self.claim(run, &placement).await?;
-        let started = self.start_claimed(run, &placement, &mut claim, afresh).await;
+        let started = Box::pin(self.start_claimed(run, &placement, &mut claim, afresh)).await;
         let Some(claim) = claim else { return started };
         let log = run.log.clone();
         let release = async move {
