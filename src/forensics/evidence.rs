@@ -50,7 +50,7 @@ impl Evidence {
             }
         };
         set("message", record.words_of(cause).map(|words| text(&words).into()));
-        set("namespace", non_empty(&record.namespace).map(Value::from));
+        set("namespace", non_empty(&record.namespace).map(|namespace| name(namespace).into()));
         set("job", object.or(non_empty(&record.job_name)).map(|job| name(job).into()));
         let pod = record.pod.as_deref();
         set("pod", pod.and_then(pod_name).map(|pod| name(pod).into()));
