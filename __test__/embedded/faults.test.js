@@ -175,7 +175,7 @@ const table = {
         faults: [fault('delete', status(503))],
         warning:
           /^(?=[^]*\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503)(?=[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503)/,
-        left: 3,
+        left: 2,
       },
     ],
     [
