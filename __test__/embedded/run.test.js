@@ -161,6 +161,7 @@ describe('a successful run', () => {
     // How many chunks came in one turn of the event loop.
     let most = 0;
     let inTurn = 0;
+    let chunks = 0;
     const seen = [];
     const { result } = await play({
       scenario: 'flood',
@@ -169,6 +170,7 @@ describe('a successful run', () => {
       onLog: async (_stream, chunk) => {
         if (inTurn === 0) setImmediate(() => (inTurn = 0));
         inTurn += 1;
+        chunks += 1;
         most = Math.max(most, inTurn);
         expect(Buffer.byteLength(chunk)).toBeLessThanOrEqual(8 * 1024);
         for (const [, n] of chunk.matchAll(/\\"seq\\":(\d+)/g)) seen.push(Number(n));
@@ -179,8 +181,9 @@ describe('a successful run', () => {
     const unique = [...new Set(seen)];
     expect(unique.length).toBe(100_000);
     expect(unique.every((n, index) => index === 0 || n > unique[index - 1])).toBe(true);
-    // A run has no more of them under way.
-    expect(most).toBeLessThanOrEqual(16);
+    // js/mailbox.js takes 128 messages at once and then leaves the loop to others; a wake-up may come in the same turn.
+    expect(most).toBeLessThanOrEqual(2 * 128);
+    expect(most).toBeLessThan(chunks / 4);
   });
 
   it.each(['big-line', 'no-newline', 'binary', 'stderr-noise', 'slow-result'])(
