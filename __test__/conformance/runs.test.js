@@ -266,7 +266,7 @@ describe.concurrent('a run', () => {
     await runs.nothingLeft(run);
   });
 
-  it('that is cancelled is acknowledged once its pod has ended', async () => {
+  it('that is cancelled is acknowledged once its CLI has ended', async () => {
     const abort = new AbortController();
     const run = runs.start({ scenario: 'hang', signal: abort.signal });
     await runs.podOf(run);
@@ -277,7 +277,13 @@ describe.concurrent('a run', () => {
       errorMessage: 'Run cancelled',
       resultJson: { executionCancellation: { state: 'acknowledged' } },
     });
-    await runs.stopped(run.agentId);
+    // By the pod's own last line, about a second before its status says so.
+    await eventually(() =>
+      runs.stopped(run.agentId).then(
+        () => true,
+        () => false,
+      ),
+    );
     expectOnce(run.output);
     await runs.nothingLeft(run);
   });
@@ -314,14 +320,14 @@ describe.concurrent('a large prompt', () => {
   it('is passed in a Secret that is deleted with the run', async () => {
     const { result } = await runs.play({ scenario: 'echo-env', config: { promptTemplate: prompt } });
     expect(result.errorMessage).toBeNull();
-    expect(JSON.parse(result.summary).prompt).toBe(prompt);
+    expect(JSON.parse(result.summary).prompt).toBe(prompt.trim());
   });
 
   it('is garbage-collected with its Job if that is deleted from outside', async () => {
     const run = runs.start({ scenario: 'hang', config: { promptTemplate: prompt } });
     await runs.podOf(run);
     const job = await runs.jobOf(run);
-    const [secret] = await runs.prompts(job.metadata.name);
+    const [secret] = await runs.secrets(job.metadata.name);
     expect(secret.metadata.ownerReferences).toMatchObject([{ kind: 'Job', uid: job.metadata.uid }]);
     await cluster.kubectl('-n', cluster.namespace, 'delete', 'job', job.metadata.name);
     expect((await run.done).errorCode).toBe('k8s_job_deleted_externally');
@@ -337,6 +343,9 @@ describe.concurrent('a large prompt', () => {
     await runs.nothingLeft(run);
   });
 });
+
+/** The host of these specs runs beside the cluster: agents are given an address that leads nowhere from a pod. */
+const HOST_IS_NO_POD = ['warn k8s_pod_differs'];
 
 describe.concurrent('with the Role of existing installations', () => {
   const as = 'existing';
@@ -386,6 +395,7 @@ describe.concurrent('with the Role of existing installations', () => {
       'warn k8s_rbac_job_patch',
       'warn k8s_rbac_job_watch',
       'warn k8s_rbac_pod_watch',
+      ...HOST_IS_NO_POD,
     ]);
     expect(check(found, 'k8s_pvc_rwx')).toBe('info');
   });
@@ -395,8 +405,11 @@ describe.concurrent('with the recommended Role', () => {
   it('the environment test finds everything', async () => {
     const kubeconfig = cluster.kubeconfigs.recommended;
     const { status, checks } = await adapter.testEnvironment(environmentOf(kubeconfig));
-    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
-    expect(status).toBe('pass');
+    const noticed = checks
+      .filter(({ level }) => level !== 'info')
+      .map(({ code, level }) => `${level} ${code}`);
+    expect(noticed).toEqual(HOST_IS_NO_POD);
+    expect(status).toBe('warn');
   });
 });
 
@@ -421,10 +434,13 @@ describe.concurrent('with a wrong token', () => {
 });
 
 describe.concurrent('a host process', () => {
-  it('deletes Job and prompt Secret at SIGTERM', async () => {
-    const { child, run, ended } = host({ scenario: 'hang', config: { promptTemplate: 'x'.repeat(120_000) } });
+  it('deletes Job and Secret at SIGTERM if so configured', async () => {
+    const { child, run, ended } = host({
+      scenario: 'hang',
+      config: { promptTemplate: 'x'.repeat(120_000), hostShutdown: 'delete' },
+    });
     await runs.podOf(run);
-    expect(await runs.prompts((await runs.jobOf(run)).metadata.name)).toHaveLength(1);
+    expect(await runs.secrets((await runs.jobOf(run)).metadata.name)).toHaveLength(1);
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
     await runs.nothingLeft(run);

@@ -95,9 +95,10 @@ export function runsOn(cluster, ns = cluster.namespace) {
       every: 100,
     });
 
-  async function prompts(jobName) {
+  /** The Secrets of a run. */
+  async function secrets(jobName) {
     const { items } = await cluster.api.get(`/api/v1/namespaces/${ns}/secrets`);
-    return items.filter(({ metadata }) => metadata.name === `${jobName}-prompt`);
+    return items.filter(({ metadata }) => metadata.name.startsWith(`${jobName}-`));
   }
 
   /**
@@ -112,7 +113,7 @@ export function runsOn(cluster, ns = cluster.namespace) {
         const found = [
           ...(await jobs(agentId)),
           ...(await pods(agentId)),
-          ...(jobName ? await prompts(jobName) : []),
+          ...(jobName ? await secrets(jobName) : []),
         ];
         left = found.map(({ metadata }) => metadata.name);
         return left.length === 0;
@@ -129,7 +130,7 @@ export function runsOn(cluster, ns = cluster.namespace) {
     }
   }
 
-  return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, prompts, stopped, nothingLeft };
+  return { prepare, start, play, outputs, jobs, pods, jobOf, podOf, secrets, stopped, nothingLeft };
 }
 
 /** Whether the agent has printed something. */
