@@ -128,11 +128,13 @@ async function follows(cluster, { resource, labels, message, patch }) {
   return patch?.every((step) => shows(answer, step));
 }
 
-/** Whether an object has what a step of a patch adds. */
+/** Whether an object has what a step of a patch adds. The API server adds defaults: containers are known by their names. */
 function shows(object, { path, value }) {
   const key = path.split('/').at(-1) ?? '';
-  const text = /^(\d+|-)$/.test(key)
-    ? `"name":${JSON.stringify(value.name)}`
-    : `${JSON.stringify(key)}:${JSON.stringify(value)}`;
-  return JSON.stringify(object).includes(text);
+  const named = Array.isArray(value) ? value : /^(\d+|-)$/.test(key) ? [value] : undefined;
+  const texts = named?.map(({ name }) => `"name":${JSON.stringify(name)}`) ?? [
+    `${JSON.stringify(key)}:${JSON.stringify(value)}`,
+  ];
+  const seen = JSON.stringify(object);
+  return texts.every((text) => seen.includes(text));
 }
