@@ -175,7 +175,7 @@ const table = {
         faults: [fault('delete', status(503))],
         warning:
           /^(?=[^]*\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 503)(?=[^]*\[paperclip\] Warning: failed to release the claim Job ac-agent-\S+-claim-\S+: HTTP-Code: 503)/,
-        left: 2,
+        left: 3,
       },
     ],
     [
@@ -632,8 +632,8 @@ const table = {
       {
         faults: [fault('delete', status(403), { resource: 'jobs' })],
         warning: /\[paperclip\] Warning: failed to cleanup job ac-agent-\S+: HTTP-Code: 403/,
-        // The claim as well.
-        left: 2,
+        // The claim as well, and the Secret.
+        left: 3,
       },
     ],
     [

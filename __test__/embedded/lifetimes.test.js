@@ -1,6 +1,6 @@
 // Hosts that stop, are killed and start again; the control plane's part in a run; and the prompt bundle.
 import { randomUUID } from 'node:crypto';
-import { cpSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -86,7 +86,7 @@ describe('SIGTERM to the host', () => {
     await running(output);
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: null, signal: 'SIGTERM' });
-    expect(await leftovers(cluster)).toHaveLength(1);
+    expect(await leftovers(cluster), 'Job and Secret').toHaveLength(2);
     await attach(agent, last);
   });
 });
@@ -94,7 +94,7 @@ describe('SIGTERM to the host', () => {
 describe('SIGTERM to a host that takes events', () => {
   /** @type {[string, {hostShutdown?: string, announceHarness?: boolean}, number][]} */
   const rows = [
-    ['leaves the Job, and the next host attaches to it', {}, 1],
+    ['leaves Job and Secret, and the next host attaches to it', {}, 2],
     ['deletes the Job with hostShutdown: delete', { hostShutdown: 'delete' }, 0],
     ['deletes the Job of a run that does not name its CLI', { announceHarness: false }, 0],
   ];
@@ -163,7 +163,7 @@ describe('SIGTERM to a host with 50 runs', () => {
     await eventually(() => count(first.output, 'tick 1 of') === runs);
     first.child.kill('SIGTERM');
     expect(await first.ended, first.output.errors).toEqual({ code: null, signal: 'SIGTERM' });
-    expect(await leftovers(cluster)).toHaveLength(runs);
+    expect(await leftovers(cluster), 'Jobs and Secrets').toHaveLength(2 * runs);
     const next = host({ runs, options });
     await eventually(() => count(next.output, 'Reattached to pod') === runs);
     last.open();
@@ -290,7 +290,8 @@ describe('the prompt bundle', () => {
     const { argv } = JSON.parse(result.summary ?? '');
     const bundle = argv[argv.indexOf('--add-dir') + 1];
     expect(bundle).toMatch(/\/instances\/default\/companies\/company-1\/claude-prompt-cache\/[0-9a-f]{64}$/);
-    expect(readlinkSync(path.join(bundle, '.claude', 'skills', 'demo'))).toBe(skill);
+    // A skill that is not on the shared volume is copied: a pod would not reach it.
+    expect(readFileSync(path.join(bundle, '.claude', 'skills', 'demo', 'SKILL.md'), 'utf8')).toBe('# demo\n');
     const file = argv[argv.indexOf('--append-system-prompt-file') + 1];
     expect(file).toBe(path.join(bundle, 'agent-instructions.md'));
     const text = readFileSync(file, 'utf8');

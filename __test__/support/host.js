@@ -101,14 +101,18 @@ export function agentLines(output) {
 /** Selects the Jobs of runs, not claims or barriers. */
 export const RUN_JOBS = `labelSelector=${encodeURIComponent('paperclip.io/adapter-type=claude_k8s')}`;
 
-/** Names of the Jobs and Secrets that runs left in the cluster. */
+/**
+ * Names of the Jobs and Secrets that runs left in the cluster. The cluster collects the Secret of a run whose Job is gone in
+ * its own time: `secrets.test.js` waits for that.
+ */
 export async function leftovers(cluster) {
   const ns = cluster.namespace;
   const { items: jobs } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs`);
   const { items: secrets } = await cluster.get(`/api/v1/namespaces/${ns}/secrets`);
-  return [...jobs, ...secrets.filter((secret) => secret.metadata.name.endsWith('-prompt'))].map(
-    ({ metadata }) => metadata.name,
-  );
+  const uids = new Set(jobs.map(({ metadata }) => metadata.uid));
+  const isOfRun = ({ metadata: { name, ownerReferences = [] } }) =>
+    name.endsWith('-prompt') || ownerReferences.some(({ uid }) => uids.has(uid));
+  return [...jobs, ...secrets.filter(isOfRun)].map(({ metadata }) => metadata.name);
 }
 
 /** Names of the pods of runs that are in the cluster. */

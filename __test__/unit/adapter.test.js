@@ -53,6 +53,7 @@ describe('the addon', () => {
       'activeJobs',
       'execute',
       'failedAtTheHost',
+      'overview',
       'shutdown',
       'testEnvironment',
       'vitals',
