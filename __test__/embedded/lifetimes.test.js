@@ -297,7 +297,7 @@ describe('the prompt bundle', () => {
     const text = readFileSync(file, 'utf8');
     expect(text.startsWith('Be brief.\n')).toBe(true);
     expect(text).toContain(`${home}/`);
-    expect(text.split('\n')).toHaveLength(2);
+    expect(text, 'the library of skills, in the words of the host').toContain('org/demo');
     expect(output.meta[0]?.commandNotes).toContain('Skills (1): demo');
   });
 
