@@ -190,10 +190,12 @@ describe('the environment test', () => {
   const test = (adapterConfig) =>
     api('POST', `/companies/${company.id}/adapters/${TYPE}/test-environment`, { adapterConfig });
 
-  it('passes if runs work', async () => {
+  it('warns of nothing but the address of a host that is no pod', async () => {
     const { status, checks } = await test(lab.config);
-    expect(checks.filter(({ level }) => level !== 'info')).toEqual([]);
-    expect(status).toBe('pass');
+    const noticed = checks.filter(({ level }) => level !== 'info');
+    expect(noticed).toMatchObject([{ level: 'warn', code: 'k8s_pod_differs' }]);
+    expect(noticed[0].message).toContain('set paperclipApiUrl');
+    expect(status).toBe('warn');
   });
 
   it('reports what is wrong if they cannot', async () => {
