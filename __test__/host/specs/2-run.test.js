@@ -89,13 +89,15 @@ describe('a successful run', () => {
     expect(textsOf(events)).toEqual(textsOf(recorded));
   });
 
-  it('has the adapter’s lines in the log, none of them on stderr', async () => {
+  it('has the adapter’s lines in the log, and one warning on stderr', async () => {
     const lines = await adapterLinesOf(run);
     expect(lines).toContainEqual(
       expect.stringMatching(/^\[paperclip\] Created K8s Job: \S+ in namespace \S+ \(deadline: none\)$/),
     );
     expect(lines).toContainEqual(expect.stringMatching(/^\[paperclip\] Pod running: /));
-    expect((await logOf(run)).filter(({ stream }) => stream === 'stderr')).toEqual([]);
+    const warnings = (await logOf(run)).filter(({ stream }) => stream === 'stderr');
+    // This host is not in a pod.
+    expect(warnings).toMatchObject([{ line: expect.stringContaining('set paperclipApiUrl') }]);
   });
 
   it('records how the agent was called, without secrets', async () => {
@@ -126,9 +128,10 @@ describe('the pod of a run', () => {
       PAPERCLIP_API_URL: expect.stringMatching(/^http/),
       PAPERCLIP_API_KEY: expect.any(String),
     });
-    for (const variable of ['TMPDIR', 'PAPERCLIP_SCRATCH_DIR', 'PAPERCLIP_RUNNER_NETWORK_ROOTS']) {
+    for (const variable of ['TMPDIR', 'PAPERCLIP_RUNNER_NETWORK_ROOTS']) {
       expect(env, variable).not.toHaveProperty(variable);
     }
+    expect(env.PAPERCLIP_SCRATCH_DIR, 'a directory of the pod').toMatch(/^\/tmp\/paperclip-scratch/);
     const option = (flag) => argv[argv.indexOf(flag) + 1];
     expect(argv).toEqual(
       expect.arrayContaining(['--output-format', 'stream-json', '--append-system-prompt-file', '--add-dir']),
@@ -137,7 +140,7 @@ describe('the pod of a run', () => {
       /\/claude-prompt-cache\/[0-9a-f]{64}\/agent-instructions\.md$/,
     );
     expect(prompt).toContain('issue_assigned');
-    expect(prompt).toContain(agent.id);
+    expect(prompt).toContain('Say what you were given');
   });
 });
 

@@ -141,7 +141,7 @@ describe('the page of an agent’s configuration', () => {
   it('shows the checks of the environment test', async () => {
     const page = await pageOf('configuration', { height: 3600 });
     await page.getByRole('button', { name: 'Run test' }).click();
-    await page.getByText('Test details').click();
+    await page.getByText('Test details', { exact: true }).click();
     await page.getByText(`RBAC: allowed to create Jobs in ${lab.namespace}`).waitFor();
     const text = await page.locator('main').innerText();
     expect(text).toContain(`Kubernetes API reachable; running in namespace ${lab.namespace}`);
