@@ -50,8 +50,10 @@ impl<C> Clone for OwnedJob<C> {
 pub(super) enum RetainReason {
     /// How it ended is not known; an operator must look at it.
     StateMismatch,
-    /// It is gone already: the run deleted it itself, or saw it vanish.
+    /// It is gone already: the run deleted it itself.
     AlreadyGone,
+    /// Others deleted it. Where they did so with Orphan, what it owned stays.
+    Vanished,
     /// The run ended by a bug, and the Job may be at work: the agent's next run attaches to it.
     Panicked,
     /// The host shuts down: its next process attaches to the Job.
@@ -128,12 +130,13 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
     };
     if let Some(job) = job {
         clean_up_job(run, &job, retain).await;
-        // The cluster collects them with the Job: here it stays, or is not known to own them. What an operator debugs is
-        // not its secrets; a Job whose end is not known may need them yet.
+        // The cluster collects them with the Job: here it stays, may have been orphaned, or is not known to own them. What an
+        // operator debugs is not its secrets; a Job whose end is not known may need them yet.
         let may_need_them =
             matches!(retain, Some(RetainReason::StateMismatch | RetainReason::Panicked | RetainReason::Left));
         let stays = run.request.config.retain_jobs && !may_need_them;
-        for name in secrets.iter().filter(|_| stays || job.uid.is_none()) {
+        let may_be_orphans = retain == Some(RetainReason::Vanished) || job.uid.is_none();
+        for name in secrets.iter().filter(|_| stays || may_be_orphans) {
             let (cluster, namespace) = (&job.cluster, &job.namespace);
             let _ =
                 retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(namespace, name)).await;
@@ -181,7 +184,7 @@ async fn clean_up_job<C: Cluster, H>(
         }
         return;
     }
-    if retain == Some(RetainReason::AlreadyGone) {
+    if matches!(retain, Some(RetainReason::AlreadyGone | RetainReason::Vanished)) {
         return;
     }
     let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {

@@ -99,7 +99,7 @@ async fn follow<C: Cluster, H: Host>(
                 observed.job_name
             ))
             .await;
-        run.owned.retain_job(RetainReason::AlreadyGone);
+        run.owned.retain_job(RetainReason::Vanished);
         record.gone_at.get_or_insert_with(Instant::now);
     }
     let mut exit = exit_status::find(observed, &mut follower, &end).await;

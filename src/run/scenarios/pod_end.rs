@@ -124,6 +124,8 @@ async fn pod_that_does_not_end_is_waited_for_and_named(mode: Mode) {
         );
         assert!(err.contains("-pod on node node-1: container claude still runs)\n"), "{err}");
         assert!(took.as_secs() >= 20 + seconds && took.as_secs() < 20 + seconds + 30, "{took:?}");
+        // A Job that is deleted with Orphan leaves its Secret without an owner.
+        assert!(scenario.cluster.all_secrets().is_empty(), "{:?}", scenario.cluster.all_secrets());
     }
 }
 
