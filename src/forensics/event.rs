@@ -7,31 +7,39 @@ use super::reasons::{Hold, Row, Source};
 
 /// What the newest Event of a Job says that keeps its pod from being created.
 pub(crate) fn hold_of_job_events(events: &[Event]) -> Option<Hold> {
-    newest(events, Source::JobEvent)
+    newest(events, Source::JobEvent).map(|(_, hold)| hold)
 }
 
-/// What the newest Event of a pod says that keeps it from starting.
+/// What the newest Event of a pod says that keeps it from starting. Once its node is at its images and containers, nodes,
+/// volumes and sandbox hold it no longer: a Secret that comes right after its pod fails to mount once.
 pub(crate) fn hold_of_pod_events(events: &[Event]) -> Option<Hold> {
-    newest(events, Source::PodEvent)
+    let (at, hold) = newest(events, Source::PodEvent)?;
+    let of_containers = events.iter().filter(|event| is_of_containers(event)).filter_map(seen_at).max();
+    (of_containers < at || of_containers.is_none()).then_some(hold)
+}
+
+/// Whether an Event is about a pod's images and containers.
+fn is_of_containers(event: &Event) -> bool {
+    let reasons = ["Pulling", "Pulled", "Failed", "BackOff", "Created", "Started"];
+    event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
 }
 
 /// Whether the last word of a pod's Events is that an image is being pulled.
 pub(crate) fn is_pulling(events: &[Event]) -> bool {
-    let pulls = ["Pulling", "Pulled", "Failed", "BackOff", "Created", "Started"];
-    let of_pulls =
-        events.iter().filter(|event| event.reason.as_deref().is_some_and(|reason| pulls.contains(&reason)));
-    of_pulls
+    events
+        .iter()
+        .filter(|event| is_of_containers(event))
         .max_by_key(|event| seen_at(event))
         .is_some_and(|event| event.reason.as_deref() == Some("Pulling"))
 }
 
-fn newest(events: &[Event], source: Source) -> Option<Hold> {
+fn newest(events: &[Event], source: Source) -> Option<(Option<Timestamp>, Hold)> {
     let of_table = events.iter().filter_map(|event| {
         let reason = event.reason.as_deref()?;
         Some((event, reason, Row::of(source, reason)?))
     });
     let (event, reason, row) = of_table.max_by_key(|(event, ..)| seen_at(event))?;
-    Some(Hold::of_row(row, None, reason, event.message.as_deref()))
+    Some((seen_at(event), Hold::of_row(row, None, reason, event.message.as_deref())))
 }
 
 /// When the event was seen last.
@@ -79,6 +87,17 @@ mod tests {
         let hold = hold_of_pod_events(&list).unwrap();
         assert_eq!(hold.text.as_deref(), Some("A volume cannot be mounted: secret \"x\" not found"));
         assert_eq!(hold_of_job_events(&[]), None);
+    }
+
+    #[test]
+    fn volume_that_was_mounted_later_holds_nothing() {
+        let failed = ("FailedMount", "secret \"x\" not found", "2026-01-01T00:00:02Z");
+        let pulled = ("Pulled", "m", "2026-01-01T00:00:03Z");
+        assert_eq!(hold_of_pod_events(&events(&[failed, pulled])), None);
+        let same_second = ("Started", "m", "2026-01-01T00:00:02Z");
+        assert_eq!(hold_of_pod_events(&events(&[failed, same_second])), None);
+        let before = ("Scheduled", "m", "2026-01-01T00:00:03Z");
+        assert!(hold_of_pod_events(&events(&[failed, before])).is_some());
     }
 
     #[test]

@@ -142,12 +142,16 @@ async function metasOf({ context, resumed = false, config = {} }) {
   return { ours, theirs };
 }
 
+/** This adapter shows operators no value that is called a key, also where it is the name of a document. */
+const shown = (/** @type {string | undefined} */ text) =>
+  text?.replaceAll(/"key":"[^"]*"/g, '"key":"***REDACTED***"');
+
 describe('the prompt and its variables are those of the own adapter of the host', () => {
   it.each(Object.entries(CONTEXTS))('for %s', async (name, given) => {
     const { ours, theirs } = await metasOf(given);
     expect(theirs.prompt.length).toBeGreaterThan(0);
     expect(ours.prompt).toBe(DIFFERENT[name] ?? theirs.prompt);
     for (const variable of ['PAPERCLIP_WAKE_PAYLOAD_JSON', 'PAPERCLIP_ISSUE_WORK_MODE', 'PAPERCLIP_TASK_ID'])
-      expect(ours.env?.[variable], variable).toBe(theirs.env?.[variable]);
+      expect(ours.env?.[variable], variable).toBe(shown(theirs.env?.[variable]));
   });
 });
