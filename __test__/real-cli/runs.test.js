@@ -71,7 +71,13 @@ describe.concurrent('the real claude CLI', () => {
       usage: tokensOf(asked),
       usageBasis: 'per_run',
       sessionId: init.session_id,
-      sessionParams: { sessionId: init.session_id, cwd: `/paperclip/${run.folder}` },
+      sessionParams: {
+        sessionId: init.session_id,
+        cwd: `/paperclip/${run.folder}`,
+        promptBundleKey: expect.stringMatching(/^[0-9a-f]{64}$/),
+        namespace: cluster.namespace,
+        volumeClaim: 'paperclip-data',
+      },
       sessionDisplayId: init.session_id,
       provider: 'anthropic',
       biller: 'anthropic',
@@ -92,9 +98,12 @@ describe.concurrent('the real claude CLI', () => {
     ]);
     expect(run.otherLines).toEqual([]);
     // The adapter's lines; the CLI prints no complaint.
-    expect(run.output.stderr).toBe(
-      '[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled\n',
-    );
+    expect(run.output.stderr.trim().split('\n')).toEqual([
+      '[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled',
+      expect.stringMatching(
+        /^\[paperclip\] Warning: PAPERCLIP_API_URL of the agent is .* set paperclipApiUrl$/,
+      ),
+    ]);
     for (const line of [/^\[paperclip\] Created K8s Job: ac-\S+/m, /^\[paperclip\] Pod running: ac-\S+$/m]) {
       expect(run.output.stdout).toMatch(line);
     }
@@ -202,21 +211,25 @@ describe.concurrent('the real claude CLI', () => {
     }
   });
 
-  it('does not find a session of another volume, which is cleared', async () => {
+  it('does not find a session of another volume, and starts a new one in the same run', async () => {
+    const session = '11111111-2222-4333-8444-555555555555';
     const {
       result,
       entries,
       output: log,
-    } = await play(cluster, {
-      name: 'unknown-session',
-      runtime: { sessionParams: { sessionId: '11111111-2222-4333-8444-555555555555' } },
-    });
-    expect(result).toMatchObject({ exitCode: 1, errorCode: 'session_unavailable', clearSession: true });
-    expect(result.errorMessage).toContain('No conversation found with session ID');
+    } = await play(cluster, { name: 'unknown-session', runtime: { sessionParams: { sessionId: session } } });
+    expect(result).toMatchObject({ exitCode: 0, errorMessage: null, clearSession: false });
+    expect(result.sessionId).toMatch(/^[0-9a-f-]{36}$/);
+    expect(result.sessionId).not.toBe(session);
     expect(entries).toMatchObject([
       { kind: 'result', isError: true, errors: [expect.stringContaining('No conversation found')] },
+      { kind: 'init', sessionId: result.sessionId },
+      { kind: 'assistant' },
+      { kind: 'result', isError: false },
     ]);
-    expect(log.stdout).toContain('[paperclip] Claude session is unavailable; clearing for next run.');
+    expect(log.stdout).toMatch(
+      new RegExp(`Claude session "${session}" .* — starting again with a new session`),
+    );
   });
 
   it('waits an overload out', async () => {
