@@ -34,6 +34,8 @@ export function runsOn(cluster, ns = cluster.namespace) {
         ...options,
         config: {
           resources: RESOURCES,
+          // The host's pod tolerates every taint that the specs put on its node.
+          inheritScheduling: false,
           ...(ns === cluster.namespace ? {} : { namespace: ns }),
           ...config,
         },
