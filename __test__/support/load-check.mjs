@@ -11,7 +11,7 @@ if (isMainThread) {
   const reloaded = await import(`${entry}?t=${Date.now()}`);
   assert.notEqual(first, reloaded);
   assert.equal(first.createServerAdapter().execute, reloaded.createServerAdapter().execute);
-  assert.equal(Object.keys(first.createServerAdapter()).length, 16);
+  assert.equal(Object.keys(first.createServerAdapter()).length, 18);
 
   const { loadAddon } = await import(new URL('js/addon.js', entry).href);
   assert.equal(loadAddon(), loadAddon());
