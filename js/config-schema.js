@@ -137,7 +137,7 @@ function fields() {
       type: 'select',
       key: 'hostShutdown',
       label: 'When Paperclip stops',
-      hint: 'What happens to running Jobs when the Paperclip server is told to stop. Unset: they are left running where this version of Paperclip can continue with their tasks, else deleted.',
+      hint: 'What happens to running Jobs when the Paperclip server is asked to stop. Unset: they are left running where this version of Paperclip can continue with their tasks, else deleted.',
       options: [
         { label: 'Delete running Jobs', value: 'delete' },
         { label: 'Leave them running', value: 'leave' },

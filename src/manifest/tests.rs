@@ -445,7 +445,7 @@ fn variables_of_the_run_win_over_configured_ones() {
 #[test]
 fn variables_of_the_hosts_github_programs_stay_there() {
     let of_host = json!({
-        "GH_CONFIG_DIR": "/root/.config/gh", "PAPERCLIP_GITHUB_HOST_HOME": "/root",
+        "GH_CONFIG_DIR": "/home/paperclip/.config/gh", "PAPERCLIP_GITHUB_HOST_HOME": "/home/paperclip",
         "PAPERCLIP_GITHUB_AUTH_MODE": "host", "GH_TOKEN": "mine"});
     let of_broker = json!({
         "GH_TOKEN": "", "GITHUB_TOKEN": "", "GH_ENTERPRISE_TOKEN": "", "GITHUB_ENTERPRISE_TOKEN": "",
