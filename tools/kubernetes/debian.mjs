@@ -1,10 +1,10 @@
 // Packages from the Debian archive that this machine is configured for. They are unpacked into the cache and not
 // installed: no service starts, the system does not change, and other versions of the same packages stay.
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { Problem } from '../dev/lib.mjs';
-import { cache, once } from './cache.mjs';
+import { once } from './cache.mjs';
 import { output } from './command.mjs';
 
 /** The release that a cluster of processes has been tried on. */
@@ -35,19 +35,25 @@ export function packages() {
 }
 
 async function unpack(names, dir) {
-  const apt = await lists();
-  const archives = path.join(dir, 'archives');
-  mkdirSync(archives);
+  // Lists of its own, in the step's own folder: two processes that do the step at once share no lock of apt.
+  const work = path.join(dir, 'apt');
+  const apt = aptOptions(work);
+  for (const folder of ['sources', 'lists/partial', 'cache/archives/partial', 'archives']) {
+    mkdirSync(path.join(work, folder), { recursive: true });
+  }
+  writeFileSync(path.join(work, 'sources', 'release.sources'), releaseSources());
+  const archives = path.join(work, 'archives');
+  await output('apt-get', [...apt, 'update']);
   await output('apt-get', [...apt, 'download', ...names], { cwd: archives });
   for (const file of readdirSync(archives)) {
     await output('dpkg', ['--extract', path.join(archives, file), dir]);
   }
+  rmSync(work, { recursive: true });
 }
 
-/** Makes package lists apart from the system's, from this machine's sources of the release; returns apt's options for them. */
-async function lists() {
-  const dir = path.join(cache, 'apt');
-  const options = [
+/** The options that keep apt to package lists below `dir`, apart from the system's. */
+function aptOptions(dir) {
+  return [
     ['Dir::Etc::SourceList', '/dev/null'],
     ['Dir::Etc::SourceParts', path.join(dir, 'sources')],
     ['Dir::State::Lists', path.join(dir, 'lists')],
@@ -56,14 +62,6 @@ async function lists() {
     ['APT::Sandbox::User', ''],
     ['Acquire::Retries', '3'],
   ].flatMap(([key, value]) => ['-o', `${key}=${value}`]);
-  await once('apt/ready', async () => {
-    for (const folder of ['sources', 'lists/partial', 'cache/archives/partial']) {
-      mkdirSync(path.join(dir, folder), { recursive: true });
-    }
-    writeFileSync(path.join(dir, 'sources', 'release.sources'), releaseSources());
-    await output('apt-get', [...options, 'update']);
-  });
-  return options;
 }
 
 /** The release's stanzas among the machine's own sources, in deb822 format. */
