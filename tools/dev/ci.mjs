@@ -1,4 +1,5 @@
-// .ci/run: every suite, one after the other, also after one that failed; a line for each; all logs in `target/ci`.
+// .ci/run: every suite, also after one that failed; a line for each, and what failed; all logs in `target/ci`. Suites that
+// compute run one after the other; suites that mostly wait for a cluster or a host share the end of the run in lanes.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -27,9 +28,14 @@ import { Problem, program, root } from './lib.mjs';
  * @property {number} minutes a suite that takes longer, on two cores and with nothing built, hangs
  * @property {string} [needs] a suite without which this one cannot run
  * @property {string} [leaves] the folder below `target/` with the logs of what it started
+ * @property {string} [lane] suites with a lane start once the others are through: one lane beside the other, a lane's
+ *   suites one after the other
  * @property {boolean} [always] runs to its end also when CI is interrupted
  */
-/** @typedef {{passed: boolean, seconds: number, notes: string[]}} Result `notes`: counts and problems */
+/**
+ * @typedef {{passed: boolean, seconds: number, notes: string[], log?: string}} Result `notes`: counts and problems; `log`:
+ *   the file with its output
+ */
 
 const OUT = path.join(root, 'target', 'ci');
 /** The cluster of this checkout: CI neither uses nor ends another one. */
@@ -55,8 +61,6 @@ const SUITES = [
     ],
     minutes: 30,
   },
-  // Neither napi nor the Kubernetes client.
-  { name: 'core', commands: ['cargo test --quiet --locked --no-default-features'], minutes: 15 },
   { name: 'binding', commands: ['cargo test --quiet --locked --lib node::'], minutes: 15 },
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
@@ -77,15 +81,22 @@ const SUITES = [
   {
     name: 'conformance',
     commands: ['npm --silent run test:cluster'],
-    minutes: 30,
+    minutes: 40,
     needs: REAL,
     leaves: 'conformance',
+    lane: 'clusters',
   },
-  { name: 'real CLI', commands: ['npm --silent run test:cli'], minutes: 15, needs: REAL, leaves: 'real-cli' },
+  {
+    name: 'real CLI',
+    commands: ['npm --silent run test:cli'],
+    minutes: 15,
+    needs: REAL,
+    leaves: 'real-cli',
+    lane: 'clusters',
+  },
   // On the embedded cluster: where a real one differs is for the conformance specs to find.
-  { name: 'real host', commands: ['npm --silent run test:host'], minutes: 45, leaves: 'host' },
-  // The last to build the addon: its own has other features, and the same folder for what cargo builds.
-  { name: 'existing package', commands: ['npm --silent run test:existing'], minutes: 40 },
+  { name: 'real host', commands: ['npm --silent run test:host'], minutes: 50, leaves: 'host', lane: 'host' },
+  { name: 'existing package', commands: ['npm --silent run test:existing'], minutes: 40, lane: 'host' },
 ];
 /** @type {Suite} */
 const DOWN = {
@@ -100,12 +111,12 @@ const USAGE = `.ci/run [suite …]
 
 /** The signal that interrupted CI. @type {NodeJS.Signals | undefined} */
 let interrupted;
-/** The suite that is running, and what ends it. @type {{suite: Suite, end: (reason: string) => void} | undefined} */
-let current;
+/** The suites that are running, and what ends each. @type {Set<{suite: Suite, end: (reason: string) => void}>} */
+const running = new Set();
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
   process.on(signal, () => {
     interrupted ??= signal;
-    if (!current?.suite.always) current?.end(signal);
+    for (const { suite, end } of running) if (!suite.always) end(signal);
   });
 }
 
@@ -115,19 +126,28 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
   const clusterBuild = suites.some(({ name }) => name === REAL) ? buildCluster() : undefined;
   /** @type {(Suite & Result)[]} */
   const done = [];
-  for (const suite of suites) {
-    if (suite.name === REAL) await clusterBuild?.ended;
-    if (interrupted) break;
-    const lacking = done.some(({ name, passed }) => name === suite.needs && !passed);
-    const notRun = { passed: false, seconds: 0, notes: [`not run without the ${suite.needs}`] };
-    done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
-  }
+  const playAll = async (some) => {
+    for (const suite of some) {
+      if (suite.name === REAL) await clusterBuild?.ended;
+      if (interrupted) break;
+      const lacking = done.some(({ name, passed }) => name === suite.needs && !passed);
+      const notRun = { passed: false, seconds: 0, notes: [`not run without the ${suite.needs}`] };
+      done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
+    }
+  };
+  await playAll(suites.filter(({ lane }) => lane === undefined));
+  const lanes = [...new Set(suites.flatMap(({ lane }) => lane ?? []))];
+  await Promise.all(lanes.map((name) => playAll(suites.filter(({ lane }) => lane === name))));
   clusterBuild?.end();
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
     if (existsSync(logsOf(CLUSTER)))
       cpSync(logsOf(CLUSTER), path.join(OUT, 'real-cluster'), { recursive: true });
   }
+  for (const { name, passed, log } of done)
+    if (!passed && log) console.log(`\n== failed: ${name}\n${failures(log)}`);
+  const order = (suite) => suites.findIndex(({ name }) => name === suite.name);
+  done.sort((a, b) => (order(a) + 1 || Infinity) - (order(b) + 1 || Infinity));
   console.log(`\n== all suites\n${done.map(lineOf).join('\n')}`);
   const passed = done.every((suite) => suite.passed) && !interrupted;
   if (!passed)
@@ -173,13 +193,13 @@ function choose(names) {
 }
 
 /**
- * Runs a suite, with its output on the screen and in its folder.
+ * Runs a suite, with its output in its folder and on the screen, there at its end if it has a lane.
  *
  * @param {Suite} suite
  * @returns {Promise<Result>}
  */
 async function play(suite) {
-  console.log(`\n== ${suite.name}`);
+  console.log(`\n== ${suite.name}${suite.lane ? ' begins' : ''}`);
   const began = Date.now();
   const folder = path.join(OUT, suite.name.replaceAll(/\W+/g, '-'));
   mkdirSync(folder, { recursive: true });
@@ -191,10 +211,11 @@ async function play(suite) {
   if (left && existsSync(left)) {
     cpSync(left, path.join(folder, path.basename(left)), { recursive: true });
   }
+  if (suite.lane && existsSync(log)) console.log(`\n== ${suite.name}\n${readFileSync(log, 'utf8')}`);
   const passed = problems.length === 0;
   if (!passed) problems.push(`logs: ${folder}`);
   const notes = [...counts(existsSync(log) ? readFileSync(log, 'utf8') : ''), ...problems];
-  const result = { passed, seconds: (Date.now() - began) / 1_000, notes };
+  const result = { passed, seconds: (Date.now() - began) / 1_000, notes, log };
   console.log(lineOf({ ...suite, ...result }));
   return result;
 }
@@ -215,7 +236,7 @@ async function runToEnd(suite, folder, log) {
   ]);
   for (const [from, to] of outputs) {
     from.on('data', (chunk) => {
-      to.write(chunk);
+      if (!suite.lane) to.write(chunk);
       appendFileSync(log, chunk);
     });
   }
@@ -231,7 +252,8 @@ async function runToEnd(suite, folder, log) {
     signalGroup(child, 'SIGTERM');
     killing = setTimeout(() => signalGroup(child, 'SIGKILL'), GRACE_MS);
   };
-  current = { suite, end };
+  const entry = { suite, end };
+  running.add(entry);
   const timer = setTimeout(end, suite.minutes * 60_000, `not finished after ${suite.minutes} min`);
   const code = await new Promise((resolve) => {
     child.once('error', (error) => resolve(error.message));
@@ -241,7 +263,7 @@ async function runToEnd(suite, folder, log) {
   // npm may end before the processes that it has passed a signal on to.
   if (killing) await untilEmpty(() => (signalGroup(child, 0) ? [child.pid] : []), GRACE_MS + 5_000);
   clearTimeout(killing);
-  current = undefined;
+  running.delete(entry);
   if (problems.length === 0 && code !== 0) problems.push(`ended with ${code}`);
   for (const { pid, line } of await untilEmpty(() => marked(mark), 10_000)) {
     problems.push(`left behind: ${pid} ${line}`);
@@ -274,6 +296,19 @@ function counts(output) {
   }
   const counted = `${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`;
   return [...(lines.length > 0 ? [counted] : []), ...leftOut];
+}
+
+/** What failed, from the output of a suite: vitest's and cargo's own reports of it, and how the output ends. */
+function failures(log) {
+  const lines = stripVTControlCharacters(existsSync(log) ? readFileSync(log, 'utf8') : '').split('\n');
+  const starts =
+    /^ FAIL |^test .+ FAILED$|^---- .+ stdout ----$|panicked at|Unhandled |^error(\[E\d+\])?:|^not ok /;
+  const kept = new Set();
+  lines.forEach((line, at) => {
+    if (starts.test(line)) for (let n = 0; n < 12; n++) kept.add(at + n);
+  });
+  const found = lines.filter((line, at) => kept.has(at) && line.trim() !== '').slice(0, 120);
+  return [...found, '[…]', ...lines.filter((line) => line.trim() !== '').slice(-15)].join('\n');
 }
 
 /** The processes, in any group, that have a suite's mark in their environment; known on Linux only. */
