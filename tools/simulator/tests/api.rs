@@ -224,9 +224,13 @@ async fn variable_scripts_a_pod_with_any_command() {
     let script =
         json!({"lines": 3, "text": "{n8}{pad}", "bytes": 12, "last": "end of {n}", "perSecond": 1000});
     let spec = &mut j["spec"]["template"]["spec"];
-    spec["containers"][0]["env"] = json!([{"name": "SIMULATOR_EMIT", "value": script.to_string()}]);
+    let key = json!({"secretKeyRef": {"name": "script", "key": "emit"}});
+    spec["containers"][0]["env"] = json!([{"name": "SIMULATOR_EMIT", "valueFrom": key}]);
     spec["initContainers"] = json!([{"name": "i", "image": "busybox", "command": ["sh", "-c", "exit 1"]}]);
     let before = now_us();
+    let mut script_secret = secret("script", json!({}));
+    script_secret["stringData"] = json!({"emit": script.to_string()});
+    c.post(SECRETS, script_secret).await;
     c.post(JOBS, j).await;
     c.until(&format!("{JOBS}/j"), |v| has(v, "Complete")).await;
     let path = c.pod_path("j").await;

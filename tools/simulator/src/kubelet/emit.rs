@@ -4,6 +4,7 @@
 //! when its variable [`VARIABLE`] is a script. In a pod with a container of the second kind no process runs at
 //! all: its init containers end at once, and so do other containers without a script of their own.
 
+use super::env::Env;
 use crate::load::Lateness;
 use crate::logs::{Chunk, LogBuffer};
 use crate::time::now_ns;
@@ -33,22 +34,21 @@ pub(super) struct Script {
     fill: String,
 }
 
-/// The script of a pod's container, if it has one.
-pub(super) fn of(pod: &Value, container: &Value, words: &[String]) -> Option<Result<Script, String>> {
+/// The script of a pod's container, if it has one; `env` is what the container would get.
+pub(super) fn of(
+    pod: &Value,
+    container: &Value,
+    words: &[String],
+    env: &Env,
+) -> Option<Result<Script, String>> {
     if words.first().is_some_and(|w| w == COMMAND) {
         return Some(Script::parse(words.get(1).map_or("", String::as_str)));
     }
-    let variable = |c: &Value| {
-        let found = list_at(c, "/env").iter().find(|v| v["name"] == VARIABLE);
-        found.map(|v| str_at(v, "/value").to_string())
-    };
-    match variable(container) {
-        Some(text) => Some(Script::parse(&text)),
-        None if list_at(pod, "/spec/containers").iter().any(|c| variable(c).is_some()) => {
-            Some(Script::parse("{}"))
-        }
-        None => None,
+    let scripted = |c: &Value| list_at(c, "/env").iter().any(|v| v["name"] == VARIABLE);
+    if scripted(container) {
+        return Some(Script::parse(env.get(VARIABLE).unwrap_or_default()));
     }
+    list_at(pod, "/spec/containers").iter().any(scripted).then(|| Script::parse("{}"))
 }
 
 impl Script {
@@ -214,10 +214,12 @@ mod tests {
 
     #[test]
     fn scripted_container_makes_its_whole_pod_scripted() {
-        let claude = json!({"name": "claude", "env": [{"name": VARIABLE, "value": "{\"lines\":3}"}]});
+        // Its value may be in a Secret.
+        let claude = json!({"name": "claude", "env": [{"name": VARIABLE, "valueFrom": {}}]});
+        let env = Env(vec![(VARIABLE.to_string(), "{\"lines\":3}".to_string())]);
         let init = json!({"name": "init"});
         let scripted = json!({"spec": {"initContainers": [init], "containers": [claude]}});
-        let lines = |pod: &Value, c: &Value| of(pod, c, &[]).map(|s| s.map(|s| s.lines));
+        let lines = |pod: &Value, c: &Value| of(pod, c, &[], &env).map(|s| s.map(|s| s.lines));
         assert_eq!(lines(&scripted, &claude), Some(Ok(3)));
         assert_eq!(lines(&scripted, &init), Some(Ok(0)));
         assert_eq!(lines(&json!({"spec": {"containers": [init]}}), &init), None);

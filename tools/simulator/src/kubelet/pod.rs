@@ -822,7 +822,7 @@ impl PodRun {
         let log = lock(&self.state).containers.get(index).map(|c| c.log.clone());
         let Some(log) = log else { return 1 };
         self.emit_of(sim, index, true, "Created", "Container created");
-        if let Some(script) = emit::of(&pod.value, spec, &words) {
+        if let Some(script) = emit::of(&pod.value, spec, &words, &env) {
             return match script {
                 Ok(script) => self.generate(sim, index, &id, &log, &script).await,
                 Err(why) => self.start_failed(sim, index, &id, &why),
