@@ -37,7 +37,9 @@ export default defineConfig({
       project('soak', ['__test__/soak/*.test.js'], local),
       project(
         'conformance',
-        ['__test__/conformance/{runs,api,admission,sidecars,storage,lifecycle,causes}.test.js'],
+        [
+          '__test__/conformance/{runs,api,admission,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
+        ],
         {
           ...conformance,
           sequence: { groupOrder: 1 },

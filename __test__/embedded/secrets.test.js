@@ -3,9 +3,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
 import { clusterForHost, eventually, gate, hostRun } from '../support/host.js';
+import { marked, marksOf } from '../support/marks.js';
 
 const adapter = createServerAdapter();
-const MARKS = Array.from({ length: 30 }, (_, index) => `marked-${String(index).padStart(2, '0')}-secret`);
+const MARKS = marksOf('marked');
 const KINDS = [
   '/api/v1/pods',
   '/api/v1/configmaps',
@@ -26,27 +27,7 @@ afterAll(async () => {
 });
 
 /** A run with a mark in everything that it can be given. */
-function markedRun(options = /** @type {any} */ ({})) {
-  const env = Object.fromEntries(MARKS.slice(0, 20).map((mark, index) => [`OWN_${index}`, `x ${mark} $$`]));
-  const [token, prompt, reason, wake, arg, mcp, url, header, note, workspace] = MARKS.slice(20);
-  return hostRun(cluster, {
-    scenario: 'long',
-    authToken: token,
-    context: {
-      taskId: 'task-1',
-      wakeReason: reason,
-      paperclipWake: { reason: wake, comments: [{ body: note }] },
-      paperclipWorkspaces: [{ repoUrl: `https://user:${url}@host/x`, note: workspace }],
-    },
-    ...options,
-    env: { ...env, ...options.env },
-    config: {
-      promptTemplate: `Say ${prompt}.`,
-      extraArgs: ['--append-system-prompt', arg, '--mcp-config', JSON.stringify({ a: mcp, b: header })],
-      ...options.config,
-    },
-  });
-}
+const markedRun = (options) => hostRun(cluster, marked(MARKS, { scenario: 'long', ...options }));
 
 /** The run's Secret, once it is there. */
 const secretOf = () =>

@@ -98,21 +98,28 @@ export function agentLines(output) {
   return output.stdout.split('\n').filter((line) => line && !line.startsWith('[paperclip]'));
 }
 
-/** Selects the Jobs of runs, not claims or barriers. */
+/** Selects the Jobs and the Secrets of runs, not claims or barriers. */
 export const RUN_JOBS = `labelSelector=${encodeURIComponent('paperclip.io/adapter-type=claude_k8s')}`;
 
 /**
  * Names of the Jobs and Secrets that runs left in the cluster. The cluster collects the Secret of a run whose Job is gone in
- * its own time: `secrets.test.js` waits for that.
+ * its own time, which is waited for; one that it does not collect is left.
  */
 export async function leftovers(cluster) {
   const ns = cluster.namespace;
-  const { items: jobs } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs`);
-  const { items: secrets } = await cluster.get(`/api/v1/namespaces/${ns}/secrets`);
-  const uids = new Set(jobs.map(({ metadata }) => metadata.uid));
-  const isOfRun = ({ metadata: { name, ownerReferences = [] } }) =>
-    name.endsWith('-prompt') || ownerReferences.some(({ uid }) => uids.has(uid));
-  return [...jobs, ...secrets.filter(isOfRun)].map(({ metadata }) => metadata.name);
+  const read = async () => {
+    const { items: jobs } = await cluster.get(`/apis/batch/v1/namespaces/${ns}/jobs`);
+    const { items: secrets } = await cluster.get(`/api/v1/namespaces/${ns}/secrets?${RUN_JOBS}`);
+    const uids = new Set(jobs.map(({ metadata }) => metadata.uid));
+    const stays = ({ metadata: { ownerReferences = [] } }) =>
+      ownerReferences.length === 0 || ownerReferences.some(({ uid }) => uids.has(uid));
+    return { left: [...jobs, ...secrets], isSettled: secrets.every(stays) };
+  };
+  let seen = await read();
+  await eventually(async () => seen.isSettled || (seen = await read()).isSettled, { within: 10_000 }).catch(
+    () => {},
+  );
+  return seen.left.map(({ metadata }) => metadata.name);
 }
 
 /** Names of the pods of runs that are in the cluster. */

@@ -113,6 +113,25 @@ fn files(world: &World, pod: &PodSpec, container: &Container) -> Result<BTreeMap
 
 fn contents(world: &World, volume: &Volume) -> Result<Vec<(String, File)>, String> {
     let volume = serde_json::to_value(volume).unwrap();
+    if let Some(projected) = volume.get("projected") {
+        let mut files = Vec::new();
+        for source in projected["sources"].as_array().unwrap() {
+            let mut source = source.clone();
+            if let Some(name) =
+                source.get_mut("secret").and_then(|secret| secret.as_object_mut()?.remove("name"))
+            {
+                source["secret"]["secretName"] = name;
+            }
+            for kind in ["secret", "configMap"] {
+                if source.get(kind).is_some() && projected["defaultMode"].is_i64() {
+                    source[kind]["defaultMode"] = projected["defaultMode"].clone();
+                }
+            }
+            source["name"] = json!("projected");
+            files.extend(contents(world, &serde_json::from_value(source).unwrap())?);
+        }
+        return Ok(files);
+    }
     let (kind, source, name) = match (volume.get("secret"), volume.get("configMap")) {
         (Some(secret), _) => ("secret", secret, &secret["secretName"]),
         (_, Some(map)) => ("configmap", map, &map["name"]),
@@ -201,6 +220,13 @@ fn volume() -> impl Strategy<Value = Value> {
         json!({"secret": {"secretName": "t", "optional": true, "items": [{"key": "none", "path": "x"}]}}),
         json!({"configMap": {"name": "m", "defaultMode": 420}}),
         json!({"configMap": {"name": "m", "items": [{"key": "k", "path": "k.pem"}]}}),
+        json!({"projected": {"defaultMode": 288, "sources": [
+            {"secret": {"name": "s", "items": [{"key": "A", "path": "a/b"}]}},
+            {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+            {"serviceAccountToken": {"path": "token"}},
+            {"configMap": {"name": "m", "items": [{"key": "k", "path": "k.pem"}]}}]}}),
+        json!({"projected": {"sources": [{"secret": {"name": "none", "optional": true}}, {"configMap": {"name": "m"}}]}}),
+        json!({"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}),
     ])
 }
 

@@ -273,8 +273,12 @@ fn mounts(
             continue;
         };
         let is_home = normalised(&mount.mount_path) == HOME;
-        let usable = if is_home { can_be_shared(volume) } else { is_inherited(volume, &mount.mount_path) };
-        if !usable {
+        let usable = if is_home {
+            can_be_shared(volume).then(|| volume.clone())
+        } else {
+            inherited(volume, mount, notes)
+        };
+        let Some(volume) = usable else {
             if is_home {
                 notes.push(format!(
                     "the volume at {HOME} in Paperclip's pod is one that no other pod can mount: the agent has an \
@@ -282,7 +286,7 @@ fn mounts(
                 ));
             }
             continue;
-        }
+        };
         let Some(sub_path) = sub_path(mount, &values) else {
             notes.push(format!(
                 "the mount at {} of Paperclip's container left out: its subPathExpr {} cannot be resolved",
@@ -299,7 +303,7 @@ fn mounts(
             mount_propagation: None,
             ..mount.clone()
         };
-        let inherited = Inherited { volume: volume.clone(), mount };
+        let inherited = Inherited { volume, mount };
         if is_home {
             home = Some(inherited);
         } else {
@@ -323,23 +327,37 @@ fn can_be_shared(volume: &Volume) -> bool {
         && *volume != Volume { name: volume.name.clone(), ..Volume::default() }
 }
 
-/// Whether a mount is inherited: files of Secrets and ConfigMaps. Tokens of service accounts are the host's own.
-fn is_inherited(volume: &Volume, path: &str) -> bool {
-    let path = normalised(path);
+/// The volume of a mount as another pod may have it: files of Secrets and ConfigMaps. Tokens of service accounts are the
+/// host's own, and what the downward API says of its pod is not so of another.
+fn inherited(volume: &Volume, mount: &VolumeMount, notes: &mut Vec<String>) -> Option<Volume> {
+    let path = normalised(&mount.mount_path);
     if path == TOKEN_DIR || path.starts_with(&format!("{TOKEN_DIR}/")) {
-        return false;
+        return None;
     }
-    let named = volume
-        .secret
-        .as_ref()
-        .is_some_and(|secret| secret.secret_name.as_deref().is_some_and(|name| !name.is_empty()));
-    let projects = |source: &k8s_openapi::api::core::v1::VolumeProjection| {
-        source.secret.is_some() || source.config_map.is_some()
+    let mut left_out = || {
+        let line = format!(
+            "files at {} of Paperclip's container left out: they describe Paperclip's own pod",
+            mount.mount_path
+        );
+        if !notes.contains(&line) {
+            notes.push(line);
+        }
     };
-    let projected = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
-    named
-        || volume.config_map.is_some()
-        || projected.is_some_and(|sources| !sources.is_empty() && sources.iter().all(projects))
+    if volume.downward_api.is_some() {
+        left_out();
+        return None;
+    }
+    let mut volume = volume.clone();
+    if let Some(sources) = volume.projected.as_mut().and_then(|projected| projected.sources.as_mut()) {
+        if sources.iter().any(|source| source.downward_api.is_some()) {
+            left_out();
+        }
+        sources.retain(|source| source.secret.is_some() || source.config_map.is_some());
+        return (!sources.is_empty()).then_some(volume);
+    }
+    let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref());
+    let named = secret.is_some_and(|name| !name.is_empty());
+    (named || volume.config_map.is_some()).then_some(volume)
 }
 
 /// The sub-path of a mount, `None` in it where it has none; `None` when it cannot be resolved.
@@ -532,6 +550,28 @@ mod tests {
             "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/paperclip"}]}],
             "volumes": [{"name": "v", "emptyDir": {}}]}}));
         assert_eq!(pod.unwrap().pvc_claim_name, None);
+    }
+
+    #[test]
+    fn files_about_the_own_pod_are_left_out_of_a_projection() {
+        let pod = read(json!({"spec": {
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [
+                {"name": "mixed", "mountPath": "/etc/mixed"}, {"name": "mixed", "mountPath": "/etc/mixed"},
+                {"name": "info", "mountPath": "/etc/info"}, {"name": "token", "mountPath": "/token"}]}],
+            "volumes": [
+                {"name": "mixed", "projected": {"sources": [
+                    {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m"}},
+                    {"downwardAPI": {"items": []}}]}},
+                {"name": "info", "downwardAPI": {"items": []}},
+                {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}}))
+        .unwrap();
+        let why = "of Paperclip's container left out: they describe Paperclip's own pod";
+        assert_eq!(pod.notes, [format!("files at /etc/mixed {why}"), format!("files at /etc/info {why}")]);
+        assert_eq!(pod.mounts.len(), 2);
+        assert_eq!(
+            serde_json::to_value(&pod.mounts[0].volume).unwrap(),
+            json!({"name": "mixed", "projected": {"sources": [{"configMap": {"name": "m"}}]}})
+        );
     }
 
     #[test]

@@ -194,6 +194,8 @@ export async function startNode(state, save) {
       '--service-account-issuer=https://kubernetes.default.svc',
       `--service-account-key-file=${cert('service-accounts.pub')}`,
       `--service-account-signing-key-file=${cert('service-accounts.key')}`,
+      // As installers set it: what a namespace admits is for PodSecurity to say.
+      '--allow-privileged=true',
       ...['--service-cluster-ip-range=10.96.0.0/24', '--endpoint-reconciler-type=none'],
       ...NODE_LOSS,
       ...(version.gates.length ? [`--feature-gates=${version.gates.join()}`] : []),

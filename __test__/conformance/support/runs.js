@@ -108,7 +108,7 @@ export function runsOn(cluster, ns = cluster.namespace) {
    * later if a kubelet of 1.20 forgot the container.
    */
   async function nothingLeft({ agentId, output }) {
-    const [, jobName] = /Created K8s Job: (\S+)/.exec(output.stdout) ?? [];
+    const [, jobName] = /(?:Created|Reattaching to in-flight) K8s Job:? (\S+)/.exec(output.stdout) ?? [];
     let left;
     await eventually(
       async () => {

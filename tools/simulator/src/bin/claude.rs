@@ -34,6 +34,7 @@
 //! | `CLAUDE_STAND_IN_SIGNAL` | none | `script`: number of the signal that it dies by, instead of an exit code |
 //! | `CLAUDE_STAND_IN_EVENTS` | none | `script`: what it prints, a line each; events become events of this run |
 //! | `CLAUDE_STAND_IN_STDERR` | none | `script`: what it prints on stderr after its events |
+//! | `CLAUDE_STAND_IN_FILES` | none | `echo-env`: a colon list of files and folders whose contents it prints |
 //! | `CLAUDE_STAND_IN_ONLY_RESUMED` | off | `script`: 1 plays the success run unless it is called with `--resume` |
 //! | `CLAUDE_STAND_IN_KNOWN_SESSIONS` | none, every UUID is known | file of the session ids that `--resume` finds |
 //! | `CLAUDE_STAND_IN_REAL_OOM` | off | `oom`: 1 uses memory for real until the process is killed |
@@ -199,7 +200,7 @@ static SCENARIOS: &[Scenario] = &[
     stubbornly(scenario("stubborn", "as hang, but only SIGKILL ends it", play_hang)),
     without_session(scenario(
         "echo-env",
-        "an event whose text is the JSON of env, argv, cwd and prompt, then the result, exit 0",
+        "an event whose text is the JSON of env, argv, cwd, prompt and FILES, then the result, exit 0",
         play_echo_env,
     )),
     without_session(scenario(
@@ -379,7 +380,14 @@ fn play_hang(player: &mut Player) -> io::Result<Exit> {
 }
 
 fn play_echo_env(player: &mut Player) -> io::Result<Exit> {
-    let text = player.invocation.to_json().to_string();
+    let mut json = player.invocation.to_json();
+    if !player.settings.files.is_empty() {
+        let roots = (1..).zip(player.settings.files.split(':'));
+        let mut files = Map::new();
+        roots.for_each(|(at, root)| read_files(Path::new(root), &at.to_string(), &mut files));
+        json["files"] = Value::Object(files);
+    }
+    let text = json.to_string();
     player.init()?;
     player.pause();
     let message_id = player.ids.fresh("msg");
@@ -387,6 +395,20 @@ fn play_echo_env(player: &mut Player) -> io::Result<Exit> {
     player.print(&event)?;
     player.result(&text)?;
     Ok(Exit::Code(0))
+}
+
+/// Adds the text of each file below `path` under its place there; what cannot be read has its error. The names that a
+/// kubelet keeps for itself in a volume begin with two dots.
+fn read_files(path: &Path, name: &str, files: &mut Map<String, Value>) {
+    let Ok(entries) = fs::read_dir(path) else {
+        let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        files.insert(name.to_owned(), json!(text.unwrap_or_else(|error| format!("{:?}", error.kind()))));
+        return;
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|each| !each.starts_with("..")).collect();
+    names.sort();
+    names.iter().for_each(|each| read_files(&path.join(each), &format!("{name}/{each}"), files));
 }
 
 fn play_script(player: &mut Player) -> io::Result<Exit> {
@@ -857,6 +879,7 @@ struct Settings {
     exit_code: Option<i32>,
     signal: Option<i32>,
     events: String,
+    files: String,
     stderr: String,
     only_resumed: bool,
     known_sessions: Option<PathBuf>,
@@ -881,6 +904,7 @@ impl Settings {
             exit_code: number::<u8>(&variable, "EXIT_CODE")?.map(i32::from),
             signal: number::<u8>(&variable, "SIGNAL")?.map(i32::from),
             events: variable("EVENTS").unwrap_or_default(),
+            files: variable("FILES").unwrap_or_default(),
             stderr: variable("STDERR").unwrap_or_default(),
             only_resumed: number::<u8>(&variable, "ONLY_RESUMED")?.unwrap_or(0) != 0,
             known_sessions: variable("KNOWN_SESSIONS").map(PathBuf::from),
@@ -1268,6 +1292,20 @@ mod tests {
         assert_eq!(missing.events()[0]["errors"], json!([said]));
         assert_eq!((missing.exit, found.exit), (Exit::Code(1), Exit::Code(0)));
         assert_eq!(echoed.exit, Exit::Code(0));
+    }
+
+    #[test]
+    fn echo_env_prints_the_files_that_are_asked_for() {
+        let root = std::env::temp_dir().join(format!("echoed-files-{}", process::id()));
+        fs::create_dir_all(root.join("a/..data")).unwrap();
+        fs::write(root.join("a/b"), "text").unwrap();
+        fs::write(root.join("a/..data/b"), "twice").unwrap();
+        let list = format!("{0}:{0}/a/b:{0}/none", root.display());
+        let echoed = run_with("echo-env", settings(&[("FILES", &list)]).unwrap(), Invocation::default());
+        fs::remove_dir_all(&root).unwrap();
+        let text = echoed.events()[1]["message"]["content"][0]["text"].as_str().unwrap().to_owned();
+        let files = serde_json::from_str::<Value>(&text).unwrap()["files"].clone();
+        assert_eq!(files, json!({"1/a/b": "text", "2": "text", "3": "NotFound"}));
     }
 
     #[test]

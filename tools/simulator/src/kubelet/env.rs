@@ -143,8 +143,14 @@ fn referenced(
     if let Some(path) = from.pointer("/fieldRef/fieldPath").and_then(Value::as_str) {
         return field(pod, path).map(Some).ok_or_else(|| format!("field label not supported: {path}"));
     }
-    if let Some(r) = from.get("resourceFieldRef") {
-        return Ok(Some(resource(container, str_at(r, "/resource"))));
+    if let Some(r) = from.get("resourceFieldRef").filter(|r| r.is_object()) {
+        let name = str_at(r, "/containerName");
+        let mut all = ["/spec/containers", "/spec/initContainers"].iter().flat_map(|list| list_at(pod, list));
+        let of = match name {
+            "" => container,
+            _ => all.find(|c| str_at(c, "/name") == name).ok_or(format!("container {name} not found"))?,
+        };
+        return Ok(Some(resource(of, str_at(r, "/resource"))));
     }
     Ok(None)
 }
@@ -242,6 +248,11 @@ mod tests {
         let missing = |name: &str, key: &str| {
             build(json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}]}))
         };
+        let of = |name: &str| {
+            build(json!({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {
+                "containerName": name, "resource": "limits.cpu"}}}]}))
+        };
+        assert_eq!(of("other"), Err("container other not found".to_string()));
         assert_eq!(missing("t", "k"), Err("secret \"t\" not found".to_string()));
         assert_eq!(missing("s", "z"), Err("couldn't find key z in Secret n/s".to_string()));
     }

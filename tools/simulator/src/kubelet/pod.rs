@@ -871,7 +871,7 @@ impl PodRun {
         words: &[String],
         env: env::Env,
     ) -> Result<std::process::Command, String> {
-        let mounts = volumes::mounts(&sim.kubelet.dir, &self.dir, &pod.value, spec);
+        let mounts = volumes::mounts(&sim.kubelet.dir, &self.dir, &pod.value, spec, &env);
         let root = self.dir.join("root").join(str_at(spec, "/name"));
         let mut env = env::Env(
             env.0
@@ -884,7 +884,9 @@ impl PodRun {
         );
         env.set("PATH", sim.kubelet.path(env.get("PATH")));
         if env.get("HOSTNAME").is_none() {
-            env.set("HOSTNAME", pod.name.clone());
+            // A hostname has at most 63 characters.
+            let name: String = pod.name.chars().take(63).collect();
+            env.set("HOSTNAME", name.trim_end_matches(['-', '.']).to_string());
         }
         let words: Vec<String> = words.iter().map(|w| env::expand(&mounts.rewrite(w), &env)).collect();
         let (first, rest) = words.split_first().ok_or("no command specified")?;

@@ -1,6 +1,6 @@
 //! Volumes as directories.
 
-use super::env::{config_bytes, field, secret_bytes};
+use super::env::{Env, config_bytes, expand, field, secret_bytes};
 use super::paths::{Mount, Mounts, below};
 use crate::kinds::{CONFIG_MAP, PVC, SECRET};
 use crate::store::Store;
@@ -72,6 +72,9 @@ fn contents(store: &Store, namespace: &str, pod: &Value, v: &Value) -> Result<Ve
     if let Some(c) = v.get("configMap").filter(|c| c.is_object()) {
         return keyed(store, namespace, c, str_at(c, "/name"), false, None);
     }
+    if v.get("downwardAPI").is_some_and(Value::is_object) {
+        return Ok(described(pod, v));
+    }
     let mut out = Vec::new();
     let mode = int_at(v, "/projected/defaultMode");
     for source in list_at(v, "/projected/sources") {
@@ -82,13 +85,19 @@ fn contents(store: &Store, namespace: &str, pod: &Value, v: &Value) -> Result<Ve
         } else if let Some(t) = source.get("serviceAccountToken") {
             out.push((str_at(t, "/path").to_string(), b"embedded".to_vec(), 0o644));
         } else {
-            for item in list_at(source, "/downwardAPI/items") {
-                let value = field(pod, str_at(item, "/fieldRef/fieldPath")).unwrap_or_default();
-                out.push((str_at(item, "/path").to_string(), value.into_bytes(), 0o644));
-            }
+            out.extend(described(pod, source));
         }
     }
     Ok(out)
+}
+
+/// The files of the downward API.
+fn described(pod: &Value, source: &Value) -> Vec<File> {
+    let file = |item: &Value| {
+        let value = field(pod, str_at(item, "/fieldRef/fieldPath")).unwrap_or_default();
+        (str_at(item, "/path").to_string(), value.into_bytes(), 0o644)
+    };
+    list_at(source, "/downwardAPI/items").iter().map(file).collect()
 }
 
 fn keyed(
@@ -130,14 +139,16 @@ fn keyed(
 }
 
 /// The mounts of one container. Creates sub-paths that do not exist.
-pub(super) fn mounts(dir: &Path, pod_dir: &Path, pod: &Value, container: &Value) -> Mounts {
+pub(super) fn mounts(dir: &Path, pod_dir: &Path, pod: &Value, container: &Value, env: &Env) -> Mounts {
     let volumes = list_at(pod, "/spec/volumes");
     let list = list_at(container, "/volumeMounts")
         .iter()
         .filter_map(|m| {
             let volume = volumes.iter().find(|v| v["name"] == m["name"])?;
             let root = place(dir, pod_dir, pod, volume);
-            let target = below(&root, str_at(m, "/subPath"));
+            let expression = str_at(m, "/subPathExpr");
+            let sub = if expression.is_empty() { str_at(m, "/subPath") } else { &expand(expression, env) };
+            let target = below(&root, sub);
             if !target.exists() {
                 let _ = std::fs::create_dir_all(&target);
             }
