@@ -1,6 +1,6 @@
 // Formats the results: medians over the repetitions with their spread, and the ratio to the other package.
 import { moduleLines } from './modules.mjs';
-import { FIGURES, MUST_BE_ZERO, ROWS } from './rows.mjs';
+import { FIGURES, MUST_BE_ZERO, REAL_FIGURES, ROWS } from './rows.mjs';
 
 const MODULES = '(f) the pure modules, on one core';
 
@@ -140,4 +140,25 @@ function summary({ date, repetitions, machine, packages }) {
     `${date.slice(0, 10)}, ${machine.cores} cores of ${machine.cpu}, ${machine.memoryGb} GiB, ${machine.system}, ` +
     `Node ${machine.node}, commit ${machine.commit}; ${who}. Median (least..most) of ${repetitions} repetitions.`
   );
+}
+
+/** Row (g) as Markdown: medians with their spread, in milliseconds. */
+export function realTable({ bare, packages, machine, minor }) {
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const head = ['ms', 'reach', 'a bare Job', ...packages.map(({ name }) => name)];
+  const rows = REAL_FIGURES.map(([key, title, reach]) => {
+    const each = packages.map(({ rounds }) => spread(rounds.map((round) => round[key])));
+    const mark = each[0] && each[0].median <= reach ? '✓' : '✗';
+    const cells = [title, reach === undefined ? '' : `≤ ${reach} ${mark}`];
+    return line([...cells, formatted(spread(bare.map((round) => round[key]))), ...each.map(formatted)]);
+  });
+  const first = packages.map(({ name, first: { whole } }) => `${name} ${number(whole)}`);
+  return [
+    `Kubernetes 1.${minor}, ${machine.cores} cores, Node ${machine.node}, commit ${machine.commit}. Median (least..most) of ` +
+      `${bare.length} rounds. The first run of the process, from \`execute\` to resolved: ${first.join(', ')} ms.`,
+    '',
+    line(head),
+    line(head.map(() => '---')),
+    ...rows,
+  ].join('\n');
 }

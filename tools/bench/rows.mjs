@@ -80,3 +80,12 @@ export const FIGURES = {
 };
 /** These must be 0 in every row. */
 export const MUST_BE_ZERO = ['lost', 'doubled', 'damaged', 'failed'];
+
+/** The figures of row (g) in milliseconds: name, title, and the most that the median may be for this package. */
+export const REAL_FIGURES = /** @type {const} */ ([
+  ['start', '`execute` to the first line of `claude`', undefined],
+  ['startOver', 'the same, over the bare Job', 150],
+  ['end', "the container's last line to resolved", 100],
+  ['whole', '`execute` to resolved', undefined],
+  ['wholeOver', 'the same, over the bare Job', 250],
+]);

@@ -17,7 +17,7 @@ import {
   wholeNumber,
 } from '../dev/lib.mjs';
 import { measureModules } from './modules.mjs';
-import { asMarkdown, asText, percentile } from './report.mjs';
+import { asMarkdown, asText, percentile, realTable } from './report.mjs';
 import { MUST_BE_ZERO, ROWS } from './rows.mjs';
 
 const USAGE = `npm run bench -- [options]
@@ -28,6 +28,7 @@ const USAGE = `npm run bench -- [options]
   --markdown        print the table as Markdown too
   --write           write the table into docs/benchmarks.md
   --from FILE       print the results in FILE instead of measuring
+  --cluster real    row (g) instead, beside a bare Job on the cluster of npm run cluster:up (default: 10 repetitions)
   --no-build        measure the addon as it is built`;
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -44,10 +45,12 @@ const OPTIONS = /** @type {const} */ ({
   markdown: { type: 'boolean' },
   write: { type: 'boolean' },
   from: { type: 'string' },
+  cluster: { type: 'string' },
   'no-build': { type: 'boolean' },
 });
 
 await program(USAGE, { options: OPTIONS }, async ({ values }) => {
+  if (values.cluster !== undefined) return real(values);
   const options = chosen(values);
   const results = options.from ? JSON.parse(readFileSync(options.from, 'utf8')) : await measureAll(options);
   if (!options.from) keep(results);
@@ -60,6 +63,32 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   if (wrong.length > 0) console.error(`\nNot 0 for this package: ${wrong.join(', ')}`);
   return wrong.length > 0 ? 1 : 0;
 });
+
+/** Row (g). A figure that misses its reach is only reported. */
+async function real({ cluster, against, repetitions = '10', 'no-build': built }) {
+  if (cluster !== 'real') throw new Problem(`--cluster ${cluster}: only real.\n${USAGE}`);
+  const packages = packagesOf(against);
+  if (!built) {
+    await installDependencies();
+    await buildAddon();
+  }
+  const { measureReal } = await import('./real.mjs');
+  const measured = await measureReal({
+    packages,
+    rounds: wholeNumber('--repetitions', repetitions, { least: 1 }),
+  });
+  const results = { date: new Date().toISOString(), machine: machine(), ...measured };
+  keep(results);
+  console.log(`\n${realTable(results)}`);
+  return 0;
+}
+
+function packagesOf(against) {
+  const folders = { 'this package': root, ...(against && { existing: path.resolve(against) }) };
+  const packages = Object.entries(folders).map(([name, dir]) => Object.assign(entryOf(dir), { name, dir }));
+  packages.slice(1).forEach(checkBuilt);
+  return packages;
+}
 
 function chosen(values) {
   const all = [...Object.keys(ROWS), 'f'];
@@ -76,9 +105,7 @@ function chosen(values) {
 
 async function measureAll({ against, rows, repetitions, quick, 'no-build': built }) {
   checkPrerequisites();
-  const folders = { 'this package': root, ...(against && { existing: path.resolve(against) }) };
-  const packages = Object.entries(folders).map(([name, dir]) => Object.assign(entryOf(dir), { name, dir }));
-  packages.slice(1).forEach(checkBuilt);
+  const packages = packagesOf(against);
   if (!built) {
     await installDependencies();
     await buildSimulator();
