@@ -70,10 +70,12 @@ const filled = (folder) => ({
  * Own pods: `container` is the host's, `pod` the rest of the spec. `env` are values that both containers have, `files` what
  * they read below the paths that are mounted; `differs` what the agent has otherwise, as docs/pod.md says.
  *
- * @type {{name: string, container?: any, pod?: any, metadata?: any, podName?: string, beside?: any[], paths?: string[],
+ * @typedef {{name: string, container?: any, pod?: any, metadata?: any, podName?: string, beside?: any[], paths?: string[],
  *   env?: Record<string, string | undefined>, files?: Record<string, string>, differs?: Record<string, unknown>,
- *   same?: string[], said?: RegExp}[]}
+ *   same?: string[], said?: RegExp}} OwnPod
  */
+
+/** @type {OwnPod[]} */
 const OWN_PODS = [
   {
     name: 'references among literals, in their order',
@@ -312,7 +314,11 @@ const OF_THE_RUN =
   /^(PAPERCLIP_|CLAUDE_STAND_IN_|(ANTHROPIC_CUSTOM_HEADERS|HOME|HOSTNAME|PWD|OLDPWD|SHLVL|_)$)/;
 const inherited = (env) => Object.fromEntries(Object.entries(env).filter(([name]) => !OF_THE_RUN.test(name)));
 
-/** Makes an own pod, and resolves to its name and to what its container printed. */
+/**
+ * Makes an own pod, and resolves to its name and to what its container printed.
+ *
+ * @param {OwnPod} given
+ */
 async function ownPod({ container = {}, pod = {}, metadata, podName = 'own-', beside = [], paths = [] }) {
   const name = `${podName}${randomBytes(4).toString('hex')}`;
   const env = [

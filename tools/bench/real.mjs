@@ -65,8 +65,9 @@ async function stampsOf(cluster, pod) {
   const query = 'container=claude&follow=true&timestamps=true';
   const log = await cluster.api.get(`/api/v1/namespaces/${cluster.namespace}/pods/${pod}/log?${query}`);
   const stamps = [...String(log).matchAll(/^(\S+Z) /gm)].map(([, stamp]) => millis(stamp));
-  if (stamps.length === 0) throw new Problem(`(g): pod ${pod} has printed nothing.`);
-  return { first: stamps[0], last: stamps.at(-1) };
+  const [first, last] = [stamps[0], stamps.at(-1)];
+  if (first === undefined || last === undefined) throw new Problem(`(g): pod ${pod} has printed nothing.`);
+  return { first, last };
 }
 
 /** A stamp of nanoseconds in milliseconds, with its fraction. */

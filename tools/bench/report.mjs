@@ -148,7 +148,7 @@ export function realTable({ bare, packages, machine, minor }) {
   const head = ['ms', 'reach', 'a bare Job', ...packages.map(({ name }) => name)];
   const rows = REAL_FIGURES.map(([key, title, reach]) => {
     const each = packages.map(({ rounds }) => spread(rounds.map((round) => round[key])));
-    const mark = each[0] && each[0].median <= reach ? '✓' : '✗';
+    const mark = each[0] && reach !== undefined && each[0].median <= reach ? '✓' : '✗';
     const cells = [title, reach === undefined ? '' : `≤ ${reach} ${mark}`];
     return line([...cells, formatted(spread(bare.map((round) => round[key]))), ...each.map(formatted)]);
   });
