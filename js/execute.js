@@ -115,11 +115,12 @@ async function answered(who, answer) {
 }
 
 /**
- * The folder that pods share with the host, as the prompt bundle is made there.
+ * The folder that pods share with the host, as the prompt bundle is made there; undefined where they get the bundle only.
  *
  * @param {NodeJS.ProcessEnv} hostEnv
  */
 function sharedFolder(hostEnv) {
+  if (hostEnv.PAPERCLIP_K8S_VOLUME?.trim() === 'scoped') return undefined;
   return hostEnv.PAPERCLIP_HOME?.trim() || path.join(homeDir(), '.paperclip');
 }
 

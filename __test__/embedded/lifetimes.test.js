@@ -274,7 +274,9 @@ describe('the prompt bundle', () => {
     const skill = path.join(home, 'skills', 'demo');
     mkdirSync(skill, { recursive: true });
     writeFileSync(path.join(skill, 'SKILL.md'), '# demo\n');
-    const instructions = path.join(home, 'AGENTS.md');
+    const own = path.join(process.env.PAPERCLIP_HOME ?? '', 'instructions');
+    mkdirSync(own);
+    const instructions = path.join(own, 'AGENTS.md');
     writeFileSync(instructions, 'Be brief.');
     const { ctx, output } = hostRun(cluster, {
       scenario: 'echo-env',
@@ -296,7 +298,7 @@ describe('the prompt bundle', () => {
     expect(file).toBe(path.join(bundle, 'agent-instructions.md'));
     const text = readFileSync(file, 'utf8');
     expect(text.startsWith('Be brief.\n')).toBe(true);
-    expect(text).toContain(`${home}/`);
+    expect(text).toContain(`${own}/`);
     expect(text, 'the library of skills, in the words of the host').toContain('org/demo');
     expect(output.meta[0]?.commandNotes).toContain('Skills (1): demo');
   });

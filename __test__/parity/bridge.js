@@ -31,7 +31,7 @@ export async function openCall(k8s, kubeconfigPath) {
   const { port, apiPort, cert, dir } = await servers;
   const id = calls.length;
   const apiUrl = process.env.PAPERCLIP_API_URL;
-  calls.push({ k8s, kubeconfigPath, apiUrl });
+  calls.push({ k8s, kubeconfigPath, apiUrl, uids: {} });
   const kubeconfig = path.join(dir, `kubeconfig-${id}.json`);
   const named = { name: 'bridge' };
   writeFileSync(
@@ -125,23 +125,30 @@ const ROUTES = [
       // Only this package's guard lists an agent's pods, so no answer of a mock is meant for it.
       AGENT.test(query.labelSelector ?? '')
         ? { items: [] }
-        : call.core().listNamespacedPod({ namespace, labelSelector: selector(query, /^job-name=[^,]+$/) }),
+        : podsOfJob(call, namespace, selector(query, /^job-name=[^,]+$/)),
   ],
   ['GET', /^pods\/([^/]+)\/log$/, podLog],
   [
     'GET',
     /^jobs$/,
-    (call, { namespace, query }) =>
-      call.batch().listNamespacedJob({
+    async (call, { namespace, query }) => {
+      const list = await call.batch().listNamespacedJob({
         namespace,
         labelSelector: selector(query, AGENT),
-      }),
+      });
+      for (const job of list?.items ?? []) call.uids[job.metadata?.name] = job.metadata?.uid;
+      return list;
+    },
   ],
   [
     'POST',
     /^jobs$/,
-    (call, { namespace, body }) =>
-      CLAIM.test(body.metadata.name) ? body : call.batch().createNamespacedJob({ namespace, body }),
+    async (call, { namespace, body }) => {
+      if (CLAIM.test(body.metadata.name)) return body;
+      const job = await call.batch().createNamespacedJob({ namespace, body });
+      call.uids[body.metadata.name] = job?.metadata?.uid;
+      return job;
+    },
   ],
   [
     'GET',
@@ -177,7 +184,7 @@ const ROUTES = [
 ];
 
 async function kubernetes(request, response, body) {
-  const { k8s, kubeconfigPath } =
+  const { k8s, kubeconfigPath, uids } =
     calls[Number(/^Bearer call-(\d+)$/.exec(request.headers.authorization)?.[1])] ?? {};
   if (!k8s) throw httpError(401, 'Unauthorized');
   const url = new URL(request.url, 'https://bridge');
@@ -189,6 +196,7 @@ async function kubernetes(request, response, body) {
     const match = request.method === method && shape.exec(rest ?? '');
     if (!match) continue;
     const call = {
+      uids,
       info: () => k8s.getSelfPodInfo(kubeconfigPath),
       batch: () => k8s.getBatchApi(kubeconfigPath),
       core: () => k8s.getCoreApi(kubeconfigPath),
@@ -207,6 +215,19 @@ async function kubernetes(request, response, body) {
 function selector({ labelSelector = '' }, shape) {
   if (!shape.test(labelSelector)) throw httpError(403, `a list of "${labelSelector}" is forbidden`);
   return labelSelector;
+}
+
+/** The pods of a Job. The mocks' pods have no owner; those of a Job controller have, and no others are followed. */
+async function podsOfJob(call, namespace, labelSelector) {
+  const list = await call.core().listNamespacedPod({ namespace, labelSelector });
+  const name = labelSelector.replace('job-name=', '');
+  const uid = call.uids[name];
+  if (!uid) return list;
+  const owned = (pod) => ({
+    ...pod,
+    metadata: { ownerReferences: [{ apiVersion: 'batch/v1', kind: 'Job', name, uid }], ...pod.metadata },
+  });
+  return { ...list, items: list?.items?.map(owned) };
 }
 
 /** A pod from which the adapter reads the same facts as the mock gives. */

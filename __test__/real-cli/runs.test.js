@@ -338,7 +338,7 @@ describe.concurrent('the real claude CLI', () => {
       path.join(skill, 'SKILL.md'),
       '---\nname: plum-picking\ndescription: How to pick plums\n---\nGently.\n',
     );
-    const instructions = path.join(sharedFolder(cluster, 'real-cli'), 'instructions.md');
+    const instructions = path.join(sharedFolder(cluster, 'real-cli-home'), 'instructions.md');
     writeFileSync(instructions, 'Always mention the plums.\n');
     const {
       result,

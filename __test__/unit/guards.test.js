@@ -159,3 +159,25 @@ describe('permissions', () => {
     expect(read('deploy/base/role.yaml').replace(/^#.*\n/, '')).toBe(shown);
   });
 });
+
+describe('operator switches', () => {
+  const source = ['grants.rs', 'mod.rs'].map((file) => read(`src/request/${file}`)).join('\n');
+  const switches = [...source.matchAll(/: &str = "(PAPERCLIP_K8S_\w+)"/g)].map(([, name]) => name);
+
+  it('are the same in the code and in the table of docs/security.md', () => {
+    const documented = firstColumn('security').filter((name) => name.startsWith('PAPERCLIP_K8S_'));
+    expect(switches.length).toBeGreaterThan(8);
+    expect(documented.toSorted()).toEqual(switches.toSorted());
+  });
+
+  it('are named in docs/configuration.md', () => {
+    expect(switches.filter((name) => !read('docs/configuration.md').includes(`\`${name}\``))).toEqual([]);
+  });
+
+  it('every key of the configuration is in docs/security.md', () => {
+    const page = backticked(read('docs/security.md'));
+    const grouped = /Sec$|^thinkingEffort$|^resources\.|[pP]romptTemplate$/;
+    const keys = firstColumn('configuration').filter((key) => !grouped.test(key));
+    expect(keys.filter((key) => !page.includes(key))).toEqual([]);
+  });
+});

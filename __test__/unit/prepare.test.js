@@ -1,4 +1,12 @@
-import { mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { lstat, readlink } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -179,6 +187,13 @@ describe('for a host without the newer helpers', () => {
     });
   });
 
+  it('skills_of_a_scoped_volume_are_an_error', async () => {
+    const target = path.join(temporaryFolder('bundle'), 'demo');
+    await expect(oldFiles.placeSkill(temporaryFolder('skill'), target, undefined)).rejects.toThrow(
+      /cannot copy skills/,
+    );
+  });
+
   it('skills are linked, wherever they are', async () => {
     const folder = temporaryFolder('skill');
     const target = path.join(temporaryFolder('bundle'), 'demo');
@@ -227,6 +242,53 @@ describe('the files of a skill', () => {
     symlinkSync(path.join(outside, 'demo'), source);
     await placeSkill(source, target, shared);
     expect(realpathSync(target)).toBe(realpathSync(path.dirname(target)) + '/demo');
+    expect(readFileSync(path.join(target, 'SKILL.md'), 'utf8')).toBe('# Demo\n');
+  });
+
+  it('planted_link_is_replaced_by_the_right_one', async () => {
+    const { shared, outside, target } = given();
+    const source = path.join(shared, 'demo');
+    symlinkSync(path.join(outside, 'demo'), target);
+    await placeSkill(source, target, shared);
+    expect(await readlink(target)).toBe(source);
+  });
+
+  it('planted_folder_in_place_of_a_link_is_replaced', async () => {
+    const { shared, target } = given();
+    mkdirSync(target);
+    writeFileSync(path.join(target, 'SKILL.md'), '# Do evil\n');
+    const source = path.join(shared, 'demo');
+    await placeSkill(source, target, shared);
+    expect(await readlink(target)).toBe(source);
+  });
+
+  it('planted_file_in_a_copy_is_not_trusted', async () => {
+    const { shared, outside, target } = given();
+    const source = path.join(outside, 'demo');
+    const skillFile = path.join(target, 'SKILL.md');
+    for (const plant of [
+      () => writeFileSync(skillFile, '# Evil\n'),
+      () => writeFileSync(path.join(target, 'more.md'), '# Do evil\n'),
+      () => {
+        unlinkSync(skillFile);
+        symlinkSync(path.join(shared, 'demo', 'SKILL.md'), skillFile);
+      },
+    ]) {
+      await placeSkill(source, target, shared);
+      plant();
+      await placeSkill(source, target, shared);
+      expect((await lstat(skillFile)).isFile()).toBe(true);
+      expect(readFileSync(skillFile, 'utf8')).toBe('# Demo\n');
+      expect(readdirSync(target).filter((name) => !name.startsWith('.'))).toEqual(['SKILL.md', 'scripts']);
+    }
+    // The folder that the planted link led to was not written to.
+    expect(readFileSync(path.join(shared, 'demo', 'SKILL.md'), 'utf8')).toBe('# Demo\n');
+  });
+
+  it('are_copied_where_pods_see_the_bundle_only', async () => {
+    const { shared, target } = given();
+    await placeSkill(path.join(shared, 'demo'), target, undefined);
+    expect((await lstat(target)).isDirectory()).toBe(true);
     expect(readFileSync(path.join(target, 'SKILL.md'), 'utf8')).toBe('# Demo\n');
   });
 

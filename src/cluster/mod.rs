@@ -148,6 +148,8 @@ pub(crate) struct AccessReview<'a> {
     pub verb: &'a str,
     /// The namespace.
     pub namespace: &'a str,
+    /// The one object that is meant; empty for all.
+    pub name: &'a str,
 }
 
 /// A Job that was created.

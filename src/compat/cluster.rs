@@ -31,8 +31,7 @@ impl<K: Clusters> Runner<K> {
     /// # Errors
     /// Outside a pod, or when it cannot be read.
     pub(super) async fn self_pod(&self, request: &Request) -> Result<SelfPod, RunError> {
-        let kubeconfig = request.config.kubeconfig.as_deref();
-        let cluster = self.clusters.cluster(kubeconfig, &request.host_env.vars).await?;
+        let cluster = self.cluster(request).await?;
         self.self_pods.read(cluster.as_ref(), request).await
     }
 

@@ -261,7 +261,15 @@ pub fn prepare_prompt_bundle(
 ) -> napi::Result<Object<'_>> {
     let BundleOrder { company_id, paperclip_home, user_home, instance_id, skills, instructions } =
         read("order", &order)?;
-    let spec = BundleSpec { company_id, paperclip_home, user_home, instance_id, skills, instructions };
+    let spec = BundleSpec {
+        company_id,
+        paperclip_home,
+        user_home,
+        instance_id,
+        skills,
+        instructions,
+        copies: false,
+    };
     let link = Arc::new(link);
     promise(env, async move {
         let link = |source: String, target: String| {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::Value;
 
 use super::limits::{self, ManifestError};
-use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local, mcp};
+use super::{HOME, PROMPT_DIR, Prepared, SelfPod, host_local, mcp, server_only};
 use crate::expansion::{escape, references};
 use crate::js_semantics;
 use crate::request::Request;
@@ -24,6 +24,8 @@ pub(super) struct Env {
     pub(super) vars: Vec<EnvVar>,
     /// Names of those that the container has from the host's.
     pub(super) inherited: BTreeSet<String>,
+    /// Names of the host's variables that only the server needs.
+    pub(super) withheld: BTreeSet<String>,
     /// File name in [`PROMPT_DIR`] and contents, for values too large for a variable.
     pub(super) files: Vec<(&'static str, String)>,
     pub(super) notes: Vec<String>,
@@ -103,7 +105,8 @@ pub(super) fn collect(
     }
 
     let own = layers.vars.iter().map(|(name, value)| literal(name, value.to_string()));
-    let inherited = self_pod.env.iter().filter(|var| !layers.removed.contains(&var.name.as_str()));
+    let (of_host, withheld) = server_only::variables(request, self_pod);
+    let inherited = of_host.iter().filter(|var| !layers.removed.contains(&var.name.as_str()));
     let vars = without_hidden(inherited.clone().cloned().chain(own).collect());
     for var in &vars {
         limits::check_env(&var.name, var.value.as_deref().unwrap_or_default())?;
@@ -117,6 +120,7 @@ pub(super) fn collect(
     );
     let unreachable_url = pod_url.filter(|url| leads_to_the_pod_itself(url));
     Ok(Env {
+        withheld,
         inherited: inherited.map(|var| var.name.clone()).filter(|name| !of_run(name)).collect(),
         vars,
         files,

@@ -19,7 +19,7 @@ use super::mcp;
 use super::prompt::{Delivery, PROMPT_VARIABLE};
 use super::self_pod::Scheduling;
 use super::volumes::{self, mount};
-use super::{PROMPT_DIR, PROMPT_FILE, SelfPod};
+use super::{PROMPT_DIR, PROMPT_FILE, ScopedFolder, SelfPod};
 use crate::expansion::escape;
 use crate::request::{Config, Request};
 
@@ -39,18 +39,20 @@ pub(super) struct Parts<'a> {
     pub(super) main_command: String,
     pub(super) env: Vec<EnvVar>,
     pub(super) delivery: &'a Delivery,
+    /// What the agent gets of the shared volume, where that is not all of it.
+    pub(super) folders: Option<&'a [ScopedFolder]>,
 }
 
 /// Puts the Job together.
 pub(super) fn assemble(parts: Parts<'_>) -> Job {
-    let Parts { request, self_pod, job_name, namespace, image, labels, main_command, env, delivery } = parts;
+    let Parts { request, self_pod, job_name, namespace, image, labels, main_command, env, delivery, folders } =
+        parts;
     let config = &request.config;
     let secret = match delivery {
         Delivery::Secret(secret) => Some(secret),
         Delivery::Variable(_) => None,
     };
-    let foreign = namespace != self_pod.namespace;
-    let (volumes, volume_mounts) = volumes::volumes(self_pod, foreign, secret);
+    let (volumes, volume_mounts) = volumes::volumes(request, self_pod, folders, secret);
     let uid = config.run_as_user.or(self_pod.user.uid).unwrap_or(DEFAULT_ID);
     let working_dir = super::working_dir(request);
     let resources = &config.resources;

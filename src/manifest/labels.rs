@@ -69,5 +69,7 @@ pub(crate) const PROMPT_DIR: &str = "/tmp/prompt";
 pub(crate) const PROMPT_VOLUME: &str = "prompt";
 /// The volume of the prompt Secret.
 pub(crate) const PROMPT_SECRET_VOLUME: &str = "prompt-secret";
+/// The empty home of an agent that gets parts of the shared volume only.
+pub(crate) const HOME_VOLUME: &str = "home";
 /// The volume that host and pod share.
 pub(crate) const DATA_VOLUME: &str = "data";

@@ -35,6 +35,24 @@ pub enum ManifestError {
         /// Bytes of all values.
         size: usize,
     },
+    /// The agent would have the host's own rights in the cluster.
+    #[error(
+        "serviceAccountName {name} is the account of Paperclip's own pod: agents get it only where \
+         PAPERCLIP_K8S_SERVICE_ACCOUNTS in Paperclip's environment lists it"
+    )]
+    HostAccount {
+        /// The account.
+        name: String,
+    },
+    /// The agent would work in a folder that it does not get.
+    #[error(
+        "The folder {path} is not one that agents get (PAPERCLIP_K8S_VOLUME=scoped): those are the host's workspaces, the \
+         projects of the agent's company, and workspaces that the host itself names outside of its instances"
+    )]
+    NotScoped {
+        /// The folder.
+        path: String,
+    },
     /// A NUL character where the operating system allows none.
     #[error("{what} contains a NUL character")]
     Nul {

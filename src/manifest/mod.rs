@@ -14,10 +14,12 @@ mod limits;
 mod mcp;
 mod overlay;
 mod prompt;
+mod scope;
 mod seal;
 mod self_pod;
 mod self_pod_info;
 mod serde_ext;
+mod server_only;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,17 +35,21 @@ use crate::claude::EndToken;
 use crate::claude::command::{self, BundlePaths, CliCommand, ExtraArgs};
 use crate::request::{ClaudeHome, MAX_LABEL_LEN, Request, SessionPlace, sanitize_label_value};
 pub(crate) use claim::{ClaimFacts, barred_for, barrier, claim, claim_facts, claim_name};
-pub(crate) use labels::{ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_RUN_ID, LABEL_SESSION_ID};
+pub(crate) use labels::{
+    ADAPTER_TYPE, CLAUDE_CONTAINER, LABEL_AGENT_ID, LABEL_COMPANY_ID, LABEL_RUN_ID, LABEL_SESSION_ID,
+};
 use labels::{
     ANNOTATION_END_TOKEN, ANNOTATION_JOB_NAME, ANNOTATION_RUN_SECRETS, ANNOTATION_SESSION, COMPONENT_JOB,
-    LABEL_ADAPTER_TYPE, LABEL_COMPANY_ID, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY,
-    PROMPT_DIR, RESERVED_LABEL_PREFIXES,
+    LABEL_ADAPTER_TYPE, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TASK_ID, MANAGED_BY, PROMPT_DIR,
+    RESERVED_LABEL_PREFIXES,
 };
 pub use limits::ManifestError;
 pub(crate) use prompt::PromptMetrics;
 pub use prompt::{Prepared, Skill};
+pub(crate) use scope::{ScopedFolder, scoped_folders};
 pub(crate) use seal::Sealed;
 pub use self_pod::{SelfPod, SelfPodError};
+pub(crate) use server_only::is_key_file;
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";
@@ -163,13 +169,15 @@ pub fn build(
     let namespace = config.namespace.clone().unwrap_or_else(|| self_pod.namespace.clone());
     let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
 
+    check_account(request, self_pod, &namespace)?;
+    let folders = scoped_folders(request, bundle)?;
     let (labels, skipped_labels) = labels(request);
     let claude_args = command::claude_args(
         request,
         bundle.map(PromptBundle::paths),
         &format!("{PROMPT_DIR}/{}", mcp::MCP_FILE),
     );
-    let env::Env { vars, inherited, files, mut notes, unreachable_url } =
+    let env::Env { vars, inherited, withheld, files, mut notes, unreachable_url } =
         env::collect(request, self_pod, prepared)?;
     let is_defined = |name: &str| vars.iter().any(|var| var.name == name && env::is_certain(var));
     let command = CliCommand::new(request, &claude_args, &format!("{PROMPT_DIR}/{PROMPT_FILE}"), is_defined);
@@ -183,6 +191,9 @@ pub fn build(
         ));
     }
     notes.extend(self_pod.notes.iter().cloned());
+    let mounts = self_pod.mounts.iter().filter(|each| server_only::holds_key(request, self_pod, each));
+    let mounts: Vec<&str> = mounts.map(|each| each.mount.mount_path.as_str()).collect();
+    notes.extend(server_only::note(&withheld, &mounts));
     let mut contents = BTreeMap::from([(PROMPT_FILE.to_owned(), prompt.clone())]);
     contents.extend(files.iter().map(|(file, text)| ((*file).to_owned(), text.clone())));
 
@@ -197,6 +208,7 @@ pub fn build(
         main_command,
         env: vars,
         delivery: &delivery,
+        folders: folders.as_deref(),
     });
     if let (Some(overlay), Some(spec)) = (config.pod_template.as_deref(), &mut job.spec) {
         overlay::merge(&mut spec.template, overlay);
@@ -219,6 +231,20 @@ pub fn build(
         skipped_labels,
         notes,
     })
+}
+
+/// Refuses the host's own service account, unless the operator lists it: it may create pods and Secrets.
+fn check_account(request: &Request, self_pod: &SelfPod, namespace: &str) -> Result<(), ManifestError> {
+    match &request.config.service_account_name {
+        Some(name)
+            if self_pod.service_account.as_ref() == Some(name)
+                && namespace == self_pod.namespace
+                && !request.grants.lists_service_account(name) =>
+        {
+            Err(ManifestError::HostAccount { name: name.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Manifest {

@@ -4,7 +4,7 @@
 //! docs/pod.md.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::api::core::v1::{
     Container, EnvFromSource, EnvVar, EnvVarSource, HostAlias, LocalObjectReference, NodeAffinity, Pod,
@@ -45,6 +45,10 @@ pub struct SelfPod {
     pub(super) user: User,
     /// Where the pod may run.
     pub(super) scheduling: Scheduling,
+    /// The service account of the pod.
+    pub(super) service_account: Option<String>,
+    /// Paths of mounts in which the server's own keys were found ([`SelfPod::note_keys`]).
+    pub(super) key_mounts: BTreeSet<String>,
     /// What could not be inherited: one line each.
     pub(crate) notes: Vec<String>,
 }
@@ -187,8 +191,20 @@ impl SelfPod {
             env_from: container.env_from.clone().unwrap_or_default(),
             user: user(spec, container),
             scheduling: scheduling(spec),
+            service_account: spec.service_account_name.clone().filter(|name| !name.is_empty()),
+            key_mounts: BTreeSet::new(),
             notes,
         })
+    }
+
+    /// The paths of the mounts that are inherited, but for that at `/paperclip`.
+    pub(crate) fn mount_paths(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().map(|each| each.mount.mount_path.as_str())
+    }
+
+    /// Notes that a mount holds keys that only the server needs.
+    pub(crate) fn note_keys(&mut self, mount_path: &str) {
+        self.key_mounts.insert(mount_path.to_owned());
     }
 }
 

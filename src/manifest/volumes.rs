@@ -4,18 +4,21 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, SecretVolumeSource, Volum
 
 use super::labels::{DATA_VOLUME, PROMPT_SECRET_VOLUME, PROMPT_VOLUME};
 use super::self_pod::Inherited;
-use super::{PROMPT_DIR, RunSecret, SelfPod};
+use super::{PROMPT_DIR, RunSecret, ScopedFolder, SelfPod, scope, server_only};
+use crate::request::Request;
 
 /// The longest name of a volume.
 const MAX_NAME: usize = 63;
 
-/// All volumes, and the mounts of the agent's container. What another namespace than the host's (`foreign`) lacks is left
-/// out there.
+/// All volumes, and the mounts of the agent's container. What another namespace than the host's lacks is left out there.
+/// `folders`: what the agent gets of the shared volume, where that is not all of it.
 pub(super) fn volumes(
+    request: &Request,
     self_pod: &SelfPod,
-    foreign: bool,
+    folders: Option<&[ScopedFolder]>,
     secret: Option<&RunSecret>,
 ) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let foreign = request.config.namespace.as_ref().is_some_and(|name| *name != self_pod.namespace);
     let mut volumes = vec![Volume {
         name: PROMPT_VOLUME.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
@@ -23,7 +26,11 @@ pub(super) fn volumes(
     }];
     let mut mounts = vec![mount(PROMPT_VOLUME, PROMPT_DIR)];
 
-    if let Some(Inherited { volume, mount }) = &self_pod.home {
+    if let (Some(home), Some(folders)) = (&self_pod.home, folders) {
+        let (of_home, in_home) = scope::home(home, folders);
+        volumes.extend(of_home);
+        mounts.extend(in_home);
+    } else if let Some(Inherited { volume, mount }) = &self_pod.home {
         volumes.push(Volume { name: DATA_VOLUME.to_owned(), ..volume.clone() });
         mounts.push(VolumeMount { name: DATA_VOLUME.to_owned(), ..mount.clone() });
     }
@@ -31,7 +38,8 @@ pub(super) fn volumes(
     // A volume that is mounted several times is one volume with several mounts. Two volumes must not share a name, and none
     // may have the name of one of ours.
     let mut given: Vec<(&Volume, String)> = Vec::new();
-    for Inherited { volume, mount } in &self_pod.mounts {
+    let kept = self_pod.mounts.iter().filter(|each| !server_only::holds_key(request, self_pod, each));
+    for Inherited { volume, mount } in kept {
         let known = given.iter().find(|(known, _)| *known == volume);
         let name = match known {
             Some((_, name)) => name.clone(),

@@ -7,12 +7,14 @@
 mod config;
 mod context;
 mod error;
+mod grants;
 mod label;
 mod pod_template;
 mod raw;
 mod resources;
 mod session;
 mod syntax;
+mod template_limits;
 mod tolerations;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use crate::js_semantics;
 pub(crate) use config::{ClaudeHome, Config, HostShutdown};
 pub(crate) use context::Context;
 pub use error::RequestError;
+pub(crate) use grants::{Grants, VolumeMode};
 pub(crate) use label::{MAX_LABEL_LEN, sanitize_label_value};
 pub(crate) use session::SessionPlace;
 
@@ -58,6 +61,8 @@ pub struct Request {
     pub(crate) host_env: HostEnv,
     /// `PAPERCLIP_K8S_RUN_SECRET` of the host's environment: whether what is secret of a run travels in a Secret.
     pub(crate) run_secret: RunSecretMode,
+    /// What the operator grants to agents.
+    pub(crate) grants: Grants,
 }
 
 /// Whether what is secret of a run travels in a Secret of its own, instead of standing in its Job.
@@ -128,6 +133,16 @@ impl HostEnv {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str)
     }
+
+    /// `PAPERCLIP_HOME`, else the folder that the host uses without it; `None` without a home directory.
+    pub(crate) fn paperclip_home(&self) -> Option<String> {
+        let given = self.get("PAPERCLIP_HOME").map(str::trim).filter(|home| !home.is_empty());
+        match given {
+            Some(home) => Some(home.to_owned()),
+            None if self.home_dir.is_empty() => None,
+            None => Some(format!("{}/.paperclip", self.home_dir)),
+        }
+    }
 }
 
 /// The agent's id in the host's JSON, also where the settings in it cannot work; empty without one.
@@ -181,7 +196,11 @@ impl Request {
             home_dir: field(Some(&raw), "homeDir"),
             tmp_dir: field(Some(&raw), "tmpDir"),
         };
+        let grants = Grants::of(&host_env)?;
+        let config = Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?;
+        grants.check(&config)?;
         Ok(Self {
+            grants,
             run_secret: RunSecretMode::of(&host_env)?,
             run_id: field(Some(&raw), "runId"),
             agent: Agent {
@@ -192,7 +211,7 @@ impl Request {
             session_id,
             stored_session: stored.map(SessionPlace::of_params).unwrap_or_default(),
             afresh: false,
-            config: Config::resolve(js_semantics::object(raw.get("config")).unwrap_or(&Map::new()))?,
+            config,
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
             mcp_servers: mcp_servers(raw.get("mcpServers")),

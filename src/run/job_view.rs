@@ -224,12 +224,11 @@ impl<C: Cluster> Observed<C> {
         retry::with_budget(budget, || self.pod()).await
     }
 
+    /// Whether the Job owns the pod. Where its UID is known nothing else shows that: anyone who may create pods can copy
+    /// labels, and print a result.
     fn is_own_pod(&self, pod: &Pod) -> bool {
-        let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Job");
-        match (&self.job_uid, owner) {
-            (Some(own), Some(owner)) => *own == owner.uid,
-            _ => true,
-        }
+        let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.kind == "Job");
+        self.job_uid.as_ref().is_none_or(|own| owners.any(|owner| *own == owner.uid))
     }
 
     /// Resolves once the pod has said its own end, after this moment and as its last word. The agent can print that line,

@@ -22,6 +22,7 @@ mod overview;
 mod preflight;
 mod record;
 mod runner;
+mod shared;
 mod start;
 mod timing;
 mod unconfirmed;

@@ -43,8 +43,7 @@ impl<K: Clusters> Runner<K> {
             None => namespace_of(&request.host_env).await,
         };
         let read = async {
-            let cluster =
-                self.clusters.cluster(request.config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+            let cluster = self.cluster(&request).await?;
             let selector = manifest::watch_selector();
             let budget = timing::SETUP_READ_BUDGET;
             let jobs = retry::with_budget(budget, || cluster.list_jobs(&namespace, &selector)).await?;

@@ -1,12 +1,14 @@
 //! The environment test: what an operator sees before the first run (`docs/contract.md`, "Environment test").
 
+use std::path::PathBuf;
+
 use k8s_openapi::api::batch::v1::Job;
 use serde::Serialize;
 
-use super::{RunError, Runner};
+use super::{RunError, Runner, shared};
 use crate::cluster::{AccessReview, Cluster, Clusters};
 use crate::manifest::{self, Prepared, SelfPod};
-use crate::request::{Agent, Request, RunSecretMode};
+use crate::request::{Agent, Request, RunSecretMode, VolumeMode};
 
 /// How serious a check's result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -90,7 +92,11 @@ const PERMISSIONS: &[Permission] = &[
         ..permission("k8s_rbac_secret_create", "", "secrets", "create", "create Secrets")
     },
     permission("k8s_rbac_secret_delete", "", "secrets", "delete", "delete Secrets"),
-    permission("k8s_rbac_secret_get", "", "secrets", "get", "get Secrets"),
+    Permission {
+        lack: Level::Warn,
+        gives: " Only this test reads one, that of secretRef; no run does.",
+        ..permission("k8s_rbac_secret_get", "", "secrets", "get", "get Secrets")
+    },
     permission("k8s_rbac_pvc_get", "", "persistentvolumeclaims", "get", "get PersistentVolumeClaims"),
     Permission {
         lack: Level::Warn,
@@ -135,8 +141,7 @@ impl<K: Clusters> Runner<K> {
             }
         };
         let reached = async {
-            let config = &request.config;
-            let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+            let cluster = self.cluster(&request).await?;
             let pod = self.self_pods.read(cluster.as_ref(), &request).await?;
             Ok::<_, RunError>((cluster, pod))
         };
@@ -152,19 +157,21 @@ impl<K: Clusters> Runner<K> {
             format!("Kubernetes API reachable; running in namespace {}", pod.namespace),
         )
         .detail(format!("Image: {}", pod.image));
+        let secret = request.config.secret_ref.as_str();
         let permissions = futures::future::join_all(
-            PERMISSIONS.iter().map(|permission| check_permission(cluster, permission, namespace)),
+            PERMISSIONS.iter().map(|permission| check_permission(cluster, permission, namespace, secret)),
         );
         let (target, permissions, secret, claim, job) = tokio::join!(
             check_namespace(cluster, namespace, &pod.namespace),
             permissions,
-            check_secret(cluster, namespace, &request.config.secret_ref),
+            check_secret(cluster, namespace, secret),
             check_claim(cluster, &pod.namespace, pod.pvc_claim_name.as_deref()),
             check_job(cluster, &request, &pod),
         );
         let mut checks = vec![api, target];
         checks.extend(permissions);
         checks.extend([secret, claim]);
+        checks.extend(check_volume(&request, &pod).await);
         checks.extend(job);
         checks
     }
@@ -191,9 +198,16 @@ async fn check_namespace<C: Cluster>(cluster: &C, namespace: &str, own: &str) ->
     }
 }
 
-async fn check_permission<C: Cluster>(cluster: &C, permission: &Permission, namespace: &str) -> Check {
+async fn check_permission<C: Cluster>(
+    cluster: &C,
+    permission: &Permission,
+    namespace: &str,
+    secret: &str,
+) -> Check {
     let Permission { code, group, resource, verb, label, lack, gives } = *permission;
-    match cluster.can_i(AccessReview { group, resource, verb, namespace }).await {
+    // The Role grants reading one Secret only.
+    let name = if (resource, verb) == ("secrets", "get") { secret } else { "" };
+    match cluster.can_i(AccessReview { group, resource, verb, namespace, name }).await {
         Ok(true) => Check::new(code, Level::Info, format!("RBAC: allowed to {label} in {namespace}")),
         Ok(false) => {
             Check::new(code, lack, format!("RBAC: not allowed to {label} in {namespace}")).hint(format!(
@@ -253,6 +267,30 @@ async fn check_claim<C: Cluster>(cluster: &C, namespace: &str, claim: Option<&st
             Check::new("k8s_pvc_check_failed", Level::Warn, format!("Could not read PVC \"{claim}\": {error}"))
         }
     }
+}
+
+/// Whether agents reach what of the host's own lies on the shared volume.
+async fn check_volume(request: &Request, pod: &SelfPod) -> Option<Check> {
+    let home = PathBuf::from(request.host_env.paperclip_home()?);
+    if pod.pvc_claim_name.is_none()
+        || request.grants.volume == VolumeMode::Scoped
+        || !shared::is_on_the_volume(&home)
+    {
+        return None;
+    }
+    exposed(&shared::of_the_server_in(home).await)
+}
+
+fn exposed(found: &[String]) -> Option<Check> {
+    let message = format!(
+        "Agents can read and write what only Paperclip needs, on the volume that they share with it: {}",
+        found.join(", ")
+    );
+    (!found.is_empty()).then(|| {
+        Check::new("k8s_volume_exposes_host", Level::Warn, message).hint(
+            "Set PAPERCLIP_K8S_VOLUME=scoped in Paperclip's environment, or keep these on another volume (docs/security.md).",
+        )
+    })
 }
 
 /// Whether the API server takes the Job of a run, and what of Paperclip's own pod the run would lack.

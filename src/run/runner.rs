@@ -26,7 +26,7 @@ use super::start::queue::{AgentQueues, Turn};
 use super::start::run_secrets::RunSecrets;
 use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
-use super::{Host, HostError, LogSink, afresh, finish, isolate, timing};
+use super::{Host, HostError, LogSink, afresh, finish, isolate, shared, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, ApiErrorKind, Clusters};
 use crate::forensics::{Asker, Creations};
@@ -46,6 +46,9 @@ pub(crate) enum RunError {
     /// A helper or callback of the host failed.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The configuration asks for what the operator does not grant.
+    #[error("{0}")]
+    NotGranted(String),
     /// The prompt bundle cannot be made.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -58,6 +61,7 @@ impl RunError {
         match self {
             RunError::Cluster(error) if error.kind != ApiErrorKind::Setup => Outcome::api_unreachable(&text),
             RunError::Cluster(_) | RunError::SelfPod(_) => Outcome::setup_invalid(&text),
+            RunError::NotGranted(_) => Outcome::config_invalid(&text),
             RunError::Host(_) => Outcome::host_failed(&text),
             RunError::Bundle(_) => Outcome::bundle_failed(&text),
         }
@@ -112,6 +116,15 @@ impl<K: Clusters> Runner<K> {
             readers: ReaderCount::new(),
             unconfirmed: UnconfirmedEnds::default(),
         }
+    }
+
+    /// The cluster of a request, where the operator grants it.
+    ///
+    /// # Errors
+    /// Of kind [`ApiErrorKind::Setup`].
+    pub(crate) async fn cluster(&self, request: &Request) -> Result<Arc<K::Cluster>, ApiError> {
+        shared::check_kubeconfig(request).await?;
+        self.clusters.cluster(request.config.kubeconfig.as_deref(), &request.host_env.vars).await
     }
 
     /// Deletes the Jobs, and with them the Secrets, of all runs that are under way and resolves when that is done.

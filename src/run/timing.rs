@@ -27,6 +27,9 @@ pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);
 /// How long a helper or callback of the host may take. A host that is busy with its database answers late; one that never
 /// does would hold the agent's turn and claim.
 pub(super) const HOST_ANSWER_LIMIT: Duration = Duration::from_secs(120);
+/// How long files on the shared volume may take to be read or written before the run continues without them: a network
+/// file system can hang, and so can what an agent has put in a file's place.
+pub(super) const FILES_LIMIT: Duration = Duration::from_secs(60);
 /// How long the host's own pod is taken to be as it was read last.
 pub(super) const SELF_POD_TTL: Duration = Duration::from_secs(600);
 /// How long another host may hold an agent's claim, unchanged, before it counts as dead. Only how long a run waits

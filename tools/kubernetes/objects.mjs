@@ -33,17 +33,17 @@ export function accounts() {
   return { 'paperclip-existing': EXISTING_ROLE, 'paperclip-recommended': recommendedRole() };
 }
 
+const RULE =
+  /- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\].*\n(?:\s+resourceNames: \[(.*)\]\n)?/g;
+
 /** The rules of the Role in `deploy/base/role.yaml`, read from there. */
 export function recommendedRole() {
   const yaml = readFileSync(path.join(root, 'deploy', 'base', 'role.yaml'), 'utf8');
   const list = (text) => text.split(',').map((word) => word.trim().replaceAll(/["']/g, ''));
-  const rules = [...yaml.matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)].map(
-    ([, apiGroups, resources, verbs]) => ({
-      apiGroups: list(apiGroups),
-      resources: list(resources),
-      verbs: list(verbs),
-    }),
-  );
+  const rules = [...yaml.matchAll(RULE)].map(([, apiGroups, resources, verbs, names]) => {
+    const rule = { apiGroups: list(apiGroups), resources: list(resources), verbs: list(verbs) };
+    return names ? Object.assign(rule, { resourceNames: list(names) }) : rule;
+  });
   if (!rules.some(({ verbs }) => verbs.includes('watch'))) {
     throw new Problem('deploy/base/role.yaml grants no watch, or is written in another way.');
   }

@@ -23,6 +23,8 @@ use crate::cluster::{ApiError, ApiErrorKind};
 
 /// TCP keep-alive: finds a dead peer under an idle log or watch.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The largest kubeconfig, in bytes.
+const MAX_KUBECONFIG: u64 = 1 << 20;
 /// Where a pod finds its own service account.
 const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -31,7 +33,7 @@ pub(super) async fn from_file(path: &str) -> Result<kube::Config, ApiError> {
     let attempt = "read the kubeconfig";
     let setup = |text: String| ApiError::local(ApiErrorKind::Setup, attempt, text);
     // Node's wording: hosts and operators know this line from the existing package.
-    tokio::fs::metadata(path).await.map_err(|error| {
+    let file = tokio::fs::metadata(path).await.map_err(|error| {
         let text = match error.kind() {
             std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
             std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
@@ -39,11 +41,41 @@ pub(super) async fn from_file(path: &str) -> Result<kube::Config, ApiError> {
         };
         setup(text).with_source(error)
     })?;
+    if !file.is_file() || file.len() > MAX_KUBECONFIG {
+        return Err(setup(format!(
+            "cannot use the kubeconfig {path}: it is not a regular file of at most {MAX_KUBECONFIG} bytes"
+        )));
+    }
     let unusable = |error: KubeconfigError| {
-        setup(format!("cannot use the kubeconfig {path}: {}", causes(&error))).with_source(error)
+        setup(format!("cannot use the kubeconfig {path}: {}", what_is_wrong(&error)))
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
     kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)
+}
+
+/// What is wrong with a kubeconfig, without any of its text: the path may name another file of the host, and the message is
+/// shown to who chose it.
+fn what_is_wrong(error: &KubeconfigError) -> String {
+    let fixed = match error {
+        KubeconfigError::Parse(error) => {
+            let line = error.location().map_or_else(String::new, |at| format!(" (line {})", at.line()));
+            return format!("it is not the YAML of a kubeconfig{line}");
+        }
+        KubeconfigError::ReadConfig(error, _) => return error.to_string(),
+        KubeconfigError::CurrentContextNotSet => "it has no current context",
+        KubeconfigError::LoadContext(_) => "its current context is not in it",
+        KubeconfigError::LoadClusterOfContext(_) => "the cluster of its current context is not in it",
+        KubeconfigError::MissingClusterUrl => "its cluster has no server",
+        KubeconfigError::ParseClusterUrl(_) => "the server of its cluster is not a URL",
+        KubeconfigError::ParseProxyUrl(_) => "its proxy-url is not a URL",
+        KubeconfigError::LoadCertificateAuthority(_) | KubeconfigError::ParseCertificates(_) => {
+            "its certificate authority cannot be read"
+        }
+        KubeconfigError::LoadClientCertificate(_) => "its client certificate cannot be read",
+        KubeconfigError::LoadClientKey(_) => "its client key cannot be read",
+        _ => "its parts do not fit together",
+    };
+    fixed.to_owned()
 }
 
 /// The configuration of the cluster that this process runs in.
@@ -114,8 +146,11 @@ pub(super) fn client(
             ApiErrorKind::Setup,
             "set up the Kubernetes client",
             format!(
-                "cannot use the proxy {proxy}: only http:// proxies are supported (see HTTPS_PROXY, NO_PROXY and \
-                 the kubeconfig's proxy-url)"
+                "cannot use the proxy {}://{}: only http:// proxies are supported (see HTTPS_PROXY, NO_PROXY and \
+                 the kubeconfig's proxy-url)",
+                // Not its user and password.
+                proxy.scheme_str().unwrap_or_default(),
+                proxy.host().unwrap_or_default()
             ),
         )),
     }
@@ -239,6 +274,39 @@ mod tests {
     async fn missing_kubeconfig_is_reported_in_node_words() {
         let error = from_file("/no/such/kubeconfig").await.err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("ENOENT: no such file or directory, open '/no/such/kubeconfig'"));
+    }
+
+    #[tokio::test]
+    async fn broken_kubeconfig_is_named_without_its_text() {
+        let path = std::env::temp_dir().join(format!("kubeconfig-broken-{}", std::process::id()));
+        let name = path.to_str().expect("text");
+        let context =
+            r#""contexts":[{"name":"c","context":{"cluster":"s3cret","user":"u"}}],"current-context":"#;
+        for (text, want) in [
+            ("root:s3cret:0:0\n- s3cret: [\n".to_owned(), "it is not the YAML of a kubeconfig (line "),
+            ("s3cret\n".to_owned(), "it is not the YAML of a kubeconfig"),
+            ("current-context: s3cret\n".to_owned(), "its current context is not in it"),
+            (format!(r#"{{{context}"c"}}"#), "the cluster of its current context is not in it"),
+            (
+                format!(
+                    r#"{{"clusters":[{{"name":"s3cret","cluster":{{"server":"s3cret: :"}}}}],{context}"c"}}"#
+                ),
+                "the server of its cluster is not a URL",
+            ),
+        ] {
+            std::fs::write(&path, &text).expect("written");
+            let error =
+                from_file(name).await.err().map(|error| format!("{error} {error:?}")).unwrap_or_default();
+            assert!(
+                error.starts_with(&format!("cannot use the kubeconfig {name}: {want}")),
+                "{text}: {error}"
+            );
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        std::fs::remove_file(&path).expect("removed");
+        let folder = std::env::temp_dir();
+        let error = from_file(folder.to_str().expect("text")).await.err().map(|error| error.to_string());
+        assert!(error.unwrap_or_default().contains("it is not a regular file"));
     }
 
     #[test]

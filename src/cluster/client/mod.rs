@@ -311,6 +311,7 @@ impl Cluster for KubeCluster {
                     resource: Some(question.resource.to_owned()),
                     verb: Some(question.verb.to_owned()),
                     namespace: Some(question.namespace.to_owned()),
+                    name: Some(question.name.to_owned()).filter(|name| !name.is_empty()),
                     ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()

@@ -36,12 +36,10 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Whether a Job with this UID, or of an unknown one, concerns the subscriber.
+    /// Whether a Job with this UID, or the pod that it owns, concerns the subscriber. A pod without an owner has none: its
+    /// labels may be copied.
     fn is_for(&self, uid: Option<&str>) -> bool {
-        match (&self.uid, uid) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => true,
-        }
+        self.uid.as_deref().is_none_or(|ours| uid == Some(ours))
     }
 }
 

@@ -261,6 +261,20 @@ async fn subscription_keeps_the_last_state_of_its_own_objects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_without_owner_is_not_of_a_job_with_known_uid() {
+    let cluster = ScriptedCluster::new();
+    let forged =
+        json!({"metadata": {"name": "a-x", "uid": "u", "resourceVersion": "6", "labels": {"job-name": "a"}}});
+    cluster.pods([opened([(0, line("ADDED", &forged)), (0, line("ADDED", &pod("a-y", "a", "1", 7)))])]);
+    let watches = watches();
+    let known = watches.subscribe(&cluster, "ns", "a", Some("1"));
+    let unknown = watches.subscribe(&cluster, "ns", "a", None);
+    sleep_ms(50).await;
+    assert_eq!(known.snapshot().pods.keys().collect::<Vec<_>>(), ["a-y"]);
+    assert_eq!(unknown.snapshot().pods.keys().collect::<Vec<_>>(), ["a-x", "a-y"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reused_name_is_another_job() {
     let cluster = ScriptedCluster::new();
     cluster.jobs([opened([

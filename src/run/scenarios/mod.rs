@@ -33,6 +33,7 @@ mod sessions;
 mod settles;
 mod start;
 mod starting;
+mod trust;
 mod watching;
 
 use std::sync::{Arc, Mutex};

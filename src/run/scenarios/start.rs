@@ -276,7 +276,10 @@ async fn bad_kubeconfig_is_a_result_and_frees_the_agent(mode: Mode) {
     assert_eq!(result["errorCode"], "configuration_incomplete");
     assert_eq!(result["resultJson"]["k8sErrorCode"], "k8s_config_invalid");
     assert_eq!(result["resultJson"]["configurationIncomplete"]["actionUrl"], "/agents/agent-1/runtime");
-    assert_eq!(message_of(&result), "Cannot set up the run: ENOENT: no such file");
+    assert_eq!(
+        message_of(&result),
+        "Cannot set up the run: ENOENT: no such file or directory, open 'missing'"
+    );
     assert_eq!(result["executionRecovery"]["providerWorkStarted"], false);
     scenario.config = json!({});
     scenario.cluster.script(success_over(Duration::from_secs(5)));

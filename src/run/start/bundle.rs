@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::claim::unique;
 use crate::manifest::{PromptBundle, Skill};
-use crate::run::HostError;
+use crate::run::{HostError, timing};
 
 /// What a bundle is made of, and where.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(crate) struct BundleSpec {
     pub(crate) skills: Vec<Skill>,
     /// The agent's instructions with their directive.
     pub(crate) instructions: Option<String>,
+    /// Whether skills are copied, because pods see nothing but the bundle.
+    pub(crate) copies: bool,
 }
 
 /// Why a bundle could not be made. The messages are the contract's.
@@ -54,6 +57,9 @@ pub(crate) enum BundleError {
     },
 }
 
+/// The largest file of a skill, in bytes: an agent can make one that takes hours to read.
+const MAX_FILE: u64 = 256 << 20;
+
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.display().to_string();
     move |source| BundleError::Io { what, path, source }
@@ -64,15 +70,26 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bundle
 ///
 /// [`Host::link`]: crate::run::Host::link
 pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
-    spec: BundleSpec,
+    mut spec: BundleSpec,
     link: impl Fn(String, String) -> F,
 ) -> Result<(PromptBundle, Vec<String>), BundleError> {
     let mut warnings = Vec::new();
+    spec.skills.retain(|skill| match checked_segment("runtimeName", &skill.runtime_name) {
+        Ok(()) => true,
+        Err(error) => {
+            warnings
+                .push(format!("[paperclip] Failed to materialize Claude skill \"{}\": {error}", skill.key));
+            false
+        }
+    });
     let hashed = spec.clone();
     let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref())).await?;
-    let root = root_of(&spec)?.join(&key);
-    let skills_dir = root.join(".claude").join("skills");
-    tokio::fs::create_dir_all(&skills_dir).await.map_err(io_error("create", &skills_dir))?;
+    let key = if spec.copies { format!("{key}-copies") } else { key };
+    let (home, below) = root_of(&spec)?;
+    let below = below.join(&key).join(".claude").join("skills");
+    let skills_dir = home.join(&below);
+    blocking(move || make_folders(&home, &below, 0o750)).await?;
+    let root = skills_dir.ancestors().nth(2).unwrap_or(&skills_dir).to_owned();
     for skill in &spec.skills {
         let target = skills_dir.join(&skill.runtime_name);
         if let Err(error) = link(skill.source.clone(), target.display().to_string()).await {
@@ -99,17 +116,18 @@ pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
 ) -> Result<T, BundleError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(BundleError::Io {
-            what: "prepare",
-            path: "the prompt bundle".to_owned(),
-            source: io::Error::other(error),
-        })
-    })
+    let failed = |source: io::Error| {
+        Err(BundleError::Io { what: "prepare", path: "the prompt bundle".to_owned(), source })
+    };
+    match tokio::time::timeout(timing::FILES_LIMIT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => failed(io::Error::other(error)),
+        Err(_) => failed(io::Error::from(io::ErrorKind::TimedOut)),
+    }
 }
 
-/// `{home}/instances/{instance}/companies/{company}/claude-prompt-cache`, absolute.
-fn root_of(spec: &BundleSpec) -> Result<PathBuf, BundleError> {
+/// The host's home, absolute, and `instances/{instance}/companies/{company}/claude-prompt-cache` below it.
+fn root_of(spec: &BundleSpec) -> Result<(PathBuf, PathBuf), BundleError> {
     let given = |value: &Option<String>| {
         value.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
@@ -121,13 +139,61 @@ fn root_of(spec: &BundleSpec) -> Result<PathBuf, BundleError> {
     let instance = given(&spec.instance_id).unwrap_or_else(|| "default".to_owned());
     checked_segment("companyId", &spec.company_id)?;
     checked_segment("instanceId", &instance)?;
-    let root = home
-        .join("instances")
+    let below = Path::new("instances")
         .join(instance)
         .join("companies")
         .join(&spec.company_id)
         .join("claude-prompt-cache");
-    std::path::absolute(&root).map_err(io_error("resolve", &root))
+    Ok((std::path::absolute(&home).map_err(io_error("resolve", &home))?, below))
+}
+
+/// Makes the folders of a path below `home`. A link on the way is not followed: an agent may have put it there, to have the
+/// host write elsewhere. `mode` is that of a folder that is made; where the server is root, others have the rights of its
+/// group.
+pub(in crate::run) fn make_folders(home: &Path, below: &Path, mode: u32) -> Result<(), BundleError> {
+    std::fs::create_dir_all(home).map_err(io_error("create", home))?;
+    let mut folder = home.to_owned();
+    for part in below {
+        folder.push(part);
+        match std::fs::symlink_metadata(&folder) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => {
+                let error = io::Error::other("it is not a folder, and what it is is not followed");
+                return Err(io_error("use", &folder)(error));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_folder(&folder, mode)?,
+            Err(error) => return Err(io_error("read", &folder)(error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn make_folder(folder: &Path, mode: u32) -> Result<(), BundleError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error("create", folder)(error)),
+        _ => set_mode(folder, mode).map_err(io_error("create", folder)),
+    }
+}
+
+#[cfg(not(unix))]
+fn make_folder(folder: &Path, _: u32) -> Result<(), BundleError> {
+    std::fs::create_dir(folder).map_err(io_error("create", folder))
+}
+
+/// Agents have the server's user or group. A server that is root has neither in common with them: to what it makes, others
+/// have the rights of its group.
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let made = std::fs::symlink_metadata(path)?;
+    if made.is_symlink() {
+        return Ok(());
+    }
+    let mode = if made.uid() == 0 { mode | (mode & 0o070) >> 3 } else { mode };
+    // A group that is inherited from the folder above stays so.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(made.mode() & 0o7000 | mode))
 }
 
 fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> {
@@ -137,6 +203,8 @@ fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> 
         "must not contain path separators"
     } else if value.contains("..") {
         "must not contain \"..\""
+    } else if value == "." {
+        "must not be \".\""
     } else if value.contains('\0') {
         "must not contain null bytes"
     } else {
@@ -145,21 +213,33 @@ fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> 
     Err(BundleError::Segment { field, why })
 }
 
-/// A damaged or older file is replaced; a rename makes the new one appear whole.
+/// A damaged or older file is replaced, and so is a link that stands in its place; a rename makes the new one appear whole.
 fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    if std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
+    let there = std::fs::symlink_metadata(file);
+    let same_size = there.is_ok_and(|there| there.is_file() && there.len() == text.len() as u64);
+    if same_size && std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
         return Ok(());
     }
-    let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let mut temporary = file.as_os_str().to_owned();
-    temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
+    // A name that no agent can guess, and that must not be there.
+    temporary.push(format!(".{}.tmp", unique()));
     let temporary = PathBuf::from(temporary);
-    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, file));
+    let written = write_new(&temporary, text).and_then(|()| std::fs::rename(&temporary, file));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
     written.map_err(io_error("write", file))
+}
+
+fn write_new(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+    options.open(file)?.write_all(text.as_bytes())?;
+    #[cfg(unix)]
+    set_mode(file, 0o640)?;
+    Ok(())
 }
 
 /// SHA-256 over instructions and skill contents in lower-case hex, files in byte order. 0.1.49 sorted by the host's
@@ -225,7 +305,11 @@ fn hash_path(
     }
     if meta.is_file() {
         hash.update(format!("file:{relative}\n"));
-        let mut file = std::fs::File::open(path).map_err(io_error("open", path))?;
+        if meta.len() > MAX_FILE {
+            let error = io::Error::other(format!("a file of a skill has at most {MAX_FILE} bytes"));
+            return Err(io_error("read", path)(error));
+        }
+        let mut file = std::fs::File::open(path).map_err(io_error("open", path))?.take(MAX_FILE);
         let mut buffer = [0u8; 64 * 1024];
         loop {
             let read = file.read(&mut buffer).map_err(io_error("read", path))?;
@@ -322,6 +406,7 @@ mod tests {
             instance_id: None,
             skills: vec![skill("bad"), skill("good")],
             instructions: Some("Be brief.".to_owned()),
+            copies: false,
         };
         let linked = std::sync::Mutex::new(Vec::new());
         let link = async |source: String, target: String| {
@@ -342,6 +427,75 @@ mod tests {
         assert_eq!(*linked.lock().expect("links"), [format!("{skills_dir}/good")]);
         let file = bundle.instructions_file_path.expect("instructions");
         assert_eq!(std::fs::read_to_string(file).expect("read"), "Be brief.");
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn planted_link_is_neither_followed_nor_written_through() {
+        let home = temp("planted");
+        let target = home.join("target");
+        std::fs::write(&target, "the host's").expect("file");
+        let file = home.join("agent-instructions.md");
+        // The link shows what is to be written: trusted, it could show something else to the agent's neighbour.
+        std::os::unix::fs::symlink(&target, &file).expect("link");
+        write_instructions(&file, "the host's").expect("written");
+        assert!(std::fs::symlink_metadata(&file).expect("there").is_file(), "a file of its own");
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink(&target, &file).expect("link");
+        write_instructions(&file, "new").expect("written");
+        assert_eq!(std::fs::read_to_string(&target).expect("read"), "the host's");
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "new");
+
+        std::fs::create_dir(home.join("elsewhere")).expect("made");
+        std::os::unix::fs::symlink("elsewhere", home.join("instances")).expect("link");
+        let error =
+            make_folders(&home, Path::new("instances/default"), 0o750).expect_err("a link").to_string();
+        assert!(error.contains("it is not a folder"), "{error}");
+        assert_eq!(std::fs::read_dir(home.join("elsewhere")).expect("list").count(), 0);
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bundle_can_be_read_by_its_group_only_unless_root_made_it() {
+        use std::os::unix::fs::MetadataExt as _;
+        let home = temp("modes");
+        make_folders(&home, Path::new("a/b"), 0o750).expect("made");
+        write_instructions(&home.join("a/b/file"), "text").expect("written");
+        for (path, mode, of_root) in [("a", 0o750, 0o755), ("a/b", 0o750, 0o755), ("a/b/file", 0o640, 0o644)]
+        {
+            let meta = std::fs::metadata(home.join(path)).expect("there");
+            let want = if meta.uid() == 0 { of_root } else { mode };
+            assert_eq!(meta.mode() & 0o777, want, "{path}");
+        }
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
+    #[tokio::test]
+    async fn skill_whose_name_leaves_the_bundle_is_left_out() {
+        let home = temp("names");
+        let skill = |name: &str| Skill {
+            key: "org/evil".to_owned(),
+            runtime_name: name.to_owned(),
+            source: home.display().to_string(),
+        };
+        for name in ["../../x", "a/b", "..", ".", "", "a\0b"] {
+            let spec = BundleSpec {
+                company_id: "c-1".to_owned(),
+                paperclip_home: Some(home.join("home").display().to_string()),
+                user_home: String::new(),
+                instance_id: None,
+                skills: vec![skill(name)],
+                instructions: None,
+                copies: false,
+            };
+            let link =
+                async |_: String, target: String| -> Result<(), HostError> { panic!("{target} is linked") };
+            let (_, warnings) = prepare(spec, link).await.expect("bundle");
+            assert_eq!(warnings.len(), 1, "{name}");
+            assert!(warnings[0].contains("\"org/evil\": Invalid runtimeName: must not"), "{warnings:?}");
+        }
         std::fs::remove_dir_all(home).expect("clean up");
     }
 

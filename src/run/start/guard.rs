@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::claude::EndToken;
 use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::{self, Account, Expected, claude_may_run, kept_by, node_of, still_running};
-use crate::manifest::{self, JobSession, LABEL_RUN_ID, agent_selector};
+use crate::manifest::{self, JobSession, LABEL_COMPANY_ID, LABEL_RUN_ID, agent_selector};
 use crate::outcome::Outcome;
-use crate::request::Request;
+use crate::request::{MAX_LABEL_LEN, Request, sanitize_label_value};
 use crate::run::card::Waits;
 use crate::run::context::{Placement, RunContext, Stop};
 use crate::run::record::cause_of_guard;
@@ -66,7 +66,10 @@ pub(super) async fn check<C: Cluster, H: Host>(
         Ok::<_, ApiError>((jobs, pods))
     };
     let verdict = match read.await {
-        Ok((mut jobs, pods)) => {
+        Ok((mut jobs, mut pods)) => {
+            let company = sanitize_label_value(&run.request.agent.company_id, MAX_LABEL_LEN);
+            jobs.retain(|job| is_of_company(job, company.as_deref()));
+            pods.retain(|pod| is_of_company(pod, company.as_deref()));
             // The run's first Job is over, also where it is retained and its condition is still to come.
             jobs.retain(|job| job.metadata.name.as_deref() != run.ended_job.get().map(String::as_str));
             let run_label = run.request.run_label();
@@ -285,6 +288,14 @@ impl Orphan {
             account: Account::of(job).into(),
             secrets: manifest::secrets_of(job),
         }
+    }
+}
+
+/// Whether an object with the agent's label is not one of another company.
+fn is_of_company(object: &impl Metadata<Ty = ObjectMeta>, company: Option<&str>) -> bool {
+    match (label(object, LABEL_COMPANY_ID), company) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => true,
     }
 }
 

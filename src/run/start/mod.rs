@@ -73,7 +73,7 @@ impl<K: Clusters> Runner<K> {
         let request = &run.request;
         let config = &request.config;
         let found = async {
-            let cluster = self.clusters.cluster(config.kubeconfig.as_deref(), &request.host_env.vars).await?;
+            let cluster = self.cluster(request).await?;
             let self_pod = Box::pin(self.self_pods.read(cluster.as_ref(), request)).await?;
             Ok::<_, RunError>((cluster, self_pod))
         };

@@ -3,7 +3,9 @@
 
 use super::bundle::{self, BundleSpec};
 use crate::manifest::{Prepared, PromptBundle};
+use crate::request::{Request, VolumeMode};
 use crate::run::context::RunContext;
+use crate::run::shared::{self, Unread};
 use crate::run::{Host, LogSink, RunError};
 
 /// Logs the skills, reads the instructions and makes the bundle.
@@ -17,7 +19,7 @@ pub(super) async fn prepare_bundle<C, H: Host>(
         log.err(warning.clone()).await;
     }
     let read = match &request.config.instructions_file_path {
-        Some(path) => read_instructions(log, path).await,
+        Some(path) => read_instructions(log, request, path).await?,
         None => None,
     };
     let parts = [read.as_deref().unwrap_or_default(), prepared.skill_library.as_str()];
@@ -31,12 +33,14 @@ pub(super) async fn prepare_bundle<C, H: Host>(
         instance_id: env("PAPERCLIP_INSTANCE_ID"),
         skills: prepared.skills.clone(),
         instructions,
+        copies: request.grants.volume == VolumeMode::Scoped,
     };
     let link = async |source: String, target: String| host.link(&source, &target).await;
     let (bundle, warnings) = bundle::prepare(spec, link).await?;
     for warning in warnings {
         log.err(warning).await;
     }
+    shared::make_scoped_folders(request, &bundle).await?;
     Ok(bundle)
 }
 
@@ -48,16 +52,17 @@ pub(super) fn skill_summary(prepared: &Prepared) -> String {
 }
 
 /// The agent's instructions with their directive; `None` and a warning when the file cannot be read.
-async fn read_instructions(log: &LogSink, path: &str) -> Option<String> {
-    match tokio::fs::read(path).await {
-        Ok(bytes) => Some(with_directive(&String::from_utf8_lossy(&bytes), path)),
-        Err(error) => {
+async fn read_instructions(log: &LogSink, request: &Request, path: &str) -> Result<Option<String>, RunError> {
+    match shared::read_instructions(request, path).await {
+        Ok(bytes) => Ok(Some(with_directive(&String::from_utf8_lossy(&bytes), path))),
+        Err(Unread::NotGranted(why)) => Err(RunError::NotGranted(why)),
+        Err(Unread::Failed(error)) => {
             log.err(format!(
                 "[paperclip] Warning: could not read agent instructions file \"{path}\": {}",
                 node_read_error(&error, path)
             ))
             .await;
-            None
+            Ok(None)
         }
     }
 }

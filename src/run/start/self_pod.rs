@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, retry};
-use crate::manifest::{SelfPod, SelfPodError};
+use crate::manifest::{self, SelfPod, SelfPodError};
 use crate::request::{HostEnv, Request};
 use crate::run::{RunError, timing};
 
@@ -90,12 +90,30 @@ async fn read_first<C: Cluster>(
 ) -> Result<SelfPod, RunError> {
     for name in names {
         match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(namespace, name)).await {
-            Ok(pod) => return Ok(SelfPod::read(&pod, name, namespace, &env.vars)?),
+            Ok(pod) => {
+                let mut own = SelfPod::read(&pod, name, namespace, &env.vars)?;
+                find_keys(&mut own).await;
+                return Ok(own);
+            }
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error.into()),
         }
     }
     Err(SelfPodError::NotAPod { namespace: namespace.to_owned(), names: names.to_vec() }.into())
+}
+
+/// Notes which mounts hold the server's keys. This process runs in the pod that it reads, so it sees the files of Secrets
+/// whose keys the pod does not list.
+async fn find_keys(own: &mut SelfPod) {
+    let paths: Vec<String> = own.mount_paths().map(str::to_owned).collect();
+    for path in paths {
+        let Ok(mut folder) = tokio::fs::read_dir(&path).await else { continue };
+        while let Ok(Some(file)) = folder.next_entry().await {
+            if file.file_name().to_str().is_some_and(manifest::is_key_file) {
+                own.note_keys(&path);
+            }
+        }
+    }
 }
 
 /// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else the service account's namespace, else `default`.

@@ -1,0 +1,265 @@
+//! What of the host's own pod only the server needs, and agents therefore do not get.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::SelfPod;
+use super::env::literal;
+use super::self_pod::Inherited;
+use crate::expansion::references;
+use crate::request::Request;
+
+/// Variables that only the server reads and that are, or lead to, its secrets: they sign agents' tokens and people's
+/// sessions, open its database and its store of secrets, or prove to other services that it is the server. Taken from the
+/// host's published files (2026.916.1).
+pub(super) const VARIABLES: [&str; 22] = [
+    "BETTER_AUTH_SECRET",
+    "DATABASE_MIGRATION_URL",
+    "DATABASE_URL",
+    "PAPERCLIP_AGENT_JWT_SECRET",
+    "PAPERCLIP_CLOUD_CONNECTOR_SEAL_PRIVATE_KEY",
+    "PAPERCLIP_CLOUD_CONNECTOR_SIGN_PRIVATE_KEY",
+    "PAPERCLIP_CLOUD_TENANT_SERVER_TOKEN",
+    "PAPERCLIP_DECISION_SIGNING_SECRET",
+    "PAPERCLIP_DEV_SERVER_STATUS_TOKEN",
+    "PAPERCLIP_FEEDBACK_EXPORT_BACKEND_TOKEN",
+    "PAPERCLIP_ID_CONNECTOR_SEAL_PRIVATE_KEY",
+    "PAPERCLIP_ID_CONNECTOR_SIGN_PRIVATE_KEY",
+    "PAPERCLIP_INTERNAL_SECRET",
+    "PAPERCLIP_MANAGED_CONFIG",
+    MASTER_KEY,
+    MASTER_KEY_FILE,
+    "PAPERCLIP_TELEMETRY_BACKEND_TOKEN",
+    "PAPERCLIP_TEST_DATABASE_URL",
+    "PAPERCLIP_TOOL_ACTION_SIGNING_SECRET",
+    "PAPERCLIP_TOOL_OAUTH_CLIENT_SECRET",
+    "PAPERCLIP_VERCEL_CONNECT_ACCESS_TOKEN",
+    "PAPERCLIP_WORKSPACE_HANDOFF_SECRET",
+];
+const MASTER_KEY: &str = "PAPERCLIP_SECRETS_MASTER_KEY";
+const MASTER_KEY_FILE: &str = "PAPERCLIP_SECRETS_MASTER_KEY_FILE";
+
+/// Names of files that are the private key of a server, or the host's master key.
+const KEY_FILES: [&str; 8] = [
+    "key.pem",
+    "master.key",
+    "private.key",
+    "privkey.pem",
+    "server-key.pem",
+    "server.key",
+    "tls-key.pem",
+    "tls.key",
+];
+
+/// Whether a file of this name is a key that only the server needs.
+pub(crate) fn is_key_file(name: &str) -> bool {
+    KEY_FILES.contains(&name.rsplit('/').next().unwrap_or(name))
+}
+
+/// The host's variables as an agent gets them, and the names of those that it does not get.
+///
+/// A variable that is withheld stays with an empty value where that changes something: it hides what `envFrom` brings, and
+/// is what a reference to it becomes.
+pub(super) fn variables(request: &Request, self_pod: &SelfPod) -> (Vec<EnvVar>, BTreeSet<String>) {
+    let granted = |name: &str| request.grants.inherit_env.iter().any(|granted| granted == name);
+    let mut withheld: BTreeSet<String> =
+        VARIABLES.iter().filter(|name| !granted(name)).map(|name| (*name).to_owned()).collect();
+    // A password that stands in a variable of its own, of which the URL of the database is made.
+    let is_secret = |name: &str| {
+        let mut named = self_pod.env.iter().filter(|var| var.name == name);
+        named.any(|var| var.value_from.as_ref().is_some_and(|source| source.secret_key_ref.is_some()))
+    };
+    loop {
+        let holders = self_pod.env.iter().filter(|var| withheld.contains(&var.name));
+        let parts = holders.flat_map(|var| references(var.value.as_deref().unwrap_or_default()));
+        let parts: Vec<String> = parts
+            .filter(|part| !withheld.contains(*part) && !granted(part) && is_secret(part))
+            .map(str::to_owned)
+            .collect();
+        if parts.is_empty() {
+            break;
+        }
+        withheld.extend(parts);
+    }
+
+    let from_elsewhere = !self_pod.env_from.is_empty();
+    let kept = |var: &&EnvVar| !withheld.contains(&var.name);
+    let referred: BTreeSet<&str> = self_pod
+        .env
+        .iter()
+        .filter(kept)
+        .flat_map(|var| references(var.value.as_deref().unwrap_or_default()))
+        .collect();
+    let named: BTreeSet<&str> = self_pod.env.iter().map(|var| var.name.as_str()).collect();
+    let unnamed = withheld.iter().filter(|name| from_elsewhere && !named.contains(name.as_str()));
+    let mut vars: Vec<EnvVar> = unnamed.map(|name| literal(name, String::new())).collect();
+    for var in &self_pod.env {
+        if kept(&var) {
+            vars.push(var.clone());
+        } else if from_elsewhere || referred.contains(var.name.as_str()) {
+            vars.push(literal(&var.name, String::new()));
+        }
+    }
+    let has = |name: &String| {
+        named.contains(name.as_str())
+            || (from_elsewhere && request.host_env.get(name).is_some_and(|value| !value.is_empty()))
+    };
+    let left_out = withheld.iter().filter(|name| has(name)).cloned().collect();
+    (vars, left_out)
+}
+
+/// Whether an agent does not get this mount: it holds the server's keys.
+pub(super) fn holds_key(request: &Request, self_pod: &SelfPod, inherited: &Inherited) -> bool {
+    let Inherited { volume, mount } = inherited;
+    let at = mount.mount_path.trim_end_matches('/');
+    if request.grants.inherit_secret_mounts.iter().any(|granted| granted.trim_end_matches('/') == at) {
+        return false;
+    }
+    let master = request.host_env.get(MASTER_KEY_FILE).map(str::trim).unwrap_or_default();
+    if !master.is_empty() && std::path::Path::new(master).starts_with(at) {
+        return true;
+    }
+    if self_pod.key_mounts.contains(&mount.mount_path) {
+        return true;
+    }
+    if let Some(file) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
+        return is_key_file(file);
+    }
+    let of_secret = volume.secret.iter().flat_map(|secret| &secret.items);
+    let projected = volume.projected.iter().flat_map(|all| &all.sources).flatten();
+    let of_projected = projected.filter_map(|source| source.secret.as_ref()).flat_map(|secret| &secret.items);
+    of_secret.chain(of_projected).flatten().any(|item| is_key_file(&item.path))
+}
+
+/// What the log says of what an agent does not get.
+pub(super) fn note(variables: &BTreeSet<String>, mounts: &[&str]) -> Option<String> {
+    let mut parts: Vec<String> = variables.iter().cloned().collect();
+    parts.extend(mounts.iter().map(|path| format!("the mount at {path}")));
+    (!parts.is_empty()).then(|| {
+        format!(
+            "Not given to the agent, because only the server needs it: {} (exceptions: PAPERCLIP_K8S_INHERIT_ENV, \
+             PAPERCLIP_K8S_INHERIT_SECRET_MOUNTS)",
+            parts.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use crate::manifest::{Manifest, Prepared, SelfPod, build};
+    use crate::request::Request;
+
+    fn manifest(container: Value, volumes: Value, host_env: Value) -> Manifest {
+        let mut own = json!({"name": "paperclip", "image": "i"});
+        own.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+        let pod = serde_json::from_value(json!({"spec": {"containers": [own], "volumes": volumes}})).unwrap();
+        let self_pod = SelfPod::read(&pod, "p", "n", &BTreeMap::new()).unwrap();
+        let request = json!({"runId": "r", "agent": {"id": "a", "companyId": "c"}, "hostEnv": host_env});
+        build(&Request::parse(&request.to_string()).unwrap(), &self_pod, &Prepared::default(), None).unwrap()
+    }
+
+    fn claude(manifest: &Manifest) -> Value {
+        let job = serde_json::to_value(&manifest.job).unwrap();
+        job["spec"]["template"]["spec"]["containers"][0].clone()
+    }
+
+    fn env(manifest: &Manifest) -> BTreeMap<String, Value> {
+        let vars = claude(manifest)["env"].as_array().unwrap().clone();
+        vars.into_iter()
+            .map(|var| {
+                let value = var.get("value").or(var.get("valueFrom")).cloned().unwrap_or_default();
+                (var["name"].as_str().unwrap().to_owned(), value)
+            })
+            .collect()
+    }
+
+    fn secret(name: &str, key: &str) -> Value {
+        json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "s", "key": key}}})
+    }
+
+    #[test]
+    fn secrets_of_the_server_are_not_inherited() {
+        let vars = json!([
+            secret("PAPERCLIP_AGENT_JWT_SECRET", "jwt"),
+            {"name": "BETTER_AUTH_SECRET", "value": "b"},
+            secret("DB_PASSWORD", "db"),
+            {"name": "DB_HOST", "value": "db"},
+            {"name": "DATABASE_URL", "value": "postgres://u:$(DB_PASSWORD)@$(DB_HOST)/p"},
+            {"name": "COPY", "value": "x-$(BETTER_AUTH_SECRET)"},
+            secret("ANTHROPIC_API_KEY", "a"),
+            {"name": "AWS_SECRET_ACCESS_KEY", "value": "aws"},
+        ]);
+        let made = manifest(json!({"env": vars}), json!([]), json!({}));
+        let env = env(&made);
+        for name in ["PAPERCLIP_AGENT_JWT_SECRET", "DATABASE_URL", "DB_PASSWORD"] {
+            assert!(!env.contains_key(name), "{name}");
+        }
+        assert_eq!(env["BETTER_AUTH_SECRET"], "", "what a reference to it becomes");
+        for name in ["ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_HOST", "COPY"] {
+            assert!(env.contains_key(name), "{name}");
+        }
+        let note = "Not given to the agent, because only the server needs it: BETTER_AUTH_SECRET, DATABASE_URL, DB_PASSWORD, \
+                    PAPERCLIP_AGENT_JWT_SECRET (exceptions: PAPERCLIP_K8S_INHERIT_ENV, PAPERCLIP_K8S_INHERIT_SECRET_MOUNTS)";
+        assert_eq!(made.notes, [note]);
+    }
+
+    #[test]
+    fn secrets_of_the_server_from_env_from_are_hidden() {
+        let from = json!({"envFrom": [{"secretRef": {"name": "all"}}]});
+        let host = json!({"BETTER_AUTH_SECRET": "b"});
+        let made = manifest(from, json!([]), host);
+        let env = env(&made);
+        assert_eq!(env["BETTER_AUTH_SECRET"], "");
+        assert_eq!(env["PAPERCLIP_AGENT_JWT_SECRET"], "", "the Secret may get this key later");
+        assert!(made.notes[0].contains("needs it: BETTER_AUTH_SECRET (exceptions"), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn operator_grants_a_variable_and_a_mount() {
+        let container = json!({
+            "env": [{"name": "DATABASE_URL", "value": "d"}],
+            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
+        });
+        let volumes = json!([{"name": "tls", "secret": {"secretName": "t", "items": [{"key": "k", "path": "tls.key"}]}}]);
+        let grants = json!({"PAPERCLIP_K8S_INHERIT_ENV": "DATABASE_URL", "PAPERCLIP_K8S_INHERIT_SECRET_MOUNTS": "/tls/"});
+        let made = manifest(container, volumes, grants);
+        assert_eq!(env(&made)["DATABASE_URL"], "d");
+        assert_eq!(claude(&made)["volumeMounts"][1]["mountPath"], "/tls");
+        assert!(made.notes.is_empty(), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn mounts_with_keys_of_the_server_are_not_inherited() {
+        let container = json!({"volumeMounts": [
+            {"name": "keys", "mountPath": "/keys"},
+            {"name": "tls", "mountPath": "/tls"},
+            {"name": "tls", "mountPath": "/ca.crt", "subPath": "ca.crt"},
+            {"name": "tls", "mountPath": "/k", "subPath": "tls.key"},
+            {"name": "ssh", "mountPath": "/ssh"},
+        ]});
+        let volumes = json!([
+            {"name": "keys", "secret": {"secretName": "m"}},
+            {"name": "tls", "projected": {"sources": [{"secret": {"name": "t", "items": [{"key": "k", "path": "tls.key"}]}}]}},
+            {"name": "ssh", "secret": {"secretName": "ssh"}},
+        ]);
+        let made = manifest(container, volumes, json!({"PAPERCLIP_SECRETS_MASTER_KEY_FILE": "/keys/master"}));
+        let job = claude(&made);
+        let mounts: Vec<&str> = job["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|mount| mount["mountPath"].as_str().unwrap())
+            .collect();
+        assert_eq!(mounts, ["/tmp/prompt", "/ca.crt", "/ssh"]);
+        assert!(
+            made.notes[0].contains("the mount at /keys, the mount at /tls, the mount at /k ("),
+            "{:?}",
+            made.notes
+        );
+    }
+}

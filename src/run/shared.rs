@@ -1,0 +1,328 @@
+//! Which files of the host's machine agents can write, and so must not choose for it.
+
+use std::io::{self, Read as _};
+use std::path::{Component, Path, PathBuf};
+
+use crate::cluster::{ApiError, ApiErrorKind};
+use crate::request::{HostEnv, Request};
+
+use super::start::bundle::{BundleError, make_folders};
+use super::{RunError, timing};
+use crate::manifest::{self, PromptBundle, ScopedFolder};
+
+/// Where the shared volume is mounted in the pods of host and agents.
+const MOUNT: &str = "/paperclip";
+
+/// The folders that agents may write, and what they really are.
+async fn written_by_agents(env: &HostEnv) -> Vec<PathBuf> {
+    let mut folders = vec![PathBuf::from(MOUNT)];
+    folders.extend(env.paperclip_home().and_then(|home| std::path::absolute(home).ok()));
+    for at in 0..folders.len() {
+        if let Ok(real) = tokio::fs::canonicalize(&folders[at]).await {
+            folders.push(real);
+        }
+    }
+    folders
+}
+
+/// Refuses a `kubeconfig` that the operator has not granted. Such a file runs commands on the host (exec plugins) and
+/// sends files of it as tokens (`tokenFile`): an agent that could write it would be the host.
+pub(super) async fn check_kubeconfig(request: &Request) -> Result<(), ApiError> {
+    let Some(path) = request.config.kubeconfig.as_deref() else { return Ok(()) };
+    let refuse = |text: String| Err(ApiError::local(ApiErrorKind::Setup, "check the kubeconfig", text));
+    let real = match tokio::fs::canonicalize(path).await {
+        Ok(real) => real,
+        Err(error) => return refuse(node_words(&error, "the kubeconfig", path)),
+    };
+    if let Some(granted) = &request.grants.kubeconfigs {
+        for file in granted {
+            if tokio::fs::canonicalize(file).await.is_ok_and(|file| file == real) {
+                return Ok(());
+            }
+        }
+        return refuse(format!(
+            "kubeconfig = {path:?} is not on the operator's list PAPERCLIP_K8S_KUBECONFIGS"
+        ));
+    }
+    let given = std::path::absolute(path).unwrap_or_default();
+    let folders = written_by_agents(&request.host_env).await;
+    match folders.iter().find(|folder| given.starts_with(folder) || real.starts_with(folder)) {
+        Some(folder) => refuse(format!(
+            "kubeconfig = {path:?} is below {}, where agents can write: a kubeconfig can run commands as Paperclip. Move it, \
+             or name it in PAPERCLIP_K8S_KUBECONFIGS in Paperclip's environment",
+            folder.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Makes the folders that an agent gets of the shared volume and that are not there: a kubelet would make them as root.
+pub(super) async fn make_scoped_folders(request: &Request, bundle: &PromptBundle) -> Result<(), RunError> {
+    let folders = manifest::scoped_folders(request, Some(bundle));
+    let folders = folders.map_err(|error| RunError::NotGranted(error.to_string()))?.unwrap_or_default();
+    let made = tokio::task::spawn_blocking(move || make_below(Path::new(MOUNT), &folders));
+    match tokio::time::timeout(timing::FILES_LIMIT, made).await {
+        Ok(Ok(made)) => made.map_err(RunError::Bundle),
+        _ => Err(RunError::NotGranted(format!("the folders below {MOUNT} cannot be made"))),
+    }
+}
+
+fn make_below(mount: &Path, folders: &[ScopedFolder]) -> Result<(), BundleError> {
+    // Outside of a pod there is no volume.
+    if !mount.is_dir() {
+        return Ok(());
+    }
+    let mut writable = folders.iter().filter(|folder| !folder.read_only);
+    writable.try_for_each(|folder| make_folders(mount, Path::new(&folder.path), 0o770))
+}
+
+/// What of the host's own lies in its home, where an agent that has the whole volume reads and writes it.
+pub(super) async fn of_the_server_in(home: PathBuf) -> Vec<String> {
+    let find = move || {
+        let mut found: Vec<String> = ["plugins", "adapter-plugins", ".env"].map(str::to_owned).into();
+        for instance in std::fs::read_dir(home.join("instances")).into_iter().flatten().flatten() {
+            let name = instance.file_name().to_string_lossy().into_owned();
+            found.extend(["secrets", "db", ".env"].map(|of| format!("instances/{name}/{of}")));
+        }
+        found.retain(|name| home.join(name).exists());
+        found
+    };
+    tokio::task::spawn_blocking(find).await.unwrap_or_default()
+}
+
+/// Whether a path is on the volume that agents share.
+pub(super) fn is_on_the_volume(path: &Path) -> bool {
+    path.starts_with(MOUNT)
+}
+
+/// Why instructions were not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The operator does not grant this file.
+    NotGranted(String),
+    /// The file system refused, or did not answer in time.
+    Failed(io::Error),
+}
+
+/// The most that instructions may have, in bytes.
+const MAX_INSTRUCTIONS: u64 = 1 << 20;
+
+/// What a host keeps for itself in the folder of an instance.
+const OF_THE_SERVER: [&str; 11] = [
+    ".env",
+    "ai-local-logins",
+    "config.json",
+    "context.json",
+    "data",
+    "db",
+    "import-transfers",
+    "logs",
+    "runtime-services",
+    "secrets",
+    "telemetry",
+];
+
+/// Reads an agent's instructions: a regular file of at most 1 MiB below the host's home or a folder that the operator
+/// names, and not one that the host keeps for itself.
+pub(super) async fn read_instructions(request: &Request, path: &str) -> Result<Vec<u8>, Unread> {
+    let home = request.host_env.paperclip_home().map(PathBuf::from);
+    let granted = request.grants.instructions_dirs.clone();
+    let file = PathBuf::from(path);
+    let read = tokio::task::spawn_blocking(move || read_granted(&file, home.as_deref(), &granted));
+    match tokio::time::timeout(timing::FILES_LIMIT, read).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => Err(Unread::Failed(io::Error::other(error))),
+        Err(_) => Err(Unread::Failed(io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+fn read_granted(path: &Path, home: Option<&Path>, granted: &[String]) -> Result<Vec<u8>, Unread> {
+    let refuse =
+        |why: &str| Err(Unread::NotGranted(format!("instructionsFilePath = \"{}\": {why}", path.display())));
+    let real = std::fs::canonicalize(path).map_err(Unread::Failed)?;
+    let below = |folder: &Path| {
+        let folder = std::fs::canonicalize(folder).ok()?;
+        real.strip_prefix(folder).map(Path::to_owned).ok()
+    };
+    if !granted.iter().any(|folder| below(Path::new(folder)).is_some()) {
+        let Some(inside) = home.and_then(below) else {
+            return refuse(
+                "is not below PAPERCLIP_HOME, nor below a folder of PAPERCLIP_K8S_INSTRUCTIONS_DIRS in Paperclip's environment",
+            );
+        };
+        if is_of_the_server(&inside) {
+            return refuse("is a file that only the server may read");
+        }
+    }
+    // Before it is opened: opening a pipe waits for a writer.
+    let regular = |meta: std::fs::Metadata| meta.is_file() && meta.len() <= MAX_INSTRUCTIONS;
+    let unusable = "is not a regular file of at most 1 MiB";
+    if !regular(std::fs::metadata(&real).map_err(Unread::Failed)?) {
+        return refuse(unusable);
+    }
+    let file = std::fs::File::open(&real).map_err(Unread::Failed)?;
+    if !regular(file.metadata().map_err(Unread::Failed)?) {
+        return refuse(unusable);
+    }
+    let mut text = Vec::new();
+    // It may grow meanwhile.
+    file.take(MAX_INSTRUCTIONS + 1).read_to_end(&mut text).map_err(Unread::Failed)?;
+    if text.len() as u64 > MAX_INSTRUCTIONS { refuse(unusable) } else { Ok(text) }
+}
+
+/// Whether a host keeps this file, named from its home, for itself.
+fn is_of_the_server(inside: &Path) -> bool {
+    let names: Vec<&str> = inside
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_str().unwrap_or_default()),
+            _ => None,
+        })
+        .collect();
+    match names.as_slice() {
+        ["instances", _, name, ..] => OF_THE_SERVER.contains(name),
+        // Credentials of tools are in hidden folders of a home, plugins are the host's code.
+        [name, ..] => name.starts_with('.') || OF_THE_SERVER.contains(name) || name.ends_with("plugins"),
+        [] => true,
+    }
+}
+
+/// Node's wording for the most common failures; operators search for it.
+pub(super) fn node_words(error: &std::io::Error, what: &str, path: &str) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("ENOENT: no such file or directory, open '{path}'"),
+        std::io::ErrorKind::PermissionDenied => format!("EACCES: permission denied, open '{path}'"),
+        _ => format!("cannot read {what} {path}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(kubeconfig: &Path, env: serde_json::Value) -> Request {
+        let request = json!({"config": {"kubeconfig": kubeconfig}, "hostEnv": env});
+        Request::parse(&request.to_string()).expect("a request")
+    }
+
+    /// A folder with the home of a host in it, and a kubeconfig beside and inside of that.
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("shared-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("home/agent")).expect("made");
+        for file in ["home/agent/config", "config"] {
+            std::fs::write(dir.join(file), "apiVersion: v1").expect("written");
+        }
+        dir
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn kubeconfig_that_agents_can_write_is_refused() {
+        let dir = folder("written");
+        let home = dir.join("home");
+        std::os::unix::fs::symlink("home/agent/config", dir.join("link")).expect("linked");
+        std::os::unix::fs::symlink("../../config", home.join("agent/out")).expect("linked");
+        std::os::unix::fs::symlink("home", dir.join("linked-home")).expect("linked");
+        for path in ["home/agent/config", "link", "home/agent/out", "linked-home/agent/config"] {
+            for home in ["home", "linked-home"] {
+                let request = request(&dir.join(path), json!({"PAPERCLIP_HOME": dir.join(home)}));
+                let error = check_kubeconfig(&request).await.expect_err(path).to_string();
+                assert!(error.contains("where agents can write"), "{path}: {error}");
+            }
+        }
+        let env = json!({"PAPERCLIP_HOME": home});
+        check_kubeconfig(&request(&dir.join("config"), env)).await.expect("outside of the home");
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn instructions_are_a_small_file_of_the_home() {
+        let dir = folder("instructions");
+        let home = dir.join("home");
+        for folder in ["instances/default/secrets", "instances/default/companies/c", "plugins", ".claude"] {
+            std::fs::create_dir_all(home.join(folder)).expect("made");
+        }
+        let good = home.join("instances/default/companies/c/AGENTS.md");
+        std::fs::write(&good, "Be brief.").expect("written");
+        for own in
+            ["instances/default/secrets/master.key", "instances/default/.env", "plugins/p.js", ".claude/x"]
+        {
+            std::fs::write(home.join(own), "s3cret").expect("written");
+        }
+        std::fs::write(home.join("agent/large"), vec![b'x'; (1 << 20) + 1]).expect("written");
+        for (at, to) in [
+            ("agent/zero", "/dev/zero"),
+            ("agent/out", "../../config"),
+            ("agent/key", "../instances/default/secrets/master.key"),
+        ] {
+            std::os::unix::fs::symlink(to, home.join(at)).expect("linked");
+        }
+        let pipe = home.join("agent/pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("run").success());
+        assert_eq!(read_granted(&good, Some(&home), &[]).expect("read"), b"Be brief.");
+        for (path, why) in [
+            ("agent/zero", "is not below PAPERCLIP_HOME"),
+            ("agent/out", "is not below PAPERCLIP_HOME"),
+            ("../config", "is not below PAPERCLIP_HOME"),
+            ("agent/key", "only the server may read"),
+            ("instances/default/secrets/master.key", "only the server may read"),
+            ("instances/default/.env", "only the server may read"),
+            ("plugins/p.js", "only the server may read"),
+            (".claude/x", "only the server may read"),
+            ("agent/large", "is not a regular file of at most 1 MiB"),
+            ("agent/pipe", "is not a regular file of at most 1 MiB"),
+            ("agent", "is not a regular file of at most 1 MiB"),
+        ] {
+            match read_granted(&home.join(path), Some(&home), &[]) {
+                Err(Unread::NotGranted(text)) => assert!(text.contains(why), "{path}: {text}"),
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+        let listed = [dir.display().to_string()];
+        assert!(
+            read_granted(&dir.join("config"), Some(&home), &listed).is_ok(),
+            "the operator names the folder"
+        );
+        let zero = ["/dev".to_owned()];
+        assert!(matches!(
+            read_granted(Path::new("/dev/zero"), Some(&home), &zero),
+            Err(Unread::NotGranted(_))
+        ));
+        assert!(matches!(read_granted(&home.join("gone"), Some(&home), &[]), Err(Unread::Failed(_))));
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn scoped_folders_are_made_and_no_link_is_followed() {
+        let dir = folder("scoped");
+        let scoped = |path: &str, read_only| ScopedFolder { path: path.to_owned(), read_only };
+        make_below(&dir, &[scoped("w/a", false), scoped("bundle", true)]).expect("made");
+        assert!(dir.join("w/a").is_dir() && !dir.join("bundle").exists());
+        std::os::unix::fs::symlink("../home", dir.join("w/b")).expect("linked");
+        let error = make_below(&dir, &[scoped("w/b", false)]).expect_err("a link").to_string();
+        assert!(error.contains("it is not a folder"), "{error}");
+        make_below(&dir.join("nowhere"), &[scoped("w", false)]).expect("outside of a pod");
+
+        std::fs::create_dir_all(dir.join("instances/default/secrets")).expect("made");
+        std::fs::create_dir_all(dir.join("plugins")).expect("made");
+        assert_eq!(of_the_server_in(dir.clone()).await, ["plugins", "instances/default/secrets"]);
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn kubeconfig_list_is_closed_and_opens_what_it_names() {
+        let dir = folder("listed");
+        let inside = dir.join("home/agent/config");
+        let list = format!("/nowhere:{}", inside.display());
+        let env = json!({"PAPERCLIP_HOME": dir.join("home"), "PAPERCLIP_K8S_KUBECONFIGS": list});
+        check_kubeconfig(&request(&inside, env.clone())).await.expect("it is listed");
+        let error = check_kubeconfig(&request(&dir.join("config"), env)).await.expect_err("not listed");
+        assert!(error.to_string().ends_with("is not on the operator's list PAPERCLIP_K8S_KUBECONFIGS"));
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+}
