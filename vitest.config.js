@@ -38,7 +38,7 @@ export default defineConfig({
       project(
         'conformance',
         [
-          '__test__/conformance/{runs,api,admission,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
+          '__test__/conformance/{runs,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
         ],
         {
           ...conformance,

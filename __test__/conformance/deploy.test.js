@@ -37,7 +37,7 @@ async function built(folder) {
 
 /** A kustomization of deploy/ in the namespace of these specs. @param {string} name */
 function overlay(name) {
-  const folder = path.join(root, 'target', 'deploy', `${name}-${namespace}`);
+  const folder = path.join(root, 'target', 'deploy', namespace, name);
   mkdirSync(folder, { recursive: true });
   const to = path.relative(folder, path.join(root, 'deploy', name));
   writeFileSync(
@@ -56,7 +56,8 @@ async function apply(items) {
 
 /** The example with this cluster's volume and a small image in the host's place. */
 async function installation() {
-  const items = await built(overlay('example'));
+  const parts = [overlay('example/paperclip'), path.join(root, 'deploy/policies')];
+  const items = (await Promise.all(parts.map(built))).flat();
   const text = JSON.stringify(items)
     .replaceAll('system:serviceaccount:paperclip:paperclip', account)
     // Policies have no namespace: other clusters' and other runs' stay apart.
@@ -117,7 +118,10 @@ let asHost;
 /** @type {Record<string, any>} */
 let host;
 
-describe.runIf(isReal)('deploy/', () => {
+/** The specs, where there is what they are about. */
+const onReal = isReal ? describe : (/** @type {string} */ _name, /** @type {() => void} */ _specs) => {};
+
+onReal('deploy/', () => {
   beforeAll(async () => {
     cluster = await conformanceCluster();
     const { items, volume } = await installation();
@@ -281,5 +285,5 @@ describe.runIf(isReal)('deploy/', () => {
 // The page shows what is applied above.
 it('readme_of_deploy_names_each_folder', () => {
   const page = readFileSync(path.join(root, 'deploy', 'README.md'), 'utf8');
-  for (const folder of ['base/', 'policies/', 'example/']) expect(page).toContain(`\`${folder}\``);
+  for (const folder of ['base/', 'policies/', 'agents/', 'example/']) expect(page).toContain(`\`${folder}\``);
 });
