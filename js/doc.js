@@ -28,7 +28,7 @@ All keys are optional.
 - \`serviceAccountName\` (string): service account of the Job pods; default is the cluster's.
 - \`image\` (string): container image; default is the Deployment's image.
 - \`imagePullPolicy\` (string): default \`IfNotPresent\`.
-- \`kubeconfig\` (string): absolute path of a kubeconfig file; default is the in-cluster service account.
+- \`kubeconfig\` (string): absolute path of a kubeconfig file outside of PAPERCLIP_HOME; default is the in-cluster service account.
 - \`resources\` (object): \`requests\` and \`limits\`, each with \`cpu\` and \`memory\`. Nested
   (\`{"limits": {"cpu": "2"}}\` under \`resources\`) or as flat keys such as \`resources.limits.cpu\`.
 - \`nodeSelector\` (object): labels a node must carry; one \`key=value\` per line works as well.
@@ -72,7 +72,8 @@ All keys are optional.
   Paperclip pod, else 1000.
 - \`paperclipApiUrl\` (string): where the agent reaches the Paperclip API; default is the Deployment's.
 - \`podTemplate\` (object): a Kubernetes pod template, also as YAML or JSON text, merged over the pod: sidecars,
-  volumes, affinity. The container of the agent is called \`claude\`.
+  volumes of its own, affinity; no Secrets, privileges or access to the node, unless the operator opened it. The container of
+  the agent is called \`claude\`.
 
 ## Output filter
 

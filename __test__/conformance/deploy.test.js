@@ -259,14 +259,21 @@ onReal('deploy/', () => {
       },
     );
     const done = createExecute({ hostEnv })(ctx);
-    const pod = await eventually(
+    const early = done.then((result) => {
+      throw new Error(`it ended early: ${JSON.stringify(result)} ${output.stderr}`);
+    });
+    const started = eventually(
       async () => {
         const selector = encodeURIComponent(`paperclip.io/agent-id=${ctx.agent.id}`);
         const { items } = await cluster.api.get(`${core}/pods?labelSelector=${selector}`);
         return items.find(({ status }) => status.phase === 'Running');
       },
       { within: 120_000, every: 200 },
-    );
+    ).catch((error) => {
+      throw new Error(`${output.stdout} ${output.stderr}`, { cause: error });
+    });
+    const pod = await Promise.race([started, early]);
+    early.catch(() => {});
     const sh = (script) =>
       cluster.kubectl('-n', namespace, 'exec', pod.metadata.name, '-c', 'claude', '--', 'sh', '-c', script);
     expect((await sh('ls -A /paperclip')).trim().split('\n')).toEqual(['.claude', namespace]);

@@ -81,17 +81,18 @@ fn below_home(path: &str) -> Option<Vec<&str>> {
 /// The host's own workspaces are given whole, so that nothing above a mounted folder is a folder that an agent can write: a
 /// link there would lead the kubelet elsewhere. `by_agent`: the path is from the agent's configuration.
 fn root_depth(path: &[&str], home: Option<&[&str]>, request: &Request, by_agent: bool) -> Option<usize> {
-    let home = home?;
-    match path.strip_prefix(home) {
+    let inside = home.and_then(|home| path.strip_prefix(home));
+    let above = path.len() - inside.map_or(0, <[&str]>::len);
+    match inside {
         Some(["instances", _, "workspaces", agent, ..]) => {
-            (!by_agent || *agent == request.agent.id).then_some(home.len() + 4)
+            (!by_agent || *agent == request.agent.id).then_some(above + 4)
         }
         Some(["instances", _, "projects", company, _, _, ..]) => {
-            (*company == request.agent.company_id).then_some(home.len() + 6)
+            (*company == request.agent.company_id).then_some(above + 6)
         }
         Some(["instances", ..]) => None,
-        _ if by_agent || home.starts_with(path) => None,
-        inside => {
+        _ if by_agent || home.is_some_and(|home| home.starts_with(path)) => None,
+        _ => {
             let first = inside.unwrap_or(path).first()?;
             let is_own = first.starts_with('.') || first.ends_with("plugins");
             (!is_own && !path[0].starts_with('.')).then_some(path.len())

@@ -206,13 +206,14 @@ mod tests {
         check(&serde_json::from_value(json!({"spec": spec})).unwrap())
     }
 
+    fn side(with: Value) -> Value {
+        let mut container = json!({"name": "side", "image": "i"});
+        container.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        json!({"containers": [container]})
+    }
+
     #[test]
-    fn what_reaches_node_secrets_or_volumes_is_refused() {
-        let side = |with: Value| {
-            let mut container = json!({"name": "side", "image": "i"});
-            container.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
-            json!({"containers": [container]})
-        };
+    fn pod_that_reaches_node_secrets_or_volumes_is_refused() {
         let volume = |source: Value| {
             let mut volume = json!({"name": "v"});
             volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
@@ -251,6 +252,14 @@ mod tests {
                 volume(json!({"projected": {"sources": [{"secret": {"name": "s"}}]}})),
                 "spec.volumes[0].projected.sources[0].secret",
             ),
+        ] {
+            assert_eq!(check_json(spec), Err(path.to_owned()));
+        }
+    }
+
+    #[test]
+    fn container_that_reaches_node_secrets_or_volumes_is_refused() {
+        for (spec, path) in [
             (
                 side(json!({"securityContext": {"privileged": true}})),
                 "spec.containers[0].securityContext.privileged",

@@ -73,12 +73,11 @@ pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
     mut spec: BundleSpec,
     link: impl Fn(String, String) -> F,
 ) -> Result<(PromptBundle, Vec<String>), BundleError> {
-    let mut warnings = Vec::new();
+    let mut refused = Vec::new();
     spec.skills.retain(|skill| match checked_segment("runtimeName", &skill.runtime_name) {
         Ok(()) => true,
         Err(error) => {
-            warnings
-                .push(format!("[paperclip] Failed to materialize Claude skill \"{}\": {error}", skill.key));
+            refused.push((skill.key.clone(), error.to_string()));
             false
         }
     });
@@ -93,13 +92,14 @@ pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
     for skill in &spec.skills {
         let target = skills_dir.join(&skill.runtime_name);
         if let Err(error) = link(skill.source.clone(), target.display().to_string()).await {
-            warnings.push(format!(
-                "[paperclip] Failed to materialize Claude skill \"{}\" into {}: {error}",
-                skill.key,
-                skills_dir.display()
-            ));
+            refused.push((skill.key.clone(), error.to_string()));
         }
     }
+    let into = skills_dir.display();
+    let warning = |(key, error)| {
+        format!("[paperclip] Failed to materialize Claude skill \"{key}\" into {into}: {error}")
+    };
+    let warnings: Vec<String> = refused.into_iter().map(warning).collect();
     let mut instructions_file_path = None;
     if let Some(text) = spec.instructions.filter(|text| !text.is_empty()) {
         let file = root.join("agent-instructions.md");
@@ -162,7 +162,7 @@ pub(in crate::run) fn make_folders(home: &Path, below: &Path, mode: u32) -> Resu
                 return Err(io_error("use", &folder)(error));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_folder(&folder, mode)?,
-            Err(error) => return Err(io_error("read", &folder)(error)),
+            Err(error) => return Err(io_error("create", &folder)(error)),
         }
     }
     Ok(())
@@ -494,7 +494,7 @@ mod tests {
                 async |_: String, target: String| -> Result<(), HostError> { panic!("{target} is linked") };
             let (_, warnings) = prepare(spec, link).await.expect("bundle");
             assert_eq!(warnings.len(), 1, "{name}");
-            assert!(warnings[0].contains("\"org/evil\": Invalid runtimeName: must not"), "{warnings:?}");
+            assert!(warnings[0].contains("/skills: Invalid runtimeName: must not"), "{warnings:?}");
         }
         std::fs::remove_dir_all(home).expect("clean up");
     }
