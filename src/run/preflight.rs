@@ -347,3 +347,22 @@ async fn dry_run<C: Cluster>(cluster: &C, namespace: &str, job: &Job) -> Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_on_the_shared_volume_are_warned_of() {
+        assert_eq!(exposed(&[]), None);
+        let check =
+            exposed(&["plugins".to_owned(), "instances/default/secrets".to_owned()]).expect("a warning");
+        assert_eq!((check.code, check.level), ("k8s_volume_exposes_host", Level::Warn));
+        assert!(
+            check.message.ends_with("share with it: plugins, instances/default/secrets"),
+            "{}",
+            check.message
+        );
+        assert!(check.hint.is_some_and(|hint| hint.contains("PAPERCLIP_K8S_VOLUME=scoped")));
+    }
+}
