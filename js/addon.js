@@ -1,7 +1,12 @@
-// Finds the native half: beside this package (a checkout, or a tarball that was packed with it), else in the package for
-// this platform, which npm installs as an optional dependency.
+// Finds the native half: in this package (a checkout, or a tarball that was packed with it), else in the package for this
+// platform, which npm installs as an optional dependency.
+//
+// A host that updates this package in place goes on as the same process, and Node and the system's loader remember by its
+// path what they have read or loaded. So the platform's package is read afresh, the addon in it has the version in its
+// name, and the path of one in this package begins with the folder of this module, which `npm pack` names by the version.
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const NAME = 'paperclip-adapter-claude-k8s';
@@ -20,8 +25,9 @@ export const PLATFORMS = [
  * @typedef {object} Places where an addon is looked for; tests have their own
  * @property {string} [platform] of `PLATFORMS`
  * @property {string} [folder] of addons that were built here
- * @property {NodeJS.Require} [require] finds the packages of platforms
+ * @property {NodeJS.Require} [require] knows where packages of platforms may be
  * @property {string} [version] of this package, and so of the platform's
+ * @property {(file: string) => unknown} [open] loads an addon
  */
 
 /**
@@ -34,9 +40,10 @@ export const PLATFORMS = [
  */
 export function loadAddon({
   platform = currentPlatform(),
-  folder = fileURLToPath(new URL('generated/', import.meta.url)),
+  folder = `${fileURLToPath(new URL('.', import.meta.url))}../js/generated/`,
   require = createRequire(import.meta.url),
   version = versionOfThis(),
+  open = dlopen,
 } = {}) {
   if (!PLATFORMS.includes(platform)) {
     throw new Error(
@@ -44,42 +51,52 @@ export function loadAddon({
     );
   }
   const local = `${folder}${NAME}.${platform}.node`;
-  if (existsSync(local)) return tryRequire(require, local, local);
+  if (existsSync(local)) return attempt(open, local, local);
   const name = `${NAME}-${platform}`;
-  const found = versionOf(require, name);
-  if (found === undefined) {
+  const installed = installedPackage(require, name);
+  if (installed === undefined) {
     throw new Error(
       `${name} ${version} is not installed, and ${NAME} cannot run without it. npm leaves it out with --omit=optional, and npm before 11.3 with a lock file of another platform: remove node_modules and package-lock.json, then install again.`,
     );
   }
-  if (found !== version) {
-    throw new Error(`${name} is ${found}, but ${NAME} is ${version}: install both of one version.`);
+  if (installed.version !== version) {
+    throw new Error(
+      `${name} is ${installed.version}, but ${NAME} is ${version}: install both of one version.`,
+    );
   }
-  return tryRequire(require, name, `${name} ${version}`);
+  return attempt(open, installed.file, `${name} ${version}`);
 }
 
-/** @param {NodeJS.Require} require @param {string} target @param {string} what */
-function tryRequire(require, target, what) {
+/** @param {(file: string) => unknown} open @param {string} file @param {string} what names it in an error */
+function attempt(open, file, what) {
   try {
-    return require(target);
+    return open(file);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n', 1)[0] : String(cause);
     throw new Error(`${what} cannot be loaded in Node ${process.versions.node}: ${reason}`, { cause });
   }
 }
 
+/** Loads an addon as `require` does, but under this very path, which `require` would shorten. @param {string} file */
+function dlopen(file) {
+  const module = { exports: {} };
+  process.dlopen(module, file);
+  return module.exports;
+}
+
 /**
  * @param {NodeJS.Require} require
- * @param {string} name
- * @returns {string | undefined} undefined if there is no such package
+ * @param {string} name of a package
+ * @returns {{ version: string; file: string } | undefined} what it is and its main file; undefined if it is not installed
  */
-function versionOf(require, name) {
-  try {
-    return require(`${name}/package.json`).version;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === 'MODULE_NOT_FOUND') return undefined;
-    throw error;
+function installedPackage(require, name) {
+  for (const folder of require.resolve.paths(name) ?? []) {
+    const manifest = path.join(folder, name, 'package.json');
+    if (!existsSync(manifest)) continue;
+    const { version, main } = JSON.parse(readFileSync(manifest, 'utf8'));
+    return { version, file: path.join(folder, name, main) };
   }
+  return undefined;
 }
 
 /** @returns {string} */

@@ -52,7 +52,7 @@ export async function order(name, details = {}) {
 }
 
 /** Installs the adapter by its name, as packed. */
-export const install = () => api('POST', '/adapters/install', { packageName: lab.packed[0].name });
+export const install = () => api('POST', '/adapters/install', { packageName: lab.packed.name });
 
 /** Installs the adapter unless another suite has done so. */
 export async function installed() {

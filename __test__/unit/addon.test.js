@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
@@ -20,14 +20,20 @@ function project(packages = {}) {
   for (const [platform, { version, code }] of Object.entries(packages)) {
     const folder = path.join(root, 'node_modules', `${NAME}-${platform}`);
     mkdirSync(folder, { recursive: true });
-    writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ version, main: 'addon.js' }));
-    writeFileSync(path.join(folder, 'addon.js'), code);
+    writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ version, main: 'addon.node' }));
+    writeFileSync(path.join(folder, 'addon.node'), code);
   }
   return {
     platform: 'linux-x64-musl',
     version: '1.2.3',
     folder: `${path.join(root, 'generated')}/`,
     require: createRequire(path.join(root, 'index.js')),
+    /** @param {string} file */
+    open: (file) => {
+      const code = readFileSync(file, 'utf8');
+      if (code.startsWith('cannot')) throw new Error(code);
+      return code;
+    },
   };
 }
 
@@ -75,19 +81,28 @@ describe('the platforms', () => {
 
 describe('the addon', () => {
   it('built_beside_the_package_comes_first', () => {
-    const places = project({ 'linux-x64-musl': { version: '1.2.3', code: 'exports.from = "package"' } });
+    const places = project({ 'linux-x64-musl': { version: '1.2.3', code: 'of the package' } });
     mkdirSync(places.folder);
     const local = `${places.folder}${NAME}.linux-x64-musl.node`;
-    writeFileSync(local, '');
-    const required = /** @type {string[]} */ ([]);
-    const require = Object.assign((/** @type {string} */ name) => required.push(name), places.require);
-    loadAddon({ ...places, require });
-    expect(required).toEqual([local]);
+    writeFileSync(local, 'beside');
+    expect(loadAddon(places)).toBe('beside');
   });
 
   it('of_the_platform_package_is_loaded', () => {
-    const places = project({ 'linux-x64-musl': { version: '1.2.3', code: 'exports.from = "package"' } });
-    expect(loadAddon(places)).toEqual({ from: 'package' });
+    const places = project({ 'linux-x64-musl': { version: '1.2.3', code: 'of the package' } });
+    expect(loadAddon(places)).toBe('of the package');
+  });
+
+  it('of_an_update_is_found_although_another_was_read_before', () => {
+    const places = project({ 'linux-x64-musl': { version: '1.2.3', code: 'old' } });
+    expect(loadAddon(places)).toBe('old');
+    const folder = path.join(path.dirname(places.folder), 'node_modules', `${NAME}-linux-x64-musl`);
+    writeFileSync(
+      path.join(folder, 'package.json'),
+      JSON.stringify({ version: '1.2.4', main: 'newer.node' }),
+    );
+    writeFileSync(path.join(folder, 'newer.node'), 'new');
+    expect(loadAddon({ ...places, version: '1.2.4' })).toBe('new');
   });
 
   it('of_an_unknown_platform_names_those_that_exist', () => {
@@ -110,10 +125,10 @@ describe('the addon', () => {
   });
 
   it('that_the_system_refuses_keeps_its_reason', () => {
-    const code = "throw new Error('version `GLIBC_2.38` not found\\nRequire stack')";
+    const code = 'cannot: version `GLIBC_2.38` not found\nmore of it';
     const attempt = () => loadAddon(project({ 'linux-x64-musl': { version: '1.2.3', code } }));
     expect(attempt).toThrow(
-      /^\S+-linux-x64-musl 1\.2\.3 cannot be loaded in Node \S+: version `GLIBC_2\.38` not found$/,
+      /^\S+-linux-x64-musl 1\.2\.3 cannot be loaded in Node \S+: cannot: version `GLIBC_2\.38` not found$/,
     );
   });
 });

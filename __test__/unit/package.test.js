@@ -1,11 +1,12 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, readdirSync, symlinkSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { describe, expect, it } from 'vitest';
 
+import { copyToVersion } from '../../tools/dev/prepack.mjs';
 import { temporaryFolder } from '../support/temporary.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -102,6 +103,22 @@ describe('the published files', () => {
   });
 });
 
+describe('a packed version', () => {
+  it('has a copy of the modules under its own name', () => {
+    const folder = temporaryFolder('packed');
+    for (const file of ['package.json', 'index.js', 'js']) {
+      cpSync(path.join(root, file), path.join(folder, file), { recursive: true });
+    }
+    copyToVersion(folder);
+    const copied = packed.filter((file) => /^js\/[^/]+\.c?js$/.test(file)).map((file) => file.slice(3));
+    expect(readdirSync(path.join(folder, `v${manifest.version}`)).toSorted()).toEqual(copied);
+  });
+
+  it('leaves no such copy in a checkout, which would hide changes', () => {
+    expect(readdirSync(root).filter((name) => /^v\d/.test(name))).toEqual([]);
+  });
+});
+
 describe('Node’s own resolution', () => {
   it('refuses every other subpath', () => {
     const script = `
@@ -165,6 +182,7 @@ describe('a checkout without an addon', () => {
     expect(manifest.scripts).toMatchObject({
       prepack: 'node tools/dev/prepack.mjs',
       prepare: 'node tools/dev/prepack.mjs',
+      postpack: 'node tools/dev/prepack.mjs',
     });
   });
 });

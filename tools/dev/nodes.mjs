@@ -1,18 +1,26 @@
 // npm run test:nodes: the packages of a release, installed from a registry on loopback with no compiler at hand, in every
-// supported Node (the npm package `node` ships each as a program); and what is said where the addon's package is missing.
-import { spawnSync } from 'node:child_process';
+// supported Node (the npm package `node` ships each as a program); what is said where the addon's package is missing; and a
+// newer version, installed under a running process that goes on.
+import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 
 import { serveRegistry } from '../../__test__/support/registry.js';
-import { Problem, program, root, run, step } from './lib.mjs';
+import { Problem, program, root, run, step, wholeNumber } from './lib.mjs';
 import { makePackages } from './packages.mjs';
 
 const MAJORS = [20, 22, 24, 26];
 const NAME = 'paperclip-adapter-claude-k8s';
 const home = path.join(root, 'target', 'nodes');
+/** npm's cache of its own: two builds of one version differ. */
+const CACHE = path.join(home, 'cache');
 
-await program('npm run test:nodes', {}, async () => {
+const USAGE = `npm run test:nodes -- [--updates N]
+  --updates N  how many newer versions are installed under the running process (default 1)`;
+
+await program(USAGE, { options: { updates: { type: 'string' } } }, async ({ values }) => {
+  const updates = wholeNumber('--updates', values.updates ?? '1', { least: 1 });
   const { tarballs } = await makePackages({ out: path.join(home, 'packages') });
   const registry = await serveRegistry(tarballs);
   /** @type {string[]} */
@@ -37,6 +45,7 @@ await program('npm run test:nodes', {}, async () => {
       'pipe',
     );
     const line = stderr.split('\n').find((each) => each.startsWith('Error: ')) ?? stderr;
+    report(`${updates} updates in place`, await survivesUpdates(registry, updates));
     report(
       'without the addon',
       new RegExp(`^Error: ${NAME}-\\S+ \\S+ is not installed.*--omit=optional`).test(line),
@@ -45,7 +54,7 @@ await program('npm run test:nodes', {}, async () => {
   } finally {
     await registry.close();
   }
-  console.log(`${MAJORS.length + 1 - failed.length} passed, ${failed.length} failed`);
+  console.log(`${MAJORS.length + 2 - failed.length} passed, ${failed.length} failed`);
   return failed.length;
 });
 
@@ -63,16 +72,50 @@ async function install(name, registry, options = []) {
   mkdirSync(path.join(project, 'bin'), { recursive: true });
   for (const each of ['node', 'npm', 'sh']) symlinkSync(programPath(each), path.join(project, 'bin', each));
   writeFileSync(path.join(project, 'package.json'), '{"private":true,"type":"module"}\n');
+  rmSync(CACHE, { recursive: true, force: true });
+  await npmInstall(project, registry, options);
+  cpSync(path.join(root, '__test__', 'support', 'load-check.mjs'), path.join(project, 'check.mjs'));
+  return project;
+}
+
+/** Installs the newest version into a project. @param {string} project @param {string} registry @param {string[]} options */
+function npmInstall(project, registry, options = []) {
   const quiet = ['--no-audit', '--no-fund', '--loglevel=error', '--no-package-lock'];
-  // A cache of its own: two builds of one version differ.
-  const where = ['--registry', registry, '--cache', path.join(home, 'cache')];
-  rmSync(path.join(home, 'cache'), { recursive: true, force: true });
-  await run('npm', ['install', ...quiet, ...where, ...options, NAME], {
+  const where = ['--registry', registry, '--cache', CACHE];
+  return run('npm', ['install', ...quiet, ...where, ...options, `${NAME}@latest`], {
     cwd: project,
     env: { ...process.env, PATH: path.join(project, 'bin') },
   });
-  cpSync(path.join(root, '__test__', 'support', 'load-check.mjs'), path.join(project, 'check.mjs'));
-  return project;
+}
+
+/**
+ * Whether a process that has the package loaded runs each newer version that is installed under it.
+ *
+ * @param {Awaited<ReturnType<typeof serveRegistry>>} registry
+ * @param {number} updates
+ */
+async function survivesUpdates(registry, updates) {
+  const project = await install('updated', registry.url);
+  cpSync(path.join(root, '__test__', 'support', 'update-check.mjs'), path.join(project, 'update.mjs'));
+  const child = spawn(process.execPath, ['update.mjs'], {
+    cwd: project,
+    stdio: ['pipe', 'pipe', 'inherit'],
+    timeout: (60 + 30 * updates) * 1_000,
+  });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  let newer = 0;
+  for await (const line of createInterface(child.stdout)) {
+    if (line !== 'loaded') console.log(line);
+    else if (newer === updates) child.stdin.end();
+    else {
+      newer += 1;
+      const out = path.join(home, `newer-${newer}`);
+      registry.publish((await makePackages({ out, version: `999.0.${newer}` })).tarballs);
+      await npmInstall(project, registry.url);
+      child.stdin.write('\n');
+    }
+  }
+  return (await ended) === 0;
 }
 
 /** @param {string} node @param {string} project @param {'inherit' | 'pipe'} stdio */

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 import { PLATFORMS } from '../../js/addon.js';
+import { copyToVersion } from './prepack.mjs';
 import { Problem, installDependencies, program, root, run, step } from './lib.mjs';
 
 const USAGE = `npm run packages -- [--addons DIR] [--all]
@@ -25,15 +26,22 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
 /**
  * Makes the tarballs.
  *
- * @param {{addons?: string, out?: string}} [places] `addons`: a folder of `{name}.{platform}.node`; `out` is emptied first
- * @returns {Promise<{tarballs: string[], missing: string[]}>} paths, that of this package last, and platforms
+ * @param {{addons?: string, out?: string, version?: string,
+ *   edit?: (folder: string) => void}} [options] `addons`: a folder of `{name}.{platform}.node`; `out`
+ *   is emptied first; for tests of updates `version`, another than package.json's, and
+ *   `edit`, which may change the unpacked package
+ * @returns {Promise<{tarballs: string[], missing: string[], name: string, version: string}>} paths, that of this package
+ *   last, and platforms
  */
 export async function makePackages({
   addons = path.join(root, 'js', 'generated'),
   out = path.join(root, 'target', 'packages'),
+  version,
+  edit = () => {},
 } = {}) {
   await installDependencies();
   const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+  manifest.version = version ?? manifest.version;
   /** @param {string} platform */
   const addonOf = (platform) => path.join(path.resolve(addons), `${manifest.name}.${platform}.node`);
   const [found, missing] = [true, false].map((wanted) =>
@@ -45,6 +53,7 @@ export async function makePackages({
   for (const file of publishedFiles()) cpSync(path.join(root, file), path.join(main, file));
   // napi writes the platforms' package.json below the folder of this one.
   writeFileSync(path.join(main, 'package.json'), JSON.stringify(manifest));
+  copyToVersion(main);
   await run(path.join(root, 'node_modules', '.bin', 'napi'), ['create-npm-dirs'], {
     cwd: main,
     stdio: 'ignore',
@@ -54,7 +63,11 @@ export async function makePackages({
   for (const platform of found) {
     step(`Packing the addon for ${platform}`);
     const folder = path.join(main, 'npm', platform);
-    cpSync(addonOf(platform), path.join(folder, path.basename(addonOf(platform))));
+    const addon = `${manifest.name}-${manifest.version}.${platform}.node`;
+    cpSync(addonOf(platform), path.join(folder, addon));
+    const file = path.join(folder, 'package.json');
+    const ofPlatform = JSON.parse(readFileSync(file, 'utf8'));
+    writeFileSync(file, JSON.stringify({ ...ofPlatform, main: addon, files: [addon] }, undefined, 2));
     tarballs.push(pack(folder, out));
   }
   rmSync(path.join(main, 'npm'), { recursive: true });
@@ -63,8 +76,9 @@ export async function makePackages({
     found.map((platform) => [`${manifest.name}-${platform}`, manifest.version]),
   );
   writeFileSync(path.join(main, 'package.json'), `${JSON.stringify(published, undefined, 2)}\n`);
+  edit(main);
   tarballs.push(pack(main, out));
-  return { tarballs, missing };
+  return { tarballs, missing, name: manifest.name, version: manifest.version };
 }
 
 /** What npm would publish of this checkout, without addons. */

@@ -128,7 +128,7 @@ export async function makeHost({ installed, user, home, folder, mount, userHome,
     if (madeMountPoint) rmdirSync(mount.at);
   }
 
-  return { url, start, end, stop };
+  return { url, start, end, stop, pid: () => child?.pid };
 }
 
 /** What `paperclipai onboard` would write, with free ports and without backups. */

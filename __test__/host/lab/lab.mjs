@@ -1,14 +1,15 @@
 // Everything that the suites need: cluster, registry, host.
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { step } from '../../../tools/dev/lib.mjs';
+import { makePackages } from '../../../tools/dev/packages.mjs';
+import { serveRegistry } from '../../support/registry.js';
 import { clusterOf } from './clusters.mjs';
 import { startControl } from './control.mjs';
 import { makeHost } from './host.mjs';
 import { installHost } from './install.mjs';
-import { pack, startRegistry } from './registry.mjs';
 import { copyOfFakeCli, makeScenes } from './scenes.mjs';
 import { cacheFolder, finished, hostUser } from './system.mjs';
 
@@ -31,9 +32,9 @@ export async function raiseLab({ kind, logs, endings }) {
   chmodSync(folder, 0o755);
 
   step('Packing the package');
-  const packed = await pack(path.join(folder, 'tarballs'));
-  const registry = await startRegistry(packed);
-  await endings.add(registry.stop);
+  const { tarballs, name, version } = await makePackages({ out: path.join(folder, 'tarballs') });
+  const registry = await serveRegistry(tarballs);
+  await endings.add(registry.close);
 
   const cluster = await raise({ folder });
   await endings.add(() => cluster.stop(logs));
@@ -82,24 +83,36 @@ export async function raiseLab({ kind, logs, endings }) {
     'host/start': () => host.start(),
     'host/end': ({ signal }) => host.end(signal),
     // An empty file on the volume, for processes in pods that wait for it.
-    'volume/touch': ({ name }) => writeFileSync(path.join(cluster.folder, name), '', { mode: 0o644 }),
+    'volume/touch': ({ file }) => writeFileSync(path.join(cluster.folder, file), '', { mode: 0o644 }),
     'cluster/get': ({ path: where }) => cluster.get(where),
     ...scenes.orders,
     'registry/asked': () => registry.asked,
+    // Publishes the package as the newest: the one that was packed, or one of another version whose form has this key.
+    'registry/publish': async ({ version: other, key }) => {
+      if (!other) return registry.publish(tarballs);
+      const out = path.join(folder, `tarballs-${other}`);
+      const edit = (unpacked) => changeForm(path.join(unpacked, `v${other}`, 'adapter.js'), key);
+      return registry.publish((await makePackages({ out, version: other, edit })).tarballs);
+    },
+    // The addons that the host has loaded.
+    'host/addons': () => {
+      const maps = readFileSync(`/proc/${host.pid()}/maps`, 'utf8');
+      return [...new Set(maps.match(/[^/\s]+\.node\b/g))].filter((file) => file.startsWith(name));
+    },
     // The package in a separate folder beside its dependencies, like a developer's copy.
-    'local/make': async ({ name }) => {
-      const local = path.join(folder, name);
+    'local/make': async () => {
+      const local = path.join(folder, 'local');
       mkdirSync(local);
       const manifest = path.join(local, 'package.json');
       writeFileSync(manifest, '{"private":true}\n');
       give(manifest);
       give(local);
-      await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', packed[0].file], {
+      await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', tarballs.at(-1)], {
         cwd: local,
         env: { ...npm, PATH: `${installed.bin}:/usr/bin:/bin`, HOME: userHome },
         ...user,
       });
-      return path.join(local, 'node_modules', packed[0].manifest.name);
+      return path.join(local, 'node_modules', name);
     },
   });
   await endings.add(control.stop);
@@ -113,8 +126,20 @@ export async function raiseLab({ kind, logs, endings }) {
     cli: copyOfFakeCli(folder),
     modules: installed.modules,
     logs,
-    packed: packed.map(({ manifest }) => ({ name: manifest.name, version: manifest.version })),
+    packed: { name, version },
   };
+}
+
+/** Makes an adapter describe its form by one field with this key. */
+function changeForm(file, key) {
+  const source = readFileSync(file, 'utf8');
+  const field = { key, label: key, type: 'text' };
+  const changed = source.replace(
+    /^ {4}getConfigSchema,$/m,
+    `getConfigSchema: () => (${JSON.stringify({ fields: [field] })}),`,
+  );
+  if (changed === source) throw new Error(`${file}: the form was not found`);
+  writeFileSync(file, changed);
 }
 
 /** The variables for npm's access to its registry. */

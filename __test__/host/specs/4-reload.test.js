@@ -33,7 +33,7 @@ describe('a reload of the adapter during a run', () => {
     const run = await wake(agent);
     await seen(run, 'tick 2 of');
     for (let times = 0; times < 3; times += 1) {
-      expect(await reload()).toEqual({ type: TYPE, version: lab.packed[0].version, reloaded: true });
+      expect(await reload()).toEqual({ type: TYPE, version: lab.packed.version, reloaded: true });
     }
     expect(await ended(run)).toMatchObject({ status: 'succeeded', exitCode: 0 });
     const ticks = (await eventsOf(run)).flatMap(

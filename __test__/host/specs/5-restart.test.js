@@ -81,7 +81,7 @@ describe('a host that stops', () => {
     await order('host/start');
     expect(await api('GET', `/adapters/${TYPE}`)).toMatchObject({
       loaded: true,
-      version: lab.packed[0].version,
+      version: lab.packed.version,
     });
     const interrupted = { status: 'interrupted', errorCode: 'server_shutdown_interrupted' };
     expect(await getRun(left.run)).toMatchObject(interrupted);

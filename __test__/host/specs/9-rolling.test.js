@@ -112,7 +112,7 @@ describe('a host that is restarted again and again', () => {
       await seen(last, 'tick ', { within: 240_000, every: 500 });
       runs[index].push(last);
     }
-    await order('volume/touch', { name: OVER });
+    await order('volume/touch', { file: OVER });
     for (const [index, { issue }] of [one, two].entries()) {
       const last = await ended(runs[index].at(-1), { within: 400_000 });
       expect(last).toMatchObject({ status: 'succeeded', exitCode: 0 });
@@ -138,7 +138,7 @@ describe('a host that is restarted again and again', () => {
         counting(`Pod, ${name}`, 'stop-is-over'),
       ]);
       await restart(/** @type {any} */ (signal));
-      await order('volume/touch', { name: 'stop-is-over' });
+      await order('volume/touch', { file: 'stop-is-over' });
       const cells = await Promise.all(tasks.map((task) => after(task).catch((error) => error)));
       rows.push([name, ...cells.map(cellOf)]);
     }
