@@ -1,8 +1,10 @@
 // npm run test:existing: the unchanged tests of the existing package 0.1.49, against an addon that also exports its
 // helpers, after our own tests of how these helpers are called.
+import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import {
   Problem,
@@ -31,7 +33,7 @@ const CACHED = path.join(home, `existing-package-v${VERSION}`);
 const USAGE = `npm run test:existing -- [DIR] [options]
   DIR                      a checkout of paperclip-adapter-claude-k8s ${VERSION}; else EXISTING_PACKAGE names one, else
                            ${CACHED} is one, else its tests are left out
-  --adapter-utils VERSION  the host package to run with (default: ${ADAPTER_UTILS.join(', then ')})
+  --adapter-utils VERSION  the host package to run with (default: ${ADAPTER_UTILS.join(' and ')})
   --no-build               use the addon that is there
   -t PATTERN               only the tests with such names`;
 
@@ -52,7 +54,7 @@ await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ valu
     await run('npm', ['run', '--silent', 'build:addon:compat']);
     await buildSimulator();
   }
-  if (pattern === undefined) {
+  if (pattern === undefined && only === undefined) {
     step('Our own tests of these helpers');
     await run('npx', ['vitest', 'run', '--project', 'parity']);
   }
@@ -60,14 +62,33 @@ await program(USAGE, { options: OPTIONS, allowPositionals: true }, async ({ valu
     console.log(`left out: the tests of ${VERSION}, no checkout of it is at hand`);
     return 0;
   }
-  let good = true;
-  for (const version of only === undefined ? ADAPTER_UTILS : [only]) {
-    const adapterUtils = await installAdapterUtils(version);
-    step(`The tests of ${VERSION} with adapter-utils ${version}`);
-    good = (await runTheirs(checkout, { version, adapterUtils, pattern })) && good;
+  if (only !== undefined) {
+    const adapterUtils = await installAdapterUtils(only);
+    step(`The tests of ${VERSION} with adapter-utils ${only}`);
+    return (await runTheirs(checkout, { version: only, adapterUtils, pattern })) ? 0 : 1;
   }
-  return good ? 0 : 1;
+  // They wait for real time, and so run side by side.
+  const codes = await Promise.all(ADAPTER_UTILS.map((version) => runApart(checkout, version, pattern)));
+  return codes.every((code) => code === 0) ? 0 : 1;
 });
+
+/** Runs the tests with one host package in a process of its own, and prints at its end what that printed. */
+async function runApart(checkout, version, pattern) {
+  const options = ['--no-build', '--adapter-utils', version, ...(pattern ? ['-t', pattern] : [])];
+  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), checkout, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => (output += text));
+  }
+  const code = await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  process.stdout.write(output);
+  return code;
+}
 
 /** Runs the tests of the checkout with this host package; resolves to whether all went as they must. */
 async function runTheirs(checkout, { version, adapterUtils, pattern }) {
@@ -96,7 +117,7 @@ async function runTheirs(checkout, { version, adapterUtils, pattern }) {
       allowOnly: false,
     },
     {
-      cacheDir: path.join(OUT, 'cache'),
+      cacheDir: path.join(OUT, `cache-${version}`),
       plugins: [compatAddon(), existingPackage({ checkout, adapterUtils })],
     },
   );
