@@ -363,8 +363,9 @@ fn with_result(settled: Settled) -> Outcome {
     let refused = settled.captured.result.as_ref().is_some_and(is_refusal);
     let code = kind.or_else(|| refused.then_some(FailureKind::Refusal)).map(code_of_claude);
     let credential = credential(&settled, code);
-    let id = settled.captured.session_id.as_deref().unwrap_or(&settled.current_session_id);
-    let session = Some(id).filter(|id| !id.is_empty());
+    // The CLI resumes no session whose id is not a UUID, and the host gives back what it is given.
+    let ids = [settled.captured.session_id.as_deref(), Some(&*settled.current_session_id)];
+    let session = ids.into_iter().flatten().find(|id| is_session_id(id));
     let session = session.map(|id| (id.to_owned(), session_params(Some(id), &settled.place)));
     let Settled { mut captured, config_model, account, .. } = settled;
     let spent = Spent::of(&captured, &account, &config_model, session);
@@ -1030,15 +1031,33 @@ mod tests {
             (&"claude-c".into(), &Value::Null, &"".into())
         );
         assert_eq!(result.get("usage"), None, "what nothing says is unknown");
-        // The CLI resumes no session whose id is not a UUID.
-        for (id, params) in [("old", Value::Null), (SESSION, json!({"sessionId": SESSION}))] {
-            run.current_session_id = id.into();
-            let result = classify(run.clone()).to_json(NOW);
-            assert_eq!((&result["sessionDisplayId"], &result["sessionParams"]), (&id.into(), &params));
-        }
+        run.current_session_id = SESSION.into();
+        let result = classify(run).to_json(NOW);
+        assert_eq!(
+            (&result["sessionDisplayId"], &result["sessionParams"]),
+            (&SESSION.into(), &json!({"sessionId": SESSION}))
+        );
         let run =
             settled(&[r#"{"type":"result","model":"claude-r","result":""}"#], Some(0), JobEnd::Complete);
         assert_eq!(classify(run).to_json(NOW)["model"], "claude-r");
+    }
+
+    #[test]
+    fn session_whose_id_is_not_a_uuid_is_not_reported() {
+        for id in ["old", "--mcp-config=/paperclip/x", "../../x", "", "52f5bda4-560b-4700-9b15-02e72f19ed6\n"]
+        {
+            for resumed in [id, SESSION] {
+                let event = json!({"type": "result", "result": "x", "session_id": id}).to_string();
+                let mut run = settled(&[&event], Some(0), JobEnd::Complete);
+                run.current_session_id = resumed.into();
+                let result = classify(run).to_json(NOW);
+                let known = if resumed == SESSION { Value::from(SESSION) } else { Value::Null };
+                for key in ["sessionId", "sessionDisplayId"] {
+                    assert_eq!(result[key], known, "{id:?} {key}");
+                }
+                assert_eq!(result["sessionParams"].is_null(), known.is_null(), "{id:?}");
+            }
+        }
     }
 
     #[test]
