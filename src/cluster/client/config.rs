@@ -271,6 +271,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn password_of_a_proxy_is_in_no_error_text() {
+        for (proxy, shown) in [
+            (
+                "https://user:hunter2@proxy.example:3128/hunter2",
+                "cannot use the proxy https://proxy.example: ",
+            ),
+            ("socks5://hunter2@10.0.0.1:1080?hunter2", "cannot use the proxy socks5://10.0.0.1: "),
+        ] {
+            let mut config = kube::Config::new("https://10.0.0.2:6443".parse().expect("an address"));
+            config.proxy_url = Some(proxy.parse().expect("an address"));
+            let error = client(&config, &BTreeMap::new()).err().expect("refused").to_string();
+            assert!(error.starts_with(shown) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn missing_kubeconfig_is_reported_in_node_words() {
         let error = from_file("/no/such/kubeconfig").await.err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("ENOENT: no such file or directory, open '/no/such/kubeconfig'"));

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as HttpBody;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -18,6 +20,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// most and then goes without, so that a slow server delays only the requests that it serves.
 const MOST_REQUESTS: usize = 32;
 const PERMIT_WAIT: Duration = Duration::from_secs(1);
+
+/// Most bytes of an answer: lists of some thousand Jobs or pods. A longer one would fill the host's memory.
+const MOST_ANSWER: usize = 64 * 1024 * 1024;
+/// How much is read of an answer that is an error; a `Status` object is far smaller.
+const MOST_ERROR: usize = 256 * 1024;
 
 /// Of each warning of a server this much is kept.
 const MOST_WARNING_CHARACTERS: usize = 2_000;
@@ -89,15 +96,25 @@ impl ApiClient {
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.trim().parse().ok())
             .map(Duration::from_secs);
-        let body = self.collect(attempt, response).await.unwrap_or_default();
+        // Of an error text that breaks off its beginning counts.
+        let mut body = Vec::new();
+        let read = read_body(response.into_body(), MOST_ERROR, &mut body);
+        let _ = tokio::time::timeout(ANSWER_LIMIT, read).await;
         Err(ApiError::from_answer(attempt, status.as_u16(), retry_after, &body))
     }
 
     /// The whole body of an answer.
     pub(super) async fn collect(&self, attempt: &str, response: Response<Body>) -> Result<Vec<u8>, ApiError> {
-        let collected = tokio::time::timeout(ANSWER_LIMIT, response.into_body().collect()).await;
-        match collected {
-            Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        let mut body = Vec::new();
+        let read = read_body(response.into_body(), MOST_ANSWER, &mut body);
+        let read = tokio::time::timeout(ANSWER_LIMIT, read).await;
+        match read {
+            Ok(Ok(true)) => Ok(body),
+            Ok(Ok(false)) => Err(ApiError::local(
+                ApiErrorKind::Decode,
+                attempt,
+                format!("the answer of {} to `{attempt}` is longer than {MOST_ANSWER} bytes", self.host),
+            )),
             Ok(Err(error)) => Err(self.failed(attempt, error)),
             Err(_) => Err(ApiError::local(
                 ApiErrorKind::Timeout,
@@ -166,6 +183,23 @@ impl ApiClient {
     pub(super) async fn get<T: DeserializeOwned>(&self, attempt: &str, path: &str) -> Result<T, ApiError> {
         self.ask(attempt, Method::GET, path, None).await
     }
+}
+
+/// Appends a body to `bytes`, up to this number of them. Returns whether that was the whole body.
+async fn read_body<B: HttpBody<Data = Bytes> + Unpin>(
+    mut body: B,
+    most: usize,
+    bytes: &mut Vec<u8>,
+) -> Result<bool, B::Error> {
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        let kept = data.len().min(most - bytes.len());
+        bytes.extend_from_slice(&data[..kept]);
+        if kept < data.len() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A request; `attempt` names it in errors.
@@ -284,6 +318,10 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
     use super::*;
 
     #[test]
@@ -303,6 +341,18 @@ mod tests {
             headers.append(WARNING, format!("299 - \"{n}\"").parse().expect("a value"));
         }
         assert_eq!(warnings(&headers).len(), MOST_WARNINGS);
+    }
+
+    #[tokio::test]
+    async fn body_is_read_up_to_its_limit() {
+        let pieces =
+            || futures::stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"12345"))));
+        let body = || StreamBody::new(pieces().map(|piece| piece.map(Frame::data)));
+        for (most, whole) in [(49, false), (50, true), (0, false), (7, false)] {
+            let mut bytes = Vec::new();
+            assert_eq!(read_body(body(), most, &mut bytes).await.ok(), Some(whole), "{most}");
+            assert_eq!(bytes.len(), most, "{most}");
+        }
     }
 
     #[test]

@@ -38,8 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const RESYNC_MIN_AGE: Duration = Duration::from_secs(10);
 /// How long the answer to a list or the opening of a watch may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(15);
-/// No object is this large; a longer line is not a line of a watch.
-const LINE_LIMIT: usize = 16 << 20;
+/// No object is this large, as etcd keeps 1.5 MiB; a longer line is not a line of a watch.
+const LINE_LIMIT: usize = 8 << 20;
 /// A watch that lasted this long is opened again without a pause.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// The number of watches in a row that may end early and empty before the watch counts as broken.
