@@ -1,4 +1,4 @@
-// Every JavaScript suite is a project here. `npm test` runs unit, embedded and soak; the others need more than this
+// Every JavaScript suite is a project here. `npm test` runs unit, embedded, soak and hostile; the others need more than this
 // checkout and are started by their `run.mjs`, which raises what they run against.
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer } from 'vitest/node';
@@ -32,6 +32,8 @@ export default defineConfig({
     projects: [
       project('unit', ['__test__/unit/*.test.js'], local),
       project('embedded', ['__test__/embedded/*.test.js'], local),
+      // One batch at a time: the memory of a host is measured.
+      project('hostile', ['__test__/hostile/*.test.js'], local),
       // On an addon of its own, which `npm run test:existing` builds.
       { plugins: [compatAddon()], ...project('parity', ['__test__/parity/*.test.js'], local) },
       project('soak', ['__test__/soak/*.test.js'], local),

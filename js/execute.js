@@ -56,7 +56,7 @@ async function runOnce(ctx, hostEnv, reached) {
   signal?.addEventListener('abort', abort, { once: true });
   if (signal?.aborted) abort();
   try {
-    await answered('onCancellationReady', onCancellationReady?.());
+    await answered('onCancellationReady', onCancellationReady?.(), signal);
     const request = requestOf(ctx, hostEnv);
     reached.native = true;
     return /** @type {import('@paperclipai/adapter-utils').AdapterExecutionResult} */ (
@@ -93,24 +93,33 @@ async function announced(ctx, event) {
 const HOST_ANSWER_LIMIT = 120_000;
 
 /**
- * The host's answer, unless it takes too long.
+ * The host's answer, unless it takes too long; undefined once the run is cancelled.
  *
  * @template T
  * @param {string} who
  * @param {T} answer
- * @returns {Promise<Awaited<T>>}
+ * @param {AbortSignal | undefined} signal
+ * @returns {Promise<Awaited<T> | undefined>}
  */
-async function answered(who, answer) {
+async function answered(who, answer, signal) {
   /** @type {NodeJS.Timeout | undefined} */
   let timer;
   const late = new Promise((_, reject) => {
     const text = `${who} did not answer within ${HOST_ANSWER_LIMIT / 1000}s`;
     timer = setTimeout(() => reject(new Error(text)), HOST_ANSWER_LIMIT);
   });
+  /** @type {() => void} */
+  let abort = () => {};
+  const cancelled = new Promise((resolve) => {
+    abort = () => resolve(undefined);
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
+  });
   try {
-    return await /** @type {Promise<Awaited<T>>} */ (Promise.race([answer, late]));
+    return await /** @type {Promise<Awaited<T> | undefined>} */ (Promise.race([answer, late, cancelled]));
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
   }
 }
 

@@ -14,7 +14,14 @@ import { errText } from './errors.js';
  *   link: (source: string, target: string) => unknown,
  *   progress: (line: string) => unknown,
  * }} HostOfRun
- * @typedef {HostOfRun & {context: AsyncResource, chunks: any[], delivering: boolean, line?: string, showing: boolean}} Run
+ * @typedef {HostOfRun & {
+ *   context: AsyncResource,
+ *   chunks: any[],
+ *   delivering: boolean,
+ *   line?: string,
+ *   showing: boolean,
+ *   over: boolean,
+ * }} Run
  */
 
 /** The runs under way, by number. @type {Map<number, Run>} */
@@ -37,7 +44,9 @@ export async function execute(request, control, host) {
   const number = lastRun;
   // The host's callbacks are called in the asynchronous context of its call.
   const context = new AsyncResource('claude_k8s');
-  runs.set(number, { ...host, context, chunks: [], delivering: false, showing: false });
+  /** @type {Run} */
+  const run = { ...host, context, chunks: [], delivering: false, showing: false, over: false };
+  runs.set(number, run);
   try {
     return JSON.parse(await binding.execute(request, control, mailbox, number));
   } catch (error) {
@@ -46,6 +55,9 @@ export async function execute(request, control, host) {
     throw error;
   } finally {
     runs.delete(number);
+    // What a callback that never settled has held up does not reach the host any more, should it settle after all.
+    run.over = true;
+    run.chunks = [];
     context.emitDestroy();
   }
 }
@@ -57,28 +69,56 @@ const MOST = 128;
 /** Whether more messages wait, then three numbers for each one. */
 const headers = new Uint32Array(1 + 3 * MOST);
 
-/** Takes the messages that wait, and sees to them. */
+/** Takes the messages that wait, and sees to them. What is thrown here would end the host's process. */
 function takeMessages() {
-  const texts = mailbox.take(headers);
+  /** @type {string[]} */
+  let texts;
+  try {
+    texts = mailbox.take(headers);
+  } catch {
+    // Each of these messages has been failed.
+    return;
+  }
   const more = headers[0];
   for (let n = 0, at = 1; n < texts.length; n++, at += 3) {
     const message = /** @type {number} */ (headers[at]);
-    const run = runs.get(/** @type {number} */ (headers[at + 1]));
-    const kind = KINDS[/** @type {number} */ (headers[at + 2])];
-    const text = /** @type {string} */ (texts[n]);
+    try {
+      takeMessage(
+        message,
+        runs.get(/** @type {number} */ (headers[at + 1])),
+        KINDS[/** @type {number} */ (headers[at + 2])],
+        /** @type {string} */ (texts[n]),
+      );
+    } catch (error) {
+      refuse(message, error);
+    }
     // The engine moves live objects when it collects: a chunk must not live longer than the host wants it.
     texts[n] = '';
-    if (!run) continue;
-    if (kind === 'stdout' || kind === 'stderr') {
-      run.chunks.push(message, kind, text);
-      if (!run.delivering) run.context.runInAsyncScope(deliver, undefined, run);
-    } else if (kind === 'progress') {
-      run.line = text;
-      if (!run.showing) run.context.runInAsyncScope(show, undefined, run);
-      done(message);
-    } else run.context.runInAsyncScope(answer, undefined, run, message, kind, text);
   }
   if (more) setImmediate(takeMessages);
+}
+
+/**
+ * @param {number} message
+ * @param {Run | undefined} run undefined once it is over
+ * @param {string | undefined} kind
+ * @param {string} text
+ */
+function takeMessage(message, run, kind, text) {
+  if (!run || kind === 'refused') return;
+  if (kind === 'stdout' || kind === 'stderr') {
+    run.chunks.push(message, kind, text);
+    if (!run.delivering) run.context.runInAsyncScope(deliver, undefined, run);
+  } else if (kind === 'progress') {
+    run.line = text;
+    if (!run.showing) run.context.runInAsyncScope(show, undefined, run);
+    done(message);
+  } else run.context.runInAsyncScope(answer, undefined, run, message, kind, text);
+}
+
+/** Answers a message with an error. @param {number} message @param {unknown} error */
+function refuse(message, error) {
+  mailbox.fail(message, errText(error));
 }
 
 /**
@@ -98,8 +138,9 @@ async function deliver(run) {
         await run.log(chunks[at + 1], text);
         done(chunks[at]);
       } catch (error) {
-        mailbox.fail(chunks[at], errText(error));
+        refuse(chunks[at], error);
       }
+      if (run.over) return;
     }
   }
   run.delivering = false;
@@ -144,7 +185,7 @@ async function answer(run, message, kind, text) {
       done(message);
     }
   } catch (error) {
-    mailbox.fail(message, errText(error));
+    refuse(message, error);
   }
 }
 

@@ -12,7 +12,7 @@
 //! (feature `binding`) the only one of the shipped addon that knows napi, and `compat` (feature `compat`) is for the parity
 //! suite alone.
 //!
-//! Public is what `tools/bench/modules.rs` measures.
+//! Public is what `tools/bench/modules.rs` measures and `fuzz/main.rs` feeds.
 #![deny(missing_docs)]
 // A test's blocks are steps of its story.
 #![cfg_attr(test, allow(clippy::excessive_nesting))]

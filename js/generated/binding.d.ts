@@ -6,8 +6,8 @@ export declare class Mailbox {
   /** An empty mailbox. `wake` is called when messages wait in it, and then has to `take` them. */
   constructor(wake: () => void)
   /**
-   * The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, and what the host is
-   * asked to do.
+   * The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, what the host is asked to
+   * do, and a message that was refused already, because JavaScript cannot hold its text.
    */
   static kinds(): Array<string>
   /**

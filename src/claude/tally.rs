@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use super::event::{self, Event, MessageUsage};
 use super::failure::is_error_result;
 use crate::js_semantics;
-use crate::storable;
 use crate::stream::excerpt::Excerpt;
+use crate::stream::text_of;
 
 /// Most bytes of assistant texts kept for the summary; the beginning is kept.
 const TEXTS: usize = 256 * 1024;
@@ -23,6 +23,8 @@ const CONTENT_LINE: usize = 8 * 1024;
 const MODELS: usize = 32;
 /// How many messages are remembered to tell their parts from further messages. The parts of one come close together.
 const MESSAGES: usize = 64;
+/// Most bytes of a name that the CLI gives for something, such as a session or a model.
+const NAME: usize = 256;
 /// Most bytes of a word that the CLI gives for something, such as an error.
 const WORD: usize = 64;
 /// What stands before the name of a model in the CLI's output.
@@ -165,19 +167,17 @@ impl Tally {
     }
 
     /// Adds the next line, given without its stamp and its newline, and returns it as text: bytes that are not UTF-8
-    /// and NUL become U+FFFD.
-    pub fn line<'a>(&mut self, line: &'a [u8]) -> Cow<'a, str> {
-        let text = match String::from_utf8_lossy(line) {
-            Cow::Borrowed(text) => storable::text(text),
-            Cow::Owned(text) => Cow::Owned(storable::owned(text)),
-        };
-        self.text_line(&text, line.len());
-        text
+    /// and NUL become U+FFFD. `left_out`: the number of bytes at its end that were not kept. The same number of what is
+    /// returned comes with it.
+    pub fn line<'a>(&mut self, line: &'a [u8], left_out: u64) -> (Cow<'a, str>, u64) {
+        let (text, more) = text_of(line);
+        self.text_line(&text, line.len() as u64 + left_out);
+        (text, left_out + more)
     }
 
     /// Adds a line that is text already.
     pub fn text(&mut self, line: &str) {
-        self.text_line(line, line.len());
+        self.text_line(line, line.len() as u64);
     }
 
     /// Whether the CLI's last word so far is the result of the run: see [`Captured::is_result_last_word`].
@@ -190,10 +190,10 @@ impl Tally {
         &self.captured
     }
 
-    fn text_line(&mut self, text: &str, bytes: usize) {
+    fn text_line(&mut self, text: &str, bytes: u64) {
         let captured = &mut self.captured;
         captured.lines += 1;
-        captured.stdout_bytes += bytes as u64 + 1;
+        captured.stdout_bytes += bytes + 1;
         if let Some(excerpt) = &mut self.excerpt {
             excerpt.push(text);
         }
@@ -532,7 +532,7 @@ fn word(text: &str) -> &str {
 }
 
 fn keep(slot: &mut Option<String>, value: Option<&str>) {
-    if let Some(value) = value
+    if let Some(value) = value.map(|value| &value[..value.floor_char_boundary(NAME)])
         && slot.as_deref() != Some(value)
     {
         *slot = Some(value.to_owned());
@@ -824,12 +824,12 @@ mod tests {
     #[test]
     fn invalid_utf8_and_nul_are_replaced() {
         let mut tally = Tally::new();
-        tally.line(b"caf\xc3");
-        tally.line(b"{\"type\":\"result\",\"result\":\"\xff\",\"session_id\":\"s\"}");
-        tally.line(b"\xe2\x82");
+        tally.line(b"caf\xc3", 0);
+        tally.line(b"{\"type\":\"result\",\"result\":\"\xff\",\"session_id\":\"s\"}", 0);
+        tally.line(b"\xe2\x82", 0);
         let captured = tally.finish();
         assert_eq!(captured.lines, 3);
-        assert_eq!(Tally::new().line(b"a\0\xff\0"), "a\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(Tally::new().line(b"a\0\xff\0", 0).0, "a\u{fffd}\u{fffd}\u{fffd}");
         assert_eq!(captured.content_line.as_deref(), Some("caf\u{fffd}"));
         assert_eq!(captured.summary(), "\u{fffd}");
         assert_eq!(captured.stdout_bytes, 5 + 48 + 3);
@@ -880,15 +880,15 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut tally = Tally::new();
-        tally.line("x".repeat(100_000).as_bytes());
+        tally.line("x".repeat(100_000).as_bytes(), 0);
         for n in 0..2000 {
             let text = format!("{n} {}", "é".repeat(500));
             let event = json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": text}]}});
-            tally.line(event.to_string().as_bytes());
+            tally.line(event.to_string().as_bytes(), 0);
         }
         for n in 0..2000 {
             let event = json!({"type": "assistant", "message": {"id": format!("m{n}"), "usage": {"output_tokens": 1}}});
-            tally.line(event.to_string().as_bytes());
+            tally.line(event.to_string().as_bytes(), 0);
         }
         assert!(tally.seen.len() < 300);
         assert!(tally.captured.messages.last.len() <= MESSAGES);
@@ -903,7 +903,7 @@ mod tests {
         #[test]
         fn any_bytes_are_tallied_without_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20)) {
             let mut tally = Tally::new();
-            lines.iter().for_each(|line| drop(tally.line(line)));
+            lines.iter().for_each(|line| drop(tally.line(line, 0)));
             let captured = tally.finish();
             prop_assert_eq!(captured.lines, lines.len() as u64);
             prop_assert_eq!(captured.stdout_bytes, lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>());

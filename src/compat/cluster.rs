@@ -56,7 +56,7 @@ impl<K: Clusters> Runner<K> {
         loop {
             let mut lines = String::new();
             let read = body.try_read(&mut |bytes| {
-                splitter.push(bytes, |line| {
+                splitter.push(bytes, |line, _| {
                     lines.push_str(&unstamped(line));
                     lines.push('\n');
                 });
@@ -71,7 +71,7 @@ impl<K: Clusters> Runner<K> {
                 ReadResult::Broken(error) => return Err(error.into()),
             }
         }
-        if let Some(rest) = splitter.take_partial() {
+        if let Some((rest, _)) = splitter.take_partial() {
             text(unstamped(&rest)).await;
         }
         Ok(())

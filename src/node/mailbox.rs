@@ -121,8 +121,8 @@ struct State {
     waiting: VecDeque<Letter>,
     /// The bytes of text that wait.
     bytes: usize,
-    /// Who waits for an answer, by the number of the message.
-    senders: HashMap<u32, Sender>,
+    /// Who waits for an answer, by the number of the message, and of which run it is.
+    senders: HashMap<u32, (u32, Sender)>,
     last_number: u32,
     wake: Wake,
     taken_at: Option<Instant>,
@@ -168,7 +168,7 @@ impl Queue {
             }
             state.last_number = state.last_number.wrapping_add(1);
             let number = state.last_number;
-            state.senders.insert(number, sender);
+            state.senders.insert(number, (run, sender));
             state.bytes += message.bytes();
             state.waiting.push_back(Letter { number, run, message });
             let may_be_delayed = may_be_delayed && state.bytes < URGENT_BYTES;
@@ -229,18 +229,32 @@ impl Queue {
 
     fn answer(&self, number: u32, answer: Answer) {
         let sender = self.lock().senders.remove(&number);
-        if let Some(sender) = sender {
+        if let Some((_, sender)) = sender {
             sender.notify(answer);
         }
     }
 
+    /// Drops what a run that is over has left: a host that never answers must not keep anything of it.
+    pub(super) fn forget(&self, run: u32) {
+        let (letters, senders) = {
+            let mut state = self.lock();
+            let (letters, others): (VecDeque<Letter>, _) =
+                std::mem::take(&mut state.waiting).into_iter().partition(|letter| letter.run == run);
+            state.waiting = others;
+            state.bytes -= letters.iter().map(|letter| letter.message.bytes()).sum::<usize>();
+            let senders: Vec<_> = state.senders.extract_if(|_, (of, _)| *of == run).collect();
+            (letters, senders)
+        };
+        drop((letters, senders));
+    }
+
     /// Answers messages to which there is nothing to say.
     fn done(&self, numbers: &[u32]) {
-        let senders: Vec<Sender> = {
+        let senders: Vec<(u32, Sender)> = {
             let mut state = self.lock();
             numbers.iter().filter_map(|number| state.senders.remove(number)).collect()
         };
-        senders.into_iter().for_each(|sender| sender.notify(Ok(None)));
+        senders.into_iter().for_each(|(_, sender)| sender.notify(Ok(None)));
     }
 
     /// The next messages, at most `limit` and about [`BATCH_BYTES`] of text, and whether more wait.
@@ -270,6 +284,18 @@ impl Queue {
     }
 }
 
+/// Forgets a run when it is dropped.
+pub(super) struct Forget {
+    pub(super) queue: Arc<Queue>,
+    pub(super) run: u32,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.queue.forget(self.run);
+    }
+}
+
 /// Where the runs of this environment leave messages for JavaScript.
 #[napi]
 pub struct Mailbox {
@@ -293,11 +319,11 @@ impl Mailbox {
         Self { queue: Arc::new(Queue { state: Mutex::new(state), wake }) }
     }
 
-    /// The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, and what the host is
-    /// asked to do.
+    /// The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, what the host is asked to
+    /// do, and a message that was refused already, because JavaScript cannot hold its text.
     #[napi(catch_unwind)]
     pub fn kinds() -> Vec<&'static str> {
-        vec!["stdout", "stderr", "meta", "prepare", "link", "progress", "event"]
+        vec!["stdout", "stderr", "meta", "prepare", "link", "progress", "event", "refused"]
     }
 
     /// The texts of the next messages. `headers` gets 1 if more messages are left for another turn of the event loop,
@@ -314,27 +340,13 @@ impl Mailbox {
         let headers = headers.as_chunks_mut::<3>().0;
         let (taken, is_more) = self.queue.take(headers.len());
         *more = is_more.into();
-        let mut wide = Vec::new();
-        let mut chunks = Vec::new();
-        let mut texts = env.create_array(u32::try_from(taken.len()).unwrap_or(0))?;
-        for ((at, Letter { number, run, message }), header) in (0..).zip(taken).zip(headers) {
-            *header = [number, run, message.kind()];
-            match message {
-                Message::Log(_, text) => {
-                    set_text(env, &mut texts, at, &text, &mut wide)?;
-                    chunks.push(text);
-                }
-                Message::Meta(text)
-                | Message::Link(text)
-                | Message::Progress(text)
-                | Message::Event(text) => {
-                    set_text(env, &mut texts, at, &text, &mut wide)?;
-                }
-                Message::Prepare => {}
+        let numbers: Vec<u32> = taken.iter().map(|letter| letter.number).collect();
+        texts_of(env, taken, headers, &self.queue).inspect_err(|error| {
+            // The messages are lost, and those who wait for an answer must learn it.
+            for number in numbers {
+                self.queue.answer(number, Err(error.reason.clone()));
             }
-        }
-        recycle(chunks);
-        Ok(texts)
+        })
     }
 
     /// Answers a message.
@@ -368,11 +380,55 @@ impl Drop for Mailbox {
     }
 }
 
+/// The index of the kind of a message that was refused.
+const REFUSED: u32 = 7;
+
+/// An array of the messages' texts. A text that cannot be made fails its own message alone.
+fn texts_of<'env>(
+    env: &'env Env,
+    taken: Vec<Letter>,
+    headers: &mut [[u32; 3]],
+    queue: &Queue,
+) -> napi::Result<Array<'env>> {
+    let mut wide = Vec::new();
+    let mut chunks = Vec::new();
+    let mut texts = env.create_array(u32::try_from(taken.len()).unwrap_or(0))?;
+    for ((at, Letter { number, run, message }), header) in (0..).zip(taken).zip(headers) {
+        *header = [number, run, message.kind()];
+        let (text, is_chunk) = match message {
+            Message::Log(_, text) => (text, true),
+            Message::Meta(text) | Message::Link(text) | Message::Progress(text) | Message::Event(text) => {
+                (text, false)
+            }
+            Message::Prepare => continue,
+        };
+        if let Err(error) = set_text(env, &mut texts, at, &text, &mut wide) {
+            let bytes = text.len();
+            header[2] = REFUSED;
+            set_text(env, &mut texts, at, "", &mut wide)?;
+            queue.answer(
+                number,
+                Err(format!("a text of {bytes} bytes cannot be handed over: {}", error.reason)),
+            );
+        }
+        if is_chunk {
+            chunks.push(text);
+        }
+    }
+    recycle(chunks);
+    Ok(texts)
+}
+
+/// A longer text is handed over as it is: in UTF-16 it would be in memory twice more.
+const MOST_WIDE: usize = 1024 * 1024;
+
 /// Puts a text into the array. The engine copies ASCII without decoding it. Other text is handed over in UTF-16, the form
 /// that the engine keeps: it decodes UTF-8 more slowly than `utf16` encodes it. `wide` is the buffer for that.
 fn set_text(env: &Env, array: &mut Array<'_>, at: u32, text: &str, wide: &mut Vec<u16>) -> napi::Result<()> {
     if text.is_ascii() {
         array.set(at, env.create_string_latin1(text)?)
+    } else if text.len() > MOST_WIDE {
+        array.set(at, env.create_string(text)?)
     } else {
         utf16(text, wide);
         array.set(at, env.create_string_utf16(&wide[..])?)

@@ -121,8 +121,10 @@ pub fn execute<'env>(
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
     let turn = control.take_turn();
-    let host = Arc::new(host::NodeHost { queue: mailbox.queue(), run });
+    let queue = mailbox.queue();
+    let host = Arc::new(host::NodeHost { queue: queue.clone(), run });
     promise(env, async move {
+        let _forgotten = mailbox::Forget { queue, run };
         tokio::select! {
             outcome = runner().execute(&request, host, cancel, turn) => {
                 Ok(outcome.to_json(jiff::Timestamp::now()).to_string())

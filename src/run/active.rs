@@ -39,7 +39,8 @@ impl<C: Cluster> Entry<C> {
         record.ask_to_end(Asker::Shutdown);
         let ActiveJob { namespace, job_name, .. } = &job;
         let budget = timing::SHUTDOWN_BUDGET;
-        let _ = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref())).await;
+        let deleted = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref()));
+        let _ = tokio::time::timeout(budget, deleted).await;
         job
     }
 }
@@ -93,7 +94,7 @@ impl Closing {
     }
 
     /// Resolves once the host is asked to end.
-    async fn begun(&self) {
+    pub(super) async fn begun(&self) {
         let mut changes = self.0.subscribe();
         let _ = changes.wait_for(|until| is_ahead(*until)).await;
     }

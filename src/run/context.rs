@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::active::Closing;
@@ -12,8 +13,9 @@ use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
 use super::unconfirmed::UnconfirmedEnds;
-use super::{LogSink, RunError};
+use super::{LogSink, RunError, timing};
 use crate::claude::EndToken;
+use crate::forensics::Asker;
 use crate::manifest::{JobSession, SelfPod};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -60,6 +62,25 @@ impl<C, H> RunContext<C, H> {
             done = work => Ok(done),
             () = self.cancel.cancelled() => Err(Stop::Outcome(Outcome::cancelled(true))),
         }
+    }
+
+    /// The host's own work for the run, which may never end: a cancel or the host's shutdown ends the wait for it. Nothing of
+    /// this run is in the cluster yet.
+    pub(crate) async fn unless_ending<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::select! {
+            biased;
+            done = self.unless_cancelled(work) => done,
+            () = self.closing.begun() => {
+                self.record.ask_to_end(Asker::Shutdown);
+                Err(self.stop(Outcome::host_shutdown()).await)
+            }
+        }
+    }
+
+    /// When the run's own time limit is over, of which a Job before has taken this much.
+    pub(crate) fn time_limit(&self, spent: Duration) -> Option<Instant> {
+        let config = &self.request.config;
+        (config.timeout_sec > 0.0).then(|| timing::deadline(config.timeout_sec + config.grace_sec, spent))
     }
 }
 

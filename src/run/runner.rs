@@ -1,6 +1,7 @@
 //! Plays a run's stages in their order and cleans up after them.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -127,11 +128,13 @@ impl<K: Clusters> Runner<K> {
         self.clusters.cluster(request.config.kubeconfig.as_deref(), &request.host_env.vars).await
     }
 
-    /// Deletes the Jobs, and with them the Secrets, of all runs that are under way and resolves when that is done.
+    /// Deletes the Jobs, and with them the Secrets, of all runs that are under way and resolves when that is done, or after
+    /// [`timing::SHUTDOWN_LIMIT`].
     /// Runs that leave theirs to the next host, or retain them, keep them. Returns what was deleted.
     pub(crate) async fn shutdown(&self) -> Vec<ActiveJob> {
+        let until = Instant::now() + timing::SHUTDOWN_LIMIT;
         let deleted = self.active.delete_all().await;
-        self.claims.release_all().await;
+        let _ = tokio::time::timeout_at(until, self.claims.release_all()).await;
         deleted
     }
 
@@ -223,7 +226,21 @@ impl<K: Clusters> Runner<K> {
             return run.record.explain(Outcome::cancelled(true));
         }
         // A stage is on the heap while it lasts: together they would outgrow the stack of a thread in a debug build.
-        let ended = AssertUnwindSafe(Box::pin(self.stages(&run, turn))).catch_unwind().await;
+        let stages = AssertUnwindSafe(Box::pin(self.stages(&run, turn))).catch_unwind();
+        // What a cancel or a shutdown has to do does not wait for a host that takes no log.
+        let hurried = isolate(async {
+            tokio::select! {
+                () = run.cancel.cancelled() => {}
+                () = run.closing.begun() => {}
+            }
+            run.log.end_within(timing::LOG_STALL_LIMIT);
+            std::future::pending::<Infallible>().await
+        });
+        let ended = tokio::select! {
+            ended = stages => ended,
+            never = hurried => match never {},
+        };
+        run.log.end_within(timing::HOST_ANSWER_LIMIT);
         // Chosen and explained by what was seen before the cleanup, and logged after it: the contract has the log lines in
         // this order.
         let outcome = match ended {

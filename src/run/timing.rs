@@ -180,8 +180,13 @@ pub(super) const LOST_NODE_LIMIT: Duration = Duration::from_secs(120);
 pub(super) const API_AWAY_NOTICE: Duration = Duration::from_secs(10);
 /// For how long a failing deletion is repeated before the run gives up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
-/// The same for each deletion when the host shuts down: it has about 30 s, a pod's grace period, for everything.
+/// The same for each deletion when the host shuts down, its last request included.
 pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
+/// How long a shutdown may take, whatever the API does: the host has about 30 s, a pod's grace period, for everything.
+pub(super) const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+/// How long a host may take nothing of the log of a run that was cancelled, has reached its time limit, or whose host shuts
+/// down; then the rest is dropped. Of a run that ended by itself it is [`HOST_ANSWER_LIMIT`]: its log is worth more.
+pub(super) const LOG_STALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a run whose Job is left to the next host may still end by itself. Today's host waits 5 s for the results of its
 /// runs.
 pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(1);

@@ -10,6 +10,37 @@ use serde_json::{Map, Value};
 
 /// How deep a [`Value`] can be. Values are written and dropped by recursion, so a deeper one could overflow the stack.
 const MAX_DEPTH: usize = 256;
+/// How many elements and members a [`Value`] can have: a small object of ten bytes takes 700 bytes of memory.
+const MOST_VALUES: usize = 32 * 1024;
+/// How many bytes a string of it can have.
+const MOST_STRING: usize = 1024 * 1024;
+/// How many bytes its strings and keys can have together.
+const MOST_TEXT: usize = 4 * MOST_STRING;
+
+/// What a [`Value`] may still hold.
+struct Budget {
+    values: usize,
+    text: usize,
+}
+
+impl Budget {
+    /// The beginning of a text, as far as there is room for it.
+    fn text(&mut self, mut text: Cow<'_, str>) -> String {
+        let kept = text.floor_char_boundary(self.text.min(MOST_STRING));
+        self.text -= kept;
+        if kept < text.len() {
+            text = Cow::Owned(text[..kept].to_owned());
+        }
+        text.into_owned()
+    }
+
+    /// Whether there is room for another element or member.
+    fn take_value(&mut self) -> bool {
+        let left = self.values.checked_sub(1);
+        self.values = left.unwrap_or_default();
+        left.is_some()
+    }
+}
 
 /// A position in a JSON text. A method returns `None` where the text is not JSON; do not read on then.
 pub(crate) struct Json<'a> {
@@ -102,21 +133,25 @@ impl<'a> Json<'a> {
     }
 
     /// Reads a value as `JSON.parse` does: of repeated keys the last counts, and a number may be beyond the range of f64,
-    /// which is `null` when it is written again. What is nested deeper than [`MAX_DEPTH`] is kept as its JSON text.
+    /// which is `null` when it is written again. What is nested deeper than [`MAX_DEPTH`] is kept as its JSON text; of more
+    /// than [`MOST_VALUES`] values, [`MOST_STRING`] bytes of a string and [`MOST_TEXT`] bytes of all the first are kept.
     pub(crate) fn value(&mut self) -> Option<Value> {
-        self.value_within(MAX_DEPTH)
+        self.value_within(MAX_DEPTH, &mut Budget { values: MOST_VALUES, text: MOST_TEXT })
     }
 
-    fn value_within(&mut self, depth: usize) -> Option<Value> {
+    fn value_within(&mut self, depth: usize, budget: &mut Budget) -> Option<Value> {
         let next = self.peek()?;
         let from = self.at;
         Some(match next {
-            b'"' => Value::String(self.text()??.into_owned()),
+            b'"' => Value::String(budget.text(self.text()??)),
             b'{' if depth > 0 => {
                 let mut members = Map::new();
                 self.object(|json, key| {
-                    let key = String::from_utf8(key.to_vec()).ok()?;
-                    members.insert(key, json.value_within(depth - 1)?);
+                    if key.len() > budget.text || !budget.take_value() {
+                        return json.skip();
+                    }
+                    let key = budget.text(String::from_utf8_lossy(key));
+                    members.insert(key, json.value_within(depth - 1, budget)?);
                     Some(())
                 })?;
                 Value::Object(members)
@@ -124,7 +159,10 @@ impl<'a> Json<'a> {
             b'[' if depth > 0 => {
                 let mut elements = Vec::new();
                 self.array(|json| {
-                    elements.push(json.value_within(depth - 1)?);
+                    if !budget.take_value() {
+                        return json.skip();
+                    }
+                    elements.push(json.value_within(depth - 1, budget)?);
                     Some(())
                 })?;
                 Value::Array(elements)
@@ -133,7 +171,7 @@ impl<'a> Json<'a> {
                 self.skip()?;
                 let text = &self.text[from..self.at];
                 match next {
-                    b'{' | b'[' => text.into(),
+                    b'{' | b'[' => budget.text(text.into()).into(),
                     b't' => true.into(),
                     b'f' => false.into(),
                     b'n' => Value::Null,
@@ -401,6 +439,27 @@ mod tests {
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
     use serde_json::json;
+
+    #[test]
+    fn value_of_a_hostile_text_is_bounded() {
+        let tiny = format!("[{}0]", r#"{"":0},"#.repeat(100_000));
+        let Some(Value::Array(elements)) = Json::new(&tiny).value() else { panic!("an array") };
+        assert!(elements.len() <= MOST_VALUES);
+        let text = format!("{}é", "x".repeat(MOST_STRING - 1));
+        let long = format!(r#"{{"a":"{text}","b":"x","c":[1]}}"#);
+        let value = Json::new(&long).value().expect("an object");
+        assert_eq!(value["a"].as_str().map(str::len), Some(MOST_STRING - 1), "cut before a whole character");
+        assert_eq!((&value["b"], &value["c"]), (&json!("x"), &json!([1])), "what follows comes through");
+        let many = format!("[{}0]", format!("\"{text}\",").repeat(8));
+        let length = Json::new(&many).value().expect("an array").to_string().len();
+        assert!(length <= MOST_TEXT + 100, "{length}");
+        let deep = format!("{}0{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Json::new(&deep).value().is_some());
+        for broken in [format!("[{tiny},"), format!("{tiny}]")] {
+            let mut json = Json::new(&broken);
+            assert_eq!(json.value().and_then(|_| json.end()), None, "what is left out is read all the same");
+        }
+    }
 
     fn is_json(text: &str) -> bool {
         let mut json = Json::new(text);

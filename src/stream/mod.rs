@@ -13,8 +13,9 @@ mod resume;
 mod splice;
 mod stamp;
 
-pub use lines::LineSplitter;
+pub(crate) use lines::text_of;
+pub use lines::{LineSplitter, MOST_LINE};
 pub use resume::{Gap, Resume, Verdict};
-pub(crate) use splice::Splice;
+pub use splice::Splice;
 pub use stamp::Stamp;
 pub(crate) use stamp::{join_pieces, split_stamp};

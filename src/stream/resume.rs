@@ -174,7 +174,7 @@ impl Resume {
     }
 
     /// Where to request the next body from, a whole second; `None`: from the beginning of the log.
-    pub(crate) fn since(&self) -> Option<Stamp> {
+    pub fn since(&self) -> Option<Stamp> {
         let low = self.low()?;
         // A last line older than the window means that the clock was set back. A request from the window on would hide
         // what is written from now on.
@@ -586,8 +586,8 @@ mod tests {
                 Verdict::Duplicate | Verdict::Partial | Verdict::Noise(_) | Verdict::Refetch => {}
             };
             resume.begin_body();
-            splitter.push(&body[..cut.min(body.len())], |raw| take(raw, true, resume));
-            if let Some(rest) = splitter.take_partial() {
+            splitter.push(&body[..cut.min(body.len())], |raw, _| take(raw, true, resume));
+            if let Some((rest, _)) = splitter.take_partial() {
                 take(&rest, false, resume);
             }
             resume.end_body(cut_off);

@@ -9,18 +9,24 @@
 //!  … the rest"}                                             ← what follows it
 //! ```
 
+use std::borrow::Cow;
+
 use super::json::Json;
+use super::lines::MOST_LINE;
 use super::stamp::PIECE;
 
 /// The most lines of stderr between the pieces of one line.
 const MAX_STRAYS: usize = 16;
-/// The most bytes of a line that are held back.
-const MAX_HELD: usize = 32 * 1024 * 1024;
+/// The most bytes of a line that are held back: no longer line is kept whole.
+const MAX_HELD: usize = MOST_LINE;
+/// What is not UTF-8 is replaced, which takes three times its memory. The CLI prints UTF-8, so a longer line that is not is
+/// none of its events.
+const MOST_REPLACED: usize = 1024 * 1024;
 
 /// Puts long JSON lines together again. A line is held back only where it is at least a piece long, begins an object and
 /// does not end it.
 #[derive(Debug, Default)]
-pub(crate) struct Splice {
+pub struct Splice {
     held: Option<Held>,
 }
 
@@ -28,16 +34,16 @@ pub(crate) struct Splice {
 struct Held {
     /// The pieces so far.
     pieces: Vec<u8>,
-    /// What stood between them.
-    strays: Vec<Vec<u8>>,
-    /// The lines as they came.
-    lines: Vec<Vec<u8>>,
+    /// What stood between them, one after the other.
+    strays: Vec<u8>,
+    /// Where each line that came ends in `pieces`, and where in `strays`.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Splice {
     /// Adds the next line and calls `f` for each line that is known to be whole: the line put together, then what stood in
     /// it.
-    pub(crate) fn push(&mut self, line: &[u8], mut f: impl FnMut(&[u8])) {
+    pub fn push(&mut self, line: &[u8], mut f: impl FnMut(&[u8])) {
         let Some(held) = &mut self.held else {
             if line.len() >= PIECE && line.starts_with(b"{") && !is_json(line) {
                 let mut held = Held::default();
@@ -48,16 +54,21 @@ impl Splice {
             }
             return;
         };
-        let whole = [held.pieces.as_slice(), line].concat();
-        if is_json(&whole) {
-            f(&whole);
-            held.strays.iter().for_each(|stray| f(stray));
-            self.held = None;
-            return;
+        let length = held.pieces.len() + line.len();
+        // An object that ends does so with a brace: most lines are not worth the search.
+        if length <= MAX_HELD && line.trim_ascii_end().ends_with(b"}") {
+            held.pieces.extend_from_slice(line);
+            if is_json(&held.pieces) {
+                f(&held.pieces);
+                held.strays().for_each(&mut f);
+                self.held = None;
+                return;
+            }
+            held.pieces.truncate(length - line.len());
         }
         // An event of its own is not a piece: stdout is written in order, so the line before it ended as it is.
         let is_event = line.starts_with(b"{") && is_json(line);
-        if is_event || held.strays.len() >= MAX_STRAYS || whole.len() > MAX_HELD {
+        if is_event || held.ends.len() >= MAX_STRAYS || length > MAX_HELD {
             self.finish(&mut f);
             f(line);
         } else {
@@ -66,9 +77,13 @@ impl Splice {
     }
 
     /// At the end of the log, or before a line that is not the container's: gives what is held back as it came.
-    pub(crate) fn finish(&mut self, mut f: impl FnMut(&[u8])) {
+    pub fn finish(&mut self, mut f: impl FnMut(&[u8])) {
         if let Some(held) = self.held.take() {
-            held.lines.iter().for_each(|line| f(line));
+            let mut from = (0, 0);
+            for to in held.ends {
+                f(&[&held.pieces[from.0..to.0], &held.strays[from.1..to.1]].concat());
+                from = to;
+            }
         }
     }
 }
@@ -78,13 +93,22 @@ impl Held {
         // A line of stderr is shorter than a piece.
         let (pieces, stray) = line.split_at(line.len() - line.len() % PIECE);
         self.pieces.extend_from_slice(pieces);
-        self.strays.push(stray.to_vec());
-        self.lines.push(line.to_vec());
+        self.strays.extend_from_slice(stray);
+        self.ends.push((self.pieces.len(), self.strays.len()));
+    }
+
+    fn strays(&self) -> impl Iterator<Item = &[u8]> {
+        let from = std::iter::once(0).chain(self.ends.iter().map(|end| end.1));
+        from.zip(&self.ends).map(|(from, end)| &self.strays[from..end.1])
     }
 }
 
 fn is_json(line: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(line);
+    let text = match std::str::from_utf8(line) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) if line.len() > MOST_REPLACED => return false,
+        Err(_) => String::from_utf8_lossy(line),
+    };
     let mut json = Json::new(&text);
     json.skip().and_then(|()| json.end()).is_some()
 }

@@ -16,7 +16,7 @@ impl Stamp {
     }
 
     /// Nanoseconds since the epoch.
-    pub(crate) const fn nanos(self) -> i64 {
+    pub const fn nanos(self) -> i64 {
         self.0
     }
 

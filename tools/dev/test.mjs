@@ -11,7 +11,7 @@ import {
 } from './lib.mjs';
 
 const USAGE = `npm test -- [files and options of vitest]`;
-const PROJECTS = ['unit', 'embedded', 'soak'];
+const PROJECTS = ['unit', 'embedded', 'soak', 'hostile'];
 
 await program(USAGE, { allowPositionals: true, strict: false }, async () => {
   checkPrerequisites();

@@ -64,8 +64,10 @@ pub(super) async fn by_control_plane<C: Cluster, H: Host>(
     observed: &Arc<Observed<C>>,
 ) -> RunEnd {
     run.record.ask_to_end(Asker::ControlPlane);
-    run.log.out(format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name)).await;
-    end_job(run, observed).await;
+    run.log.end_within(timing::LOG_STALL_LIMIT);
+    let line = format!("[paperclip] Run cancelled externally — deleting Job {}", observed.job_name);
+    // A host that takes no log must not keep the Job alive.
+    tokio::join!(run.log.out(line), end_job(run, observed));
     // The host did not ask, so it gets no acknowledgement.
     RunEnd::Cancelled { acknowledged: false }
 }

@@ -202,9 +202,7 @@ struct Transitions {
 impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     fn new(run: &'a RunContext<C, H>, observed: &'a Observed<C>, progress: &'a Progress) -> Self {
         let started = Instant::now();
-        let config = &run.request.config;
-        let deadline = (config.timeout_sec > 0.0)
-            .then(|| timing::deadline(config.timeout_sec + config.grace_sec, observed.spent));
+        let deadline = run.time_limit(observed.spent);
         Self {
             run,
             observed,
@@ -342,14 +340,13 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     async fn on_hung(&mut self) -> Option<RunEnd> {
         self.hung_at().filter(|at| *at <= Instant::now())?;
         let (seconds, job) = (self.run.request.config.result_grace.as_secs(), &self.observed.job_name);
-        self.run
-            .log
-            .out(format!(
-                "[paperclip] Claude printed its result and has not exited for {seconds}s — deleting Job {job}"
-            ))
-            .await;
+        let line = format!(
+            "[paperclip] Claude printed its result and has not exited for {seconds}s — deleting Job {job}"
+        );
+        let log = self.run.log.clone();
         self.run.record.ask_to_end(Asker::AfterResult);
-        Some(self.end_by(RunEnd::Hung).await)
+        let ((), end) = tokio::join!(log.out(line), self.end_by(RunEnd::Hung));
+        Some(end)
     }
 
     /// Deletes the Job of a run that is over although its CLI is not.

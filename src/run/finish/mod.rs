@@ -15,6 +15,7 @@ mod pod_wait;
 mod start_proof;
 mod told;
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -177,8 +178,7 @@ async fn find_pod<C: Cluster, H: Host>(
     run.log.out(format!("[paperclip] Waiting for pod to be scheduled (job: {})...", observed.job_name)).await;
     let mut state = StartState::new();
     let config = &run.request.config;
-    let limit = (config.timeout_sec > 0.0)
-        .then(|| timing::deadline(config.timeout_sec + config.grace_sec, observed.spent));
+    let limit = run.time_limit(observed.spent);
     let start = tokio::select! {
         start = pod_wait::wait_until_running(run, observed, &mut state) => Some(start),
         () = timing::until(limit) => None,
@@ -263,9 +263,15 @@ async fn follow_and_wait<C: Cluster, H: Host>(
     let followed =
         Followed { pod: &pod, container: &container, progress: &progress, log_is_over: &log_is_over };
     let mut waiting = pin!(isolate(end::wait_for_end(run, observed, followed)));
+    let mut time_limit = pin!(isolate(async {
+        timing::until(run.time_limit(observed.spent)).await;
+        run.log.end_within(timing::LOG_STALL_LIMIT);
+        std::future::pending::<Infallible>().await
+    }));
     let (end, record) = loop {
         tokio::select! {
             ended = &mut waiting => break ended,
+            never = &mut time_limit => match never {},
             log_end = &mut following, if !*log_is_over.borrow() => {
                 log_is_over.send_replace(true);
                 if log_end == LogEnd::Told {
@@ -275,6 +281,10 @@ async fn follow_and_wait<C: Cluster, H: Host>(
         }
     };
     let log_is_over = *log_is_over.borrow();
+    run.log.end_within(match end {
+        RunEnd::Cancelled { .. } | RunEnd::Deadline => timing::LOG_STALL_LIMIT,
+        _ => timing::HOST_ANSWER_LIMIT,
+    });
     tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "ended");
     if !log_is_over {
         last_read::drain(&end, &container, &progress, following).await;

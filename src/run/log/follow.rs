@@ -114,6 +114,8 @@ pub(crate) struct Follower<C> {
     told: Option<u8>,
     /// An empty line is held back: before its last line the pod prints a newline that is not the CLI's.
     holds_empty_line: bool,
+    /// How many bytes of the unfinished last line were not kept.
+    partial_left_out: u64,
     /// How often lines were missing.
     gaps: u64,
     /// How often the log was opened again.
@@ -146,6 +148,7 @@ impl<C: Cluster> Follower<C> {
             refusal_logged: false,
             told: None,
             holds_empty_line: false,
+            partial_left_out: 0,
             gaps: 0,
             reconnects: 0,
             first: None,
@@ -336,8 +339,9 @@ impl<C: Cluster> Follower<C> {
         let mut read_since_told = false;
         let end = loop {
             let mut reread = false;
-            let read =
-                reader.try_read(|bytes| splitter.push(bytes, |line| reread |= self.take_line(line, true)));
+            let read = reader.try_read(|bytes| {
+                splitter.push(bytes, |line, left_out| reread |= self.take_line(line, left_out, true));
+            });
             let all = match read {
                 ReadResult::End => break BodyEnd::Clean,
                 ReadResult::Broken(error) => break BodyEnd::Broken(error),
@@ -368,12 +372,12 @@ impl<C: Cluster> Follower<C> {
         // followed body does not show that: see `is_incomplete`.
         let partial = splitter.take_partial();
         self.ended_in_mid_line = partial.is_some();
-        if let Some(partial) = partial {
+        if let Some((partial, left_out)) = partial {
             self.ended_in_noise = split_stamp(&partial).is_none();
             if self.ended_in_noise {
                 self.note_noise(&partial);
             }
-            self.take_line(&partial, false);
+            self.take_line(&partial, left_out, false);
         }
         if last_data.is_none() && matches!(end, BodyEnd::Broken(_)) {
             self.unread_at = Some(Instant::now());
@@ -413,8 +417,9 @@ impl<C: Cluster> Follower<C> {
         self.told == Some(0) && self.tally.is_result_last_word()
     }
 
-    /// Takes one line of a body. Returns true when the body must be requested again, from earlier.
-    fn take_line(&mut self, raw: &[u8], complete: bool) -> bool {
+    /// Takes one line of a body, of which `left_out` bytes at the end were not kept. Returns true when the body must be
+    /// requested again, from earlier.
+    fn take_line(&mut self, raw: &[u8], left_out: u64, complete: bool) -> bool {
         let raw = join_pieces(raw);
         if self.first.is_none() {
             self.first = split_stamp(&raw).map(|(stamp, _)| stamp);
@@ -426,7 +431,11 @@ impl<C: Cluster> Follower<C> {
         let (gap, line) = match verdict {
             Verdict::Deliver(line) => (None, line),
             Verdict::Gap(gap, line) => (Some(gap), line),
-            Verdict::Duplicate | Verdict::Partial => return false,
+            Verdict::Duplicate => return false,
+            Verdict::Partial => {
+                self.partial_left_out = left_out;
+                return false;
+            }
             Verdict::Noise(text) => {
                 self.note_noise(text);
                 return false;
@@ -441,13 +450,13 @@ impl<C: Cluster> Follower<C> {
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
             append(&mut self.chunk, &mut self.full_chunks, &format!("{}{count}", gap_line(gap)));
         }
-        self.take_text(line);
+        self.take_text(line, left_out);
         false
     }
 
     /// Takes a line that no earlier body had.
-    fn take_text(&mut self, line: &[u8]) {
-        let Some(token) = &self.observed.end_token else { return self.add_line(line) };
+    fn take_text(&mut self, line: &[u8], left_out: u64) {
+        let Some(token) = &self.observed.end_token else { return self.add_line(line, left_out) };
         self.told = token.exit_code(line);
         self.observed.end_said.send_if_modified(|said| said.take().is_some());
         if self.told.is_some() {
@@ -459,34 +468,46 @@ impl<C: Cluster> Follower<C> {
         if line.is_empty() {
             self.holds_empty_line = true;
         } else {
-            self.add_line(line);
+            self.add_line(line, left_out);
         }
     }
 
     /// Adds the empty line that was held back: it was the CLI's.
     fn release_empty_line(&mut self) {
         if std::mem::take(&mut self.holds_empty_line) {
-            self.add_line(b"");
+            self.add_line(b"", 0);
         }
     }
 
     /// Adds a line of the container, without what stderr wrote into it.
-    fn add_line(&mut self, line: &[u8]) {
+    fn add_line(&mut self, line: &[u8], left_out: u64) {
+        if left_out > 0 {
+            // What is not whole is none of the CLI's events.
+            self.release_splice();
+            return self.add_whole_line(line, left_out);
+        }
         let mut splice = std::mem::take(&mut self.splice);
-        splice.push(line, |line| self.add_whole_line(line));
+        splice.push(line, |line| self.add_whole_line(line, 0));
         self.splice = splice;
     }
 
     /// Adds what is held back of a long line: nothing more of it comes.
     fn release_splice(&mut self) {
-        std::mem::take(&mut self.splice).finish(|line| self.add_whole_line(line));
+        std::mem::take(&mut self.splice).finish(|line| self.add_whole_line(line, 0));
     }
 
-    /// Adds a line of the CLI to the tally and to the chunk.
-    fn add_whole_line(&mut self, line: &[u8]) {
-        let text = self.tally.line(line);
+    /// Adds a line of the CLI to the tally and to the chunk, and names what was left out of it.
+    fn add_whole_line(&mut self, line: &[u8], left_out: u64) {
+        let (text, left_out) = self.tally.line(line, left_out);
         self.progress.set_result_is_last(self.tally.is_result_last_word());
         append(&mut self.chunk, &mut self.full_chunks, &text);
+        if left_out > 0 {
+            let notice = format!(
+                "[paperclip] Line too long: its first {} bytes are above, {left_out} bytes are left out here",
+                text.len()
+            );
+            append(&mut self.chunk, &mut self.full_chunks, &notice);
+        }
     }
 
     /// Keeps the error text that came instead of the log.
@@ -496,7 +517,7 @@ impl<C: Cluster> Follower<C> {
     }
 
     /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is
-    /// lost when this is dropped while it waits.
+    /// lost when this is dropped while it waits; and when the run is over and its host takes nothing any more.
     pub(crate) async fn flush(&mut self) {
         if !self.chunk.is_empty() {
             self.full_chunks.push_back(std::mem::take(&mut self.chunk));
@@ -508,10 +529,12 @@ impl<C: Cluster> Follower<C> {
     async fn flush_full_chunks(&mut self) {
         while !self.full_chunks.is_empty() {
             self.progress.set_activity(Activity::Delivering);
-            let slot = self.log.slot().await;
+            let bytes = self.full_chunks.front().map_or(0, String::len);
+            let slot = self.log.slot(bytes).await;
             self.progress.set_activity(Activity::Reading);
             // Only now: a chunk taken off earlier would be lost when this is dropped while it waits for a slot.
             let Some(chunk) = self.full_chunks.pop_front() else { break };
+            let Some(slot) = slot else { continue };
             slot.deliver(chunk);
             self.progress.record_output();
             self.progress.record_new();
@@ -522,7 +545,7 @@ impl<C: Cluster> Follower<C> {
         if let Some(line) = self.resume.finish_partial() {
             self.release_empty_line();
             self.told = None;
-            self.add_line(&line);
+            self.add_line(&line, self.partial_left_out);
             self.flush().await;
         }
     }

@@ -4,15 +4,20 @@
 //! host is slow, the log's socket is not read, and the kubelet holds the output back. A chunk that the host rejects
 //! does not end the run; the first rejection is logged. When the host has taken a chunk, only a task that waits for a
 //! slot is woken.
+//!
+//! A promise of the host may never settle. While the run goes on its output waits for that, as it waits for any slow host;
+//! a line of this package does not wait longer than for any other answer of the host. Once the run is ending nothing of it
+//! waits longer than [`LogSink::end_within`] says: what the host does not take is dropped.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::outcome::{LogLine, Outcome, StdStream};
-use crate::run::{Host, HostError};
+use crate::run::{Host, HostError, timing};
 
 /// A chunk for the host ends at this size, unless one line alone is longer. The host keeps the last 8 KiB of a chunk
 /// live.
@@ -20,6 +25,8 @@ pub(super) const CHUNK_BYTES: usize = 8 * 1024;
 
 /// How many chunks of a run may be with the host or wait for it.
 const SLOTS: u32 = 16;
+/// A chunk takes a slot for each part of this size: one line of [`crate::stream::MOST_LINE`] takes them all.
+const SLOT_BYTES: usize = 1024 * 1024;
 
 /// Pool of chunk buffers, last in first out: the most recently used buffer is still cached and mapped.
 static POOL: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -53,6 +60,54 @@ struct Shared {
     host: Box<dyn Fn(StdStream, String, Delivery) + Send + Sync>,
     slots: Arc<Semaphore>,
     rejection_logged: AtomicBool,
+    /// How long the host may take for a chunk once the run is ending.
+    limit: watch::Sender<Option<Duration>>,
+    /// How many promises of the host have settled.
+    settled: AtomicU64,
+    /// How many had when a chunk was dropped last: until there are more, further ones need not wait.
+    settled_at_drop: AtomicU64,
+}
+
+impl Shared {
+    /// A free slot for this number of bytes; `None` once the host has taken nothing for the limit of a run that is ending, or
+    /// for `limit`.
+    async fn permit(&self, bytes: usize, limit: Option<Duration>) -> Option<OwnedSemaphorePermit> {
+        let slots = u32::try_from(bytes.div_ceil(SLOT_BYTES)).unwrap_or(SLOTS).clamp(1, SLOTS);
+        if let Ok(permit) = self.slots.clone().try_acquire_many_owned(slots) {
+            return Some(permit);
+        }
+        tokio::select! {
+            biased;
+            permit = self.slots.clone().acquire_many_owned(slots) => permit.ok(),
+            () = self.stalled(limit) => None,
+        }
+    }
+
+    /// Resolves once the host has taken nothing for that long.
+    async fn stalled(&self, limit: Option<Duration>) {
+        let mut ending = self.limit.subscribe();
+        loop {
+            let limit = [*ending.borrow_and_update(), limit].into_iter().flatten().min();
+            let settled = self.settled.load(Ordering::Relaxed);
+            if limit.is_some() && self.settled_at_drop.load(Ordering::Relaxed) == settled {
+                return;
+            }
+            let silence = async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = silence => if self.settled.load(Ordering::Relaxed) == settled {
+                    self.settled_at_drop.store(settled, Ordering::Relaxed);
+                    tracing::debug!(?limit, "the host takes no log");
+                    return;
+                },
+                _ = ending.changed() => {}
+            }
+        }
+    }
 }
 
 /// A chunk that the host has been given. Dropped once the host's promise has settled, or never will.
@@ -65,6 +120,12 @@ pub(crate) struct Delivery {
 impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Delivery")
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.shared.settled.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -97,15 +158,16 @@ impl Slot {
 /// Waits for the end of a run's log.
 pub(crate) struct LogDrain {
     open: mpsc::Receiver<Infallible>,
-    slots: Arc<Semaphore>,
+    shared: Arc<Shared>,
 }
 
 impl LogDrain {
-    /// Resolves when every clone of the sink is dropped and the host has taken every chunk. Nothing reaches the host
-    /// after that.
+    /// Resolves when every clone of the sink is dropped and the host has taken every chunk, or takes nothing any more.
+    /// Nothing reaches the host after that.
     pub(crate) async fn drained(mut self) {
         while self.open.recv().await.is_some() {}
-        let _ = self.slots.acquire_many(SLOTS).await;
+        let all = SLOTS as usize * SLOT_BYTES;
+        drop(self.shared.permit(all, Some(timing::HOST_ANSWER_LIMIT)).await);
     }
 }
 
@@ -114,18 +176,31 @@ impl LogSink {
     pub(crate) fn open<H: Host>(host: Arc<H>) -> (Self, LogDrain) {
         let (sender, open) = mpsc::channel(1);
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             host: Box::new(move |stream, text, delivery| host.log(stream, text, delivery)),
-            slots: slots.clone(),
+            slots,
             rejection_logged: AtomicBool::new(false),
-        };
-        (Self { shared: Arc::new(shared), _open: sender }, LogDrain { open, slots })
+            limit: watch::Sender::new(None),
+            settled: AtomicU64::new(0),
+            settled_at_drop: AtomicU64::new(u64::MAX),
+        });
+        (Self { shared: shared.clone(), _open: sender }, LogDrain { open, shared })
     }
 
-    /// Waits for a free slot and holds it.
-    pub(super) async fn slot(&self) -> Slot {
-        let permit = self.shared.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        self.slot_of(permit)
+    /// From now on, because the run is ending, no chunk waits until the host has taken nothing for longer than this.
+    pub(crate) fn end_within(&self, limit: Duration) {
+        self.shared.limit.send_if_modified(|now| {
+            let shorter = now.is_none_or(|now| limit < now);
+            if shorter {
+                *now = Some(limit);
+            }
+            shorter
+        });
+    }
+
+    /// Waits for a free slot for a chunk of the agent and holds it; `None` once the run is ending and the host takes nothing.
+    pub(super) async fn slot(&self, bytes: usize) -> Option<Slot> {
+        self.shared.permit(bytes, None).await.map(|permit| self.slot_of(permit))
     }
 
     fn slot_of(&self, permit: OwnedSemaphorePermit) -> Slot {
@@ -163,8 +238,11 @@ impl LogSink {
         self.text(stream, line).await;
     }
 
-    /// Logs text that already consists of whole lines.
+    /// Logs text that already consists of whole lines; drops it where the host takes nothing.
     pub(crate) async fn text(&self, stream: StdStream, text: String) {
-        self.slot().await.deliver_to(stream, text);
+        let permit = self.shared.permit(text.len(), Some(timing::HOST_ANSWER_LIMIT)).await;
+        if let Some(permit) = permit {
+            self.slot_of(permit).deliver_to(stream, text);
+        }
     }
 }

@@ -42,6 +42,10 @@ pub(super) struct FakeHost {
     pub(super) log_delay: Duration,
     /// When the last call settles.
     pub(super) free_at: Mutex<Option<Instant>>,
+    /// From which `onLog` call on none settles.
+    pub(super) log_hangs_from: Option<usize>,
+    /// The calls that never settle.
+    pub(super) hung: Arc<Mutex<Vec<Delivery>>>,
     /// Whether every `onLog` call rejects.
     pub(super) rejects: bool,
     /// The answers of the control plane in turn; the last one is repeated forever.
@@ -88,6 +92,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn log(&self, stream: StdStream, text: String, delivery: Delivery) {
         assert!(text.ends_with('\n'), "whole lines: {text:?}");
+        if self.log_hangs_from.is_some_and(|from| self.log_calls() >= from) {
+            self.hung.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
+            return;
+        }
         let rejects = self.rejects;
         let logged = self.logged.clone();
         let settle = move || {

@@ -23,6 +23,7 @@ mod end;
 mod fake_cluster;
 mod fake_host;
 mod faults;
+mod hostile;
 mod hosts;
 mod lines;
 mod own_end;

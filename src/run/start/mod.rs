@@ -155,8 +155,8 @@ impl<K: Clusters> Runner<K> {
         let plan = match afresh {
             Some(plan) => plan,
             None => {
-                let prepared = run.unless_cancelled(run.host.prepare()).await??;
-                let bundle = run.unless_cancelled(prepare::prepare_bundle(run, &prepared)).await??;
+                let prepared = run.unless_ending(run.host.prepare()).await??;
+                let bundle = run.unless_ending(prepare::prepare_bundle(run, &prepared)).await??;
                 Plan::new(run, placement, prepared, bundle).await
             }
         };

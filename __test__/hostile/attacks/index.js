@@ -1,0 +1,19 @@
+// Every attack, in batches: those of a batch run at once, beside quiet runs.
+import { CALLBACKS } from './callbacks.js';
+import { OUTPUT } from './output.js';
+import { FLOODS, READERS } from './readers.js';
+
+/**
+ * @typedef {object} Attack
+ * @property {string} name
+ * @property {'harmed' | 'guard'} before what it did to the version before this suite: `harmed` where it was seen to succeed
+ * @property {(host: import('../host.mjs').HostileHost) => void | Promise<void>} play rejects where the attack succeeds
+ */
+
+/** @type {Record<string, Attack[]>} */
+export const BATCHES = {
+  'what an agent prints': OUTPUT,
+  'lines and results that take memory': FLOODS,
+  'callbacks that never settle': CALLBACKS,
+  'what people see of the output': READERS,
+};
