@@ -97,6 +97,8 @@ const SUITES = [
   // On the embedded cluster: where a real one differs is for the conformance specs to find.
   { name: 'real host', commands: ['npm --silent run test:host'], minutes: 50, leaves: 'host', lane: 'host' },
   { name: 'existing package', commands: ['npm --silent run test:existing'], minutes: 40, lane: 'host' },
+  // At the lowest priority: the others wait most of the time, and must not wait for this one.
+  { name: 'fuzz', commands: ['nice -n 19 npm --silent run fuzz -- --minutes 1'], minutes: 15, lane: 'fuzz' },
 ];
 /** @type {Suite} */
 const DOWN = {

@@ -25,8 +25,9 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   const seconds = 60 * wholeNumber('--minutes', values.minutes, { least: 1 });
   const seed = wholeNumber('--seed', values.seed ?? String(Math.floor(Math.random() * 2 ** 32)));
   step(`Fuzzing for ${seconds / 60} min, seed ${seed}`);
-  // A debug build, which stops at an overflow.
-  const cargo = ['--quiet', '--locked', '--no-default-features', '--example', 'fuzz'];
+  // A debug build, which stops at an overflow; with the features that `npm test` has built.
+  const features = ['--no-default-features', '--features', 'client'];
+  const cargo = ['--quiet', '--locked', ...features, '--example', 'fuzz'];
   await run('cargo', ['build', ...cargo]);
   const fuzz = path.join(
     process.env.CARGO_TARGET_DIR ?? path.join(root, 'target'),
