@@ -10,7 +10,7 @@ import { BATCHES } from './attacks/index.js';
 
 const QUIET_RUNS = 20;
 /** How long a batch may take; then the attack that is under way has succeeded. */
-const LIMIT_MS = 150_000;
+const LIMIT_MS = 240_000;
 
 /**
  * @typedef {object} HostileHost what an attack has at hand
