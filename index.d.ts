@@ -190,6 +190,8 @@ interface ConfigFieldBase {
   key: string;
   label: string;
   hint: string;
+  /** Shown only while the field `key` has this value. */
+  meta?: { visibleWhen: { key: string; value: string } };
 }
 
 /** One field of the host's form for an agent of this type. */

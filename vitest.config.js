@@ -40,7 +40,7 @@ export default defineConfig({
       project(
         'conformance',
         [
-          '__test__/conformance/{runs,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
+          '__test__/conformance/{runs,hello,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
         ],
         {
           ...conformance,

@@ -131,14 +131,17 @@ function fields() {
       key: 'rtkMaxOutputBytes',
       label: 'Tool output limit (bytes)',
       default: 50000,
+      meta: { visibleWhen: { key: 'enableRtk', value: 'true' } },
       hint: 'With shortening on, output beyond this many bytes is cut and a one-line summary takes its place.',
     },
     {
       type: 'select',
       key: 'hostShutdown',
       label: 'When Paperclip stops',
-      hint: 'What happens to running Jobs when the Paperclip server is asked to stop. Unset: they are left running where this version of Paperclip can continue with their tasks, else deleted.',
+      hint: 'What happens to running Jobs when the Paperclip server is asked to stop.',
       options: [
+        // The host's form stores the first option of a field that is not touched, and nothing where that is empty.
+        { label: 'Leave them where Paperclip continues with their tasks', value: '' },
         { label: 'Delete running Jobs', value: 'delete' },
         { label: 'Leave them running', value: 'leave' },
       ],
@@ -263,6 +266,19 @@ function fields() {
       key: 'podTemplate',
       label: 'Pod template',
       hint: 'A Kubernetes pod template (YAML or JSON) merged over the Job pods: sidecars, volumes, affinity. The container of the agent is called claude.',
+    },
+    {
+      type: 'textarea',
+      key: 'mcpServers',
+      label: 'MCP servers',
+      hint: 'MCP servers of the agent beside those of Paperclip, as a JSON object: {"name": {"type": "http", "url": "https://…"}}. ${NAME} in it is a variable of the agent.',
+    },
+    {
+      type: 'toggle',
+      key: 'testWithJob',
+      label: 'Test with a Job',
+      default: false,
+      hint: 'Test environment also runs a Job for up to two minutes: it finds a wrong image, node selector, account or model, and asks Claude for one word.',
     },
   ];
 }

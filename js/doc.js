@@ -74,6 +74,8 @@ All keys are optional.
 - \`podTemplate\` (object): a Kubernetes pod template, also as YAML or JSON text, merged over the pod: sidecars,
   volumes of its own, affinity; no Secrets, privileges or access to the node, unless the operator opened it. The container of
   the agent is called \`claude\`.
+- \`mcpServers\` (object): MCP servers of the agent by name, beside those of Paperclip, as in Claude's own files
+  (\`{"name": {"type": "http", "url": "…"}}\`), also as JSON text. Of one name that both give, Paperclip's counts.
 
 ## Output filter
 
@@ -86,6 +88,7 @@ All keys are optional.
 - \`graceSec\` (number): extra seconds to wait after the Job's deadline.
 - \`secretRef\` (string): name of the Secret with API keys that the environment test looks for in the Jobs'
   namespace; default \`paperclip-secrets\`. No run reads it: a Job has the variables of the Deployment.
+- \`testWithJob\` (boolean): the environment test also runs a Job, for up to two minutes; default false.
 
 ## What a Job inherits without configuration
 

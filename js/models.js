@@ -92,6 +92,32 @@ async function list({ again }) {
   return unique([...served, ...(installed.length > 0 ? installed : DIRECT_MODELS)]);
 }
 
+/** What the CLI takes for a model besides ids. */
+const ALIASES = /^(default|best|opus|sonnet|haiku|opusplan)$/;
+/** The end of an id that names a release, and what asks the CLI for a larger context. */
+const RELEASE = /(-\d{8}|-latest)$/;
+const LARGE_CONTEXT = /\[\w+\]$/;
+/** Ids of Bedrock, and of whole deployments. */
+const OF_BEDROCK = /^(arn:|([a-z-]+\.)?anthropic\.)/;
+
+/**
+ * Whether a model is an alias of the CLI or among those that are listed. What a gateway or another provider has is not
+ * known, and counts as known.
+ *
+ * @param {string} model
+ * @returns {Promise<boolean>}
+ */
+export async function isKnownModel(model) {
+  const { env } = process;
+  const id = model.trim().replace(LARGE_CONTEXT, '');
+  if (id === '' || ALIASES.test(id)) return true;
+  if (usesBedrock(env)) return OF_BEDROCK.test(id);
+  const elsewhere = [env.CLAUDE_CODE_USE_VERTEX, env.CLAUDE_CODE_USE_FOUNDRY, env.ANTHROPIC_BASE_URL];
+  if (elsewhere.some((value) => value?.trim())) return true;
+  const known = new Set((await listK8sModels()).map((listed) => listed.id));
+  return known.has(id) || known.has(id.replace(RELEASE, ''));
+}
+
 /** The last answer of the Messages API, and for whom it was. @type {{key: string, at: number, models: Promise<AdapterModel[]>} | undefined} */
 let kept;
 

@@ -56,9 +56,35 @@ export async function prepare(ctx) {
 function mcpServerIdentity(ctx) {
   const { runtimeMcp } = /** @type {{runtimeMcp?: {getServers?: () => unknown}}} */ (ctx);
   const servers = runtimeMcp?.getServers?.();
-  if (!Array.isArray(servers) || servers.length === 0) return '';
-  const named = servers.map((server) => [server?.name, server?.url, server?.connectionId]);
+  const named = Array.isArray(servers)
+    ? servers.map((server) => [server?.name, server?.url, server?.connectionId])
+    : [];
+  named.push(...ownMcpServers(parseObject(ctx.config).mcpServers));
+  if (named.length === 0) return '';
   return createHash('sha256').update(JSON.stringify(named)).digest('hex');
+}
+
+/**
+ * What distinguishes the agent's own MCP servers: all but their headers and variables, whose tokens may be renewed.
+ *
+ * @param {unknown} configured `mcpServers`; the native half refuses what is not an object
+ * @returns {unknown[][]}
+ */
+function ownMcpServers(configured) {
+  let servers = configured;
+  if (typeof servers === 'string') {
+    try {
+      servers = JSON.parse(servers);
+    } catch {
+      return [];
+    }
+  }
+  const within = parseObject(servers);
+  const isWrapped = Object.keys(within).length === 1 && 'mcpServers' in within;
+  return Object.entries(parseObject(isWrapped ? within.mcpServers : within)).map(([name, server]) => {
+    const { url, command, args } = parseObject(server);
+    return [name, url ?? command, args];
+  });
 }
 
 /**

@@ -5,7 +5,8 @@ import { homedir, tmpdir } from 'node:os';
  * its own copy, which native code cannot see).
  *
  * @param {{runId?: string, agent?: {id?: string, companyId?: string, name?: string}, runtime?: unknown,
- *   config?: unknown, context?: unknown, authToken?: string, runtimeMcp?: {getServers?: () => unknown}}} ctx
+ *   config?: unknown, context?: unknown, authToken?: string, runtimeMcp?: {getServers?: () => unknown},
+ *   onRuntimeProgress?: unknown}} ctx
  * @param {NodeJS.ProcessEnv} [hostEnv]
  * @returns {string}
  */
@@ -19,6 +20,7 @@ export function requestOf(ctx, hostEnv = process.env) {
     context: ctx.context,
     authToken: ctx.authToken,
     mcpServers: ctx.runtimeMcp?.getServers?.(),
+    hasCards: typeof ctx.onRuntimeProgress === 'function',
     hostEnv,
     homeDir: homeDir(),
     tmpDir: tmpdir(),

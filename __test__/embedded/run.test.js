@@ -542,9 +542,11 @@ describe('the host', () => {
       'k8s_rbac_pod_watch',
       'k8s_rbac_event_list',
       'k8s_rbac_namespace_get',
+      'k8s_rbac_pod_create',
       'k8s_secret_exists',
       'k8s_pvc_rwx',
       'k8s_job_accepted',
+      'k8s_pod_accepted',
       'k8s_pod_differs',
     ]);
   });

@@ -41,6 +41,8 @@ const FORM = [
   ['fsGroup', 'number'],
   ['paperclipApiUrl', 'text'],
   ['podTemplate', 'textarea'],
+  ['mcpServers', 'textarea'],
+  ['testWithJob', 'toggle', false],
 ];
 
 const { fields } = getConfigSchema();
@@ -63,7 +65,7 @@ describe('getConfigSchema', () => {
       expect(label.trim(), key).toBe(label);
       expect(label, key).not.toBe('');
       expect(hint.length, key).toBeGreaterThan(10);
-      const allowed = type === 'select' ? ['default', 'options'] : ['default'];
+      const allowed = type === 'select' ? ['default', 'meta', 'options'] : ['default', 'meta'];
       expect(allowed, key).toEqual(expect.arrayContaining(Object.keys(rest)));
     }
     expect(new Set(fields.map(({ label }) => label)).size).toBe(fields.length);
@@ -75,8 +77,17 @@ describe('getConfigSchema', () => {
     );
   });
 
-  it('offers both ways to shut down', () => {
-    expect(optionsOf('hostShutdown')?.map(({ value }) => value)).toEqual(['delete', 'leave']);
+  it('offers both ways to shut down, and first the one that is no choice', () => {
+    // Today's host stores the first option of a field that was not touched, unless it is empty.
+    expect(optionsOf('hostShutdown')?.map(({ value }) => value)).toEqual(['', 'delete', 'leave']);
+  });
+
+  it('shows a field only where it means something', () => {
+    const conditions = fields.filter(({ meta }) => meta).map(({ key, meta }) => [key, meta?.visibleWhen]);
+    expect(conditions).toEqual([['rtkMaxOutputBytes', { key: 'enableRtk', value: 'true' }]]);
+    for (const [, condition] of conditions) {
+      expect(field(/** @type {{key: string}} */ (condition).key)).toBeDefined();
+    }
   });
 
   it('has no field that the host has itself', () => {

@@ -5,7 +5,7 @@ import path from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import { knownModels, listK8sModels, refreshK8sModels } from '../../js/models.js';
+import { isKnownModel, knownModels, listK8sModels, refreshK8sModels } from '../../js/models.js';
 import { temporaryFolder } from '../support/temporary.js';
 
 const DIRECT = knownModels();
@@ -18,6 +18,8 @@ beforeEach(() => {
     'ANTHROPIC_API_KEY',
     'ANTHROPIC_AUTH_TOKEN',
     'ANTHROPIC_BASE_URL',
+    'CLAUDE_CODE_USE_VERTEX',
+    'CLAUDE_CODE_USE_FOUNDRY',
   ])
     vi.stubEnv(name, undefined);
 });
@@ -224,5 +226,25 @@ describe('the Messages API', () => {
     } finally {
       limit.mockRestore();
     }
+  });
+});
+
+describe('a model', () => {
+  it.each([
+    ['claude-opus-5', {}, true],
+    ['claude-haiku-4-5-20251001', {}, true],
+    ['claude-sonnet-5[1m]', {}, true],
+    ['opusplan', {}, true],
+    ['', {}, true],
+    ['claude-opus-99', {}, false],
+    ['gpt-5', {}, false],
+    ['claude-opus-5', { CLAUDE_CODE_USE_BEDROCK: '1' }, false],
+    ['us.anthropic.claude-opus-4-8-v1', { CLAUDE_CODE_USE_BEDROCK: '1' }, true],
+    ['arn:aws:bedrock:us-east-1:1:inference-profile/x', { CLAUDE_CODE_USE_BEDROCK: '1' }, true],
+    ['anything', { ANTHROPIC_BASE_URL: 'https://gateway.example' }, true],
+    ['anything', { CLAUDE_CODE_USE_VERTEX: '1' }, true],
+  ])('%s is known with %j: %s', async (model, env, known) => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    expect(await isKnownModel(model)).toBe(known);
   });
 });

@@ -145,6 +145,29 @@ describe('skills', () => {
   });
 });
 
+describe('the identity of the MCP servers', () => {
+  const identityOf = async (/** @type {unknown} */ mcpServers, rest = {}) =>
+    (await prepare(contextOf({ config: { mcpServers }, ...rest }))).mcpServerIdentity;
+  const server = { type: 'http', url: 'https://mcp.example', headers: { Authorization: 'one' } };
+
+  it('counts those of the agent, however they are written', async () => {
+    const identity = await identityOf({ own: server });
+    expect(identity).toMatch(/^[0-9a-f]{64}$/);
+    for (const same of [
+      { mcpServers: { own: server } },
+      JSON.stringify({ own: server }),
+      { own: { ...server, headers: { Authorization: 'renewed' } } },
+    ])
+      expect(await identityOf(same)).toBe(identity);
+    for (const other of [{ other: server }, { own: { ...server, url: 'https://b.example' } }])
+      expect(await identityOf(other)).not.toBe(identity);
+  });
+
+  it.each([[undefined], [{}], [''], ['{'], [[]]])('is empty for %j', async (none) => {
+    expect(await identityOf(none)).toBe('');
+  });
+});
+
 describe('for a host without the newer helpers', () => {
   /** @type {typeof import('../../js/prepare.js')} */
   let old;

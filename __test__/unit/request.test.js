@@ -50,3 +50,8 @@ describe('the MCP servers of the host', () => {
       expect(JSON.parse(requestOf(older))).not.toHaveProperty('mcpServers');
   });
 });
+
+it('the request says whether the host has cards', () => {
+  expect(JSON.parse(requestOf({ onRuntimeProgress: () => {} })).hasCards).toBe(true);
+  expect(JSON.parse(requestOf({})).hasCards).toBe(false);
+});

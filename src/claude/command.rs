@@ -43,7 +43,7 @@ pub(crate) fn claude_args(request: &Request, bundle: Option<BundlePaths<'_>>, mc
     {
         add(&["--append-system-prompt-file", path]);
     }
-    if !request.mcp_servers.is_empty() {
+    if !request.mcp_servers.is_empty() || !config.mcp_servers.is_empty() {
         add(&["--mcp-config", mcp_file, "--strict-mcp-config"]);
     }
     if let Some(bundle) = bundle {

@@ -190,6 +190,8 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         namespace: &str,
         job: &Job,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// Whether the server would create this pod; creates none.
+    fn try_pod(&self, namespace: &str, pod: &Pod) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Applies a JSON Patch to a Job.
     fn patch_job(
         &self,

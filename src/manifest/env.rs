@@ -29,8 +29,8 @@ pub(super) struct Env {
     /// File name in [`PROMPT_DIR`] and contents, for values too large for a variable.
     pub(super) files: Vec<(&'static str, String)>,
     pub(super) notes: Vec<String>,
-    /// The URL of the control plane, where the agent cannot reach it.
-    pub(super) unreachable_url: Option<String>,
+    /// Why the agent cannot reach the URL of the control plane, and the URL.
+    pub(super) unreachable_url: Option<(&'static str, String)>,
 }
 
 /// A value of the context that travels as JSON.
@@ -115,10 +115,11 @@ pub(super) fn collect(
     let pod_url = vars.iter().rev().find(|var| var.name == API_URL).and_then(|var| var.value.clone());
     let own_url = request.host_env.get(API_URL);
     files.extend(
-        mcp::file(&request.mcp_servers, own_url, pod_url.as_deref(), &mut notes)
+        mcp::file(&request.mcp_servers, &request.config.mcp_servers, own_url, pod_url.as_deref(), &mut notes)
             .map(|file| (mcp::MCP_FILE, file)),
     );
-    let unreachable_url = pod_url.filter(|url| leads_to_the_pod_itself(url));
+    let own_name = request.host_env.get("HOSTNAME").unwrap_or_default();
+    let unreachable_url = pod_url.and_then(|url| Some((why_unreachable(&url, own_name)?, url)));
     Ok(Env {
         withheld,
         inherited: inherited.map(|var| var.name.clone()).filter(|name| !of_run(name)).collect(),
@@ -152,8 +153,35 @@ pub(super) fn is_certain(var: &EnvVar) -> bool {
     secret.or(config_map) != Some(true)
 }
 
+/// Why a pod cannot reach this URL, as far as it shows. `own_name` is that of the host's machine or pod.
+fn why_unreachable(url: &str, own_name: &str) -> Option<&'static str> {
+    if leads_to_the_pod_itself(url) {
+        Some("leads from its pod to the pod itself")
+    } else if is_of_host(url, own_name) {
+        Some("is the name of Paperclip's own machine, which pods do not find")
+    } else {
+        None
+    }
+}
+
 /// Whether a URL is empty, or names the machine that asks.
 pub(super) fn leads_to_the_pod_itself(url: &str) -> bool {
+    let host = host_of(url);
+    host.is_empty()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+}
+
+/// Whether a URL has the bare name of a pod or machine, which the cluster's DNS does not have.
+fn is_of_host(url: &str, name: &str) -> bool {
+    !name.is_empty() && !name.contains('.') && host_of(url).eq_ignore_ascii_case(name)
+}
+
+/// The host of a URL, in lower case; an IPv6 address without its brackets.
+fn host_of(url: &str) -> String {
     let url = url.trim();
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
@@ -162,13 +190,7 @@ pub(super) fn leads_to_the_pod_itself(url: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    let host = host.to_ascii_lowercase();
-    host.is_empty()
-        || host == "localhost"
-        || host.ends_with(".localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+    host.to_ascii_lowercase()
 }
 
 /// A literal variable.
@@ -353,6 +375,20 @@ mod tests {
             ["http://paperclip:3100", "https://10.0.0.1", "http://[fd00::1]", "http://localhost.example"]
         {
             assert!(!leads_to_the_pod_itself(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn bare_name_of_the_host_is_not_found_by_pods() {
+        for (url, name, unreachable) in [
+            ("http://paperclip-0:3100", "paperclip-0", true),
+            ("http://PAPERCLIP-0", "paperclip-0", true),
+            ("http://paperclip:3100", "paperclip-0", false),
+            ("http://paperclip-0.svc.example", "paperclip-0", false),
+            ("http://host.example", "host.example", false),
+            ("http://paperclip:3100", "", false),
+        ] {
+            assert_eq!(why_unreachable(url, name).is_some(), unreachable, "{url} {name}");
         }
     }
 }

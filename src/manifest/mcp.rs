@@ -1,9 +1,10 @@
-//! The MCP servers that the host gives a run, as the file that the CLI reads them from.
+//! The MCP servers that the host gives a run and those of the agent itself, as the file that the CLI reads them from.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use super::env::leads_to_the_pod_itself;
 use crate::request::McpServer;
 
 /// The file in [`PROMPT_DIR`](super::PROMPT_DIR), readable by the agent's user only: it holds tokens.
@@ -12,14 +13,16 @@ pub(crate) const MCP_FILE: &str = "mcp.json";
 /// The contents of the file, and what to say about servers that a pod cannot reach; `None` without servers.
 ///
 /// `own_url` is where the host reaches its own API, `pod_url` where a pod does. A server below the former is given to the pod
-/// below the latter, as is one on the host's loopback.
+/// below the latter, as is one on the host's loopback. Those `of_agent` are used as they are: loopback is then the pod's own,
+/// where a sidecar may serve. Of one name that both give, the host's counts: what Paperclip grants is not replaced.
 pub(super) fn file(
     servers: &[McpServer],
+    of_agent: &Map<String, Value>,
     own_url: Option<&str>,
     pod_url: Option<&str>,
     notes: &mut Vec<String>,
 ) -> Option<String> {
-    if servers.is_empty() {
+    if servers.is_empty() && of_agent.is_empty() {
         return None;
     }
     // A reference to another variable means nothing in a file.
@@ -38,6 +41,15 @@ pub(super) fn file(
         }
         let headers = json!({"Authorization": format!("Bearer {}", server.token)});
         config.insert(name, json!({"type": "http", "url": url, "headers": headers}));
+    }
+    for (name, server) in of_agent {
+        if taken.contains(name) {
+            notes.push(format!(
+                "MCP server \"{name}\" of mcpServers is left out: Paperclip gives the run one of this name"
+            ));
+        } else {
+            config.insert(name.clone(), server.clone());
+        }
     }
     Some(json!({"mcpServers": Value::Object(config)}).to_string())
 }
@@ -65,14 +77,8 @@ fn path_below<'a>(url: &'a str, own_url: Option<&str>) -> Option<&'a str> {
 /// What follows scheme, host and port in a URL whose host is the machine itself.
 fn loopback_path(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    let itself = host.eq_ignore_ascii_case("localhost") || host == "::1" || host.starts_with("127.");
-    (itself || host == "0.0.0.0").then_some(path)
+    let path = &rest[rest.find(['/', '?', '#']).unwrap_or(rest.len())..];
+    leads_to_the_pod_itself(url).then_some(path)
 }
 
 #[cfg(test)]
@@ -90,14 +96,14 @@ mod tests {
 
     #[test]
     fn run_without_servers_has_no_file() {
-        assert_eq!(file(&[], Some("http://own"), Some("http://pod"), &mut Vec::new()), None);
+        assert_eq!(file(&[], &Map::new(), Some("http://own"), Some("http://pod"), &mut Vec::new()), None);
     }
 
     #[test]
     fn servers_have_their_token_and_a_name_each() {
         let servers = ["a", "b", "a", "a"].map(|name| server(name, "https://mcp.example/x"));
         let mut notes = Vec::new();
-        let text = file(&servers, None, None, &mut notes).unwrap();
+        let text = file(&servers, &Map::new(), None, None, &mut notes).unwrap();
         let config: Value = serde_json::from_str(&text).unwrap();
         let names: Vec<&String> = config["mcpServers"].as_object().unwrap().keys().collect();
         assert_eq!(names, ["a", "b", "a-connecti", "a-connecti-2"]);
@@ -129,7 +135,7 @@ mod tests {
             ("http://paperclip.example/base/api", own, None, "http://paperclip.example/base/api"),
         ] {
             let mut notes = Vec::new();
-            let text = file(&[server("a", url)], own, pod, &mut notes).unwrap();
+            let text = file(&[server("a", url)], &Map::new(), own, pod, &mut notes).unwrap();
             let config: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(config["mcpServers"]["a"]["url"], want, "{url}");
             assert_eq!(notes, [""; 0], "{url}");
@@ -140,12 +146,37 @@ mod tests {
     fn server_that_leads_a_pod_to_itself_is_noted() {
         for pod in [None, Some(""), Some("http://localhost:3100")] {
             let mut notes = Vec::new();
-            file(&[server("a", "http://localhost:3100/api")], None, pod, &mut notes).unwrap();
+            file(&[server("a", "http://localhost:3100/api")], &Map::new(), None, pod, &mut notes).unwrap();
             assert_eq!(
                 notes,
                 ["MCP server \"a\" is at http://localhost:3100/api, which leads a pod to itself"],
                 "{pod:?}"
             );
         }
+    }
+
+    #[test]
+    fn servers_of_the_agent_stand_beside_those_of_the_host() {
+        let of_agent = json!({
+            "a": {"type": "http", "url": "https://own.example"},
+            "beside": {"type": "http", "url": "http://localhost:9000/mcp"},
+            "tool": {"command": "my-server", "args": ["--x"], "env": {"TOKEN": "${TOKEN}"}},
+        });
+        let mut notes = Vec::new();
+        let text = file(
+            &[server("a", "https://mcp.example/x")],
+            of_agent.as_object().unwrap(),
+            Some("http://own"),
+            Some("http://pod"),
+            &mut notes,
+        );
+        let config: Value = serde_json::from_str(&text.unwrap()).unwrap();
+        let servers = &config["mcpServers"];
+        assert_eq!(servers["a"]["url"], "https://mcp.example/x");
+        assert_eq!([&servers["beside"], &servers["tool"]], [&of_agent["beside"], &of_agent["tool"]]);
+        assert_eq!(
+            notes,
+            ["MCP server \"a\" of mcpServers is left out: Paperclip gives the run one of this name"]
+        );
     }
 }

@@ -185,10 +185,9 @@ pub fn build(
     limits::check_command(&main_command)?;
     let prompt::Prompt { text: prompt, metrics: prompt_metrics } = prompt::assemble(request, prepared);
     let mut warnings = Vec::new();
-    if let Some(url) = unreachable_url {
-        warnings.push(format!(
-            "PAPERCLIP_API_URL of the agent is \"{url}\", which leads from its pod to the pod itself: set paperclipApiUrl"
-        ));
+    if let Some((why, url)) = unreachable_url {
+        warnings
+            .push(format!("PAPERCLIP_API_URL of the agent is \"{url}\", which {why}: set paperclipApiUrl"));
     }
     notes.extend(self_pod.notes.iter().cloned());
     let mounts = self_pod.mounts.iter().filter(|each| server_only::holds_key(request, self_pod, each));
@@ -280,6 +279,14 @@ impl Manifest {
         }
         name_secrets(&mut job, &secrets);
         Ok(Sealed { job, secrets })
+    }
+}
+
+/// Puts a script before what runs in the agent's container.
+pub(crate) fn run_first(job: &mut Job, script: &str) {
+    let command = job::claude(job).and_then(|claude| claude.command.as_mut());
+    if let Some(command) = command.and_then(|command| command.last_mut()) {
+        command.insert_str(0, &crate::expansion::escape(script));
     }
 }
 

@@ -109,11 +109,11 @@ impl From<RawSkill> for Skill {
 
 impl Prepared {
     /// What the environment test knows without a host's helpers: where the agent would reach the control plane.
-    pub(crate) fn of_environment_test(api_url: Option<&str>) -> Self {
+    pub(crate) fn of_environment_test(api_url: Option<&str>, prompt: &str) -> Self {
         let base_env = api_url.map(|url| ("PAPERCLIP_API_URL".to_owned(), url.to_owned()));
         Self {
             base_env: base_env.into_iter().collect(),
-            heartbeat_prompt: "environment test".to_owned(),
+            heartbeat_prompt: prompt.to_owned(),
             ..Self::default()
         }
     }

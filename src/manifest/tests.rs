@@ -825,6 +825,14 @@ fn mcp_servers_of_the_host_are_a_file_of_the_secret() {
     let init = at(&job, &format!("{INIT}/command/2")).as_str().unwrap().to_owned();
     assert!(init.ends_with("/mcp.json /tmp/prompt/mcp.json && chmod 600 /tmp/prompt/mcp.json"), "{init}");
 
+    let of_agent = json!({"own": {"type": "http", "url": "http://localhost:9000"}});
+    let (manifest, job) = build_json(json!({"config": {"mcpServers": of_agent}}));
+    assert!(manifest.claude_args.windows(3).any(|words| words == at_file), "{:?}", manifest.claude_args);
+    let secret = manifest.prompt_secret.unwrap();
+    let file = serde_json::from_str::<Value>(&secret.data["mcp.json"]).unwrap();
+    assert_eq!(file, json!({"mcpServers": of_agent}));
+    assert!(!job.to_string().contains("localhost:9000"));
+
     let (manifest, _) = build_json(json!({"mcpServers": []}));
     assert!(!manifest.claude_args.contains(&"--mcp-config".to_owned()));
     assert_eq!(manifest.prompt_secret, None);

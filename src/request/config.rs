@@ -86,6 +86,8 @@ pub(super) const CONFIG_KEYS: &[&str] = &[
     "fsGroup",
     "paperclipApiUrl",
     "podTemplate",
+    "mcpServers",
+    "testWithJob",
 ];
 
 /// The adapter's settings, resolved: every value is present, bounded and acceptable to Kubernetes.
@@ -184,6 +186,10 @@ pub(crate) struct Config {
     pub(crate) paperclip_api_url: Option<String>,
     /// `podTemplate`: merged over the Job's pod. Nothing in it breaks a run.
     pub(crate) pod_template: Option<Box<PodTemplateSpec>>,
+    /// `mcpServers`: MCP servers of the agent by name, as the CLI's own files have them. Each has a `url` or a `command`.
+    pub(crate) mcp_servers: Map<String, Value>,
+    /// `testWithJob`: the environment test runs a Job (false). No run reads it.
+    pub(crate) test_with_job: bool,
     /// What the user should know about how the settings were read: one line each, without prefix or line end.
     pub(crate) notes: Vec<String>,
 }
@@ -237,10 +243,7 @@ impl Config {
             result_grace: raw.limit("resultGraceSec", DEFAULT_RESULT_GRACE)?,
             api_outage: raw.limit("apiOutageSec", DEFAULT_API_OUTAGE)?,
             pod_start_timeout: raw.limit("podStartTimeoutSec", DEFAULT_POD_START_TIMEOUT)?,
-            queue_timeout: raw
-                .seconds("queueTimeoutSec")?
-                .filter(|seconds| *seconds > 0.0)
-                .map(Duration::from_secs_f64),
+            queue_timeout: raw.queue_timeout()?,
             kubeconfig: raw.text("kubeconfig")?,
             namespace: raw.name(
                 "namespace",
@@ -290,6 +293,8 @@ impl Config {
             fs_group: raw.positive("fsGroup", "that of Paperclip's pod")?,
             paperclip_api_url: raw.paperclip_api_url()?,
             pod_template: raw.pod_template()?,
+            mcp_servers: raw.mcp_servers()?,
+            test_with_job: raw.flag("testWithJob", false),
             notes: raw.notes,
         })
     }
@@ -313,6 +318,11 @@ impl Raw<'_> {
             ));
         }
         Ok(seconds)
+    }
+
+    fn queue_timeout(&mut self) -> Result<Option<Duration>, RequestError> {
+        let seconds = self.seconds("queueTimeoutSec")?.filter(|seconds| *seconds > 0.0);
+        Ok(seconds.map(Duration::from_secs_f64))
     }
 
     /// A time limit. A form stores 0 for a field that was not filled in, and every wait of a run has a limit.
@@ -498,6 +508,45 @@ impl Raw<'_> {
             }
             url => Ok(url),
         }
+    }
+
+    /// Servers by name, from an object or its JSON text, also within `mcpServers` as in the CLI's files. What stands there
+    /// may be secret, so errors give names only.
+    fn mcp_servers(&mut self) -> Result<Map<String, Value>, RequestError> {
+        const KEY: &str = "mcpServers";
+        let value = match self.get(KEY) {
+            None => return Ok(Map::new()),
+            Some(Value::String(text)) if js_semantics::trim(text).is_empty() => return Ok(Map::new()),
+            Some(Value::String(text)) => {
+                serde_json::from_str(text).map_err(|_| RequestError::hidden(KEY, "must be a JSON object"))?
+            }
+            Some(other) => other.clone(),
+        };
+        let Value::Object(mut servers) = value else {
+            return Err(RequestError::hidden(KEY, "must be an object with a server for each name"));
+        };
+        if let Some(Value::Object(_)) = servers.get(KEY)
+            && servers.len() == 1
+            && let Some(Value::Object(within)) = servers.remove(KEY)
+        {
+            servers = within;
+        }
+        for (name, server) in &servers {
+            let has = |key: &str| {
+                server
+                    .get(key)
+                    .and_then(Value::as_str)
+                    .is_some_and(|text| !js_semantics::trim(text).is_empty())
+            };
+            if name.is_empty() || name.chars().any(char::is_control) {
+                return Err(RequestError::hidden(KEY, "a server's name has no control characters"));
+            }
+            if !has("url") && !has("command") {
+                let why = "a server has a url (with the type http or sse) or a command";
+                return Err(RequestError::hidden(format!("{KEY}.{name}"), why));
+            }
+        }
+        Ok(servers)
     }
 
     fn labels(&mut self) -> Result<Vec<(String, String)>, RequestError> {

@@ -35,7 +35,7 @@ pub(crate) use session::SessionPlace;
 /// One run as the host asked for it, resolved.
 ///
 /// Its JSON has the fields `runId`, `agent {id, companyId, name}`, `runtime {sessionId, sessionParams}`,
-/// `config`, `context`, `authToken`, `mcpServers` (each `{name, url, token, connectionId}`), `hostEnv` (name → value), `homeDir` and `tmpDir`. Everything may be absent; an
+/// `config`, `context`, `authToken`, `mcpServers` (each `{name, url, token, connectionId}`), `hasCards`, `hostEnv` (name → value), `homeDir` and `tmpDir`. Everything may be absent; an
 /// absent string is empty.
 #[derive(Clone)]
 pub struct Request {
@@ -57,6 +57,8 @@ pub struct Request {
     pub(crate) auth_token: Option<String>,
     /// The MCP servers that the host gives the run.
     pub(crate) mcp_servers: Vec<McpServer>,
+    /// The host shows on a run's card what the run waits for.
+    pub(crate) host_has_cards: bool,
     /// The environment of the host's process.
     pub(crate) host_env: HostEnv,
     /// `PAPERCLIP_K8S_RUN_SECRET` of the host's environment: whether what is secret of a run travels in a Secret.
@@ -215,6 +217,7 @@ impl Request {
             context: Context::new(js_semantics::object(raw.get("context")).cloned().unwrap_or_default()),
             auth_token: js_semantics::text(raw.get("authToken")).map(str::to_owned),
             mcp_servers: mcp_servers(raw.get("mcpServers")),
+            host_has_cards: raw.get("hasCards").and_then(Value::as_bool) == Some(true),
             host_env,
         })
     }

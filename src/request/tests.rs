@@ -55,6 +55,8 @@ impl Default for Config {
             fs_group: None,
             paperclip_api_url: None,
             pod_template: None,
+            mcp_servers: serde_json::Map::new(),
+            test_with_job: false,
             notes: Vec::new(),
         }
     }
@@ -583,4 +585,36 @@ fn limit_of_zero_counts_as_unset() {
         ["resultGraceSec 0 counts as unset: 60 s", "apiOutageSec 0 counts as unset: 600 s"]
     );
     assert!(got == Config { notes: got.notes.clone(), ..Config::default() });
+}
+
+#[test]
+fn mcp_servers_are_an_object_or_its_text_also_as_in_a_file() {
+    let servers = json!({"a": {"type": "http", "url": "https://mcp.example"}, "b": {"command": "serve"}});
+    for value in [
+        servers.clone(),
+        json!({"mcpServers": servers}),
+        Value::from(servers.to_string()),
+        Value::from(json!({"mcpServers": servers}).to_string()),
+    ] {
+        assert_eq!(Value::Object(config(json!({"mcpServers": value})).mcp_servers), servers);
+    }
+    for none in [json!(""), json!(" \n"), json!({}), Value::Null] {
+        assert!(config(json!({"mcpServers": none})).mcp_servers.is_empty());
+    }
+}
+
+#[test]
+fn mcp_server_without_url_or_command_is_refused() {
+    for (value, key) in [
+        (json!("{"), "mcpServers"),
+        (json!([1]), "mcpServers"),
+        (json!({"a": "secret-x"}), "mcpServers.a"),
+        (json!({"a": {"url": " ", "headers": {"X": "secret-x"}}}), "mcpServers.a"),
+        (json!({"a\n": {"url": "https://secret-x"}}), "mcpServers"),
+    ] {
+        let request = json!({"config": {"mcpServers": value}}).to_string();
+        let Err(error) = Request::parse(&request) else { panic!("{request}") };
+        let error = error.to_string();
+        assert!(error.contains(key) && !error.contains("secret-x"), "{error}");
+    }
 }

@@ -1,12 +1,16 @@
 //! The environment test: what an operator sees before the first run (`docs/contract.md`, "Environment test").
 
+mod hello;
+
 use std::path::PathBuf;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 use super::{RunError, Runner, shared};
-use crate::cluster::{AccessReview, Cluster, Clusters};
+use crate::cluster::{AccessReview, ApiError, ApiErrorKind, Cluster, Clusters};
 use crate::manifest::{self, Prepared, SelfPod};
 use crate::request::{Agent, Request, RunSecretMode, VolumeMode};
 
@@ -117,6 +121,11 @@ const PERMISSIONS: &[Permission] = &[
         gives: " A run whose Job goes with its whole namespace then says so whatever else it may do.",
         ..permission("k8s_rbac_namespace_get", "", "namespaces", "get", "get the Namespace")
     },
+    Permission {
+        lack: Level::Info,
+        gives: " The environment test then finds accounts, classes and policies that keep the pods of runs from being created.",
+        ..permission("k8s_rbac_pod_create", "", "pods", "create", "create Pods")
+    },
 ];
 
 impl<K: Clusters> Runner<K> {
@@ -173,6 +182,13 @@ impl<K: Clusters> Runner<K> {
         checks.extend([secret, claim]);
         checks.extend(check_volume(&request, &pod).await);
         checks.extend(job);
+        // What the API server refuses need not be tried.
+        let is_refused = checks
+            .iter()
+            .any(|check| matches!(check.code, "k8s_job_refused" | "k8s_pod_refused" | "k8s_config_invalid"));
+        if request.config.test_with_job && !is_refused {
+            checks.extend(hello::check(cluster, &request, &pod).await);
+        }
         checks
     }
 }
@@ -297,7 +313,7 @@ fn exposed(found: &[String]) -> Option<Check> {
 async fn check_job<C: Cluster>(cluster: &C, request: &Request, pod: &SelfPod) -> Vec<Check> {
     let env = &request.host_env;
     let url = env.get("PAPERCLIP_RUNTIME_API_URL").or_else(|| env.get("PAPERCLIP_API_URL"));
-    let prepared = Prepared::of_environment_test(url);
+    let prepared = Prepared::of_environment_test(url, "environment test");
     let id = "environment-test".to_owned();
     let agent = Agent { id: id.clone(), company_id: id.clone(), name: id.clone() };
     let request = Request { run_id: id, agent, ..request.clone() };
@@ -312,7 +328,14 @@ async fn check_job<C: Cluster>(cluster: &C, request: &Request, pod: &SelfPod) ->
     let mut checks = Vec::new();
     match sealed {
         Err(error) => checks.push(Check::new("k8s_config_invalid", Level::Error, error.to_string())),
-        Ok(sealed) => checks.push(dry_run(cluster, &manifest.namespace, &sealed.job).await),
+        Ok(sealed) => {
+            let job = dry_run(cluster, &manifest.namespace, &sealed.job).await;
+            let is_accepted = job.code == "k8s_job_accepted";
+            checks.push(job);
+            if is_accepted {
+                checks.push(dry_run_of_pod(cluster, &manifest.namespace, sealed.job).await);
+            }
+        }
     }
     if request.run_secret == RunSecretMode::Off {
         let message =
@@ -335,17 +358,55 @@ async fn dry_run<C: Cluster>(cluster: &C, namespace: &str, job: &Job) -> Check {
             format!("The API server accepts Jobs in {namespace}, and warns"),
         )
         .detail(warnings.join("; ")),
-        Err(error) => {
-            // A webhook that does not know dry runs says nothing about a run.
-            let level = if error.message.contains("dry run") { Level::Warn } else { Level::Error };
-            Check::new(
-                "k8s_job_refused",
-                level,
-                format!("The API server does not accept a run's Job: {error}"),
-            )
-            .hint("Correct the setting that the message names, or the policy of the namespace.")
-        }
+        Err(error) => Check::new(
+            "k8s_job_refused",
+            level_of_refusal(&error),
+            format!("The API server does not accept a run's Job: {error}"),
+        )
+        .hint("Correct the setting that the message names, or the policy of the namespace."),
     }
+}
+
+/// Whether the API server takes the pod of a run: much of what is wrong with a pod is no fault of its Job.
+async fn dry_run_of_pod<C: Cluster>(cluster: &C, namespace: &str, job: Job) -> Check {
+    let template = job.spec.unwrap_or_default().template;
+    let of_template = template.metadata.unwrap_or_default();
+    let metadata = ObjectMeta {
+        name: job.metadata.name,
+        namespace: Some(namespace.to_owned()),
+        labels: of_template.labels,
+        annotations: of_template.annotations,
+        ..ObjectMeta::default()
+    };
+    match cluster.try_pod(namespace, &Pod { metadata, spec: template.spec, status: None }).await {
+        Ok(()) => Check::new(
+            "k8s_pod_accepted",
+            Level::Info,
+            format!("The API server accepts their pods in {namespace}"),
+        ),
+        Err(error) if is_of_rbac(&error) => Check::new(
+            "k8s_pod_not_tried",
+            Level::Info,
+            format!("Whether the API server accepts their pods in {namespace} is not known"),
+        )
+        .hint("Grant the service account permission to create pods, or set testWithJob."),
+        Err(error) => Check::new(
+            "k8s_pod_refused",
+            level_of_refusal(&error),
+            format!("The API server does not accept a run's pod: {error}"),
+        )
+        .hint("Correct the setting that the message names, or the policy of the namespace."),
+    }
+}
+
+/// Whether this account may not create pods at all. Quotas and policies answer 403 as well.
+fn is_of_rbac(error: &ApiError) -> bool {
+    error.kind == ApiErrorKind::Forbidden && error.message.contains("cannot create resource \"pods\"")
+}
+
+/// A webhook that does not know dry runs says nothing about a run.
+fn level_of_refusal(error: &ApiError) -> Level {
+    if error.message.contains("dry run") { Level::Warn } else { Level::Error }
 }
 
 #[cfg(test)]

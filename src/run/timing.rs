@@ -53,6 +53,17 @@ pub(super) fn create_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(2))
 }
 
+// The Job of the environment test.
+
+/// How long it may take, and the time limit of the Job itself: a person waits for it, and images take time.
+pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(120);
+/// For how long something may keep its pod from starting: two attempts of a kubelet to pull an image.
+pub(super) const HELLO_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two reads of its pod.
+pub(super) const HELLO_POLL: Duration = Duration::from_millis(500);
+/// How long Kubernetes keeps it where this process could not delete it.
+pub(super) const HELLO_KEPT: Duration = Duration::from_secs(60);
+
 // Observing the Job and its pod.
 
 /// How long a run waits for the shared watches to open before it polls.

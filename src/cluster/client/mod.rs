@@ -164,6 +164,13 @@ impl Cluster for KubeCluster {
         Ok(warnings(&headers))
     }
 
+    async fn try_pod(&self, namespace: &str, pod: &Pod) -> Result<(), ApiError> {
+        let attempt = format!("dry run of pod {namespace}/{}", pod.metadata.name.as_deref().unwrap_or("?"));
+        let path = format!("{}?dryRun=All", core(namespace, "pods"));
+        self.api.ask::<Value>(&attempt, Method::POST, &path, Some((JSON, encoded(pod)))).await?;
+        Ok(())
+    }
+
     async fn patch_job(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
         let path = format!("{}/{}", jobs(namespace), escaped(name));
         let attempt = format!("patch job {namespace}/{name}");

@@ -116,6 +116,9 @@ impl Cluster for ScriptedCluster {
         unreachable!("the watches make no other request")
     }
 
+    async fn try_pod(&self, _: &str, _: &Pod) -> Result<(), ApiError> {
+        unreachable!("the watches make no other request")
+    }
     async fn patch_job(&self, _: &str, _: &str, _: &Value) -> Result<(), ApiError> {
         unreachable!("the watches make no other request")
     }

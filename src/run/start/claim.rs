@@ -305,7 +305,7 @@ impl<C: Cluster> Drop for Claim<C> {
 }
 
 /// 128 random bits in hexadecimal.
-pub(super) fn unique() -> String {
+pub(in crate::run) fn unique() -> String {
     let random = || RandomState::new().hash_one(0);
     format!("{:016x}{:016x}", random(), random())
 }

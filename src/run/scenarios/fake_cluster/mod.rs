@@ -472,6 +472,10 @@ impl Cluster for FakeCluster {
         Ok(if is_inert(job) { Vec::new() } else { warnings })
     }
 
+    async fn try_pod(&self, _: &str, _: &Pod) -> Result<(), ApiError> {
+        self.receive("try pod").await.map(drop)
+    }
+
     async fn patch_job(&self, _: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
         self.receive("patch job").await?;
         let mut state = self.lock();
