@@ -9,6 +9,7 @@ import { busyboxFiles, programFiles } from '../../tools/kubernetes/image.mjs';
 import { openCluster } from '../../tools/kubernetes/index.mjs';
 import { programs, startCluster } from '../../tools/simulator/cluster.mjs';
 import { installClaude, version } from './install.mjs';
+import { asProcesses, asSidecars, bundleOfServer } from './mcp.js';
 
 /**
  * @typedef {object} CliCluster
@@ -22,6 +23,8 @@ import { installClaude, version } from './install.mjs';
  * @property {string} marker part of the command line of every process of these pods
  * @property {(path: string) => Promise<object>} get asks the API server as administrator
  * @property {() => string} problems the cluster's error output
+ * @property {(servers: {name: string, token: string}[]) => Promise<{ports: number[], config: object, close: () => void}>}
+ *   mcpServers starts MCP servers that a run reaches at these ports of loopback; `config` is added to that of the run
  * @property {() => Promise<void>} close
  */
 
@@ -61,6 +64,7 @@ async function embedded(claude) {
     marker: ours,
     get: cluster.get,
     problems: cluster.errors,
+    mcpServers: async (servers) => asProcesses(await bundleOfServer(), servers),
     close: async () => {
       await cluster.stop();
       rmSync(bin, { recursive: true, force: true });
@@ -100,6 +104,17 @@ async function real(claude) {
     get: async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where)),
     // Its components have their own logs.
     problems: () => '',
+    mcpServers: async (servers) => {
+      const name = `docker.io/paperclip/mcp:${version}`;
+      await cluster.addImage({
+        name,
+        files: [
+          ...programFiles('/opt/mcp/node', process.execPath),
+          { to: '/opt/mcp/server.mjs', from: await bundleOfServer() },
+        ],
+      });
+      return asSidecars(name, servers);
+    },
     close: async () => {
       for (const name of readdirSync(cluster.volume)) {
         if (!before.has(name)) rmSync(path.join(cluster.volume, name), { recursive: true, force: true });

@@ -1,4 +1,6 @@
-// The real claude CLI from npm, in the version of package-lock.json here, kept in the cache.
+// The real claude CLI from npm, in the version of package-lock.json here, kept in the cache with the SDK that MCP servers of
+// the specs are made with.
+import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,7 +18,18 @@ export const version = JSON.parse(readFileSync(path.join(here, 'package.json'), 
 
 /** @returns {Promise<string>} the CLI's program for this machine, out of its platform package */
 export async function installClaude() {
-  const dir = await once(`claude-code-${version}`, async (into) => {
+  return programIn(await install());
+}
+
+/** @returns {Promise<string>} the folder of the SDK for MCP */
+export async function installMcpSdk() {
+  return path.join(await install(), 'node_modules', '@modelcontextprotocol', 'sdk');
+}
+
+async function install() {
+  const lock = readFileSync(path.join(here, 'package-lock.json'));
+  const digest = createHash('sha256').update(lock).digest('hex').slice(0, 8);
+  return once(`claude-code-${version}-${digest}`, async (into) => {
     for (const file of ['package.json', 'package-lock.json'])
       copyFileSync(path.join(here, file), path.join(into, file));
     // Its install script only makes a shorter path to the program.
@@ -27,7 +40,6 @@ export async function installClaude() {
     );
     programIn(into);
   });
-  return programIn(dir);
 }
 
 function programIn(dir) {

@@ -160,6 +160,54 @@ describe.concurrent('the real claude CLI', () => {
     for (const { id, text } of heard) expect(text.startsWith(results[id].content), text).toBe(true);
   });
 
+  it('calls tools of MCP servers: of the host, where a pod reaches it, and of the agent', async () => {
+    const servers = await cluster.mcpServers([
+      { name: 'of-host', token: 'token-of-run' },
+      { name: 'of-agent', token: 'token-of-agent' },
+    ]);
+    const [ofHost, ofAgent] = servers.ports;
+    try {
+      const { result, entries, output } = await play(cluster, {
+        name: 'mcp',
+        config: {
+          ...sonnet,
+          ...servers.config,
+          paperclipApiUrl: `http://127.0.0.1:${ofHost}`,
+          mcpServers: {
+            'of-agent': {
+              type: 'http',
+              url: `http://127.0.0.1:${ofAgent}/mcp`,
+              headers: { Authorization: 'Bearer ${MCP_TOKEN}' },
+            },
+          },
+        },
+        api: { SCENARIO: 'mcp' },
+        // Its tools are in the request, however many there are.
+        env: { MCP_TOKEN: 'token-of-agent', ENABLE_TOOL_SEARCH: 'false' },
+        runtimeMcp: {
+          getServers: () => [
+            // Where only the host reaches it: nothing listens there.
+            {
+              name: 'of-host',
+              url: 'http://localhost:9/api/mcp',
+              token: 'token-of-run',
+              connectionId: 'c-1',
+            },
+          ],
+        },
+      });
+      expect(result, output.stderr).toMatchObject({ exitCode: 0, errorMessage: null });
+      const calls = entries.filter(({ kind }) => kind === 'tool_call').map(({ name }) => name);
+      expect(calls.toSorted()).toEqual(['mcp__of-agent__look_up', 'mcp__of-host__look_up']);
+      // The CLI may add a reminder of its own.
+      const texts = listIn(result.summary, 'Tools said').map(({ text }) => text.split('\n')[0]);
+      expect(texts.toSorted()).toEqual(['of-agent knows plum', 'of-host knows plum']);
+      expect(JSON.stringify([output.stdout, output.stderr, output.meta])).not.toContain('token-of-run');
+    } finally {
+      servers.close();
+    }
+  });
+
   it('shows its thoughts', async () => {
     const { result, entries } = await play(cluster, { name: 'thinking', api: { SCENARIO: 'thinking' } });
     expect(result.errorMessage).toBeNull();

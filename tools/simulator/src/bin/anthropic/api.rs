@@ -157,6 +157,8 @@ pub(crate) struct Conversation {
     pub stream: bool,
     /// What was said so far; the last turn is the user's.
     pub turns: Vec<Turn>,
+    /// The names of the tools of MCP servers.
+    pub mcp_tools: Vec<String>,
 }
 
 impl Conversation {
@@ -177,7 +179,10 @@ impl Conversation {
             return Err(ApiError::invalid("messages: the conversation must end with a user message"));
         }
         check_tools(&turns)?;
-        Ok(Conversation { model: model.to_owned(), stream: body["stream"] == true, turns })
+        let tools = body["tools"].as_array().into_iter().flatten();
+        let names = tools.filter_map(|tool| tool["name"].as_str());
+        let mcp_tools = names.filter(|name| name.starts_with("mcp__")).map(str::to_owned).collect();
+        Ok(Conversation { model: model.to_owned(), stream: body["stream"] == true, turns, mcp_tools })
     }
 }
 

@@ -14,15 +14,18 @@ pub(crate) enum Scenario {
     Tools,
     /// A command left in the background, then the text; its end makes the CLI come back by itself.
     Background,
+    /// A call of every tool of an MCP server, then a text with all results.
+    Mcp,
 }
 
 impl Scenario {
     /// All of them with their names.
-    pub(crate) const ALL: [(&'static str, Self); 4] = [
+    pub(crate) const ALL: [(&'static str, Self); 5] = [
         ("text", Self::Text),
         ("thinking", Self::Thinking),
         ("tools", Self::Tools),
         ("background", Self::Background),
+        ("mcp", Self::Mcp),
     ];
 
     /// The one of that name.
@@ -49,7 +52,7 @@ pub(crate) fn message(
     conversation: &Conversation,
     mut id: impl FnMut(&str) -> String,
 ) -> Value {
-    let mut content = content(scenario, &conversation.turns);
+    let mut content = content(scenario, conversation);
     for block in &mut content {
         if block["type"] == "tool_use" {
             block["id"] = id("toolu_").into();
@@ -68,7 +71,7 @@ pub(crate) fn message(
     })
 }
 
-fn content(scenario: Scenario, turns: &[Turn]) -> Vec<Value> {
+fn content(scenario: Scenario, Conversation { turns, mcp_tools, .. }: &Conversation) -> Vec<Value> {
     let text = |text: String| json!({"type": "text", "text": text});
     let bash = |command: &str, description: &str| {
         json!({
@@ -94,6 +97,14 @@ fn content(scenario: Scenario, turns: &[Turn]) -> Vec<Value> {
                 1 | 2 => vec![bash("echo oops >&2; exit 3", "Fail")],
                 _ => vec![text(format!("Tools said: {}", json!(results)))],
             }
+        }
+        Scenario::Mcp => {
+            let results = results_since_heard(turns);
+            if results.is_empty() && !mcp_tools.is_empty() {
+                let call = |name: &String| json!({"type": "tool_use", "id": "", "name": name, "input": {"word": "plum"}});
+                return mcp_tools.iter().map(call).collect();
+            }
+            vec![text(format!("Tools said: {}", json!(results)))]
         }
         Scenario::Background => {
             if turns.iter().any(|turn| turn.of_type("tool_use", "id").next().is_some()) {
@@ -324,6 +335,23 @@ mod tests {
         assert_eq!(results[0], json!({"id": "toolu_1", "error": false, "text": "one\ntwo"}));
         assert_eq!(results[1]["text"], "1");
         assert_eq!((&results[2]["error"], &results[2]["text"]), (&json!(true), &json!("Exit code 3")));
+    }
+
+    #[test]
+    fn every_tool_of_mcp_servers_is_called_once() {
+        let go = json!({"role": "user", "content": "go"});
+        let body = |messages: Value| {
+            json!({"model": "claude-x", "max_tokens": 64, "messages": messages,
+                "tools": [{"name": "Bash"}, {"name": "mcp__a__look"}, {"name": "mcp__b__look"}]})
+        };
+        let reply = |messages: Value| {
+            let conversation = Conversation::of(&body(messages)).expect("a conversation");
+            message(Scenario::Mcp, &conversation, str::to_owned)
+        };
+        let first = reply(json!([go]));
+        let names: Vec<&Value> =
+            first["content"].as_array().expect("blocks").iter().map(|block| &block["name"]).collect();
+        assert_eq!(names, ["mcp__a__look", "mcp__b__look"]);
     }
 
     #[test]
