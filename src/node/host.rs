@@ -40,6 +40,10 @@ impl Host for NodeHost {
         Ok(self.ask(Message::Event(event.to_string())).await? == "taken")
     }
 
+    fn note(&self, event: Value) {
+        self.queue.send(self.run, Message::Event(event.to_string()));
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         let json = self.ask(Message::Prepare).await?;
         Prepared::parse(&json)

@@ -222,6 +222,11 @@ impl Outcome {
     }
 
     /// Whether it was explained already.
+    /// What is known of why the run failed: a sentence, and `resultJson.k8s`.
+    pub(crate) fn evidence(&self) -> Option<(&str, &serde_json::Value)> {
+        self.evidence.as_ref().map(|evidence| (evidence.summary.as_str(), &evidence.json))
+    }
+
     pub(crate) fn has_evidence(&self) -> bool {
         self.evidence.is_some()
     }

@@ -24,6 +24,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn progress(&self, line: String);
     /// `onEvent(event)`; false for a host without `onEvent`.
     fn event(&self, event: Value) -> impl Future<Output = Result<bool, HostError>> + Send;
+    /// As [`event`](Self::event), and never waited for.
+    fn note(&self, event: Value);
     /// Asks the host's own helpers for skills, rendered templates and the base environment.
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send;
     /// Makes `target` a link to the skill's folder `source` with the host's own helper, unless it is one already.
@@ -50,6 +52,10 @@ impl<H: Host> Host for StorableHost<H> {
 
     fn event(&self, event: Value) -> impl Future<Output = Result<bool, HostError>> + Send {
         answered("onEvent", self.0.event(storable::value(event)))
+    }
+
+    fn note(&self, event: Value) {
+        self.0.note(storable::value(event));
     }
 
     fn prepare(&self) -> impl Future<Output = Result<Prepared, HostError>> + Send {

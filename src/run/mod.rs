@@ -13,6 +13,7 @@ mod afresh;
 mod card;
 mod cleanup;
 mod context;
+mod events;
 mod finish;
 mod host;
 mod isolate;

@@ -27,7 +27,7 @@ use super::start::queue::{AgentQueues, Turn};
 use super::start::run_secrets::RunSecrets;
 use super::start::self_pod::SelfPods;
 use super::unconfirmed::UnconfirmedEnds;
-use super::{Host, HostError, LogSink, afresh, finish, isolate, shared, timing};
+use super::{Host, HostError, LogSink, afresh, events, finish, isolate, shared, timing};
 use crate::cluster::watch::{Health, Watches};
 use crate::cluster::{ApiError, ApiErrorKind, Clusters};
 use crate::forensics::{Asker, Creations};
@@ -255,6 +255,7 @@ impl<K: Clusters> Runner<K> {
         let outcome =
             if run.record.was_ended_by(Asker::Shutdown) { outcome.lost_to_shutdown() } else { outcome };
         let outcome = run.record.explain(outcome);
+        events::give_forensics(&run, &outcome);
         let job = run.owned.job().map(|job| job.name);
         cleanup::clean_up(&run).await;
         self.active.remove(&run.owned);

@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { getConfigSchema } from '../../../js/config-schema.js';
+import { eventLines } from '../../support/recordings.js';
 import { openBrowser, openPage, shoot } from '../browser.js';
 import { api, eventually, installed, lab, newAgent, newCompany, oneRun } from '../support.js';
 
@@ -78,6 +79,38 @@ describe('the page of a run', () => {
     });
   });
 
+  it('shows every kind of line of the CLI as text, and none as JSON', async () => {
+    const lines = eventLines.map(({ line }) => line);
+    const talkative = await newAgent(company, 'Cleo', {
+      scenario: 'script',
+      env: { CLAUDE_STAND_IN_EVENTS: lines.join('\n') },
+    });
+    const every = await oneRun(talkative);
+    const page = await openPage(
+      browser,
+      `/${company.issuePrefix}/agents/${talkative.urlKey}/runs/${every.id}`,
+      { height: 2400 },
+    );
+    const transcript = transcriptOf(page);
+    await transcript.getByText('naïve café ✓').first().waitFor();
+    const text = await transcript.innerText();
+    for (const shown of [
+      'Background tasks: Wait',
+      'API 529 (overloaded), attempt 1 of 1, in 0.5 s',
+      'Context compacted (190k to 12k tokens)',
+      'Switched to Sonnet 5 because Opus 5 is overloaded',
+      'Bash, rm is not allowed',
+      'The transcript and global config could not be written (ENOSPC)',
+    ])
+      expect(text).toContain(shown);
+    // What an event of the CLI looks like.
+    expect(text.split('\n').filter((line) => /"type"\s*:/.test(line))).toEqual([]);
+    await transcript.evaluate((box) => {
+      box.style.maxHeight = 'none';
+    });
+    await shoot(page, 'transcript-of-all-kinds', { fullPage: true });
+  });
+
   it('shows why a run failed', async () => {
     const failing = await newAgent(company, 'Bea', { scenario: 'auth' });
     const failed = await oneRun(failing);
@@ -110,7 +143,11 @@ describe('the page of an agent’s configuration', () => {
     const page = await pageOf('configuration', { height: 3200 });
     await page.getByText('Turn limit per run').waitFor();
     await page.getByText('Advanced Run Policy').click();
-    for (const { key, label } of getConfigSchema().fields) {
+    for (const { key, label, meta } of getConfigSchema().fields) {
+      if (meta) {
+        expect(await page.getByText(label, { exact: true }).count(), key).toBe(0);
+        continue;
+      }
       const place = page.locator(
         `[data-config-section="${RUN_POLICY.test(key) ? 'run-policy' : 'configuration'}"]`,
       );

@@ -16,6 +16,7 @@ use crate::forensics::{
     Asker, DetectionPath, Disruption, JobState, Missing, claude_may_run, conditions_text, disruption,
     failing, missing_cause, node_is_silent, node_of, suspension,
 };
+use crate::run::card::Waits;
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::{ContainerState, JobSeen, Observed};
@@ -367,7 +368,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     }
 
     async fn on_keepalive(&mut self, pod: &str) {
-        self.log_keepalive();
+        self.show_that_it_runs(pod);
         // Where pods cannot be watched, one that prints nothing is read: its node may be lost.
         let silent = self.progress.last_new().elapsed() >= timing::KEEPALIVE_INTERVAL;
         if silent && self.runs && !pod.is_empty() && !self.observed.is_watched() {
@@ -495,8 +496,16 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         end
     }
 
-    fn log_keepalive(&self) {
+    /// Says that the run goes on: on its card, where the host has one, and else in its log, as the contract has it.
+    fn show_that_it_runs(&self, pod: &str) {
         let quiet = rounded_seconds(self.progress.last_new().elapsed());
+        if self.run.request.host_has_cards {
+            if quiet >= timing::KEEPALIVE_INTERVAL.as_secs() {
+                let text = format!("Claude runs in pod {pod}, last output {quiet}s ago");
+                self.run.card.show(Waits::Running, &text);
+            }
+            return;
+        }
         self.run.log.out_if_idle(format!(
             "[paperclip] keepalive — job {} running ({quiet}s since last output)",
             self.observed.job_name

@@ -30,7 +30,7 @@ use super::context::{RunContext, Stop};
 use super::job_view::{Observed, watch_container};
 use super::log::follow::{Follower, LogEnd};
 use super::record::cause_of_pod_read;
-use super::{Host, isolate, timing};
+use super::{Host, events, isolate, timing};
 use crate::cluster::Cluster;
 use crate::forensics::{Disruption, JobState, StartRecord, Vanished};
 use crate::outcome::{JobEnd, Outcome, Settled};
@@ -212,9 +212,12 @@ async fn find_pod<C: Cluster, H: Host>(
     Err(Stop::Outcome(outcome.proven(proof)))
 }
 
-async fn found<C, H>(run: &RunContext<C, H>, event: &str, pod: &Pod, record: StartRecord) -> FoundPod {
+async fn found<C, H: Host>(run: &RunContext<C, H>, event: &str, pod: &Pod, record: StartRecord) -> FoundPod {
     let name = pod_wait::name_of(pod).to_owned();
     run.log.out(format!("[paperclip] {event} {name}")).await;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let payload = [("pod", name.clone().into()), ("node", node.into())];
+    events::give(run, events::RUNNING, &format!("Claude runs in pod {name}"), payload);
     FoundPod { name, failed: None, record }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct FakeHost {
     /// Whether it has `onEvent`.
     pub(super) takes_events: bool,
     pub(super) events: Mutex<Vec<Value>>,
+    /// Every event that no run waits for.
+    pub(super) notes: Mutex<Vec<Value>>,
     /// How long each `onLog` call takes.
     pub(super) log_delay: Duration,
     /// When the last call settles.
@@ -130,6 +132,10 @@ impl Host for FakeHost {
         self.attempt(HostCall::Event).await?;
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
         Ok(self.takes_events)
+    }
+
+    fn note(&self, event: Value) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
     async fn prepare(&self) -> Result<Prepared, HostError> {

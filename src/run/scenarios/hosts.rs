@@ -30,6 +30,10 @@ impl Host for PausingHost {
         self.inner.event(event).await
     }
 
+    fn note(&self, event: Value) {
+        self.inner.note(event);
+    }
+
     async fn prepare(&self) -> Result<Prepared, HostError> {
         tokio::time::sleep(self.pause).await;
         self.inner.prepare().await

@@ -295,3 +295,53 @@ async fn stderr_inside_a_long_result_is_taken_out(mode: Mode) {
     let lines = scenario.host.agent_lines();
     assert!(lines.ends_with(&[result, "Warning: a stray line".to_owned()]));
 }
+
+/// The names of the events that the run gave its host without waiting.
+fn noted(scenario: &Scenario) -> Vec<String> {
+    let notes = scenario.host.notes.lock().expect("notes");
+    notes
+        .iter()
+        .map(|note| {
+            // A type that the host does not know counts there as work of the agent.
+            assert_eq!(note["eventType"], "lifecycle");
+            note["payload"]["event"].as_str().expect("a name").to_owned()
+        })
+        .collect()
+}
+
+in_both_modes!(run_gives_its_host_events_of_job_and_pod);
+async fn run_gives_its_host_events_of_job_and_pod(mode: Mode) {
+    let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(2)));
+    scenario.run().await;
+    assert_eq!(noted(&scenario), ["k8s.job.created", "k8s.pod.running"]);
+    let notes = scenario.host.notes.lock().expect("notes");
+    assert_eq!(notes[0]["payload"]["job"], JOB);
+    assert_eq!(notes[1]["payload"]["pod"], format!("{JOB}-pod"));
+}
+
+in_both_modes!(failed_run_gives_its_host_the_evidence);
+async fn failed_run_gives_its_host_the_evidence(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(2));
+    script.lines.truncate(2);
+    script.exit_code = 137;
+    script.reason = "OOMKilled";
+    let scenario = Scenario::new(mode).script(script);
+    let result = scenario.run().await;
+    assert_eq!(noted(&scenario), ["k8s.job.created", "k8s.pod.running", "k8s.forensics"]);
+    let notes = scenario.host.notes.lock().expect("notes");
+    assert_eq!(notes[2]["payload"]["forensics"], result["resultJson"]["k8s"]);
+    assert_eq!(notes[2]["level"], "warn");
+}
+
+in_both_modes!(silent_run_is_shown_on_its_card_and_not_logged);
+async fn silent_run_is_shown_on_its_card_and_not_logged(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(90));
+    script.lines.retain(|(at, _)| at.is_zero() || *at > Duration::from_secs(80));
+    let scenario = Scenario::new(mode).script(script);
+    let request = scenario.request().replacen('{', "{\"hasCards\":true,", 1);
+    scenario.runner.execute(&request, scenario.host.clone(), scenario.cancel.clone(), None).await;
+    assert!(!scenario.host.out().contains("keepalive —"), "{}", scenario.host.out());
+    let cards = scenario.host.cards.lock().expect("cards");
+    let silent = format!("Running: Claude runs in pod {JOB}-pod, last output ");
+    assert!(cards.iter().filter(|card| card.starts_with(&silent)).count() >= 3, "{cards:?}");
+}

@@ -21,7 +21,7 @@ use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
 use crate::run::job_view::JobSeen;
 use crate::run::record::cause_of_create;
-use crate::run::{Host, LogSink, timing};
+use crate::run::{Host, LogSink, events, timing};
 
 /// How often the creation of a Job or Secret is attempted while the API's errors are transient.
 const CREATE_ATTEMPTS: u32 = 4;
@@ -55,7 +55,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     run.unless_ending(announce(run)).await?;
     let CreatedJob { job, warnings } =
         Box::pin(create_all(run, placement, &manifest, claim, run_secrets)).await?;
-    let Manifest { job_name, namespace, .. } = manifest;
+    let Manifest { job_name, namespace, .. } = &manifest;
     let job_uid = job.metadata.uid;
     let timeout = request.config.timeout_sec;
     let deadline = if timeout > 0.0 { meta::seconds(timeout) } else { "none".to_owned() };
@@ -64,6 +64,12 @@ pub(super) async fn create<C: Cluster, H: Host>(
             "[paperclip] Created K8s Job: {job_name} in namespace {namespace} (deadline: {deadline})"
         ))
         .await;
+    let payload = [
+        ("job", job_name.as_str().into()),
+        ("namespace", namespace.as_str().into()),
+        ("image", manifest.image.as_str().into()),
+    ];
+    events::give(run, events::JOB, &format!("Created Job {job_name}"), payload);
     let warnings = warnings.iter().map(|warning| one_line(warning));
     let warnings: Vec<String> = warnings.filter(|warning| !is_on_purpose(warning)).collect();
     for warning in &warnings {
@@ -72,6 +78,7 @@ pub(super) async fn create<C: Cluster, H: Host>(
     tracing::debug!(run = run.request.run_id, job = job_name, "created");
     let cluster = placement.cluster.clone();
     let spent = plan.spent;
+    let Manifest { job_name, namespace, .. } = manifest;
     Ok(LiveJob {
         cluster,
         namespace,

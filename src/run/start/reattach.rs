@@ -14,7 +14,7 @@ use crate::manifest::{JobSession, LABEL_RUN_ID, LABEL_SESSION_ID};
 use crate::request::SessionPlace;
 use crate::run::cleanup::OwnedJob;
 use crate::run::context::{LiveJob, Placement, RunContext, Stop};
-use crate::run::{Host, timing};
+use crate::run::{Host, events, timing};
 
 /// Attaches to a Job that another run left behind: relabels it as this run's and registers it for the cleanup.
 pub(super) async fn reattach<C: Cluster, H: Host>(
@@ -35,6 +35,8 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
         "[paperclip] Reattaching to in-flight K8s Job {name} in namespace {namespace} (prior run {prior})"
     ))
     .await;
+    let payload = [("job", name.as_str().into()), ("namespace", namespace.as_str().into())];
+    events::give(run, events::REATTACHED, &format!("Reattached to Job {name}"), payload);
     let mut patch = Vec::new();
     if let Some(run) = request.run_label() {
         patch.push(set_label(LABEL_RUN_ID, &run));
