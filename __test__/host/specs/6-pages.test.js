@@ -95,7 +95,8 @@ describe('the page of a run', () => {
     await transcript.getByText('naïve café ✓').first().waitFor();
     const text = await transcript.innerText();
     for (const shown of [
-      'Background tasks: Wait',
+      '[subagent Explore abcdef] Look for tests',
+      '[image image/png, 2 kB]',
       'API 529 (overloaded), attempt 1 of 1, in 0.5 s',
       'Context compacted (190k to 12k tokens)',
       'Switched to Sonnet 5 because Opus 5 is overloaded',
