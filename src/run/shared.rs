@@ -57,8 +57,11 @@ pub(super) async fn check_kubeconfig(request: &Request) -> Result<(), ApiError> 
 }
 
 /// Makes the folders that an agent gets of the shared volume and that are not there: a kubelet would make them as root.
-pub(super) async fn make_scoped_folders(request: &Request, bundle: &PromptBundle) -> Result<(), RunError> {
-    let folders = manifest::scoped_folders(request, Some(bundle));
+pub(super) async fn make_scoped_folders(
+    request: &Request,
+    bundle: Option<&PromptBundle>,
+) -> Result<(), RunError> {
+    let folders = manifest::scoped_folders(request, bundle);
     let folders = folders.map_err(|error| RunError::NotGranted(error.to_string()))?.unwrap_or_default();
     let made = tokio::task::spawn_blocking(move || make_below(Path::new(MOUNT), &folders));
     match tokio::time::timeout(timing::FILES_LIMIT, made).await {

@@ -22,7 +22,7 @@ use crate::forensics::{
 use crate::manifest::{self, CLAUDE_CONTAINER, Manifest, Prepared, Sealed, SelfPod};
 use crate::request::{Agent, Request, RunSecretMode};
 use crate::run::start::claim::unique;
-use crate::run::timing;
+use crate::run::{shared, timing};
 use crate::stream::{LineSplitter, split_stamp};
 
 /// What the CLI is asked.
@@ -35,7 +35,11 @@ const MOST_SHOWN: usize = 300;
 /// Runs the Job and deletes it. Never fails, and ends within [`timing::HELLO_LIMIT`] and the time for the deletion.
 pub(super) async fn check<C: Cluster>(cluster: &C, request: &Request, pod: &SelfPod) -> Vec<Check> {
     let token = format!("hello-{}", &unique()[..12]);
-    let manifest = match build(request, pod, &token) {
+    let (request, prepared) = of_test(request, &token);
+    if let Err(error) = shared::make_scoped_folders(&request, None).await {
+        return vec![failed("k8s_hello_failed", error)];
+    }
+    let manifest = match manifest::build(&request, pod, &prepared, None) {
         Ok(manifest) => manifest,
         Err(error) => return vec![failed("k8s_hello_failed", error)],
     };
@@ -63,8 +67,8 @@ fn failed(code: &'static str, text: impl std::fmt::Display) -> Check {
     Check::new(code, Level::Error, text.to_string())
 }
 
-/// The Job of a run, with the script before its command. Kubernetes ends it and removes it where this process cannot.
-fn build(request: &Request, pod: &SelfPod, token: &str) -> Result<Manifest, String> {
+/// The run of which the test's Job is made. Kubernetes ends the Job and removes it where this process cannot.
+fn of_test(request: &Request, token: &str) -> (Request, Prepared) {
     let env = &request.host_env;
     let url = env.get("PAPERCLIP_RUNTIME_API_URL").or_else(|| env.get("PAPERCLIP_API_URL"));
     let agent = Agent {
@@ -76,8 +80,7 @@ fn build(request: &Request, pod: &SelfPod, token: &str) -> Result<Manifest, Stri
     request.config.timeout_sec = timing::HELLO_LIMIT.as_secs_f64();
     request.config.ttl_seconds_after_finished = timing::HELLO_KEPT.as_secs() as i32;
     request.config.max_turns_per_run = Some(1);
-    let prepared = Prepared::of_environment_test(url, PROMPT);
-    manifest::build(&request, pod, &prepared, None).map_err(|error| error.to_string())
+    (request, Prepared::of_environment_test(url, PROMPT))
 }
 
 /// Creates Job and Secrets: sealed where this host may create Secrets, else as runs do there.

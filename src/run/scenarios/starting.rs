@@ -687,3 +687,35 @@ async fn own_pod_that_cannot_be_read_is_a_result(mode: Mode) {
         assert_eq!(scenario.cluster.count("create job"), 0);
     }
 }
+
+in_both_modes!(test_job_that_does_not_start_is_bounded_and_deleted);
+async fn test_job_that_does_not_start_is_bounded_and_deleted(mode: Mode) {
+    let never = seconds(3600);
+    let without_pod = Script { pod_at: never, start_at: never, ..success_over(seconds(1)) };
+    let creating = Script {
+        early_statuses: vec![(Duration::ZERO, creating())],
+        start_at: never,
+        ..success_over(seconds(1))
+    };
+    for (script, limit, text) in [
+        (without_pod, 30, "The pod of the test did not start: its Job has no pod"),
+        (creating, 125, "The pod of the test did not start within 120 s: "),
+    ] {
+        let scenario = Scenario::new(mode).script(script).config(json!({"testWithJob": true}));
+        let began = Instant::now();
+        let checks = scenario.runner.test_environment(&scenario.request()).await;
+        assert!(began.elapsed() < seconds(limit), "{:?}", began.elapsed());
+        let last = checks.last().expect("checks");
+        assert_eq!(last.code, "k8s_hello_failed", "{checks:?}");
+        assert!(last.message.starts_with(text), "{}", last.message);
+        assert!(scenario.cluster.remaining().is_empty());
+    }
+}
+
+in_both_modes!(environment_test_runs_no_job_unless_asked_to);
+async fn environment_test_runs_no_job_unless_asked_to(mode: Mode) {
+    let scenario = Scenario::new(mode);
+    scenario.runner.test_environment(&scenario.request()).await;
+    let made = ["create job", "try job", "try pod"].map(|request| scenario.cluster.count(request));
+    assert_eq!(made, [0, 1, 1]);
+}

@@ -40,7 +40,7 @@ pub(super) async fn prepare_bundle<C, H: Host>(
     for warning in warnings {
         log.err(warning).await;
     }
-    shared::make_scoped_folders(request, &bundle).await?;
+    shared::make_scoped_folders(request, Some(&bundle)).await?;
     Ok(bundle)
 }
 
