@@ -297,8 +297,8 @@ impl Findings {
     fn of(token: &str, log: &[u8]) -> Self {
         let mut found = Self { cli: None, volume: None, folder: None, api: None, tally: Tally::new() };
         let mut lines = LineSplitter::new();
-        lines.push(log, |line| found.line(token, line));
-        if let Some(rest) = lines.take_partial() {
+        lines.push(log, |line, _| found.line(token, line));
+        if let Some((rest, _)) = lines.take_partial() {
             found.line(token, &rest);
         }
         found
@@ -308,7 +308,7 @@ impl Findings {
         let line = split_stamp(line).map_or(line, |(_, text)| text);
         let text = String::from_utf8_lossy(line);
         let Some(tried) = text.strip_prefix(token).and_then(|rest| rest.strip_prefix(' ')) else {
-            self.tally.line(line);
+            self.tally.line(line, 0);
             return;
         };
         let mut words = tried.splitn(3, ' ');
