@@ -1,5 +1,6 @@
 // Every attack, in batches: those of a batch run at once, beside quiet runs.
 import { CALLBACKS } from './callbacks.js';
+import { CONFIGURATION } from './configuration.js';
 import { OUTPUT } from './output.js';
 import { FLOODS, READERS } from './readers.js';
 
@@ -15,5 +16,6 @@ export const BATCHES = {
   'what an agent prints': OUTPUT,
   'lines and results that take memory': FLOODS,
   'callbacks that never settle': CALLBACKS,
+  'what an agent configures and plants': CONFIGURATION,
   'what people see of the output': READERS,
 };
