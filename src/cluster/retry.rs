@@ -48,6 +48,11 @@ fn unit_random() -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// Whether an attempt may succeed where one has failed so: also with another token.
+pub(crate) fn helps(error: &ApiError) -> bool {
+    error.is_transient() || error.kind == ApiErrorKind::Unauthorized
+}
+
 /// Repeats a request while its errors are transient, for at most `budget` from now. Only for requests that may be
 /// sent twice. The first 401 counts as transient, too: an expired token is renewed before the next request.
 ///

@@ -21,6 +21,8 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
 
+/// How long the guard's two lists may take for their answers to count as of one moment.
+pub(super) const GUARD_SIDE_BY_SIDE: Duration = Duration::from_secs(1);
 /// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; the run has not waited long yet, so
 /// a short outage should not fail a run.
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);

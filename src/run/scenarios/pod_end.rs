@@ -392,3 +392,14 @@ async fn guard_that_cannot_list_pods_fails_closed(mode: Mode) {
     assert_eq!(result["errorCode"], "k8s_concurrency_guard_unreachable", "{result}");
     assert_eq!(scenario.cluster.count("create job"), 0);
 }
+
+in_both_modes!(guard_lists_once_more_in_order_where_an_answer_is_late);
+async fn guard_lists_once_more_in_order_where_an_answer_is_late(mode: Mode) {
+    for (delay, lists) in [(SECOND / 2, 1), (2 * SECOND, 2)] {
+        let scenario = Scenario::new(mode);
+        scenario.cluster.delay_answers(delay);
+        scenario.run().await;
+        assert_eq!(scenario.cluster.count("create job"), 1);
+        assert_eq!(scenario.cluster.count("list agent pods"), lists, "{delay:?}");
+    }
+}

@@ -59,13 +59,7 @@ pub(super) async fn check<C: Cluster, H: Host>(
 ) -> Result<Verdict, Stop> {
     let Placement { cluster, namespace, .. } = placement;
     let selector = agent_selector(&run.agent_label);
-    let read = async {
-        let budget = timing::SETUP_READ_BUDGET;
-        let jobs = retry::with_budget(budget, || cluster.list_jobs(namespace, &selector)).await?;
-        let pods = retry::with_budget(budget, || cluster.list_pods(namespace, &selector)).await?;
-        Ok::<_, ApiError>((jobs, pods))
-    };
-    let verdict = match read.await {
+    let verdict = match read(cluster.as_ref(), namespace, &selector).await {
         Ok((mut jobs, mut pods)) => {
             let company = sanitize_label_value(&run.request.agent.company_id, MAX_LABEL_LEN);
             jobs.retain(|job| is_of_company(job, company.as_deref()));
@@ -99,6 +93,27 @@ pub(super) async fn check<C: Cluster, H: Host>(
         Ok(verdict) => Ok(verdict),
         Err(outcome) => Err(run.stop(*outcome).await),
     }
+}
+
+/// The agent's Jobs and pods. The pods are read after the Jobs, or a Job that goes in between could hide its pod; side by
+/// side only where both answer at once, in which time no Job gets its pod and goes.
+async fn read<C: Cluster>(
+    cluster: &C,
+    namespace: &str,
+    selector: &str,
+) -> Result<(Vec<Job>, Vec<Pod>), ApiError> {
+    let both = async {
+        tokio::join!(cluster.list_jobs(namespace, selector), cluster.list_pods(namespace, selector))
+    };
+    match tokio::time::timeout(timing::GUARD_SIDE_BY_SIDE, both).await {
+        Ok((Ok(jobs), Ok(pods))) => return Ok((jobs, pods)),
+        Ok((Err(error), _) | (_, Err(error))) if !retry::helps(&error) => return Err(error),
+        _ => {}
+    }
+    let budget = timing::SETUP_READ_BUDGET;
+    let jobs = retry::with_budget(budget, || cluster.list_jobs(namespace, selector)).await?;
+    let pods = retry::with_budget(budget, || cluster.list_pods(namespace, selector)).await?;
+    Ok((jobs, pods))
 }
 
 /// The pods whose CLI may still run although none of the live Jobs has them.
