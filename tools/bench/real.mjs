@@ -93,7 +93,7 @@ async function ofRun(cluster, adapter) {
   return { start: stamps.first - from, end: resolved - stamps.last, whole: resolved - from };
 }
 
-/** A Job of the same CLI with the volumes, the variables and the security context of a run's, and its Secret. */
+/** A Job of the same CLI with the volumes and the security context of a run's, and with a Secret. */
 async function ofBare(cluster) {
   const { namespace, api } = cluster;
   const name = `bare-${randomUUID()}`;
@@ -112,7 +112,14 @@ async function ofBare(cluster) {
           restartPolicy: 'Never',
           automountServiceAccountToken: false,
           terminationGracePeriodSeconds: 0,
-          securityContext: { runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000 },
+          securityContext: {
+            runAsNonRoot: true,
+            runAsUser: 1000,
+            runAsGroup: 1000,
+            fsGroup: 1000,
+            fsGroupChangePolicy: 'OnRootMismatch',
+            seccompProfile: { type: 'RuntimeDefault' },
+          },
           tolerations: [{ operator: 'Exists' }],
           containers: [
             {
@@ -125,6 +132,7 @@ async function ofBare(cluster) {
                 valueFrom: { secretKeyRef: { name: secret, key } },
               })),
               resources: RESOURCES,
+              securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
               volumeMounts: [
                 { name: 'data', mountPath: '/paperclip' },
                 { name: 'prompt', mountPath: '/tmp/prompt', readOnly: true },
