@@ -17,6 +17,13 @@ let namespace;
 let runs;
 let image;
 
+/** What only the server needs (docs/security.md): an agent has it empty where an `envFrom` may bring it. */
+const OF_THE_SERVER = {
+  BETTER_AUTH_SECRET: 'signs',
+  DATABASE_URL: 'postgres://u:p@h/x',
+  DATABASE_MIGRATION_URL: 'postgres://u:p@h/x',
+};
+
 const SOON = { within: 120_000, every: 100 };
 
 beforeAll(async () => {
@@ -32,8 +39,13 @@ beforeAll(async () => {
     { password: 'p$(A)w', 'tls.crt': 'CERT', admin: 'hidden' },
     'stringData',
   );
-  const all = { A: 'of the Secret $(B)', B: 'b', HIDDEN: 'shown', BETTER_AUTH_SECRET: 'signs-sessions' };
-  await make('secrets', 'Secret', 'all', all, 'stringData');
+  await make(
+    'secrets',
+    'Secret',
+    'all',
+    { A: 'of the Secret $(B)', B: 'b', HIDDEN: 'shown', ...OF_THE_SERVER },
+    'stringData',
+  );
   await make('configmaps', 'ConfigMap', 'map', { A: 'of the map', D: 'd', 'app.ini': '[app]\n' }, 'data');
 });
 
@@ -120,8 +132,13 @@ const OWN_PODS = [
       OWN_A: 'of the map',
       OWN_OF_BOTH: 'of the Secret $(B)-of the map-d',
     },
-    // No variable of a shell has a dot in its name; only the server signs sessions.
-    differs: { 'OWN_app.ini': undefined, BETTER_AUTH_SECRET: '' },
+    // No variable of a shell has a dot in its name.
+    differs: {
+      'OWN_app.ini': undefined,
+      BETTER_AUTH_SECRET: '',
+      DATABASE_URL: '',
+      DATABASE_MIGRATION_URL: '',
+    },
   },
   {
     name: 'fields of the pod and resources of the container',
@@ -398,11 +415,6 @@ describe.concurrent('a run has of its host', () => {
     const changed = (of) =>
       Object.fromEntries(Object.entries({ ...of, ...differs }).filter(([key]) => key in of));
     const agent = inherited(run.seen.env);
-    // `envFrom` may bring them later: they are hidden, whether they are there now or not.
-    for (const name of ['DATABASE_URL', 'DATABASE_MIGRATION_URL']) {
-      if (given.container?.envFrom) expect(agent[name]).toBe('');
-      delete agent[name];
-    }
     const sealed = /^PAPERCLIP_SEALED_/;
     expect(Object.keys(run.seen.env).filter((name) => sealed.test(name))).toEqual([]);
     expect(agent).toEqual(changed(inherited(own.seen.env)));
@@ -412,17 +424,25 @@ describe.concurrent('a run has of its host', () => {
   });
 });
 
-/** The recipes of docs/pod.md, each with the last heading before it. */
+/** The recipes of docs/pod.md, each with the last heading before it, and whether the operator has to grant it. */
 const page = readFileSync(new URL('../../docs/pod.md', import.meta.url), 'utf8');
 const RECIPES = [...page.matchAll(/```yaml\n([\s\S]*?)```/g)].map(({ index, 1: text }) => {
-  const [, heading] = [...page.slice(0, index).matchAll(/^### (.*)$/gm)].at(-1) ?? [];
-  return { heading, config: /** @type {any} */ (k8s.loadYaml(text)) };
+  const section = page.slice(page.lastIndexOf('\n### ', index), index);
+  return {
+    heading: /^### (.*)$/m.exec(section)?.[1],
+    config: /** @type {any} */ (k8s.loadYaml(text)),
+    isGranted: section.includes('PAPERCLIP_K8S_POD_TEMPLATE=any'),
+  };
 });
+const GRANT = { PAPERCLIP_K8S_POD_TEMPLATE: 'any' };
 
 /** What the environment test says of a configuration: each check of the Job, and whether it is good. */
-async function checksOf(config) {
+async function checksOf(config, grants = {}) {
   const test = environmentOf(cluster.kubeconfigs.recommended);
-  const { checks } = await adapter.testEnvironment({ ...test, config: { ...test.config, ...config } });
+  const hostEnv = { ...process.env, ...grants };
+  const { checks } = await adapter.testEnvironment(
+    /** @type {any} */ ({ ...test, config: { ...test.config, ...config }, hostEnv }),
+  );
   return checks.filter(({ code }) => /^k8s_(job|config)_/.test(code));
 }
 
@@ -448,13 +468,10 @@ function expectMerged(overlay, merged, at = '') {
 }
 
 describe.concurrent('a recipe of docs/pod.md', () => {
-  // Which recipe needs that is in `__test__/unit/pod-recipes.test.js`.
-  beforeAll(() => {
-    process.env.PAPERCLIP_K8S_POD_TEMPLATE = 'any';
-  });
-
-  it.each(RECIPES)('is taken by the API server: $heading', async ({ config }) => {
-    expect(await checksOf(config)).toMatchObject([{ code: 'k8s_job_accepted', level: 'info' }]);
+  it.each(RECIPES)('is taken by the API server: $heading', async ({ config, isGranted }) => {
+    const grants = isGranted ? GRANT : {};
+    expect(await checksOf(config, grants)).toMatchObject([{ code: 'k8s_job_accepted', level: 'info' }]);
+    if (isGranted) expect(await checksOf(config)).toMatchObject([{ code: 'k8s_config_invalid' }]);
     const abort = new AbortController();
     const id = `agent-${randomUUID()}`;
     const selector = encodeURIComponent(`paperclip.io/agent-id=${id}`);
@@ -462,11 +479,12 @@ describe.concurrent('a recipe of docs/pod.md', () => {
       cluster,
       `/apis/batch/v1/namespaces/${namespace.name}/jobs?labelSelector=${selector}`,
     );
-    const run = runs.start({ agent: { id }, config, signal: abort.signal });
+    const { ctx, output } = runs.prepare({ agent: { id }, config, signal: abort.signal });
+    const done = createExecute({ hostEnv: () => ({ ...process.env, ...grants }) })(ctx);
     const { spec } = (await jobs.until(({ object }) => object.spec.parallelism !== 0)).object;
     jobs.stop();
     abort.abort();
-    await run.done;
+    await done;
     const { podTemplate, podAnnotations, nodeSelector, tolerations, ...more } = config;
     expect(more).toEqual({});
     const pairs = (text = '') =>
@@ -488,7 +506,7 @@ describe.concurrent('a recipe of docs/pod.md', () => {
     for (const toleration of JSON.parse(tolerations ?? '[]')) {
       expect(spec.template.spec.tolerations).toContainEqual(toleration);
     }
-    await runs.nothingLeft(run);
+    await runs.nothingLeft({ agentId: id, output });
   });
 
   it('is of each kind that the page promises', () => {
