@@ -172,7 +172,7 @@ onReal('deploy/', () => {
     expect(await may('create', 'jobs')).toBe('yes');
     expect(await may('get', 'secrets/paperclip-secrets')).toBe('yes');
     expect(await may('get', 'secrets/another')).toBe('no');
-    expect(await may('create', 'pods')).toBe('no');
+    expect(await may('delete', 'pods')).toBe('no');
   });
 
   it('others_cannot_make_what_looks_like_an_agent', async () => {
