@@ -119,7 +119,7 @@ fn check_framing(numbers: &mut Numbers, lines: &[&[u8]]) -> usize {
         body.extend(line(numbers, lines));
         body.push(b'\n');
     }
-    body.truncate(body.len() - numbers.below(3));
+    body.truncate(body.len().saturating_sub(numbers.below(3)));
     let mut splitter = LineSplitter::new();
     let mut split: Vec<Vec<u8>> = Vec::new();
     let mut rest = &body[..];
