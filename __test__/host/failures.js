@@ -31,9 +31,10 @@ const MERGE = 'application/merge-patch+json';
 const pathOf = (s, kind, name = '', rest = '') =>
   `${kind === 'jobs' ? '/apis/batch/v1' : '/api/v1'}/namespaces/${s.namespace}/${kind}${name && `/${name}`}${rest}`;
 
-const fault = (match, action) => (s) =>
+/** Faults of the requests that runs make. */
+export const fault = (match, action) => (s) =>
   s.control('/simulator/faults', { match: { user: RUNNER, ...match }, action });
-const noFaults = (s) => s.undo('/simulator/faults');
+export const noFaults = (s) => s.undo('/simulator/faults');
 const settings = (changed) => (s) => s.control('/simulator/settings', changed);
 const quota = (hard) => ({
   before: (s) =>
@@ -237,7 +238,7 @@ export const failures = [
  * @param {string} id
  * @param {object} [changed] settings of the embedded cluster
  */
-async function startScene(id, changed) {
+export async function startScene(id, changed) {
   const { namespace, kubeconfig } = await order('scene/start', { id, settings: changed });
   const request = (method, path, body, type) => order('scene/request', { id, method, path, body, type });
   return {

@@ -1,7 +1,6 @@
 //! The Jobs that this process's runs have under way: what a host that shuts down has to delete.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
@@ -65,7 +64,7 @@ fn is_deleted_on_shutdown<C, H>(run: &RunContext<C, H>) -> bool {
     let config = &run.request.config;
     let deleted = match config.host_shutdown {
         Some(configured) => configured == HostShutdown::Delete,
-        None => !run.announced.load(Ordering::Relaxed),
+        None => !run.announcement.is_taken(),
     };
     deleted && !config.retain_jobs
 }

@@ -1,6 +1,5 @@
 //! What the stages of one run share.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,8 +11,9 @@ use super::card::RunCard;
 use super::cleanup::OwnedObjects;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
+use super::start::announce::{Announcement, announce};
 use super::unconfirmed::UnconfirmedEnds;
-use super::{LogSink, RunError, timing};
+use super::{Host, LogSink, RunError, timing};
 use crate::claude::EndToken;
 use crate::forensics::Asker;
 use crate::manifest::{JobSession, SelfPod};
@@ -35,8 +35,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) card: RunCard,
     /// What the run has seen so far.
     pub(crate) record: RunRecord,
-    /// The host has taken the event that names the CLI: it can continue with the task after a restart.
-    pub(crate) announced: AtomicBool,
+    /// The event that names the CLI to the host.
+    pub(crate) announcement: Announcement,
     /// Whether the host's process shuts down.
     pub(crate) closing: Closing,
     /// The run's first Job, once that is over and the run starts a second one.
@@ -55,32 +55,30 @@ impl<C, H> RunContext<C, H> {
         Stop::Outcome(self.log.log_outcome(outcome).await)
     }
 
-    /// Work during which nothing of this run is in the cluster: a cancel ends the run at once.
+    /// When the run's own time limit is over, of which a Job before has taken this much.
+    pub(crate) fn time_limit(&self, spent: Duration) -> Option<Instant> {
+        let config = &self.request.config;
+        (config.timeout_sec > 0.0).then(|| timing::deadline(config.timeout_sec + config.grace_sec, spent))
+    }
+}
+
+impl<C, H: Host> RunContext<C, H> {
+    /// Work during which nothing of this run is in the cluster: a cancel ends the run at once, and so does the end of the
+    /// host's process, which waits for its runs.
     pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
             done = work => Ok(done),
             () = self.cancel.cancelled() => Err(Stop::Outcome(Outcome::cancelled(true))),
+            stop = async { self.closing.begun().await; self.lost_host().await } => Err(stop),
         }
     }
 
-    /// The host's own work for the run, which may never end: a cancel or the host's shutdown ends the wait for it. Nothing of
-    /// this run is in the cluster yet.
-    pub(crate) async fn unless_ending<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
-        tokio::select! {
-            biased;
-            done = self.unless_cancelled(work) => done,
-            () = self.closing.begun() => {
-                self.record.ask_to_end(Asker::Shutdown);
-                Err(self.stop(Outcome::host_shutdown()).await)
-            }
-        }
-    }
-
-    /// When the run's own time limit is over, of which a Job before has taken this much.
-    pub(crate) fn time_limit(&self, spent: Duration) -> Option<Instant> {
-        let config = &self.request.config;
-        (config.timeout_sec > 0.0).then(|| timing::deadline(config.timeout_sec + config.grace_sec, spent))
+    /// Ends a run that has no Job yet, because its host's process ends.
+    pub(crate) async fn lost_host(&self) -> Stop {
+        let _ = tokio::time::timeout(timing::ANNOUNCE_LIMIT, announce(self)).await;
+        self.record.ask_to_end(Asker::Shutdown);
+        self.stop(Outcome::host_shutdown()).await
     }
 }
 

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::FutureExt as _;
@@ -20,6 +19,7 @@ use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
 use super::start::Started;
+use super::start::announce::{self, Announcement};
 use super::start::bundle::BundleError;
 use super::start::claim::Claims;
 use super::start::plan::Plan;
@@ -203,7 +203,7 @@ impl<K: Clusters> Runner<K> {
                 owned,
                 card,
                 record,
-                announced: AtomicBool::new(false),
+                announcement: Announcement::default(),
                 closing: self.active.closing(),
                 ended_job: OnceLock::new(),
                 readers: self.readers.clone(),
@@ -272,8 +272,11 @@ impl<K: Clusters> Runner<K> {
         turn: Option<Turn>,
     ) -> Result<Settled, Stop> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
-        run.unless_cancelled(turn.wait()).await?;
-        let Started { job, plan } = Box::pin(self.start(run, turn, None)).await?;
+        let starting = async {
+            run.unless_cancelled(turn.wait()).await?;
+            Box::pin(self.start(run, turn, None)).await
+        };
+        let Started { job, plan } = Box::pin(announce::while_starting(run, starting)).await?;
         let began = Instant::now();
         let resumed = job.session.resumed.clone();
         let settled = Box::pin(self.follow(run, job)).await?;

@@ -23,6 +23,11 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the guard's two lists may take for their answers to count as of one moment.
 pub(super) const GUARD_SIDE_BY_SIDE: Duration = Duration::from_secs(1);
+/// A run that waits this long for its start names its CLI to the host before `onMeta`. Most runs have a Job by then.
+pub(super) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
+/// How long a host that is asked to end may take for that, where the run has no Job yet.
+pub(super) const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
+
 /// For how long a failing read before the Job exists is repeated. 0.1.49 gave up at once; the run has not waited long yet, so
 /// a short outage should not fail a run.
 pub(super) const SETUP_READ_BUDGET: Duration = Duration::from_secs(5);

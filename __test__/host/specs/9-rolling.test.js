@@ -2,12 +2,14 @@
 // doubled, and no task is held.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { fault, noFaults, startScene } from '../failures.js';
 import { cellOf, changes, keep, tableOf } from '../kept.js';
 import {
   TYPE,
   api,
   ended,
   eventsOf,
+  eventually,
   getRun,
   installed,
   lab,
@@ -58,11 +60,14 @@ describe('a host that is restarted again and again', () => {
     return { agent, issue, run };
   }
 
-  /** A restart; `signal` ends the host. */
+  /** A restart; `signal` ends the host. Resolves to how long the host took to end, in milliseconds. */
   async function restart(signal = 'SIGTERM') {
+    const asked = performance.now();
     const exit = await order('host/end', { signal });
+    const took = Math.round(performance.now() - asked);
     expect(exit).toBe(signal === 'SIGTERM' ? 0 : signal);
     await order('host/start');
+    return took;
   }
 
   /** What was seen of a task whose run the host ended, after a comment. */
@@ -91,6 +96,7 @@ describe('a host that is restarted again and again', () => {
 
     /** @type {any[]} */
     const runs = [[], []];
+    const stops = [];
     for (let times = 1; times <= RESTARTS; times += 1) {
       for (const [index, { agent, issue, run }] of [one, two].entries()) {
         const woken = await comment(issue);
@@ -99,13 +105,14 @@ describe('a host that is restarted again and again', () => {
         await seen(next, 'tick ', { within: 240_000, every: 500 });
         runs[index].push(next);
       }
-      await restart();
+      stops.push(await restart());
       for (const { issue } of [one, two]) {
         expect((await api('GET', `/issues/${issue.id}`)).status, `after restart ${times}`).not.toBe(
           'blocked',
         );
       }
     }
+    console.log(`Stops of a host with two Jobs under way: ${stops.join(', ')} ms`);
     // Once the last runs have attached: a Job that ends while the host is away is not looked for.
     for (const [index, { agent, issue }] of [one, two].entries()) {
       const last = await runOf(agent, (await comment(issue)).id);
@@ -129,6 +136,59 @@ describe('a host that is restarted again and again', () => {
       expect(await getRun(run)).toMatchObject({ status: 'failed', errorCode: 'process_lost' });
     }
   });
+
+  // The API does not answer, so that the run has no Job when its host ends. The host's own part of a start, before it calls
+  // the adapter, is over when the run's first request comes.
+  it.each([
+    ['at once', () => true],
+    [
+      'once it has named its harness',
+      async (run) =>
+        (await api('GET', `/heartbeat-runs/${run.id}/events`)).some(
+          ({ eventType }) => eventType === 'adapter.invoke',
+        ),
+    ],
+  ])(
+    'keeps the task of a run without a Job, ended %s',
+    { timeout: 600_000 },
+    async (when, /** @type {(run: any) => any} */ due) => {
+      const name = `Waits, ended ${when}`;
+      const scene = await startScene(name.replaceAll(/\W/g, '-'));
+      try {
+        await fault({ verb: 'get', resource: 'pods' }, { delayMs: 600_000 })(scene);
+        const agent = await api('POST', `/companies/${company.id}/agents`, {
+          name,
+          role: 'engineer',
+          adapterType: TYPE,
+          adapterConfig: configOf(
+            TYPE,
+            { CLAUDE_STAND_IN_SCENARIO: 'success' },
+            { kubeconfig: scene.kubeconfig },
+          ),
+        });
+        const issue = await newIssue(company, agent, name);
+        const run = await started(issue, agent);
+        const asked = async () =>
+          (await scene.request('GET', '/simulator/requests')).requests.some(
+            ({ verb, resource }) => verb === 'get' && resource === 'pods',
+          );
+        await eventually(async () => (await asked()) && (await due(run)), `the wait of ${name}`, { every: 50 });
+        const took = await restart();
+        console.log(`Stop of a host with a run without a Job, ${when}: ${took} ms`);
+        const over = await getRun(run);
+        expect(over.errorCode).toMatch(/^(server_shutdown_interrupted|k8s_host_shutdown)$/);
+        expect((await api('GET', `/issues/${issue.id}`)).status).not.toBe('blocked');
+        await noFaults(scene);
+        const woken = await comment(issue);
+        expect(await ended(await runOf(agent, woken.id), { within: 240_000 })).toMatchObject({
+          status: 'succeeded',
+        });
+        await api('PATCH', `/issues/${issue.id}`, { status: 'done' });
+      } finally {
+        await scene.stop();
+      }
+    },
+  );
 
   it('is in the table of docs/host-endings.md', { timeout: 900_000 }, async () => {
     const rows = [];

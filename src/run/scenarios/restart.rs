@@ -95,3 +95,58 @@ async fn job_left_by_a_shutdown_is_followed_by_the_next_host(mode: Mode) {
     assert!(scenario.cluster.remaining().is_empty());
     assert_eq!(scenario.cluster.count("create job"), 1);
 }
+
+/// What keeps a run from having a Job, and whether it has waited for long.
+async fn waiting(mode: Mode) -> Vec<(&'static str, Scenario)> {
+    let hangs = |call| Scenario::new(mode).host(FakeHost { fails: Some((call, Failing::Hangs)), ..today() });
+    let slow = Scenario::new(mode).host(today());
+    slow.cluster.delay_answers(Duration::from_secs(60));
+    // The other host is stuck with the agent's claim.
+    let claimed = Scenario::new(mode).host(today());
+    let mut other: Value = serde_json::from_str(&claimed.request()).expect("a request");
+    other["runId"] = json!("run-0");
+    let (runner, stuck) = (Runner::new(OneCluster(claimed.cluster.clone())), FakeHost::default());
+    let stuck = Arc::new(FakeHost { fails: Some((HostCall::Prepare, Failing::Hangs)), ..stuck });
+    tokio::spawn(async move {
+        runner.execute(&other.to_string(), stuck, CancellationToken::new(), None).await;
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    vec![
+        ("its own pod is read", slow),
+        ("another host holds the claim", claimed),
+        ("a helper of the host answers late", hangs(HostCall::Prepare)),
+        ("onMeta answers late", hangs(HostCall::Meta)),
+    ]
+}
+
+in_both_modes!(host_that_stops_while_a_run_waits_keeps_the_task);
+async fn host_that_stops_while_a_run_waits_keeps_the_task(mode: Mode) {
+    for after in [Duration::from_millis(300), Duration::from_secs(5)] {
+        for (why, scenario) in waiting(mode).await {
+            let began = Instant::now();
+            let result = shut_down(&scenario, after).await;
+            // The claim of a cluster that answers late is deleted by the shutdown.
+            let took = began.elapsed() - after;
+            assert!(took < Duration::from_secs(2) || why == "its own pod is read", "{why}: {took:?}");
+            assert_eq!(result["errorCode"], "k8s_host_shutdown", "{why}: {result}");
+            assert_eq!(result["executionRecovery"]["kind"], "bootstrap", "{why}: {result}");
+            assert_eq!(scenario.host.events.lock().expect("events").len(), 1, "{why}: {after:?}");
+            assert_eq!(scenario.cluster.count("create job"), 0, "{why}");
+        }
+    }
+}
+
+in_both_modes!(run_that_waits_names_its_harness_at_once);
+async fn run_that_waits_names_its_harness_at_once(mode: Mode) {
+    for (why, scenario) in waiting(mode).await {
+        let (request, cancel) = (scenario.request(), scenario.cancel.clone());
+        let (runner, host) = (scenario.runner.clone(), scenario.host.clone());
+        let running = tokio::spawn(async move { runner.execute(&request, host, cancel, None).await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(scenario.host.events.lock().expect("events").len(), 1, "{why}");
+        assert!(scenario.host.meta.lock().expect("meta").is_empty(), "{why}");
+        scenario.cancel.cancel();
+        running.await.expect("no panic");
+        assert_eq!(scenario.host.events.lock().expect("events").len(), 1, "{why}");
+    }
+}

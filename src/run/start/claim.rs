@@ -25,12 +25,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 use crate::cluster::{ApiError, ApiErrorKind, Cluster, retry};
-use crate::forensics::Asker;
 use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
 use crate::run::active::ActiveJobs;
 use crate::run::card::Waits;
-use crate::run::context::{Placement, RunContext};
+use crate::run::context::{Placement, RunContext, Stop};
 use crate::run::{Host, timing};
 use k8s_openapi::api::batch::v1::Job;
 
@@ -40,6 +39,8 @@ pub(super) enum NoClaim {
     Refused(ApiError),
     /// This run may not start.
     Ended(Outcome),
+    /// The run is over.
+    Stopped(Stop),
 }
 
 impl From<ApiError> for NoClaim {
@@ -145,8 +146,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
     loop {
         // Held until the claim is on the list of those that a shutdown deletes.
         let Some(creating) = active.may_create().await else {
-            run.record.ask_to_end(Asker::Shutdown);
-            return Err(NoClaim::Ended(Outcome::host_shutdown()));
+            return Err(NoClaim::Stopped(run.lost_host().await));
         };
         let present = match create(cluster.as_ref(), namespace, &object).await? {
             Creation::Created(job) => return Ok(claims.hold(cluster, namespace, job)),
@@ -171,10 +171,7 @@ pub(super) async fn take<C: Cluster, H: Host>(
                 pause.reset();
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(pause.pause(None)) => {}
-            () = run.cancel.cancelled() => return Err(NoClaim::Ended(Outcome::cancelled(true))),
-        }
+        run.unless_cancelled(tokio::time::sleep(pause.pause(None))).await.map_err(NoClaim::Stopped)?;
     }
 }
 

@@ -51,8 +51,8 @@ pub(super) async fn create<C: Cluster, H: Host>(
     };
     run.record.set_account(Account::of(&manifest.job));
     log_notes(&run.log, &manifest).await;
-    run.unless_ending(run.host.meta(meta::of_created(request, prepared, &manifest))).await??;
-    run.unless_ending(announce(run)).await?;
+    run.unless_cancelled(run.host.meta(meta::of_created(request, prepared, &manifest))).await??;
+    run.unless_cancelled(announce(run)).await?;
     let CreatedJob { job, warnings } =
         Box::pin(create_all(run, placement, &manifest, claim, run_secrets)).await?;
     let Manifest { job_name, namespace, .. } = &manifest;

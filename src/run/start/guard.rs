@@ -209,10 +209,7 @@ pub(super) async fn wait_for_pods<C: Cluster, H: Host>(
             let names: Vec<&str> = left.iter().map(pod_name).collect();
             return Err(run.stop(Outcome::pod_blocked(&names)).await);
         }
-        tokio::select! {
-            () = tokio::time::sleep(pause.pause(None)) => {}
-            () = run.cancel.cancelled() => return Err(Stop::Outcome(Outcome::cancelled(true))),
-        }
+        run.unless_cancelled(tokio::time::sleep(pause.pause(None))).await?;
         // A failed read shows no end.
         let Ok(pods) = cluster.list_pods(namespace, &selector).await else { continue };
         left =

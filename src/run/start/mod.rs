@@ -1,6 +1,6 @@
 //! Everything until a run's Job exists.
 
-mod announce;
+pub(super) mod announce;
 pub(crate) mod bundle;
 pub(super) mod claim;
 mod create;
@@ -22,9 +22,7 @@ use queue::Turn;
 use super::context::{LiveJob, Placement, RunContext, Stop};
 use super::{Host, RunError, Runner};
 use crate::cluster::Clusters;
-use crate::forensics::Asker;
 use crate::manifest;
-use crate::outcome::Outcome;
 
 /// A Job that a run follows, and what it was made of.
 pub(super) struct Started<C> {
@@ -96,6 +94,7 @@ impl<K: Clusters> Runner<K> {
                 Ok(Some(claim))
             }
             Err(NoClaim::Ended(outcome)) => Err(run.stop(outcome).await),
+            Err(NoClaim::Stopped(stop)) => Err(stop),
             Err(NoClaim::Refused(error)) => {
                 let namespace = &placement.namespace;
                 tracing::debug!(run = run.request.run_id, namespace, error = error.message, "claim refused");
@@ -155,15 +154,14 @@ impl<K: Clusters> Runner<K> {
         let plan = match afresh {
             Some(plan) => plan,
             None => {
-                let prepared = run.unless_ending(run.host.prepare()).await??;
-                let bundle = run.unless_ending(prepare::prepare_bundle(run, &prepared)).await??;
+                let prepared = run.unless_cancelled(run.host.prepare()).await??;
+                let bundle = run.unless_cancelled(prepare::prepare_bundle(run, &prepared)).await??;
                 Plan::new(run, placement, prepared, bundle).await
             }
         };
         tracing::debug!(run = id, job, "prepared");
         let Some(_creating) = self.active.may_create().await else {
-            run.record.ask_to_end(Asker::Shutdown);
-            return Err(run.stop(Outcome::host_shutdown()).await);
+            return Err(run.lost_host().await);
         };
         let job = match orphan {
             Some(orphan) => reattach::reattach(run, placement, orphan, claim.as_ref(), &plan).await,

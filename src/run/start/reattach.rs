@@ -26,8 +26,8 @@ pub(super) async fn reattach<C: Cluster, H: Host>(
 ) -> Result<LiveJob<C>, Stop> {
     let RunContext { request, host, log, owned, .. } = run;
     let cluster = placement.cluster.clone();
-    run.unless_ending(host.meta(meta::of_reattached(request, &orphan))).await??;
-    run.unless_ending(announce(run)).await?;
+    run.unless_cancelled(host.meta(meta::of_reattached(request, &orphan))).await??;
+    run.unless_cancelled(announce(run)).await?;
     let prior = orphan.prior_run().to_owned();
     let Orphan { name, namespace, uid, created, end_token, account, session, secrets, .. } = orphan;
     run.record.set_account(*account);
