@@ -1,7 +1,7 @@
 //! Whether a container has ended, and whether what is known explains why.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::container::{ContainerPhase, TerminatedState, container_phase};
 use super::disruption::{Disruption, disruption};
@@ -45,6 +45,16 @@ pub(crate) fn still_running(pod: &Pod) -> String {
     };
     let node = node_of(pod).map(|node| format!(" on node {node}")).unwrap_or_default();
     format!("pod {name}{node}: {of}")
+}
+
+/// Whether a pod has a container beside `claude` that can keep it alive.
+pub(crate) fn has_sidecar(pod: &Pod) -> bool {
+    let beside = container_statuses(pod).iter().any(|status| status.name != CLAUDE_CONTAINER);
+    let Some(spec) = &pod.spec else { return beside };
+    let native = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+    beside
+        || spec.containers.iter().any(|container| container.name != CLAUDE_CONTAINER)
+        || spec.init_containers.iter().flatten().any(native)
 }
 
 /// The containers that keep a pod whose `claude` has ended: sidecars. `None` where none does.

@@ -28,7 +28,8 @@ pub(crate) use container::{
 };
 pub(crate) use disruption::{Deletion, Disruption, disruption, disruption_since, suspension};
 pub(crate) use end::{
-    Missing, claude_may_run, failing, kept_by, missing_cause, node_is_silent, node_of, still_running,
+    Missing, claude_may_run, failing, has_sidecar, kept_by, missing_cause, node_is_silent, node_of,
+    still_running,
 };
 pub(crate) use event::{hold_of_job_events, hold_of_pod_events, is_pulling};
 pub(crate) use evidence::Evidence;

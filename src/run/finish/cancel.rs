@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::end::RunEnd;
-use super::pod_end::{self, PodEnd};
+use super::pod_end::{self, PodEnd, Stay};
 use super::told;
 use crate::cluster::{ApiError, ApiErrorKind, Cluster};
 use crate::forensics::{Asker, should_abort_for_cancellation};
@@ -102,7 +102,7 @@ async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Arc<Obs
         Ok(()) => {
             run.owned.retain_job(RetainReason::AlreadyGone);
             let orphaned = deadline.min(Instant::now() + timing::ORPHAN_LIMIT);
-            let until = |deleting| if deleting { deadline } else { orphaned };
+            let until = |stay: Stay| if stay.deleting { deadline } else { orphaned };
             let end = tokio::select! {
                 end = pod_end::wait(observed, until) => end,
                 () = observed.says_its_end_after(started) => {
@@ -113,11 +113,11 @@ async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Arc<Obs
             tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "cancel seen out");
             match end {
                 PodEnd::Ended => return true,
-                PodEnd::Running { deleting: true, what } => {
+                PodEnd::Running { deleting: true, what, .. } => {
                     let what = pod_end::in_brackets(&what);
                     format!("the pod of Job {} was asked to end and has not{what}", observed.job_name)
                 }
-                PodEnd::Running { deleting: false, what } => {
+                PodEnd::Running { deleting: false, what, .. } => {
                     let what = pod_end::in_brackets(&what);
                     format!("the pod of Job {} was not asked to end with its Job{what}", observed.job_name)
                 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cluster::watch::{Health, Seen};
 use crate::cluster::{Cluster, retry};
-use crate::forensics::{claude_may_run, still_running};
+use crate::forensics::{claude_may_run, has_sidecar, still_running};
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::{Host, timing};
@@ -24,22 +24,33 @@ pub(super) enum PodEnd {
     Running {
         /// Whether the deletion of the pod was requested.
         deleting: bool,
+        /// Whether another container may keep it. The status of a pod that is being deleted shows no container's end before
+        /// all of them have ended.
+        shared: bool,
         /// What still runs, for people; empty where no pod was seen.
         what: String,
     },
 }
 
-/// Waits until no pod of the Job has a CLI that may still run; `while_running` decides, with whether the pod is being
-/// deleted, until when.
+/// A pod whose CLI may still run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stay {
+    /// Whether the deletion of the pod was requested.
+    pub(super) deleting: bool,
+    /// Whether another container may keep it.
+    pub(super) shared: bool,
+}
+
+/// Waits until no pod of the Job has a CLI that may still run; `while_running` decides until when.
 pub(super) async fn wait<C: Cluster>(
     observed: &Observed<C>,
-    while_running: impl Fn(bool) -> Instant,
+    while_running: impl Fn(Stay) -> Instant,
 ) -> PodEnd {
     let mut changes = observed.watched.changes();
     let mut pause = timing::POD_END_FIRST;
     let mut read_at = Instant::now() + timing::UNSEEN_LIMIT;
     // Nothing was seen yet: as long as for a pod that is being deleted.
-    let mut end = PodEnd::Running { deleting: true, what: String::new() };
+    let mut end = PodEnd::Running { deleting: true, shared: true, what: String::new() };
     loop {
         let snapshot = changes.borrow_and_update().clone();
         let watched = snapshot.health == Health::Live && !snapshot.pods.is_empty();
@@ -53,8 +64,8 @@ pub(super) async fn wait<C: Cluster>(
             observed.pods().await.ok().map(|pods| judge(pods.collect::<Vec<_>>().iter()))
         };
         end = seen.unwrap_or(end);
-        let PodEnd::Running { deleting, .. } = &end else { return end };
-        let until = while_running(*deleting);
+        let PodEnd::Running { deleting, shared, .. } = end else { return end };
+        let until = while_running(Stay { deleting, shared });
         if Instant::now() >= until {
             return end;
         }
@@ -73,12 +84,13 @@ fn judge<'a>(pods: impl Iterator<Item = &'a Pod>) -> PodEnd {
         return PodEnd::Ended;
     }
     let deleting = running.iter().all(|pod| pod.metadata.deletion_timestamp.is_some());
+    let shared = running.iter().any(|pod| has_sidecar(pod));
     let what = running.into_iter().map(still_running).collect::<Vec<_>>().join("; ");
-    PodEnd::Running { deleting, what }
+    PodEnd::Running { deleting, shared, what }
 }
 
 /// How long a pod that is asked to end may take: its grace period, and what the kubelet needs beyond it.
-fn limit<C: Cluster>(observed: &Observed<C>) -> Duration {
+pub(super) fn limit<C: Cluster>(observed: &Observed<C>) -> Duration {
     let snapshot = observed.watched.snapshot();
     let pod = snapshot.pod();
     let grace = pod.and_then(|pod| {
@@ -93,18 +105,19 @@ fn limit<C: Cluster>(observed: &Observed<C>) -> Duration {
 pub(super) async fn see_out<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) {
     let started = Instant::now();
     let limit = limit(observed);
-    let until = |deleting| started + if deleting { limit } else { limit.min(timing::ORPHAN_LIMIT) };
+    let until =
+        |Stay { deleting, .. }| started + if deleting { limit } else { limit.min(timing::ORPHAN_LIMIT) };
     let end = wait(observed, until).await;
     tracing::debug!(run = run.request.run_id, job = observed.job_name, ?end, "pod seen out");
     let (job, waited) = (&observed.job_name, started.elapsed().as_secs());
     let line = match end {
         PodEnd::Ended => return,
-        PodEnd::Running { deleting: true, what } => format!(
+        PodEnd::Running { deleting: true, what, .. } => format!(
             "[paperclip] Warning: the pod of Job {job} has not ended {waited}s after it was asked to — its agent may still \
              be working{}",
             in_brackets(&what)
         ),
-        PodEnd::Running { deleting: false, what } => format!(
+        PodEnd::Running { deleting: false, what, .. } => format!(
             "[paperclip] Warning: the pod of Job {job} was not asked to end with its Job — its agent is still working{}",
             in_brackets(&what)
         ),

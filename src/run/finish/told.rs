@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::end::RunEnd;
-use super::pod_end::{self, PodEnd};
+use super::pod_end::{self, PodEnd, Stay};
 use crate::cluster::Cluster;
 use crate::forensics::Asker;
 use crate::run::cleanup::RetainReason;
@@ -53,23 +53,33 @@ pub(super) async fn confirm<C: Cluster, H: Host>(
 
 /// Checks beside the run, and after its result, that the container has ended.
 pub(super) fn check_later<C: Cluster, H>(run: &RunContext<C, H>, observed: &Arc<Observed<C>>) {
-    let until = Instant::now() + timing::TOLD_END_LIMIT;
-    tokio::spawn(check(observed.clone(), run.unconfirmed.clone(), until));
+    tokio::spawn(check(observed.clone(), run.unconfirmed.clone(), Instant::now()));
 }
 
 /// Sees to it, beside the run and after its result, that the container of a Job that was deleted has ended.
-async fn check<C: Cluster>(observed: Arc<Observed<C>>, unconfirmed: UnconfirmedEnds, until: Instant) {
-    let PodEnd::Running { what, .. } = pod_end::wait(&observed, |_| until).await else { return };
+///
+/// A pod that is being deleted and has a sidecar shows no end of `claude` before the sidecar has ended, too: it gets its
+/// grace period.
+async fn check<C: Cluster>(observed: Arc<Observed<C>>, unconfirmed: UnconfirmedEnds, told_at: Instant) {
+    let until = |stay: Stay| {
+        let kept = stay.deleting && stay.shared;
+        told_at + if kept { pod_end::limit(&observed) } else { timing::TOLD_END_LIMIT }
+    };
+    let PodEnd::Running { deleting, what, .. } = pod_end::wait(&observed, until).await else { return };
+    let (job, namespace, seconds) = (&observed.job_name, &observed.namespace, told_at.elapsed().as_secs());
     // The run's log is closed by now.
-    let (job, namespace, seconds) =
-        (&observed.job_name, &observed.namespace, timing::TOLD_END_LIMIT.as_secs());
-    unconfirmed.add(job);
-    tracing::warn!(
-        job,
-        namespace,
-        what,
-        "the last line of the pod said that Claude had ended, but its container still runs {seconds}s later: deleting the Job"
-    );
+    if what.is_empty() {
+        tracing::warn!(job, namespace, "the pod could not be read after its last line, {seconds}s ago");
+    } else {
+        unconfirmed.add(job);
+        let seen = if deleting { "the pod has not ended" } else { "its container still runs" };
+        tracing::warn!(
+            job,
+            namespace,
+            what,
+            "the last line of the pod said that Claude had ended, but {seen} {seconds}s later: deleting the Job"
+        );
+    }
     if let Err(error) = pod_end::delete_job(&observed).await {
         tracing::warn!(job, namespace, %error, "the Job could not be deleted");
     }

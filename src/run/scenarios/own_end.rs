@@ -161,6 +161,28 @@ async fn forged_last_line_is_named_by_the_guard_of_the_next_run(mode: Mode) {
     }
 }
 
+in_both_modes!(sidecar_that_outlives_a_told_run_casts_no_doubt);
+async fn sidecar_that_outlives_a_told_run_casts_no_doubt(mode: Mode) {
+    // A kubelet shows the end of no container of a pod that is being deleted before all of them have ended.
+    let told = says_its_end(success_over(5 * SECOND), 5 * SECOND, 0);
+    let kept = Script { ends_after: 3600 * SECOND, ..told };
+    for (sidecar, lingers, doubted) in
+        [(Some("mesh-proxy"), 8, false), (Some("mesh-proxy"), 40, false), (None, 20, true)]
+    {
+        let script = Script { sidecar, lingers: lingers * SECOND, ..kept.clone() };
+        let mut scenario = Scenario::new(mode).script(script);
+        let (result, _) = scenario.play("run-1").await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        scenario.cluster.script(success_over(SECOND));
+        let (result, _) = scenario.play("run-2").await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        let err = scenario.host.err();
+        assert_eq!(err.contains("may have printed that line itself"), doubted, "{lingers}: {err}");
+        // Once by the cleanup of each run, and again where there is a doubt.
+        assert_eq!(scenario.cluster.count("delete job"), 2 + usize::from(doubted), "{lingers}");
+    }
+}
+
 in_both_modes!(cancel_is_acknowledged_with_the_last_line_of_the_pod);
 async fn cancel_is_acknowledged_with_the_last_line_of_the_pod(mode: Mode) {
     // The container starts after 3 s, and the cancel comes after 20 s.
