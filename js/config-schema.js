@@ -179,7 +179,7 @@ function fields() {
       key: 'podStartTimeoutSec',
       label: 'Wait for the pod to start (s)',
       default: 600,
-      hint: 'How long a pod that has a node may take for one step of its start, such as pulling a large image. Each step begins the time anew.',
+      hint: 'How long a Job may be without a pod, and its pod take for one step of its start, such as pulling a large image. Each step begins the time anew.',
     },
     {
       type: 'number',

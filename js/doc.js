@@ -49,14 +49,14 @@ All keys are optional.
   either: \`CLAUDE_CODE_OAUTH_TOKEN\` in the environment, which concurrent pods need not refresh.
 - \`unschedulableGraceSec\` (number): seconds a pod may stay unschedulable before the run fails, which gives
   a cluster autoscaler time to add a node; default 0.
-- \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60,
-  0 fails at the first failure.
+- \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60
+  and at most \`podStartTimeoutSec\`, 0 fails at the first failure.
 - \`resultGraceSec\` (number): seconds Claude may stay silent after its result before its Job is deleted; the run
   keeps its result; default 60.
 - \`apiOutageSec\` (number): seconds the Kubernetes API may be away in mid-run before the run fails; its Job is
   then kept; default 600.
-- \`podStartTimeoutSec\` (number): seconds a pod may take for one step of its start, such as pulling a large
-  image; each step begins the time anew; default 600.
+- \`podStartTimeoutSec\` (number): seconds a Job may be without a pod, and its pod take for one step of its start,
+  such as pulling a large image; each step begins the time anew; default 600.
 - \`queueTimeoutSec\` (number): seconds a Job may be suspended by a queue (Kueue) or its pod be held by a
   scheduling gate; default 0: as long as the queue takes.
 

@@ -221,6 +221,12 @@ impl Outcome {
         self
     }
 
+    /// The same outcome of a container that ended with this code.
+    pub(crate) fn exited_with(mut self, code: Option<i32>) -> Self {
+        self.exit_code = code;
+        self
+    }
+
     /// Whether it was explained already.
     /// What is known of why the run failed: a sentence, and `resultJson.k8s`.
     pub(crate) fn evidence(&self) -> Option<(&str, &serde_json::Value)> {

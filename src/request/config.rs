@@ -108,13 +108,15 @@ pub(crate) struct Config {
     pub(crate) announce_harness: bool,
     /// `unschedulableGraceSec`: how long a pod may stay unschedulable before the run fails (zero).
     pub(crate) unschedulable_grace: Duration,
-    /// `imagePullGraceSec`: for how long pulling an image may fail before the run does (60 s).
+    /// `imagePullGraceSec`: for how long pulling an image may fail before the run does (60 s, and at most
+    /// `podStartTimeoutSec`).
     pub(crate) image_pull_grace: Duration,
     /// `resultGraceSec`: how long the CLI may stay silent after its result before its Job is deleted (60 s). Above 0.
     pub(crate) result_grace: Duration,
     /// `apiOutageSec`: how long the API may be away in mid-run before the run's end is called unknown (600 s). Above 0.
     pub(crate) api_outage: Duration,
-    /// `podStartTimeoutSec`: how long a pod may make no progress on its way to running (600 s). Above 0.
+    /// `podStartTimeoutSec`: how long a pod may make no progress on its way to running, and its Job be without
+    /// a pod (600 s). Above 0.
     pub(crate) pod_start_timeout: Duration,
     /// `queueTimeoutSec`: how long a Job may be suspended, or its pod gated; without it for as long as the queue takes.
     /// Above 0.
@@ -222,6 +224,7 @@ impl Config {
         let mut raw = Raw::new(raw);
         let timeout_sec = raw.timeout_sec()?;
         let image = raw.image()?;
+        let pod_start_timeout = raw.limit("podStartTimeoutSec", DEFAULT_POD_START_TIMEOUT)?;
         Ok(Self {
             timeout_sec,
             grace_sec: raw.seconds("graceSec")?.unwrap_or(60.0),
@@ -239,10 +242,10 @@ impl Config {
             ),
             image_pull_grace: raw
                 .seconds("imagePullGraceSec")?
-                .map_or(DEFAULT_IMAGE_PULL_GRACE, Duration::from_secs_f64),
+                .map_or(DEFAULT_IMAGE_PULL_GRACE.min(pod_start_timeout), Duration::from_secs_f64),
             result_grace: raw.limit("resultGraceSec", DEFAULT_RESULT_GRACE)?,
             api_outage: raw.limit("apiOutageSec", DEFAULT_API_OUTAGE)?,
-            pod_start_timeout: raw.limit("podStartTimeoutSec", DEFAULT_POD_START_TIMEOUT)?,
+            pod_start_timeout,
             queue_timeout: raw.queue_timeout()?,
             kubeconfig: raw.text("kubeconfig")?,
             namespace: raw.name(

@@ -32,7 +32,8 @@ use super::log::follow::{Follower, LogEnd};
 use super::record::cause_of_pod_read;
 use super::{Host, events, isolate, timing};
 use crate::cluster::Cluster;
-use crate::forensics::{Disruption, JobState, StartRecord, Vanished};
+use crate::forensics::{Cause, Disruption, JobState, StartRecord, Vanished, terminated_state};
+use crate::manifest::CLAUDE_CONTAINER;
 use crate::outcome::{JobEnd, Outcome, Settled};
 
 /// Follows a run from its created Job to its end.
@@ -147,6 +148,9 @@ struct FoundPod {
     record: StartRecord,
 }
 
+/// What the message of a silent container adds to the contract's words, which say only that no pod could be run.
+const ENDED_UNSEEN: &str = "after it was scheduled and started, and before it printed anything";
+
 /// A pod whose container failed before the run saw it running.
 struct EarlyFailure {
     pod: Arc<Pod>,
@@ -162,6 +166,7 @@ async fn find_pod<C: Cluster, H: Host>(
     let mut event = "Pod running:";
     if let Some(patience) = observed.reattached {
         event = "Reattached to pod";
+        let patience = patience.min(timing::pod_start_limit(run.request.config.pod_start_timeout));
         match pod_wait::wait_for_any_pod(observed, patience).await {
             Ok(Some(pod)) if pod_wait::is_pending(&pod) => {}
             Ok(Some(pod)) if pod.metadata.name.is_some() => {
@@ -230,7 +235,8 @@ fn start_failed<C>(observed: &Observed<C>, error: &str) -> Outcome {
 }
 
 /// Reads the log of a container that failed before the run saw it running: what the container printed says more than
-/// that it failed. Without any output the run stops here, unless the end of the Job explains the failure.
+/// that it failed. Without any output the run stops here, unless the end of the Job explains the failure. The code is then
+/// that of the contract, although the container was scheduled and started; message and cause say how it ended.
 async fn read_early_failure<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Observed<C>,
@@ -241,7 +247,11 @@ async fn read_early_failure<C: Cluster, H: Host>(
     run.record.see_log(follower.facts());
     let silent = follower.tally.so_far().nonempty_lines == 0;
     if silent && !pod_wait::job_was_ended(observed, &failed.pod).await {
-        return Err(run.stop(Outcome::pod_schedule_failed(&failed.text)).await);
+        let text = format!("{}, {ENDED_UNSEEN}", failed.text);
+        let state = terminated_state(&failed.pod, CLAUDE_CONTAINER);
+        let cause = run.record.cause_of_end(state.as_ref()).unwrap_or(Cause::NoResult);
+        let outcome = start_failed(observed, &text).because(cause);
+        return Err(run.stop(outcome.exited_with(state.and_then(|state| state.exit_code))).await);
     }
     // The pod may be gone with its Job, so that no later read shows it.
     follower.last_pod.get_or_insert_with(|| Pod::clone(&failed.pod));

@@ -290,9 +290,9 @@ impl<'a, C: Cluster> PodWait<'a, C> {
             Grace::Queue => self.config.queue_timeout.is_some_and(|limit| held >= limit),
             Grace::Unschedulable => held >= self.config.unschedulable_grace,
             Grace::ImagePull => bounded(self.config.image_pull_grace),
-            Grace::Container => bounded(timing::CONTAINER_START_GRACE),
-            Grace::PodCreation => held >= timing::POD_CREATION_GRACE,
-            Grace::NoPod => self.no_pod_since.is_some_and(|since| since.elapsed() >= timing::SCHEDULE_LIMIT),
+            Grace::Container => bounded(timing::CONTAINER_START_GRACE.min(start_limit)),
+            Grace::PodCreation => held >= timing::POD_CREATION_GRACE || self.without_pod() >= start_limit,
+            Grace::NoPod => self.without_pod() >= timing::SCHEDULE_LIMIT.min(start_limit),
             Grace::PodStart => self.progressed_at.elapsed() >= start_limit,
         }
     }
@@ -354,7 +354,7 @@ impl<C: Cluster> PodWait<'_, C> {
             self.card.show(Waits::Queued, queued.text.as_deref().unwrap_or("the Job is held back"));
             return self.is_over(Grace::Queue, since).then(|| self.give_up(queued, since, String::new));
         }
-        let without = self.no_pod_since.map(|since| since.elapsed()).unwrap_or_default();
+        let without = self.without_pod();
         if without >= timing::JOB_EVENTS_AFTER && !self.events.job_read {
             self.events.job_read = true;
             self.read_job_events().await;
@@ -375,6 +375,11 @@ impl<C: Cluster> PodWait<'_, C> {
         let hold = self.events.refusal.clone().unwrap_or(hold);
         let text = self.no_pod_text(without.as_secs());
         Some(self.give_up(hold, since, || text))
+    }
+
+    /// For how long there has been no pod.
+    fn without_pod(&self) -> Duration {
+        self.no_pod_since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     async fn read_job_events(&mut self) {

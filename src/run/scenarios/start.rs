@@ -94,12 +94,14 @@ async fn container_failed_before_first_read_reports_its_output(mode: Mode) {
         assert_eq!(result["exitCode"], 1, "a watch shows that it ran: {result}");
         return;
     }
-    assert_eq!(
-        result["errorCode"], "k8s_pod_schedule_failed",
-        "nothing was printed, so nothing more is known"
-    );
+    assert_eq!(result["errorCode"], "k8s_pod_schedule_failed", "the contract's");
     let message = message_of(&result);
-    assert!(message.ends_with("reached phase=Failed: claude exited 1 (Error)"), "{message}");
+    let said = "reached phase=Failed: claude exited 1 (Error), after it was scheduled and started, and before it printed";
+    assert!(message.contains(said), "{message}");
+    assert_eq!(
+        (&result["exitCode"], &result["resultJson"]["k8s"]["cause"]),
+        (&json!(1), &json!("exit_code"))
+    );
 }
 
 in_both_modes!(job_deleted_before_its_pod_ran_is_not_waited_for);

@@ -718,4 +718,26 @@ async fn environment_test_runs_no_job_unless_asked_to(mode: Mode) {
     scenario.runner.test_environment(&scenario.request()).await;
     let made = ["create job", "try job", "try pod"].map(|request| scenario.cluster.count(request));
     assert_eq!(made, [0, 1, 1]);
+
+in_both_modes!(each_wait_for_the_start_obeys_the_configured_limit);
+async fn each_wait_for_the_start_obeys_the_configured_limit(mode: Mode) {
+    let never = seconds(3600);
+    let without_pod = || Script { pod_at: never, start_at: never, ..Script::default() };
+    let refused = (seconds(1), "FailedCreate", "Error creating: pods \"p\" is forbidden: exceeded quota: q");
+    for (script, text) in [
+        (without_pod(), "No pod was created for Job ac-agent-1-run-1-"),
+        (Script { job_events: vec![refused], ..without_pod() }, "No pod was created: Error creating: pods "),
+        (stuck(waiting("ErrImagePull", "denied")), "Image pull failed for \"claude\": denied"),
+        (stuck(waiting("CreateContainerConfigError", "w")), "Container \"claude\" cannot be created: w"),
+        (stuck(waiting("RunContainerError", "w")), "Container \"claude\" cannot be started: w"),
+        (stuck(creating()), "Pod ac-agent-1-run-1-"),
+        (stuck(json!({"phase": "Pending"})), "Timed out waiting for pod to be scheduled ("),
+    ] {
+        let scenario = Scenario::new(mode).script(script).config(json!({"podStartTimeoutSec": 5}));
+        assert_fails(&scenario, text, 5).await;
+    }
+    // What has a key of its own obeys that.
+    let scenario = Scenario::new(mode).script(stuck(waiting("ErrImagePull", "denied")));
+    let scenario = scenario.config(json!({"podStartTimeoutSec": 5, "imagePullGraceSec": 30}));
+    assert_fails(&scenario, "Image pull failed for \"claude\": denied", 30).await;
 }
