@@ -165,7 +165,7 @@ function fields() {
       key: 'resultGraceSec',
       label: 'Wait for the end of a run (s)',
       default: 60,
-      hint: 'How long Claude may stay silent after its result before its Job is deleted; the run keeps its result.',
+      hint: 'How long Claude may print no event after its result before its Job is deleted; the run keeps its result.',
     },
     {
       type: 'number',

@@ -51,7 +51,7 @@ All keys are optional.
   a cluster autoscaler time to add a node; default 0.
 - \`imagePullGraceSec\` (number): seconds for which pulling the image may fail before the run does; default 60
   and at most \`podStartTimeoutSec\`, 0 fails at the first failure.
-- \`resultGraceSec\` (number): seconds Claude may stay silent after its result before its Job is deleted; the run
+- \`resultGraceSec\` (number): seconds Claude may print no event after its result before its Job is deleted; the run
   keeps its result; default 60.
 - \`apiOutageSec\` (number): seconds the Kubernetes API may be away in mid-run before the run fails; its Job is
   then kept; default 600.

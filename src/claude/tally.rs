@@ -84,6 +84,8 @@ pub struct Captured {
     pub lines: u64,
     /// Lines with more than white space.
     pub nonempty_lines: u64,
+    /// Events of the CLI.
+    pub events: u64,
     /// The output of a run whose last word is not a result, at most 32 KiB of its beginning and 128 KiB of its end; else
     /// empty.
     pub stdout: String,
@@ -212,6 +214,7 @@ impl Tally {
 
     fn event(&mut self, line: &str, event: Event<'_>) {
         let captured = &mut self.captured;
+        captured.events += u64::from(!matches!(event, Event::Content));
         match event {
             Event::Other => {}
             Event::Turn => captured.in_turn = true,

@@ -112,7 +112,7 @@ fn pod_name(pod: &Pod) -> Option<&str> {
 }
 
 fn node(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
+    pod.spec.as_ref()?.node_name.as_deref().and_then(non_empty)
 }
 
 /// Whole seconds are what Kubernetes has.

@@ -185,9 +185,14 @@ fn hold(pod: &Pod) -> Hold {
     if !is_scheduled(pod) {
         return Hold::passing(Step::Scheduling);
     }
-    let all_done = init_statuses(pod).iter().all(|status| is_init_done(pod, status));
-    let step = if all_done { Step::ContainerStart } else { Step::InitContainer };
-    Hold::passing(step)
+    let undone = init_statuses(pod).iter().find(|status| !is_init_done(pod, status));
+    let step = if undone.is_none() { Step::ContainerStart } else { Step::InitContainer };
+    let unknown = undone.or(claude).and_then(|status| {
+        let waiting = status.state.as_ref()?.waiting.as_ref()?;
+        let (reason, message) = (non_empty(&waiting.reason)?, waiting.message.as_deref());
+        reasons::unknown_wait(step, &status.name, reason, message)
+    });
+    unknown.unwrap_or_else(|| Hold::passing(step))
 }
 
 /// Why a pod failed. A pod that its node refused has no container statuses; then the pod's own reason says why.

@@ -404,6 +404,19 @@ impl Hold {
     }
 }
 
+/// Waiting reasons of a container that is on its way.
+const ON_THE_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// A waiting reason that is in no table, with its words: nothing says that it is wrong, so it is waited for like a step.
+pub(super) fn unknown_wait(step: Step, container: &str, reason: &str, message: Option<&str>) -> Option<Hold> {
+    if reason.is_empty() || ON_THE_WAY.contains(&reason) {
+        return None;
+    }
+    let words = message.map(one_line).filter(|words| !words.is_empty());
+    let (container, reason) = (Some(container.to_owned()), Some(one_line(reason)));
+    Some(Hold { container, reason, words, ..Hold::passing(step) })
+}
+
 /// What a container's waiting reason means; `None` for a reason that passes.
 pub(super) fn of_container(
     role: Role,

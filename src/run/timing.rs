@@ -126,6 +126,8 @@ pub(super) fn reconnect_backoff() -> Backoff {
 
 /// A log body that is silent this long while the container runs may be half-open: it is opened anew.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// A host that takes longer than this for a chunk holds the reading up: what the CLI printed meanwhile was not seen.
+pub(super) const SLOW_HOST: Duration = Duration::from_secs(1);
 /// A body that ends this soon after its last line broke off there, and was not closed because it was silent.
 pub(super) const LOG_CUT_OFF_LAG: Duration = Duration::from_secs(1);
 /// Once its container has ended, a log that brings nothing new for this long is over, whatever is received again.

@@ -211,7 +211,8 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         }
         let (mut hold, name) = (hold, name_of(pod).to_owned());
         let waited = self.progressed_at.elapsed().as_secs();
-        let mut detail = line.to_owned();
+        let words = hold.words.as_ref().filter(|_| hold.text.is_none());
+        let mut detail = words.map_or_else(|| line.to_owned(), |words| format!("{line}: {words}"));
         if hold.grace == Grace::PodStart {
             let events = self.pod_events(pod).await;
             if is_pulling(&events) && !self.events.pull_renewed {

@@ -174,7 +174,7 @@ impl<C: Cluster> Follower<C> {
                 Ok(body) => {
                     opened = true;
                     if std::mem::take(&mut was_cut) {
-                        self.progress.record_reopened();
+                        self.progress.record_resumed();
                     }
                     self.progress.set_activity(Activity::Reading);
                     self.read(body).await
@@ -379,8 +379,11 @@ impl<C: Cluster> Follower<C> {
             }
             self.take_line(&partial, left_out, false);
         }
-        if last_data.is_none() && matches!(end, BodyEnd::Broken(_)) {
+        if last_data.is_none()
+            && let BodyEnd::Broken(error) = &end
+        {
             self.unread_at = Some(Instant::now());
+            self.unreadable = Some(error.clone());
         }
         self.resume.end_body(last_data.is_some_and(|at: Instant| at.elapsed() < timing::LOG_CUT_OFF_LAG));
         match end {
@@ -498,7 +501,11 @@ impl<C: Cluster> Follower<C> {
 
     /// Adds a line of the CLI to the tally and to the chunk, and names what was left out of it.
     fn add_whole_line(&mut self, line: &[u8], left_out: u64) {
+        let events = self.tally.so_far().events;
         let (text, left_out) = self.tally.line(line, left_out);
+        if self.tally.so_far().events > events {
+            self.progress.record_event();
+        }
         self.progress.set_result_is_last(self.tally.is_result_last_word());
         append(&mut self.chunk, &mut self.full_chunks, &text);
         if left_out > 0 {
@@ -530,7 +537,11 @@ impl<C: Cluster> Follower<C> {
         while !self.full_chunks.is_empty() {
             self.progress.set_activity(Activity::Delivering);
             let bytes = self.full_chunks.front().map_or(0, String::len);
+            let asked = Instant::now();
             let slot = self.log.slot(bytes).await;
+            if asked.elapsed() >= timing::SLOW_HOST {
+                self.progress.record_resumed();
+            }
             self.progress.set_activity(Activity::Reading);
             // Only now: a chunk taken off earlier would be lost when this is dropped while it waits for a slot.
             let Some(chunk) = self.full_chunks.pop_front() else { break };

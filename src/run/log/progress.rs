@@ -23,11 +23,13 @@ pub(crate) struct Progress {
     last_output: AtomicU64,
     /// The same of the last line that was not received before.
     last_new: AtomicU64,
+    /// The same of the last event of the CLI.
+    last_event: AtomicU64,
     activity: AtomicU8,
     /// Whether the CLI's last word is a result.
     result_is_last: AtomicBool,
-    /// Milliseconds after `since`, when a body was opened after one that broke.
-    reopened: AtomicU64,
+    /// Milliseconds after `since`, when the log was read again after it could not be.
+    resumed: AtomicU64,
 }
 
 impl Progress {
@@ -37,9 +39,10 @@ impl Progress {
             since: Instant::now(),
             last_output: AtomicU64::new(0),
             last_new: AtomicU64::new(0),
+            last_event: AtomicU64::new(0),
             activity,
             result_is_last: AtomicBool::new(false),
-            reopened: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
         }
     }
 
@@ -48,14 +51,20 @@ impl Progress {
         self.last_output.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Records that a body was opened after one that broke: what came meanwhile was not seen.
-    pub(super) fn record_reopened(&self) {
-        self.reopened.store(self.now(), Ordering::Relaxed);
+    /// Records that the log is read again, after a body that broke or a chunk that the host took late: what came meanwhile
+    /// was not seen.
+    pub(super) fn record_resumed(&self) {
+        self.resumed.store(self.now(), Ordering::Relaxed);
     }
 
     /// Records that new lines came, or were delivered, now.
     pub(super) fn record_new(&self) {
         self.last_new.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Records that an event of the CLI came now.
+    pub(super) fn record_event(&self) {
+        self.last_event.store(self.now(), Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -75,10 +84,10 @@ impl Progress {
         self.result_is_last.load(Ordering::Relaxed)
     }
 
-    /// Since when the log has been seen to bring nothing new; `None` while it is not being read. A silent body is opened
-    /// again, which repeats its last lines.
+    /// Since when the log has been seen to bring no event of the CLI; `None` while it is not being read. A silent body is
+    /// opened again, which repeats its last lines, and what the CLI left running may print on.
     pub(crate) fn silent_since(&self) -> Option<Instant> {
-        (self.activity() == Activity::Reading).then(|| self.last_new().max(self.at(&self.reopened)))
+        (self.activity() == Activity::Reading).then(|| self.at(&self.last_event).max(self.at(&self.resumed)))
     }
 
     /// When a line last came that was not received before, or was delivered to the host.

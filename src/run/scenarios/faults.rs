@@ -577,3 +577,13 @@ async fn pod_failed_with_its_job_reports_what_ended_the_job(mode: Mode) {
         assert!(scenario.host.agent_lines().is_empty() && scenario.cluster.remaining().is_empty());
     }
 }
+
+in_both_modes!(log_whose_bodies_all_break_is_named_as_the_cause);
+async fn log_whose_bodies_all_break_is_named_as_the_cause(mode: Mode) {
+    let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(5)));
+    scenario.cluster.cut_logs(vec![0; 1_000]);
+    let result = scenario.run().await;
+    let message = message_of(&result);
+    assert!(message.contains("; the log could not be read: "), "{message}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "log_unreadable", "{result}");
+}

@@ -175,6 +175,8 @@ async fn cli_that_hangs_after_its_result_is_ended(mode: Mode) {
         // An event that is not of a turn starts the grace anew.
         let event = r#"{"type":"system","subtype":"hook"}"#.to_owned();
         script.lines.push((7 * SECOND, event));
+        // What it left running prints on.
+        script.lines.extend((2..12).map(|n| (4 * n * SECOND, "[watch] nothing has changed".to_owned())));
         let scenario = Scenario::new(mode).script(script).config(config);
         let (result, took) = timed(&scenario).await;
         assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &Value::Null), "{result}");

@@ -718,6 +718,7 @@ async fn environment_test_runs_no_job_unless_asked_to(mode: Mode) {
     scenario.runner.test_environment(&scenario.request()).await;
     let made = ["create job", "try job", "try pod"].map(|request| scenario.cluster.count(request));
     assert_eq!(made, [0, 1, 1]);
+}
 
 in_both_modes!(each_wait_for_the_start_obeys_the_configured_limit);
 async fn each_wait_for_the_start_obeys_the_configured_limit(mode: Mode) {
@@ -740,4 +741,14 @@ async fn each_wait_for_the_start_obeys_the_configured_limit(mode: Mode) {
     let scenario = Scenario::new(mode).script(stuck(waiting("ErrImagePull", "denied")));
     let scenario = scenario.config(json!({"podStartTimeoutSec": 5, "imagePullGraceSec": 30}));
     assert_fails(&scenario, "Image pull failed for \"claude\": denied", 30).await;
+}
+
+in_both_modes!(waiting_reason_of_no_table_is_named_with_its_words);
+async fn waiting_reason_of_no_table_is_named_with_its_words(mode: Mode) {
+    let scenario = Scenario::new(mode).script(stuck(waiting("BrandNewError", "the words\nof it")));
+    let (result, _) = scenario.config(json!({"podStartTimeoutSec": 5})).timed_run().await;
+    let message = message(&result);
+    let said = ": phase=Pending, claude: waiting (BrandNewError): the words of it [container start: BrandNewError, waited ";
+    assert!(message.contains(said), "{message}");
+    assert_eq!(result["resultJson"]["k8s"]["start"]["words"], "the words of it", "{result}");
 }
