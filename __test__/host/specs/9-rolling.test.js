@@ -172,7 +172,9 @@ describe('a host that is restarted again and again', () => {
           (await scene.request('GET', '/simulator/requests')).requests.some(
             ({ verb, resource }) => verb === 'get' && resource === 'pods',
           );
-        await eventually(async () => (await asked()) && (await due(run)), `the wait of ${name}`, { every: 50 });
+        await eventually(async () => (await asked()) && (await due(run)), `the wait of ${name}`, {
+          every: 50,
+        });
         const took = await restart();
         console.log(`Stop of a host with a run without a Job, ${when}: ${took} ms`);
         const over = await getRun(run);
