@@ -121,8 +121,9 @@ fn second(at: Timestamp) -> String {
     seconds.to_string()
 }
 
+/// A container that was never made has the beginning of the epoch as its times.
 fn stamp(time: Option<&Time>) -> Option<Timestamp> {
-    time.map(|time| time.0)
+    time.map(|time| time.0).filter(|time| time.as_second() > 0)
 }
 
 /// What happened, to which object, and when.
