@@ -8,11 +8,13 @@
 
 pub(crate) mod excerpt;
 pub(crate) mod json;
+mod lag;
 mod lines;
 mod resume;
 mod splice;
 mod stamp;
 
+pub(crate) use lag::Lag;
 pub(crate) use lines::text_of;
 pub use lines::{LineSplitter, MOST_LINE};
 pub use resume::{Gap, Resume, Verdict};

@@ -64,7 +64,8 @@ const JITTER: i64 = 100_000_000;
 pub enum Gap {
     /// Rotation removed lines while no body was open.
     Rotated,
-    /// The log was rotated while it was followed: the server sent a file again, and may have left out others.
+    /// The log was rotated while it was followed: the server sent a file again, or the log was read late by more than the
+    /// hole before a line; the server may have left out files.
     RotatedWhileFollowed,
     /// Bodies ended at the same place again and again, so the next one was requested from after it.
     Stuck,

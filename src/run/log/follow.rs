@@ -20,7 +20,7 @@ use crate::forensics::{ContainerPhase, LogFacts, container_phase};
 use crate::manifest::CLAUDE_CONTAINER;
 use crate::run::job_view::{ContainerState, Observed};
 use crate::run::timing;
-use crate::stream::{Gap, LineSplitter, Resume, Splice, Stamp, Verdict, join_pieces, split_stamp};
+use crate::stream::{Gap, Lag, LineSplitter, Resume, Splice, Stamp, Verdict, join_pieces, split_stamp};
 
 /// The number of attempts in the contract's log line. A follower never gives up, so its count stays at this.
 const SHOWN_ATTEMPTS: u32 = 50;
@@ -116,6 +116,11 @@ pub(crate) struct Follower<C> {
     holds_empty_line: bool,
     /// How many bytes of the unfinished last line were not kept.
     partial_left_out: u64,
+    /// How late the log is read.
+    lag: Lag,
+    /// When the bytes that are being taken were read, since the follower was made.
+    read_at: Duration,
+    made_at: Instant,
     /// How often lines were missing.
     gaps: u64,
     /// How often the log was opened again.
@@ -149,6 +154,9 @@ impl<C: Cluster> Follower<C> {
             told: None,
             holds_empty_line: false,
             partial_left_out: 0,
+            lag: Lag::default(),
+            read_at: Duration::ZERO,
+            made_at: Instant::now(),
             gaps: 0,
             reconnects: 0,
             first: None,
@@ -339,6 +347,7 @@ impl<C: Cluster> Follower<C> {
         let mut read_since_told = false;
         let end = loop {
             let mut reread = false;
+            self.read_at = self.made_at.elapsed();
             let read = reader.try_read(|bytes| {
                 splitter.push(bytes, |line, left_out| reread |= self.take_line(line, left_out, true));
             });
@@ -447,7 +456,9 @@ impl<C: Cluster> Follower<C> {
         };
         self.progress.record_new();
         self.unreadable = None;
-        if let Some(gap) = gap {
+        let may_be_after_a_hole =
+            self.resume.last().is_some_and(|stamp| self.lag.line(stamp, raw.len(), self.read_at));
+        if let Some(gap) = gap.or(may_be_after_a_hole.then_some(Gap::RotatedWhileFollowed)) {
             self.gaps += 1;
             let count =
                 if self.gaps > 1 { format!(" (gap {} of this run)", self.gaps) } else { String::new() };
