@@ -42,6 +42,13 @@ pub(crate) fn is_session_id(text: &str) -> bool {
             .all(|(at, byte)| if hyphens.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() })
 }
 
+/// Whether a text may be reported as the id of a session: a short word of letters, digits, `_` and `-` that cannot be taken
+/// for an option or a path. 0.1.49 reported any text; only what [`is_session_id`] takes is ever resumed.
+pub(crate) fn is_reportable_session_id(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=64).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(is_word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_session_id;

@@ -8,7 +8,7 @@ use super::spent::Spent;
 use super::{Body, ErrorCode, Finished, Outcome, Recovery, StdStream};
 use crate::claude::{
     BrokenSession, Captured, FailureKind, FailureSigns, OutputFacts, broken_session, describe_claude_failure,
-    failure_kind, is_error_result, is_refusal, is_session_id, no_result_error,
+    failure_kind, is_error_result, is_refusal, is_reportable_session_id, is_session_id, no_result_error,
 };
 use crate::forensics::{
     Account, Cause, Disruption, NothingStarted, TerminatedState, Vanished, describe_truncation_cause,
@@ -363,9 +363,9 @@ fn with_result(settled: Settled) -> Outcome {
     let refused = settled.captured.result.as_ref().is_some_and(is_refusal);
     let code = kind.or_else(|| refused.then_some(FailureKind::Refusal)).map(code_of_claude);
     let credential = credential(&settled, code);
-    // The CLI resumes no session whose id is not a UUID, and the host gives back what it is given.
+    // The host gives back what it is given.
     let ids = [settled.captured.session_id.as_deref(), Some(&*settled.current_session_id)];
-    let session = ids.into_iter().flatten().find(|id| is_session_id(id));
+    let session = ids.into_iter().flatten().find(|id| is_reportable_session_id(id));
     let session = session.map(|id| (id.to_owned(), session_params(Some(id), &settled.place)));
     let Settled { mut captured, config_model, account, .. } = settled;
     let spent = Spent::of(&captured, &account, &config_model, session);
@@ -1043,9 +1043,8 @@ mod tests {
     }
 
     #[test]
-    fn session_whose_id_is_not_a_uuid_is_not_reported() {
-        for id in ["old", "--mcp-config=/paperclip/x", "../../x", "", "52f5bda4-560b-4700-9b15-02e72f19ed6\n"]
-        {
+    fn session_whose_id_is_no_word_is_not_reported() {
+        for id in ["--mcp-config=/paperclip/x", "../../x", "", "52f5bda4-560b-4700-9b15-02e72f19ed6\n"] {
             for resumed in [id, SESSION] {
                 let event = json!({"type": "result", "result": "x", "session_id": id}).to_string();
                 let mut run = settled(&[&event], Some(0), JobEnd::Complete);
@@ -1058,6 +1057,13 @@ mod tests {
                 assert_eq!(result["sessionParams"].is_null(), known.is_null(), "{id:?}");
             }
         }
+    }
+
+    #[test]
+    fn session_whose_id_is_not_a_uuid_has_no_params() {
+        let event = json!({"type": "result", "result": "x", "session_id": "sess_1"}).to_string();
+        let result = classify(settled(&[&event], Some(0), JobEnd::Complete)).to_json(NOW);
+        assert_eq!((&result["sessionId"], &result["sessionParams"]), (&"sess_1".into(), &Value::Null));
     }
 
     #[test]
