@@ -151,7 +151,7 @@ ${then}`);
     await ended;
     expect(output.result, output.stdout).toMatchObject({ exitCode: 0, errorMessage: null });
     expect(output.errors).toMatch(
-      /^\S+ +WARN \S+: the last line of the pod said that Claude had ended, but its container still runs 5s later: deleting the Job job="ac-\S+" namespace="\S+" what="pod ac-\S+ on node \S+: container claude still runs"\n$/,
+      /^\S+ +WARN \S+: the last line of the pod said that Claude had ended, but the pod has not ended 5s later: deleting the Job job="ac-\S+" namespace="\S+" what="pod ac-\S+ on node \S+: container claude still runs"\n$/,
     );
     const gone = async () => (await podsOf(cluster)).length === 0;
     await eventually(gone, { within: 60_000 });
