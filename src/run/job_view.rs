@@ -1,7 +1,7 @@
 //! What a run sees of its Job and pod: through the shared watches, or by polling every [`timing::POLL_INTERVAL`] where
 //! they do not work. A run may change from one to the other at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -132,6 +132,8 @@ pub(super) struct Observed<C> {
     pub(super) watched: Subscription<C>,
     /// The first deletion that a read showed, of each pod by name: see [`Observed::deletion`].
     pub(super) deletions_read: Mutex<BTreeMap<String, Deletion>>,
+    /// The UIDs of pods that a read showed as the Job's own.
+    pub(super) own_pods_read: Mutex<BTreeSet<String>>,
     /// What ended each pod by name, where a read showed that: see [`Observed::disruption`].
     pub(super) disruptions_read: Mutex<BTreeMap<String, Disruption>>,
     /// Keeps what is seen here.
@@ -224,11 +226,20 @@ impl<C: Cluster> Observed<C> {
         retry::with_budget(budget, || self.pod()).await
     }
 
-    /// Whether the Job owns the pod. Where its UID is known nothing else shows that: anyone who may create pods can copy
-    /// labels, and print a result.
+    /// Whether the Job owns the pod, or owned it when it was last read or watched: where a Job is deleted as an orphan its
+    /// pod works on, and has no owner any more. Where the Job's UID is known nothing else shows that: anyone who may create
+    /// pods can copy labels, and print a result.
     fn is_own_pod(&self, pod: &Pod) -> bool {
+        let Some(own) = &self.job_uid else { return true };
         let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.kind == "Job");
-        self.job_uid.as_ref().is_none_or(|own| owners.any(|owner| *own == owner.uid))
+        let Some(uid) = &pod.metadata.uid else { return owners.any(|owner| *own == owner.uid) };
+        let mut read = self.own_pods_read.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.any(|owner| *own == owner.uid) {
+            read.insert(uid.clone());
+        }
+        let watched = self.watched.snapshot();
+        let mut watched = watched.pods.values().filter_map(Seen::last);
+        read.contains(uid) || watched.any(|pod| pod.metadata.uid.as_ref() == Some(uid))
     }
 
     /// Resolves once the pod has said its own end, after this moment and as its last word. The agent can print that line,

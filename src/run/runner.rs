@@ -369,6 +369,7 @@ impl<K: Clusters> Runner<K> {
             end_said: watch::Sender::new(None),
             watched,
             deletions_read,
+            own_pods_read: Mutex::default(),
             disruptions_read: Mutex::default(),
             record: run.record.clone(),
         };

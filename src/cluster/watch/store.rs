@@ -41,6 +41,14 @@ impl Subscriber {
     fn is_for(&self, uid: Option<&str>) -> bool {
         self.uid.as_deref().is_none_or(|ours| uid == Some(ours))
     }
+
+    /// Whether the subscriber has seen this very pod, as the Job's. Where a Job is deleted as an orphan its pod works on,
+    /// and has no owner any more.
+    fn knows(&self, pod: &Pod) -> bool {
+        let snapshot = self.snapshot.borrow();
+        let known = pod.metadata.name.as_ref().and_then(|name| snapshot.pods.get(name)?.last());
+        known.is_some_and(|known| known.metadata.uid.is_some() && known.metadata.uid == pod.metadata.uid)
+    }
 }
 
 /// The objects of one kind that exist.
@@ -92,7 +100,8 @@ impl Stored for Pod {
     fn notify(subscribers: &Subscribers, seen: &Seen<Self>) {
         let Some(pod) = seen.last() else { return };
         let (Some(name), Some((job, uid))) = (&pod.metadata.name, job_of_pod(pod)) else { return };
-        for subscriber in subscribers.get(job).into_iter().flatten().filter(|one| one.is_for(uid)) {
+        let concerned = |one: &&Subscriber| one.is_for(uid) || one.knows(pod);
+        for subscriber in subscribers.get(job).into_iter().flatten().filter(concerned) {
             subscriber.snapshot.send_modify(|snapshot| {
                 snapshot.pods.insert(name.clone(), seen.clone());
                 if pod.metadata.deletion_timestamp.is_some() {

@@ -278,6 +278,30 @@ async fn pod_without_owner_is_not_of_a_job_with_known_uid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_that_lost_its_owner_is_still_of_its_job() {
+    let cluster = ScriptedCluster::new();
+    let mut orphan = pod("a-y", "a", "1", 8);
+    orphan["metadata"]["ownerReferences"] = json!([]);
+    orphan["metadata"]["labels"] = json!({"job-name": "a"});
+    let mut other = orphan.clone();
+    other["metadata"]["uid"] = json!("another");
+    other["metadata"]["resourceVersion"] = json!("9");
+    cluster.pods([opened([
+        (0, line("ADDED", &pod("a-y", "a", "1", 7))),
+        (50, line("MODIFIED", &orphan)),
+        (100, line("ADDED", &other)),
+    ])]);
+    let watches = watches();
+    let watch = watches.subscribe(&cluster, "ns", "a", Some("1"));
+    let version =
+        || watch.snapshot().pods["a-y"].last().and_then(|pod| pod.metadata.resource_version.clone());
+    sleep_ms(75).await;
+    assert_eq!(version().as_deref(), Some("8"));
+    sleep_ms(75).await;
+    assert_eq!(version().as_deref(), Some("8"), "a pod of the same name is another pod");
+}
+
+#[tokio::test(start_paused = true)]
 async fn reused_name_is_another_job() {
     let cluster = ScriptedCluster::new();
     cluster.jobs([opened([

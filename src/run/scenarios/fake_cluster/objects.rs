@@ -344,6 +344,9 @@ impl StoredJob {
             pod["spec"] = spec.clone();
             pod["spec"]["containers"] = json!([]);
         }
+        if self.script.orphaned && self.is_gone_at(now) {
+            pod["metadata"]["ownerReferences"] = json!([]);
+        }
         if !self.script.orphaned && self.is_gone_at(now) && self.script.pod_deleting_at.is_none() {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T01:00:00Z");
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
