@@ -233,11 +233,13 @@ fn is_init_done(pod: &Pod, status: &ContainerStatus) -> bool {
 
 /// An init container that has failed for good.
 fn init_failure(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
+    init_end(status).filter(|_| !is_sidecar(pod, &status.name))
+}
+
+/// An init container that has ended with another code than 0.
+fn init_end(status: &ContainerStatus) -> Option<Hold> {
     let name = &status.name;
     let state = terminated(status).filter(|state| state.exit_code != 0)?;
-    if is_sidecar(pod, name) {
-        return None;
-    }
     let words = non_empty(&state.message).map(one_line).filter(|words| !words.is_empty());
     let cause = match (non_empty(&state.reason), &words) {
         (Some(reason), Some(words)) => format!("{}: {words}", one_line(reason)),
@@ -256,11 +258,9 @@ fn init_failure(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
 
 /// What an init container of a pod that has not ended says.
 fn init_hold(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
-    if let Some(hold) = init_failure(pod, status) {
-        return Some(hold);
-    }
-    let mut hold = waiting_hold(Role::Init, status)?;
-    if is_sidecar(pod, &status.name) && hold.step == Step::ContainerStart && hold.grace == Grace::Final {
+    let mut hold = init_end(status).or_else(|| waiting_hold(Role::Init, status))?;
+    let is_of_its_start = matches!(hold.step, Step::InitContainer | Step::ContainerStart);
+    if is_sidecar(pod, &status.name) && is_of_its_start && hold.grace == Grace::Final {
         // The kubelet starts it again and again: it may yet stay up.
         hold.grace = Grace::PodStart;
     }
@@ -523,7 +523,10 @@ mod tests {
             .unwrap();
             told(&PodProgress::read(&pod).verdict)
         };
-        assert_eq!(sidecar(ended(1)), "PodStart at init container");
+        let between_two_starts =
+            json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no \"sh\""}});
+        let words = "PodStart: Init container \"proxy\" failed with exit code 128: StartError: no \"sh\"";
+        assert_eq!(sidecar(between_two_starts), words);
         let looping = waiting("CrashLoopBackOff", Some("back-off 10s"));
         assert_eq!(sidecar(looping), "PodStart: Init container \"proxy\" crash loop: back-off 10s");
         let pulling = waiting("ErrImagePull", Some("denied"));
