@@ -23,7 +23,7 @@ const local = {
   maxConcurrency: 10,
 };
 /** On a cluster nearly all of a spec's time is waiting. */
-const conformance = { testTimeout: 480_000, hookTimeout: 480_000, maxConcurrency: 16 };
+const conformance = { testTimeout: 480_000, hookTimeout: 480_000, maxConcurrency: 10 };
 
 const project = (name, include, options) => ({ test: { name, include, environment: 'node', ...options } });
 

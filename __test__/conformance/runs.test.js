@@ -49,7 +49,8 @@ describe.concurrent('a run', () => {
       env: {
         CLAUDE_STAND_IN_LINES: '200000',
         CLAUDE_STAND_IN_LINE_BYTES: '1',
-        CLAUDE_STAND_IN_RATE: '10000',
+        // A host that is behind by a whole file of the log loses it; at this rate a busy machine is not.
+        CLAUDE_STAND_IN_RATE: '5000',
       },
       onLog: counter.take,
     });
@@ -250,7 +251,7 @@ describe.concurrent('a run', () => {
       errorCode: 'timeout',
       timedOut: true,
       errorMessage: expect.stringMatching(
-        /^Timed out after 15s; Job \S+: the run took longer than it may, at \S+Z$/,
+        /^Timed out after 15s; Job \S+: the run took longer than it may, at (or before )?\S+Z$/,
       ),
     });
     expect(running(output)).toBe(true);
