@@ -69,8 +69,8 @@ export default defineConfig({
       }),
       // One host serves all specs, and some of them stop it.
       project('host', ['__test__/host/specs/*.test.js'], {
-        testTimeout: 120_000,
-        hookTimeout: 180_000,
+        testTimeout: 300_000,
+        hookTimeout: 300_000,
         fileParallelism: false,
         sequence: { sequencer: ByName },
       }),

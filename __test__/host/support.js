@@ -104,7 +104,7 @@ const idle = (agent) =>
       return status !== 'running' && (await runsOf(agent)).every((run) => OVER.has(run.status));
     },
     `the end of all runs of ${agent.name}`,
-    { within: 90_000 },
+    { within: 180_000 },
   );
 
 /**
@@ -255,7 +255,7 @@ export const gone = (agent, job) =>
   );
 
 /** Polls until `check` gives something truthy and resolves to it. */
-export async function eventually(check, what, { within = 60_000, every = 200 } = {}) {
+export async function eventually(check, what, { within = 120_000, every = 200 } = {}) {
   const deadline = Date.now() + within;
   for (;;) {
     const found = await check();
