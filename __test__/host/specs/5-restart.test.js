@@ -25,6 +25,9 @@ import {
 } from '../support.js';
 import { comment, runOf } from '../tasks.js';
 
+/** The file that ends an agent's work, before its name. */
+const OVER = 'restart-is-over';
+
 let company;
 beforeAll(async () => {
   await installed();
@@ -38,7 +41,7 @@ afterAll(() => order('host/start').catch(() => {}));
 async function counting(name, seconds, config) {
   const agent = await newAgent(company, name, {
     scenario: 'long',
-    env: { CLAUDE_STAND_IN_SECONDS: String(seconds) },
+    env: { CLAUDE_STAND_IN_SECONDS: String(seconds), CLAUDE_STAND_IN_UNTIL: `${lab.home}/${OVER}-${name}` },
     config,
   });
   const issue = await newIssue(company, agent, `Count, ${name}`);
@@ -116,6 +119,8 @@ describe('a host that stops', () => {
   });
 
   it('runs the agent whose Job was deleted again for a comment', async () => {
+    // The host may have started its task again by itself.
+    await order('volume/touch', { file: `${OVER}-deleted` });
     await gone(deleted.agent);
     await api('PATCH', `/agents/${deleted.agent.id}`, {
       adapterConfig: { ...deleted.agent.adapterConfig, env: { CLAUDE_STAND_IN_SCENARIO: 'success' } },
