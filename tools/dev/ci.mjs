@@ -155,11 +155,12 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
     if (existsSync(logsOf(CLUSTER)))
       cpSync(logsOf(CLUSTER), path.join(OUT, 'real-cluster'), { recursive: true });
   }
-  for (const { name, passed, log } of done)
-    if (!passed && log) console.log(`\n== failed: ${name}\n${failures(log)}`);
   const order = (suite) => suites.findIndex(({ name }) => name === suite.name);
   done.sort((a, b) => (order(a) + 1 || Infinity) - (order(b) + 1 || Infinity));
   console.log(`\n== all suites\n${done.map(lineOf).join('\n')}`);
+  // At the very end: of a long output a reader often has only that.
+  for (const { name, passed, log } of done)
+    if (!passed && log) console.log(`\n== failed: ${name}\n${failures(log)}`);
   const passed = done.every((suite) => suite.passed) && !interrupted;
   if (!passed)
     console.log(`${interrupted ?? 'Failed'}. Logs of the suites and of all that they started: ${OUT}`);
@@ -318,8 +319,8 @@ function failures(log) {
   lines.forEach((line, at) => {
     if (starts.test(line)) for (let n = 0; n < 12; n++) kept.add(at + n);
   });
-  const found = lines.filter((line, at) => kept.has(at) && line.trim() !== '').slice(0, 120);
-  return [...found, '[…]', ...lines.filter((line) => line.trim() !== '').slice(-15)].join('\n');
+  const found = lines.filter((line, at) => kept.has(at) && line.trim() !== '').slice(0, 60);
+  return [...found, '[…]', ...lines.filter((line) => line.trim() !== '').slice(-6)].join('\n');
 }
 
 /** The processes, in any group, that have a suite's mark in their environment; known on Linux only. */
