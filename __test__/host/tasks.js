@@ -65,6 +65,7 @@ export async function play(company, task) {
   const [run] = await Promise.all([ended(begun, { within: 300_000, every: 1_000 }), task.during?.(scene)]);
   // Of an agent that succeeded the host asks what has become of the task: that is not a retry.
   const succeeded = run.status === 'succeeded';
+  if (succeeded) await released(issue, run);
   const retry = succeeded ? { kind: /** @type {const} */ ('none') } : await retryOf(agent, run);
   const { status } = succeeded ? await api('GET', `/issues/${issue.id}`) : await settled(agent, issue);
 
@@ -95,12 +96,9 @@ async function second(issue, agent, { adapter = TYPE, env, config }) {
     throw new Error(`the first run ended as ${before.status}: ${before.error}`);
   await free(agent);
   await configure(agent, configOf(adapter, env, config));
-  const known = new Set((await runsOf(agent)).map(({ id }) => id));
-  await comment(issue, 'Go on, please.');
-  return eventually(
-    async () => (await runsOf(agent)).findLast(({ id }) => !known.has(id)),
-    `a second run of ${agent.name}`,
-  );
+  const { id } = await comment(issue, 'Go on, please.');
+  // Not just any later run: of an agent that succeeded the host asks, in a run of its own, what has become of the task.
+  return runOf(agent, id);
 }
 
 async function cancelled(run) {
@@ -135,6 +133,13 @@ const free = (agent) =>
     },
     `the end of the runs of ${agent.name}`,
     { within: 300_000, every: 1_000 },
+  );
+
+/** Waits until a run that has ended holds its issue no longer; what comes sooner joins that run, and is not seen to start one. */
+const released = (issue, run) =>
+  eventually(
+    async () => (await api('GET', `/issues/${issue.id}`)).executionRunId !== run.id,
+    `the release of ${issue.identifier}`,
   );
 
 /** The issue once no run of the agent is under way. */

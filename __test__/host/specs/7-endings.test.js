@@ -37,8 +37,9 @@ describe('an ending of the CLI', () => {
     if (local?.issue !== 'blocked') expect(ours?.issue).not.toBe('blocked');
     expect(ours?.next?.status).toBe('succeeded');
     expect(ours?.last).not.toBe('blocked');
-    // Retried where the host's own adapter is, unless this one knows that the run succeeded.
-    if (local?.retry.kind !== 'none' && ours?.run.status !== 'succeeded')
+    // Retried where the host's own adapter is, unless this one knows that the run succeeded or a person must repair something:
+    // the host's sweep does not know model_not_found, and retries it where it sees the run before its release does.
+    if (local?.retry.kind !== 'none' && ours?.run.status !== 'succeeded' && ours?.issue !== 'blocked')
       expect(ours?.retry.kind).not.toBe('none');
   });
 
