@@ -74,6 +74,10 @@ export default defineConfig({
         fileParallelism: false,
         sequence: { sequencer: ByName },
       }),
+      project('older-host', ['__test__/host/older.test.js'], {
+        testTimeout: 300_000,
+        hookTimeout: 300_000,
+      }),
     ],
   },
 });

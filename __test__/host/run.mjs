@@ -17,12 +17,14 @@ import { chromium } from './lab/system.mjs';
 
 const USAGE = `npm run test:host -- [options] [suite …]
   --cluster KIND   embedded (default) or real
+  --older          in the oldest host that the adapter supports, with suites of its own
   --write          keep the tables that the suites see in docs/host-endings.md
   --stay           run no suite: leave cluster and host running until Ctrl-C
   suite …          only the suites whose file name contains one of these words`;
 
 const OPTIONS = /** @type {const} */ ({
   cluster: { type: 'string', default: 'embedded' },
+  older: { type: 'boolean' },
   stay: { type: 'boolean' },
   write: { type: 'boolean' },
 });
@@ -60,13 +62,14 @@ await program(
 
     let failed = true;
     try {
-      const facts = { ...(await raiseLab({ kind: options.cluster, logs, endings })), browser, screenshots };
+      const { cluster: kind, older } = options;
+      const facts = { ...(await raiseLab({ kind, older, logs, endings })), browser, screenshots };
       if (options.stay) {
         console.log(JSON.stringify(facts, null, 2));
         await new Promise(() => {});
       }
-      const good = await specs(`host, ${options.cluster} cluster`, {
-        projects: ['host'],
+      const good = await specs(`${older ? 'older host' : 'host'}, ${kind} cluster`, {
+        projects: [older ? 'older-host' : 'host'],
         folder: out,
         args: positionals,
         env: { HOST_LAB: JSON.stringify(facts), ...(options.write && { WRITE_HOST_ENDINGS: '1' }) },

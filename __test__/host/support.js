@@ -5,7 +5,8 @@ import { randomUUID } from 'node:crypto';
 export const lab = JSON.parse(process.env.HOST_LAB ?? 'null');
 if (!lab) throw new Error('these suites need a host: npm run test:host -- [suite], not vitest alone');
 
-export const TYPE = 'claude_k8s';
+/** The type of the agents that use this adapter. @type {string} */
+export const TYPE = lab.type;
 
 /** The final states of a run. */
 const OVER = new Set(['succeeded', 'failed', 'cancelled', 'timed_out', 'interrupted']);

@@ -4,17 +4,19 @@ import path from 'node:path';
 
 import { step } from '../../../tools/dev/lib.mjs';
 import { cacheFolder, finished } from './system.mjs';
-import { HOST_PACKAGE, HOST_VERSION, NODE_MAJOR, NPM_MAJOR } from './versions.mjs';
+import { HOST_PACKAGE, NODE_MAJOR, NPM_MAJOR } from './versions.mjs';
 
 /**
  * The installed host: `node` is the program that runs it, `cli` its entry, `bin` a folder with `node` and `npm` for
  * its PATH, `modules` the folder of its packages.
+ *
+ * @param {string} version
  */
-export async function installHost() {
-  const name = `host-${HOST_VERSION}-node${NODE_MAJOR}-npm${NPM_MAJOR}`;
+export async function installHost(version) {
+  const name = `host-${version}-node${NODE_MAJOR}-npm${NPM_MAJOR}`;
   const folder = path.join(cacheFolder(), name);
   if (!existsSync(folder)) {
-    const packages = [`node@${NODE_MAJOR}`, `npm@${NPM_MAJOR}`, `${HOST_PACKAGE}@${HOST_VERSION}`];
+    const packages = [`node@${NODE_MAJOR}`, `npm@${NPM_MAJOR}`, `${HOST_PACKAGE}@${version}`];
     step(`Installing from npm: ${packages.join(', ')} (1.6 GB, once, into ${folder})`);
     // Made in a temporary folder and renamed, so that an interrupted installation is never used.
     const aside = mkdtempSync(path.join(cacheFolder(), `.${name}-`));

@@ -10,23 +10,28 @@ import { clusterOf } from './clusters.mjs';
 import { startControl } from './control.mjs';
 import { makeHost } from './host.mjs';
 import { installHost } from './install.mjs';
+import { OLDER_TYPE, loadedIntoOlder } from './older/index.mjs';
 import { copyOfFakeCli, makeScenes } from './scenes.mjs';
 import { cacheFolder, finished, hostUser } from './system.mjs';
+import { HOST_VERSION, OLDER_HOST_VERSION } from './versions.mjs';
+
+/** The type under which a host installs the adapter. */
+const TYPE = 'claude_k8s';
 
 /**
  * Starts the lab; resolves to plain data for the suites.
  *
- * @param {{kind: string, logs: string, endings: ReturnType<typeof import('./endings.mjs').makeEndings>}} options the
- *   cluster, the folder for logs, and where each part registers how it is ended
+ * @param {{kind: string, logs: string, older?: boolean, endings: ReturnType<typeof import('./endings.mjs').makeEndings>}} options
+ *   the cluster, the folder for logs, whether the host is the older one, and where each part registers how it is ended
  */
-export async function raiseLab({ kind, logs, endings }) {
+export async function raiseLab({ kind, logs, older = false, endings }) {
   const raise = clusterOf(kind);
   const user = hostUser();
   const give = (file) => {
     const { uid, gid } = user;
     if (uid !== undefined && gid !== undefined) chownSync(file, uid, gid);
   };
-  const installed = await installHost();
+  const installed = await installHost(older ? OLDER_HOST_VERSION : HOST_VERSION);
   const folder = mkdtempSync(path.join(tmpdir(), 'paperclip-host-'));
   await endings.add(async () => rmSync(folder, { recursive: true, force: true }));
   chmodSync(folder, 0o755);
@@ -59,6 +64,21 @@ export async function raiseLab({ kind, logs, endings }) {
     npm_config_cache: npmCache,
     npm_config_update_notifier: 'false',
   };
+  // The package in a separate folder beside its dependencies, like a developer's copy.
+  const makeLocal = async () => {
+    const local = path.join(folder, 'local');
+    mkdirSync(local);
+    const manifest = path.join(local, 'package.json');
+    writeFileSync(manifest, '{"private":true}\n');
+    give(manifest);
+    give(local);
+    await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', tarballs.at(-1)], {
+      cwd: local,
+      env: { ...npm, PATH: `${installed.bin}:/usr/bin:/bin`, HOME: userHome },
+      ...user,
+    });
+    return path.join(local, 'node_modules', name);
+  };
   // This mark is how `.ci/run` finds what a suite left running, and the host starts a database.
   const { CI_SUITE } = process.env;
   /** @type {Record<string, string>} */
@@ -71,7 +91,13 @@ export async function raiseLab({ kind, logs, endings }) {
     mount: cluster.mount,
     userHome,
     log: path.join(logs, 'host.log'),
-    env: { ...npm, ...mark, HOSTNAME: cluster.podName, POD_NAMESPACE: cluster.namespace },
+    env: {
+      ...npm,
+      ...mark,
+      HOSTNAME: cluster.podName,
+      POD_NAMESPACE: cluster.namespace,
+      ...(older && loadedIntoOlder({ folder, modules: installed.modules, adapter: await makeLocal() })),
+    },
   });
   await endings.add(host.stop);
   const kubeconfig = path.join(userHome, 'kubeconfig');
@@ -99,25 +125,12 @@ export async function raiseLab({ kind, logs, endings }) {
       const maps = readFileSync(`/proc/${host.pid()}/maps`, 'utf8');
       return [...new Set(maps.match(/[^/\s]+\.node\b/g))].filter((file) => file.startsWith(name));
     },
-    // The package in a separate folder beside its dependencies, like a developer's copy.
-    'local/make': async () => {
-      const local = path.join(folder, 'local');
-      mkdirSync(local);
-      const manifest = path.join(local, 'package.json');
-      writeFileSync(manifest, '{"private":true}\n');
-      give(manifest);
-      give(local);
-      await finished('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', tarballs.at(-1)], {
-        cwd: local,
-        env: { ...npm, PATH: `${installed.bin}:/usr/bin:/bin`, HOME: userHome },
-        ...user,
-      });
-      return path.join(local, 'node_modules', name);
-    },
+    'local/make': makeLocal,
   });
   await endings.add(control.stop);
   return {
     url: host.url,
+    type: older ? OLDER_TYPE : TYPE,
     control: control.url,
     kind,
     namespace: cluster.namespace,
