@@ -1,16 +1,8 @@
 // Every JavaScript suite is a project here. `npm test` runs unit, embedded, soak and hostile; the others need more than this
 // checkout and are started by their `run.mjs`, which raises what they run against.
 import { defineConfig } from 'vitest/config';
-import { BaseSequencer } from 'vitest/node';
 
 import { compatAddon } from './__test__/parity/plugin.mjs';
-
-/** By name: the first host spec is the one that says whether the adapter can be installed at all. */
-class ByName extends BaseSequencer {
-  async sort(files) {
-    return files.toSorted((a, b) => a.moduleId.localeCompare(b.moduleId));
-  }
-}
 
 /**
  * Suites on the built addon. Only tests that wait most of the time run side by side. The limits end a test that hangs, and
@@ -24,6 +16,8 @@ const local = {
 };
 /** On a cluster nearly all of a spec's time is waiting. */
 const conformance = { testTimeout: 480_000, hookTimeout: 480_000, maxConcurrency: 10 };
+
+const host = { testTimeout: 300_000, hookTimeout: 300_000 };
 
 const project = (name, include, options) => ({ test: { name, include, environment: 'node', ...options } });
 
@@ -67,17 +61,20 @@ export default defineConfig({
         hookTimeout: 300_000,
         maxConcurrency: 4,
       }),
-      // One host serves all specs, and some of them stop it.
-      project('host', ['__test__/host/specs/*.test.js'], {
-        testTimeout: 300_000,
-        hookTimeout: 300_000,
+      // One host serves all specs. The first says whether the adapter can be installed at all; some stop the host or replace the
+      // adapter in it; the tables wait most of the time for the host's sweeps, and share it.
+      project('host-install', ['__test__/host/specs/1-*.test.js'], { ...host, sequence: { groupOrder: 1 } }),
+      project('host', ['__test__/host/specs/{2,3,4,5,9-rolling}*.test.js'], {
+        ...host,
         fileParallelism: false,
-        sequence: { sequencer: ByName },
+        sequence: { groupOrder: 2 },
       }),
-      project('older-host', ['__test__/host/older.test.js'], {
-        testTimeout: 300_000,
-        hookTimeout: 300_000,
+      project('host-shared', ['__test__/host/specs/{6,7,8,9-prompts}*.test.js'], {
+        ...host,
+        maxWorkers: 2,
+        sequence: { groupOrder: 3 },
       }),
+      project('older-host', ['__test__/host/older.test.js'], host),
     ],
   },
 });

@@ -69,7 +69,7 @@ await program(
         await new Promise(() => {});
       }
       const good = await specs(`${older ? 'older host' : 'host'}, ${kind} cluster`, {
-        projects: [older ? 'older-host' : 'host'],
+        projects: older ? ['older-host'] : ['host-install', 'host', 'host-shared'],
         folder: out,
         args: positionals,
         env: { HOST_LAB: JSON.stringify(facts), ...(options.write && { WRITE_HOST_ENDINGS: '1' }) },

@@ -55,10 +55,12 @@ export async function order(name, details = {}) {
 /** Installs the adapter by its name, as packed. */
 export const install = () => api('POST', '/adapters/install', { packageName: lab.packed.name });
 
-/** Installs the adapter unless another suite has done so. */
+/** Waits until the adapter is installed, and installs it unless another suite does so: without the first, several begin at once. */
 export async function installed() {
-  const adapters = await api('GET', '/adapters');
-  if (!adapters.some(({ type }) => type === TYPE)) await install();
+  const isThere = async () => (await api('GET', '/adapters')).some(({ type }) => type === TYPE);
+  if (await isThere()) return;
+  if (await order('install/is-first')) await install();
+  else await eventually(isThere, 'the adapter that another suite installs');
 }
 
 export const newCompany = (name) => api('POST', '/companies', { name });

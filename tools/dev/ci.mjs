@@ -102,7 +102,7 @@ const SUITES = [
     commands: ['npm --silent run test:existing -- --no-build'],
     minutes: 40,
     needs: COMPAT,
-    lane: 'host',
+    lane: 'existing',
   },
   // On the embedded cluster: where a real one differs is for the conformance specs to find.
   { name: 'real host', commands: ['npm --silent run test:host'], minutes: 50, leaves: 'host', lane: 'host' },
