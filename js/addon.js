@@ -105,7 +105,7 @@ function versionOfThis() {
 }
 
 /** What this process runs on, as in `PLATFORMS`; for others `{system}-{processor}`. */
-function currentPlatform() {
+export function currentPlatform() {
   const { platform, arch, execPath } = process;
   return platform === 'linux' ? `linux-${arch}-${libcOf(execPath)}` : `${platform}-${arch}`;
 }

@@ -4,18 +4,22 @@ import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-import { PLATFORMS } from '../../js/addon.js';
+import { PLATFORMS, currentPlatform } from '../../js/addon.js';
 import { billOfMaterials, linkedCrates, notice } from './crates.mjs';
-import { Problem, program, root, run, step } from './lib.mjs';
+import { Problem, checkPrerequisites, program, root, run, step } from './lib.mjs';
+import { checkAddon } from './symbols.mjs';
 
 const USAGE = `node tools/dev/release.mjs COMMAND
   notes TAG               prints the CHANGELOG's section of a version; fails unless tag and package.json agree
-  addon PLATFORM TARGET   builds the addon of a platform into target/addons; TARGET is a Rust target, for glibc with the
-                          oldest version that it must run on (x86_64-unknown-linux-gnu.2.17)
+  addon [PLATFORM]        builds the addon of a platform (linux-arm64-gnu; default: this machine's) into target/addons and
+                          checks what it asks of the system; for Linux, and for macOS on another system, with Zig
+                          (tools/dev/zig-requirements.txt)
   papers                  writes checksums, bill of materials and NOTICE beside the tarballs of target/packages
   publish [--dry-run]     publishes these tarballs, platforms first; what the registry has already is skipped`;
 
 const NAME = 'paperclip-adapter-claude-k8s';
+/** CentOS 7's; no build of Node 20 runs on an older one. */
+const OLDEST_GLIBC = '2.17';
 const PACKAGES = path.join(root, 'target', 'packages');
 const read = (file) => readFileSync(path.join(root, file), 'utf8');
 
@@ -24,9 +28,9 @@ const COMMANDS = { notes, addon, papers, publish };
 await program(
   USAGE,
   { options: { 'dry-run': { type: 'boolean' } }, allowPositionals: true },
-  async ({ values, positionals: [command = '', ...rest] }) => {
+  async ({ values, positionals: [command = '', argument] }) => {
     if (!Object.hasOwn(COMMANDS, command)) throw new Problem(USAGE);
-    await COMMANDS[command](...rest, values);
+    await COMMANDS[command](argument, values);
   },
 );
 
@@ -41,36 +45,57 @@ function notes(tag) {
   console.log(text);
 }
 
-/** @param {string} platform @param {string} target */
-async function addon(platform, target) {
+/** @param {string} [platform] as in `PLATFORMS` */
+async function addon(platform = currentPlatform()) {
   if (!PLATFORMS.includes(platform)) throw new Problem(`${platform} is none of ${PLATFORMS.join(', ')}`);
-  const [triple, glibc] = target.split(/(?<=gnu)\./);
-  const isLinux = platform.startsWith('linux');
-  const env = { ...process.env };
+  const triple = tripleOf(platform);
+  const glibc = triple.endsWith('gnu') ? OLDEST_GLIBC : undefined;
+  const isMac = platform.startsWith('darwin');
+  // Zig has the headers and libraries of every target and version of glibc; on macOS the system's own are there.
+  const withZig = !isMac || process.platform !== 'darwin';
+  checkTools(withZig);
+  if (answers('rustup', '--version')) await run('rustup', ['--quiet', 'target', 'add', triple]);
+  // These two would be preferred to Zig where the target is the system that builds.
+  const { HOST_CC: _cc, HOST_CXX: _cxx, ...env } = process.env;
   // A shared library of musl; by default Rust links musl statically into programs.
   if (triple.endsWith('musl')) env.RUSTFLAGS = '-C target-feature=-crt-static';
-  // Zig has the headers and libraries of every target and glibc version.
-  await run('cargo', [isLinux ? 'zigbuild' : 'build', '--release', '--locked', '--target', target], { env });
-  const built = path.join(root, 'target', triple, 'release', 'libpaperclip_adapter_claude_k8s');
+  const target = glibc ? `${triple}.${glibc}` : triple;
+  step(`Building the addon for ${target}`);
+  await run('cargo', [withZig ? 'zigbuild' : 'build', '--release', '--locked', '--target', target], { env });
+  const folder = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target');
+  const built = path.join(
+    folder,
+    triple,
+    'release',
+    `libpaperclip_adapter_claude_k8s.${isMac ? 'dylib' : 'so'}`,
+  );
+  step(`${platform} ${checkAddon(built, platform, glibc)}`);
   const out = path.join(root, 'target', 'addons', `${NAME}.${platform}.node`);
   mkdirSync(path.dirname(out), { recursive: true });
-  cpSync(`${built}.${isLinux ? 'so' : 'dylib'}`, out);
-  if (glibc) checkGlibc(out, glibc);
+  cpSync(built, out);
   console.log(out);
 }
 
-/** Fails if a shared library asks for a newer glibc. @param {string} file @param {string} most */
-function checkGlibc(file, most) {
-  const { status, stdout, error } = spawnSync('objdump', ['-T', file], { encoding: 'utf8' });
-  if (status !== 0) throw new Problem(`objdump -T ${file} failed: ${error ?? `exit ${status}`}`);
-  const versions = [...stdout.matchAll(/GLIBC_(\d+)\.(\d+)/g)].map(([, major, minor]) => [+major, +minor]);
-  if (versions.length === 0) throw new Problem(`${file} names no version of glibc`);
-  const [newest] = versions.toSorted(([a, b], [c, d]) => c - a || d - b);
-  const [major, minor] = most.split('.').map(Number);
-  if (newest[0] > major || (newest[0] === major && newest[1] > minor)) {
-    throw new Problem(`${file} needs glibc ${newest.join('.')}, but must run on ${most}`);
+/** What Rust calls a platform. @param {string} platform as in `PLATFORMS` */
+function tripleOf(platform) {
+  const [system, processor = '', libc] = platform.split('-');
+  const cpu = { x64: 'x86_64', arm64: 'aarch64' }[processor];
+  return system === 'darwin' ? `${cpu}-apple-darwin` : `${cpu}-unknown-linux-${libc}`;
+}
+
+/** Fails with a line that says what to install. @param {boolean} withZig */
+function checkTools(withZig) {
+  checkPrerequisites();
+  if (withZig && !answers('cargo-zigbuild', '--version')) {
+    throw new Problem(
+      'cargo-zigbuild was not found: `pip install -r tools/dev/zig-requirements.txt`, then try again with it on the PATH.',
+    );
   }
-  step(`asks for glibc ${newest.join('.')} at most`);
+}
+
+/** Whether a program can be run. @param {string} command @param {...string} args */
+function answers(command, ...args) {
+  return spawnSync(command, args, { stdio: 'ignore' }).status === 0;
 }
 
 function papers() {
@@ -94,8 +119,8 @@ function papers() {
   console.log(readdirSync(out).join('\n'));
 }
 
-/** @param {{'dry-run'?: boolean}} options */
-async function publish({ 'dry-run': isDry }) {
+/** @param {undefined} _argument @param {{'dry-run'?: boolean}} options */
+async function publish(_argument, { 'dry-run': isDry }) {
   const { version } = JSON.parse(read('package.json'));
   for (const file of tarballs()) {
     const name = path.basename(file).replace(`-${version}.tgz`, '');
