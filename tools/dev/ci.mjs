@@ -42,6 +42,7 @@ const OUT = path.join(root, 'target', 'ci');
 const CLUSTER = `ci-${createHash('sha256').update(root).digest('hex').slice(0, 8)}`;
 const REAL = 'real cluster';
 const COMPAT = 'helpers of 0.1.49';
+const RELEASED = 'addon of a release';
 /** How long a suite has to end what it started. */
 const GRACE_MS = 90_000;
 
@@ -67,7 +68,6 @@ const SUITES = [
   { name: COMPAT, commands: ['npm --silent run build:addon:compat'], minutes: 25 },
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
-  { name: 'every Node', commands: ['npm --silent run test:nodes'], minutes: 10 },
   { name: 'vendored', commands: ['npm --silent run test:vendored'], minutes: 15 },
   {
     name: 'workflows',
@@ -113,8 +113,26 @@ const SUITES = [
     leaves: 'host',
     lane: 'host',
   },
-  // At the lowest priority: the others wait most of the time, and must not wait for this one.
-  { name: 'fuzz', commands: ['nice -n 19 npm --silent run fuzz -- --minutes 1'], minutes: 15, lane: 'fuzz' },
+  // At the lowest priority: the others wait most of the time, and must not wait for these.
+  { name: 'fuzz', commands: ['nice -n 19 npm --silent run fuzz -- --minutes 1'], minutes: 15, lane: 'quiet' },
+  {
+    name: RELEASED,
+    commands: [
+      'python3 -m venv target/zig',
+      'target/zig/bin/pip install --quiet -r tools/dev/zig-requirements.txt',
+      // In a folder of its own: cargo lets one build at a time into the other.
+      `PATH="$PWD/target/zig/bin:$PATH" CARGO_TARGET_DIR=target/zig-build nice -n 19 npm --silent run build:platform`,
+    ],
+    minutes: 60,
+    lane: 'quiet',
+  },
+  {
+    name: 'every Node',
+    commands: ['npm --silent run test:nodes -- --addons target/addons'],
+    minutes: 20,
+    needs: RELEASED,
+    lane: 'quiet',
+  },
 ];
 /** @type {Suite} */
 const DOWN = {

@@ -84,7 +84,7 @@ export function notice(crates) {
     `${name} ${version}: ${license || 'see its text'} ${repository}`.trim(),
   );
   const texts = [...users].map(([text, names]) => `${'-'.repeat(80)}\n${names.join(', ')}\n\n${text}`);
-  return `The addon of ${NAME} contains these crates:\n\n${list.join('\n')}\n\n${texts.join('\n\n')}\n`;
+  return `The addon of ${NAME} contains Rust's standard library (MIT OR Apache-2.0, https://github.com/rust-lang/rust) and these crates:\n\n${list.join('\n')}\n\n${texts.join('\n\n')}\n`;
 }
 
 /**

@@ -6,6 +6,7 @@ import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } fro
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
+import { currentPlatform } from '../../js/addon.js';
 import { serveRegistry } from '../../__test__/support/registry.js';
 import { Problem, program, root, run, step, wholeNumber } from './lib.mjs';
 import { makePackages } from './packages.mjs';
@@ -16,12 +17,16 @@ const home = path.join(root, 'target', 'nodes');
 /** npm's cache of its own: two builds of one version differ. */
 const CACHE = path.join(home, 'cache');
 
-const USAGE = `npm run test:nodes -- [--updates N]
-  --updates N  how many newer versions are installed under the running process (default 1)`;
+const USAGE = `npm run test:nodes -- [--updates N] [--addons DIR]
+  --updates N   how many newer versions are installed under the running process (default 1)
+  --addons DIR  where this machine's addon is (default: js/generated); \`npm run build:platform\` writes to target/addons`;
 
-await program(USAGE, { options: { updates: { type: 'string' } } }, async ({ values }) => {
+const OPTIONS = /** @type {const} */ ({ updates: { type: 'string' }, addons: { type: 'string' } });
+
+await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   const updates = wholeNumber('--updates', values.updates ?? '1', { least: 1 });
-  const { tarballs } = await makePackages({ out: path.join(home, 'packages') });
+  const { addons } = values;
+  const { tarballs } = await makePackages({ addons, out: path.join(home, 'packages') });
   const registry = await serveRegistry(tarballs);
   /** @type {string[]} */
   const failed = [];
@@ -39,13 +44,16 @@ await program(USAGE, { options: { updates: { type: 'string' } } }, async ({ valu
       const { status } = check(node, project, 'inherit');
       report(`Node ${version}`, status === 0, String(status));
     }
+    const folder = path.join(project, 'node_modules', `${NAME}-${currentPlatform()}`);
+    const licences = ['LICENSE', 'NOTICE'].filter((name) => !existsSync(path.join(folder, name)));
+    report('licences beside the addon', licences.length === 0, `without ${licences.join(', ')}`);
     const { stderr } = check(
       process.execPath,
       await install('bare', registry.url, ['--omit=optional']),
       'pipe',
     );
     const line = stderr.split('\n').find((each) => each.startsWith('Error: ')) ?? stderr;
-    report(`${updates} updates in place`, await survivesUpdates(registry, updates));
+    report(`${updates} updates in place`, await survivesUpdates(registry, { updates, addons }));
     report(
       'without the addon',
       new RegExp(`^Error: ${NAME}-\\S+ \\S+ is not installed.*--omit=optional`).test(line),
@@ -54,7 +62,7 @@ await program(USAGE, { options: { updates: { type: 'string' } } }, async ({ valu
   } finally {
     await registry.close();
   }
-  console.log(`${MAJORS.length + 2 - failed.length} passed, ${failed.length} failed`);
+  console.log(`${MAJORS.length + 3 - failed.length} passed, ${failed.length} failed`);
   return failed.length;
 });
 
@@ -92,9 +100,9 @@ function npmInstall(project, registry, options = []) {
  * Whether a process that has the package loaded runs each newer version that is installed under it.
  *
  * @param {Awaited<ReturnType<typeof serveRegistry>>} registry
- * @param {number} updates
+ * @param {{updates: number, addons?: string | undefined}} options
  */
-async function survivesUpdates(registry, updates) {
+async function survivesUpdates(registry, { updates, addons }) {
   const project = await install('updated', registry.url);
   cpSync(path.join(root, '__test__', 'support', 'update-check.mjs'), path.join(project, 'update.mjs'));
   const child = spawn(process.execPath, ['update.mjs'], {
@@ -110,7 +118,7 @@ async function survivesUpdates(registry, updates) {
     else {
       newer += 1;
       const out = path.join(home, `newer-${newer}`);
-      registry.publish((await makePackages({ out, version: `999.0.${newer}` })).tarballs);
+      registry.publish((await makePackages({ addons, out, version: `999.0.${newer}` })).tarballs);
       await npmInstall(project, registry.url);
       child.stdin.write('\n');
     }

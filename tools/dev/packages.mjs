@@ -6,6 +6,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 import { PLATFORMS } from '../../js/addon.js';
+import { linkedCrates, notice } from './crates.mjs';
 import { copyToVersion } from './prepack.mjs';
 import { Problem, installDependencies, program, root, run, step } from './lib.mjs';
 
@@ -58,6 +59,8 @@ export async function makePackages({
     cwd: main,
     stdio: 'ignore',
   });
+  // The licences ask for it where the addon goes.
+  const texts = { NOTICE: notice(linkedCrates()), LICENSE: readFileSync(path.join(root, 'LICENSE'), 'utf8') };
   /** @type {string[]} */
   const tarballs = [];
   for (const platform of found) {
@@ -65,9 +68,11 @@ export async function makePackages({
     const folder = path.join(main, 'npm', platform);
     const addon = `${manifest.name}-${manifest.version}.${platform}.node`;
     cpSync(addonOf(platform), path.join(folder, addon));
+    for (const [name, text] of Object.entries(texts)) writeFileSync(path.join(folder, name), text);
     const file = path.join(folder, 'package.json');
     const ofPlatform = JSON.parse(readFileSync(file, 'utf8'));
-    writeFileSync(file, JSON.stringify({ ...ofPlatform, main: addon, files: [addon] }, undefined, 2));
+    const files = [addon, ...Object.keys(texts)];
+    writeFileSync(file, JSON.stringify({ ...ofPlatform, main: addon, files }, undefined, 2));
     tarballs.push(pack(folder, out));
   }
   rmSync(path.join(main, 'npm'), { recursive: true });

@@ -3,12 +3,16 @@
 // the checkout itself run `prepare` too, and build nothing: their INIT_CWD is the checkout.
 //
 // A tarball also has a copy of `js` under a name that carries the version, from which the entry loads everything: a host
-// that updates the package in place imports only the entry anew. `postpack` removes the copy from the checkout.
-import { cpSync, readFileSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+// that updates the package in place imports only the entry anew. And since it has the addon in it, it has the NOTICE of the
+// licences of the addon's crates. `postpack` removes both from the checkout.
+import { cpSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+import { linkedCrates, notice } from './crates.mjs';
 import { buildAddon, checkPrerequisites, installDependencies, program, root } from './lib.mjs';
+
+const NOTICE = path.join(root, 'NOTICE');
 
 /**
  * The folder of a version.
@@ -39,11 +43,14 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
     const { npm_lifecycle_event: hook, INIT_CWD: startedIn = root } = process.env;
     if (hook === 'postpack') {
       rmSync(versionedFolder(root), { recursive: true, force: true });
+      rmSync(NOTICE, { force: true });
       return;
     }
     if (hook === 'prepare' && realpathSync(startedIn) === realpathSync(root)) return;
     await ensureAddon();
-    if (hook === 'prepack') copyToVersion(root);
+    if (hook !== 'prepack') return;
+    copyToVersion(root);
+    writeFileSync(NOTICE, notice(linkedCrates()));
   });
 }
 

@@ -1,7 +1,7 @@
 // npm run test:vendored: the way in which images get the package without a registry: clone, build, pack, and install the
 // tarball beside the host's package. The clone is of the last commit.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 import { Problem, checkPrerequisites, program, root, run, step } from './lib.mjs';
@@ -35,6 +35,7 @@ await program('npm run test:vendored', {}, async () => {
   mkdirSync(bundled);
   await run('npm', [...install, ...files], { cwd: bundled });
   const entry = path.join(bundled, 'node_modules', NAME, 'index.js');
+  if (!existsSync(path.join(path.dirname(entry), 'NOTICE'))) throw new Problem('the tarball has no NOTICE');
   const code = `const { createServerAdapter } = await import(${JSON.stringify(entry)});
     const { status } = await createServerAdapter().testEnvironment({
       adapterType: 'claude_k8s', config: { kubeconfig: '/no/such/kubeconfig' } });
