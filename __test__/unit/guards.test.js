@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 
 import { getConfigSchema } from '../../js/config-schema.js';
 import { agentConfigurationDoc } from '../../js/doc.js';
+import { withTables } from '../../tools/dev/configuration.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -77,6 +78,14 @@ describe('configuration keys', () => {
       onlyLeft: { resources: 'in the row of the flat keys' },
       onlyRight: inJavaScript,
     });
+  });
+
+  it('docs_configuration_is_what_npm_run_docs_writes', () => {
+    const page = read('docs/configuration.md');
+    expect(page).toBe(withTables(page));
+    const { label } = getConfigSchema().fields[0] ?? {};
+    expect(withTables(page.replace(`| ${label} |`, '| An older label |'))).toBe(page);
+    expect(() => withTables(page.replaceAll('<!--', ''))).toThrow(/has lost the marks/);
   });
 
   it('are the same in config.rs and in the documentation that agents read', () => {
