@@ -34,7 +34,7 @@ export default defineConfig({
       project(
         'conformance',
         [
-          '__test__/conformance/{runs,hello,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,secrets}.test.js',
+          '__test__/conformance/{runs,hello,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,operator,secrets}.test.js',
         ],
         {
           ...conformance,
