@@ -1,6 +1,6 @@
 // npm run test:nodes: the packages of a release, installed from a registry on loopback with no compiler at hand, in every
-// supported Node (the npm package `node` ships each as a program); what is said where the addon's package is missing; and a
-// newer version, installed under a running process that goes on.
+// supported Node (the npm package `node` ships each as a program); its command; what is said where the addon's package is
+// missing; and a newer version, installed under a running process that goes on.
 import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -44,6 +44,12 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
       const { status } = check(node, project, 'inherit');
       report(`Node ${version}`, status === 0, String(status));
     }
+    const command = path.join(project, 'node_modules', '.bin', NAME);
+    const ran = spawnSync(command, ['runs', '--kubeconfig', '/no/such'], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    report('the command', ran.status === 2 && /^[^\n]*\/no\/such[^\n]*\n$/.test(ran.stderr), ran.stderr);
     const folder = path.join(project, 'node_modules', `${NAME}-${currentPlatform()}`);
     const licences = ['LICENSE', 'NOTICE'].filter((name) => !existsSync(path.join(folder, name)));
     report('licences beside the addon', licences.length === 0, `without ${licences.join(', ')}`);
@@ -62,7 +68,7 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   } finally {
     await registry.close();
   }
-  console.log(`${MAJORS.length + 3 - failed.length} passed, ${failed.length} failed`);
+  console.log(`${MAJORS.length + 4 - failed.length} passed, ${failed.length} failed`);
   return failed.length;
 });
 
