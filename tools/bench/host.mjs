@@ -1,9 +1,9 @@
 // The measured host, in a separate process: starts the runs of one row at once, with one package, and prints the cost as
 // JSON.
-// argv: {entry: URL of the package's entry file, kubeconfig, namespace, home, work: {runs, lines, perSecond,
-// startDelayMs}, limitMs}
+// argv: {entry: URL of the package's entry file, kubeconfig, namespace, home, work: an entry of rows.mjs, limitMs}
+// With `work.silentSeconds` the parent sends a message once all logs are followed; the figures of that time answer it.
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 
@@ -20,6 +20,8 @@ const adapter = (await import(entry)).createServerAdapter();
 const clock = await wallClock();
 const delays = new Uint32Array(work.runs * (work.lines + 1));
 let delivered = 0;
+/** Resident bytes while the runs go on, where the row asks whether they grow. @type {number[]} */
+const resident = [];
 const late = (us) => {
   delays[delivered++] = Math.max(us, 0);
 };
@@ -28,16 +30,24 @@ let checkMs = 0;
 const runs = Array.from({ length: work.runs }, () => newRun());
 
 // The idle cost of the process: the package is loaded, nothing has run, the meter is on.
-const meter = monitorEventLoopDelay({ resolution: METER_MS });
-meter.enable();
+let meter = monitorEventLoopDelay({ resolution: METER_MS });
+/** The longest delays in milliseconds, where there was more than one meter. */
+const longest = [0];
+// The meter costs more than a thousand silent runs: their row is measured without it, and so is its idle time.
+if (!work.silentSeconds) meter.enable();
 await setTimeout(200);
-const idleCpu = await cpuOf(() => setTimeout(IDLE_MS));
+const idleCpu = await cpuOf(() => setTimeout(work.silentSeconds ? 3 * IDLE_MS : IDLE_MS));
 const idleRss = rss();
+const idleDescriptors = descriptors();
+meter.enable();
 meter.reset();
+if (work.silentSeconds) process.once('message', () => silence().then((figures) => process.send?.(figures)));
+const watching = work.onLogMs && setInterval(() => resident.push(process.memoryUsage.rss()), 100).unref();
 
 let finished = 0;
 const cpu = await cpuOf(() => Promise.race([all(), setTimeout(limitMs, undefined, { ref: false })]));
 meter.disable();
+clearInterval(watching);
 
 const counts = { delivered: 0, doubled: 0, damaged: 0, lost: 0 };
 for (const { receiver } of runs) {
@@ -46,7 +56,6 @@ for (const { receiver } of runs) {
 delays.subarray(0, delivered).sort();
 const delay = (share) =>
   delivered ? delays[Math.min(delivered - 1, Math.ceil(delivered * share) - 1)] / 1e3 : null;
-const overMeter = (ns) => Math.max(ns / 1e6 - METER_MS, 0);
 const message = JSON.stringify({
   finished,
   failures: runs.map(failure).filter(Boolean).slice(0, 3),
@@ -59,9 +68,10 @@ const message = JSON.stringify({
   idleRssMb: idleRss / 1e6,
   peakRssMb: peakRss() / 1e6,
   loopP99Ms: overMeter(meter.percentile(99)),
-  loopMaxMs: overMeter(meter.max),
+  loopMaxMs: Math.max(overMeter(meter.max), ...longest),
   lineP50Ms: delay(0.5),
   lineP99Ms: delay(0.99),
+  ...(work.onLogMs && slowness()),
   ...counts,
 });
 // Open handles (such as the log streams of the existing package) must not keep this process alive.
@@ -70,6 +80,8 @@ process.stdout.write(message, () => process.exit(0));
 /** A run as the host starts it. */
 function newRun() {
   const receiver = new Receiver(work.lines, late);
+  /** When `onLog` was first called with the agent's output, when it last returned, and for how long it ran. */
+  const host = { began: 0, ended: 0, busyMs: 0 };
   const ctx = {
     runId: randomUUID(),
     agent: { id: `agent-${randomUUID()}`, companyId: 'company-1', name: 'Ada' },
@@ -80,10 +92,66 @@ function newRun() {
       const began = performance.now();
       if (stream === 'stdout') receiver.take(chunk, clock());
       checkMs += performance.now() - began;
+      if (!work.onLogMs || chunk.startsWith('[paperclip]')) return;
+      await setTimeout(work.onLogMs);
+      host.began ||= began;
+      host.ended = performance.now();
+      host.busyMs += host.ended - began;
     },
     onMeta: async () => {},
   };
-  return { ctx, receiver };
+  return { ctx, receiver, host };
+}
+
+/**
+ * Of a slow host: for how long, at worst, its `onLog` had nothing to do between its first call and its last return, which is
+ * the lag that is not its own; and by how much more memory the process had in the last quarter of that time than in the
+ * first.
+ */
+function slowness() {
+  const span = ({ host }) => host.ended - host.began;
+  const idle = runs.map((run) => Math.max(span(run) - run.host.busyMs, 0));
+  const quarter = Math.ceil(resident.length / 4);
+  const most = (samples) => Math.max(0, ...samples) / 1e6;
+  return {
+    hostIdleMs: Math.max(...idle),
+    hostIdlePercent: 100 * Math.max(...runs.map((run, n) => idle[n] / span(run))),
+    rssGrowthMb: most(resident.slice(-quarter)) - most(resident.slice(0, quarter)),
+  };
+}
+
+/** What the process uses while all of its runs are silent. */
+async function silence() {
+  meter.disable();
+  longest.push(overMeter(meter.max));
+  const before = delivered;
+  const used = await cpuOf(() => setTimeout(work.silentSeconds * 1e3));
+  const overIdle = used.cpuSeconds - (idleCpu.cpuSeconds / idleCpu.wallSeconds) * used.wallSeconds;
+  const figures = {
+    seconds: used.wallSeconds,
+    silentCpuMs: (overIdle * 1e3) / work.runs / (used.wallSeconds / 60),
+    silentRssKb: (process.memoryUsage.rss() - idleRss) / 1e3 / work.runs,
+    silentDescriptors: descriptors() - idleDescriptors - work.runs,
+    broken: delivered > before,
+  };
+  // One that is enabled again counts the time between as a delay.
+  meter = monitorEventLoopDelay({ resolution: METER_MS });
+  meter.enable();
+  return figures;
+}
+
+/** A delay in milliseconds without the meter's own interval. */
+function overMeter(ns) {
+  return Math.max(ns / 1e6 - METER_MS, 0);
+}
+
+/** How many descriptors this process has open; 0 where that is not known. */
+function descriptors() {
+  try {
+    return readdirSync('/proc/self/fd').length;
+  } catch {
+    return 0;
+  }
 }
 
 /** Starts each run in another turn of the event loop, as requests reach a host; resolves when the last run has ended. */

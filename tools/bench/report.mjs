@@ -35,7 +35,10 @@ function formatted(of) {
 /** The lines of one row: `[figure, reach, each package…, ratio]`. */
 function lines(row, packages) {
   const { reach } = ROWS[row];
-  return Object.entries(FIGURES).map(([name, { title, unit }]) => {
+  const known = Object.entries(FIGURES).filter(([name]) =>
+    packages.flat().some((m) => m[name] !== undefined),
+  );
+  return known.map(([name, { title, unit }]) => {
     const each = packages.map((repetitions) => spread(repetitions.map((measured) => measured[name])));
     const [ours] = each;
     const limit = MUST_BE_ZERO.includes(name) ? 0 : reach[name];

@@ -1,16 +1,31 @@
 // The rows of the benchmark table and the figures of each row.
 
 /**
- * The work of each row: `runs` at once, each printing `lines` lines of 1.2 KB (and a result) at `perSecond` lines per
- * second, from `startDelayMs` after the start of its container on, as the CLI does. `quick` is the same in small. `reach`
- * is what this package must not exceed.
+ * @typedef {object} Work
+ * @property {number} runs at once
+ * @property {number} lines of 1.2 KB that each prints, before a result
+ * @property {number} perSecond lines per second
+ * @property {number} startDelayMs from the start of its container to its first line, as the CLI takes it
+ * @property {number} [onLogMs] how long the host's `onLog` takes for a chunk
+ * @property {number} [silentSeconds] how long the runs are measured while none prints; they are silent as long, and for
+ *   `startDelayMs` besides, within which all of them must have started
+ * @property {number} [limitMs] the time limit of the measurement
  */
+/**
+ * @typedef {object} Row
+ * @property {string} title
+ * @property {Work} work
+ * @property {Work} quick the same in small
+ * @property {Record<string, number>} reach what this package must not exceed
+ * @property {boolean} [once] a long row: measured once, and this package alone
+ */
+/** @type {Record<string, Row>} */
 export const ROWS = {
   a: {
     title: 'one run of 10 s',
     work: { runs: 1, lines: 90, perSecond: 10, startDelayMs: 1_000 },
     quick: { runs: 1, lines: 20, perSecond: 20, startDelayMs: 200 },
-    reach: { resolveP99Ms: 50, ownRequests: 7 },
+    reach: { resolveP99Ms: 50, ownRequests: 8.1 },
   },
   b: {
     title: '200 runs at once, 1,000 lines each at 50 lines/s',
@@ -22,7 +37,7 @@ export const ROWS = {
       rssOverIdleMb: 150,
       loopP99Ms: 5,
       loopMaxMs: 25,
-      ownRequests: 7,
+      ownRequests: 7.1,
       logConnections: 200,
     },
   },
@@ -41,7 +56,42 @@ export const ROWS = {
   e1: growth(1),
   e10: growth(10),
   e100: growth(100),
+  h1: {
+    title: 'scale: 5,000 runs at once, 20 lines each at 10 lines/s',
+    work: { runs: 5_000, lines: 20, perSecond: 10, startDelayMs: 1_000, limitMs: 400_000 },
+    quick: { runs: 200, lines: 20, perSecond: 20, startDelayMs: 200 },
+    reach: { loopMaxMs: 50, rssKbPerRun: 200, ownRequests: 7.1 },
+    once: true,
+  },
+  h2: {
+    title: 'scale: 2,000 runs, silent for 10 min',
+    work: {
+      runs: 2_000,
+      lines: 1,
+      perSecond: 10,
+      startDelayMs: 60_000,
+      silentSeconds: 600,
+      limitMs: 900_000,
+    },
+    quick: { runs: 100, lines: 1, perSecond: 10, startDelayMs: 3_000, silentSeconds: 2 },
+    reach: { loopMaxMs: 50, silentCpuMs: 0.2, silentRssKb: 200, silentConnections: 3 },
+    once: true,
+  },
+  i1: slowHost(1, { runs: 1, lines: 60_000 }, { runs: 1, lines: 6_000 }),
+  i10: slowHost(10, { runs: 10, lines: 6_000 }, { runs: 2, lines: 600 }),
+  i100: slowHost(100, { runs: 100, lines: 600 }, { runs: 2, lines: 60 }),
 };
+
+/** A point of row (i): 72 MB that the pods print faster than the host takes them, which needs 10 s for its own share. */
+function slowHost(onLogMs, work, quick) {
+  const pace = { perSecond: 20_000 / work.runs, startDelayMs: 500, onLogMs };
+  return {
+    title: `a slow host: \`onLog\` takes ${onLogMs} ms, ${work.runs} ${work.runs === 1 ? 'run' : 'runs'}, ${work.lines.toLocaleString('en-US')} lines each`,
+    work: { ...work, ...pace },
+    quick: { ...quick, ...pace, startDelayMs: 200 },
+    reach: { hostIdlePercent: 2, rssOverIdleMb: 60, rssGrowthMb: 10 },
+  };
+}
 
 /** A point of row (e); its largest is row (d). */
 function growth(runs) {
@@ -53,7 +103,7 @@ function growth(runs) {
   };
 }
 
-/** The figures of a row, in the order of the table. */
+/** The figures of a row, in the order of the table; each row has those that it measures. */
 export const FIGURES = {
   resolveP50Ms: { title: 'Complete to resolved, p50', unit: 'ms' },
   resolveP99Ms: { title: 'Complete to resolved, p99', unit: 'ms' },
@@ -72,6 +122,15 @@ export const FIGURES = {
   ownRequests: { title: 'of these, neither watch nor log', unit: '' },
   connections: { title: 'open connections, most', unit: '' },
   logConnections: { title: 'of these, log streams', unit: '' },
+  hostIdleMs: { title: '`onLog` idle while output waited, most of a run', unit: 'ms' },
+  hostIdlePercent: { title: 'the same, of the time that it took', unit: '%' },
+  rssGrowthMb: { title: 'memory, last quarter less the first', unit: 'MB' },
+  silentCpuMs: { title: 'CPU of a silent run per minute', unit: 'ms' },
+  silentRssKb: { title: 'memory of a silent run', unit: 'KB' },
+  silentConnections: { title: 'connections of silent runs, beyond their logs', unit: '' },
+  silentDescriptors: { title: 'descriptors of silent runs, beyond their logs', unit: '' },
+  silentLogRequests: { title: 'log requests of all silent runs per minute', unit: '' },
+  silentRequests: { title: 'their other requests per minute', unit: '' },
   lost: { title: 'lines lost', unit: '', exact: true },
   doubled: { title: 'lines doubled', unit: '', exact: true },
   damaged: { title: 'lines damaged', unit: '', exact: true },

@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import {
@@ -22,9 +23,10 @@ import { MUST_BE_ZERO, ROWS } from './rows.mjs';
 
 const USAGE = `npm run bench -- [options]
   --against DIR     also measure the package built in DIR, in turns
-  --rows a,b        only these rows: ${Object.keys(ROWS).join(', ')}, e (all of e1 to e100), f (the pure modules)
+  --rows a,b        only these rows: ${Object.keys(ROWS).join(', ')}, f (the pure modules); e, h and i are all of theirs
   --repetitions N   how often each row is measured (default 5)
   --quick           each row in small, once
+  --silence N       row (h2): seconds of silence (default 600, with --quick 2)
   --markdown        print the table as Markdown too
   --write           write the table into docs/benchmarks.md
   --from FILE       print the results in FILE instead of measuring
@@ -42,6 +44,7 @@ const OPTIONS = /** @type {const} */ ({
   rows: { type: 'string' },
   repetitions: { type: 'string' },
   quick: { type: 'boolean' },
+  silence: { type: 'string' },
   markdown: { type: 'boolean' },
   write: { type: 'boolean' },
   from: { type: 'string' },
@@ -93,7 +96,7 @@ function packagesOf(against) {
 function chosen(values) {
   const all = [...Object.keys(ROWS), 'f'];
   const rows = (values.rows?.split(',') ?? all).flatMap((name) =>
-    name === 'e' ? all.filter((row) => row.startsWith('e')) : [name],
+    ['e', 'h', 'i'].includes(name) ? all.filter((row) => row.startsWith(name)) : [name],
   );
   const unknown = rows.find((name) => !all.includes(name));
   if (unknown) throw new Problem(`--rows: unknown row ${unknown}.\n${USAGE}`);
@@ -103,7 +106,8 @@ function chosen(values) {
   return { ...values, rows, repetitions };
 }
 
-async function measureAll({ against, rows, repetitions, quick, 'no-build': built }) {
+async function measureAll({ against, rows, repetitions, quick, silence, 'no-build': built }) {
+  const silentSeconds = silence && wholeNumber('--silence', silence, { least: 1 });
   checkPrerequisites();
   const packages = packagesOf(against);
   if (!built) {
@@ -121,12 +125,17 @@ async function measureAll({ against, rows, repetitions, quick, 'no-build': built
     modules: /** @type {any} */ (undefined),
   };
   for (const row of rows.filter((name) => name in ROWS)) {
+    const { once } = ROWS[row];
+    const some = once ? packages.slice(0, 1) : packages;
+    const times = once ? 1 : repetitions;
     results.rows[row] = packages.map(() => []);
-    for (let repetition = 1; repetition <= repetitions; repetition++) {
-      for (const [index, each] of packages.entries()) {
-        const measured = await measure(each, quick ? ROWS[row].quick : ROWS[row].work);
+    const work = { ...(quick ? ROWS[row].quick : ROWS[row].work) };
+    if (work.silentSeconds && silentSeconds) work.silentSeconds = silentSeconds;
+    for (let repetition = 1; repetition <= times; repetition++) {
+      for (const [index, each] of some.entries()) {
+        const measured = await measure(each, work);
         results.rows[row][index].push(measured);
-        report(row, repetition, repetitions, each.name, measured);
+        report(row, repetition, times, each.name, measured);
       }
     }
   }
@@ -180,29 +189,73 @@ async function measure({ entry }, work) {
   }
 }
 
+/** @param {any} cluster @param {string} entry @param {import('./rows.mjs').Work} work */
 async function runHost(cluster, entry, work) {
   const home = path.join(cluster.dir, 'paperclip-home');
   mkdirSync(home, { recursive: true });
   const { kubeconfig, namespace } = cluster;
-  const order = { entry: pathToFileURL(entry), kubeconfig, namespace, home, work, limitMs: LIMIT_MS };
+  const { limitMs = LIMIT_MS, silentSeconds } = work;
+  const startDelayMs = work.startDelayMs + (silentSeconds ?? 0) * 1e3;
+  const order = {
+    entry: pathToFileURL(entry),
+    kubeconfig,
+    namespace,
+    home,
+    work: { ...work, startDelayMs },
+    limitMs,
+  };
   const child = spawn(process.execPath, [path.join(here, 'host.mjs'), JSON.stringify(order)], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   let out = '';
   let errors = '';
-  child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
-  child.stderr.setEncoding('utf8').on('data', (text) => (errors = (errors + text).slice(-4_096)));
+  child.stdout?.setEncoding('utf8').on('data', (text) => (out += text));
+  child.stderr?.setEncoding('utf8').on('data', (text) => (errors = (errors + text).slice(-4_096)));
   // For a host process that does not keep its own limit.
-  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS + 60_000);
-  const code = await new Promise((resolve) => child.once('close', resolve));
+  const timer = setTimeout(() => child.kill('SIGKILL'), limitMs + 60_000);
+  const closed = new Promise((resolve) => child.once('close', resolve));
+  const silent =
+    silentSeconds && Promise.race([silenceOf(cluster, child, work), closed.then(() => undefined)]);
+  const code = await closed;
   clearTimeout(timer);
   try {
-    return JSON.parse(out);
+    return { ...JSON.parse(out), silent: await silent };
   } catch {
     throw new Problem(
       `the host process exited with ${code} and printed no figures: ${errors || out.slice(-2_000)}`,
     );
   }
+}
+
+/** What silent runs cost the host and ask of the cluster: measured once the cluster follows all of their logs. */
+async function silenceOf(cluster, child, { runs }) {
+  const followed = async () => (await cluster.get('/simulator/connections')).logStreams.length;
+  while ((await followed()) < runs) await sleep(2_000);
+  // Until the connections of their start are idle.
+  await sleep(1_000);
+  const counts = async () =>
+    (await cluster.get(`/simulator/requests?since=${Number.MAX_SAFE_INTEGER}`)).counts;
+  const before = await counts();
+  const measured = await new Promise((resolve) => {
+    child.once('message', resolve);
+    child.send('silence');
+  });
+  const { connections, logStreams } = await cluster.get('/simulator/connections');
+  const after = await counts();
+  const perMinute = (wanted) =>
+    Object.keys(after).reduce(
+      (sum, what) => (wanted(what) ? sum + after[what] - (before[what] ?? 0) : sum),
+      0,
+    ) /
+    (measured.seconds / 60);
+  const isLog = (what) => what === 'get pods/log';
+  return {
+    ...measured,
+    // One of them is the connection of this program.
+    silentConnections: connections - 1 - logStreams.length,
+    silentLogRequests: perMinute(isLog),
+    silentRequests: perMinute((what) => !isLog(what)),
+  };
 }
 
 /** The figures of a measurement, by the names in `FIGURES`. */
@@ -227,7 +280,8 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   if (busy > 0.9 * os.availableParallelism())
     notes.push(`host and cluster used ${busy.toFixed(1)} processors: the machine was full`);
   if (host.finished < runs)
-    notes.push(`${runs - host.finished} runs had not ended after ${LIMIT_MS / 1e3} s`);
+    notes.push(`${runs - host.finished} runs had not ended after ${(work.limitMs ?? LIMIT_MS) / 1e3} s`);
+  if (host.silent?.broken) notes.push('some runs were not silent any more: they had started too late');
   return {
     resolveP50Ms: percentile(resolve, 0.5),
     resolveP99Ms: percentile(resolve, 0.99),
@@ -247,6 +301,10 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
     // One of them is the connection of this program.
     connections: connections.most.connections - 1,
     logConnections: connections.most.logStreams,
+    hostIdleMs: host.hostIdleMs,
+    hostIdlePercent: host.hostIdlePercent,
+    rssGrowthMb: host.rssGrowthMb,
+    ...host.silent,
     lost: host.lost,
     doubled: host.doubled,
     damaged: host.damaged,
