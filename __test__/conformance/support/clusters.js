@@ -125,6 +125,8 @@ async function embedded() {
   const cluster = await startCluster({ args: ['--condition-lag-ms', '1000'] });
   const api = await apiOf(cluster.kubeconfig);
   const namespaces = [cluster.namespace];
+  /** Each permission replaces the one before it, so they are sent one after the other. */
+  let granted = Promise.resolve();
   const permit = async (name) => {
     const rules = [];
     for (const namespace of namespaces) {
@@ -183,7 +185,8 @@ async function embedded() {
     volumeFor: async () => undefined,
     grant: async (namespace) => {
       namespaces.push(namespace);
-      await Promise.all([EXISTING, RECOMMENDED].map(permit));
+      granted = granted.then(async () => void (await Promise.all([EXISTING, RECOMMENDED].map(permit))));
+      await granted;
     },
     kubectl: async (...args) => {
       program ??= isRelease() ? kubectlProgram() : 'kubectl';
