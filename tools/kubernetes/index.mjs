@@ -164,6 +164,8 @@ export function openCluster() {
     leaveLogs: (folder) => leaveLogs(state, folder),
     /** Makes an image from files of this machine and imports it into the node; see `makeImage`. */
     addImage: (image) => addImage(state, image),
+    /** Imports an archive of an image into a node that `up` made of plain processes. */
+    importArchive: (archive) => importImage(state, archive),
   };
 }
 
@@ -265,7 +267,7 @@ async function checkNodes(state, images) {
   if (missing.length > 0) throw new Problem(missing.join('\n'));
   if (!sharesVolume) {
     console.log(
-      `  the nodes do not see ${state.volume} of this machine: what needs a volume that host and pods share is skipped`,
+      `  the nodes do not see ${state.volume} of this machine: specs that need a volume which host and pods share can fail`,
     );
   }
   state.sharesVolume = sharesVolume;
