@@ -12,8 +12,8 @@ import { checkAddon } from './symbols.mjs';
 const USAGE = `node tools/dev/release.mjs COMMAND
   notes TAG               prints the CHANGELOG's section of a version; fails unless tag and package.json agree
   addon [PLATFORM]        builds the addon of a platform (linux-arm64-gnu; default: this machine's) into target/addons and
-                          checks what it asks of the system; for Linux, and for macOS on another system, with Zig
-                          (tools/dev/zig-requirements.txt)
+                          checks what it asks of the system; for Linux, and for macOS on another system (SDKROOT has
+                          Apple's SDK there), with Zig (tools/dev/zig-requirements.txt)
   papers                  writes checksums, bill of materials and NOTICE beside the tarballs of target/packages
   publish [--dry-run]     publishes these tarballs, platforms first; what the registry has already is skipped`;
 
