@@ -196,6 +196,33 @@ onReal('deploy/', () => {
     expect(refused.message).toContain(ONLY_PAPERCLIP);
   });
 
+  it('others_cannot_make_a_pod_that_an_agents_job_seems_to_own', async () => {
+    const pod = { ...job().spec.template, apiVersion: 'v1', kind: 'Pod' };
+    const name = 'ac-agent-1-run-1-abcdef';
+    const owner = { apiVersion: 'batch/v1', kind: 'Job', name, uid: '6a1c2f0e-0000-4000-8000-000000000000' };
+    const claims = [
+      { ownerReferences: [owner] },
+      { ownerReferences: [{ ...owner, kind: 'ReplicaSet' }, owner] },
+      { labels: { 'job-name': name } },
+      { labels: { 'batch.kubernetes.io/job-name': name } },
+    ];
+    const words = "only the Job controller makes the pods of agents' Jobs";
+    for (const claim of claims) {
+      const metadata = { name: 'forged', ...claim };
+      const refused = await cluster.api.refusal('POST', `${core}/pods?dryRun=All`, { ...pod, metadata });
+      expect(refused.message, JSON.stringify(claim)).toContain(words);
+    }
+    const metadata = { name: 'plain', labels: { 'job-name': 'of-another' } };
+    const plain = { ...pod, metadata, spec: { ...pod.spec, nodeName: 'none' } };
+    await cluster.api.post(`${core}/pods`, plain);
+    for (const claim of claims) {
+      const patch = { metadata: claim };
+      const how = { type: 'application/merge-patch+json' };
+      const refused = await cluster.api.refusal('PATCH', `${core}/pods/plain?dryRun=All`, patch, how);
+      expect(refused.message, JSON.stringify(claim)).toContain(words);
+    }
+  });
+
   it('paperclip_itself_is_held_to_what_agents_may_be', async () => {
     const made = await cluster.api.post(`${jobs}?dryRun=All`, job(AGENT), asHost);
     expect(made.metadata.labels).toMatchObject(AGENT);
