@@ -26,6 +26,9 @@ const MOST_ANSWER: usize = 64 * 1024 * 1024;
 /// How much is read of an answer that is an error; a `Status` object is far smaller.
 const MOST_ERROR: usize = 256 * 1024;
 
+/// The longest wait that a server can ask for. Of more no run would see the end, and a clock cannot hold all of it.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 /// Of each warning of a server this much is kept.
 const MOST_WARNING_CHARACTERS: usize = 2_000;
 
@@ -90,12 +93,7 @@ impl ApiClient {
         if status.is_success() {
             return Ok(response);
         }
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(response.headers());
         // Of an error text that breaks off its beginning counts.
         let mut body = Vec::new();
         let read = read_body(response.into_body(), MOST_ERROR, &mut body);
@@ -183,6 +181,12 @@ impl ApiClient {
     pub(super) async fn get<T: DeserializeOwned>(&self, attempt: &str, path: &str) -> Result<T, ApiError> {
         self.ask(attempt, Method::GET, path, None).await
     }
+}
+
+/// How long a server asks to wait, in whole seconds, and at most [`MOST_RETRY_AFTER`] of them.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MOST_RETRY_AFTER))
 }
 
 /// Appends a body to `bytes`, up to this number of them. Returns whether that was the whole body.
@@ -341,6 +345,21 @@ mod tests {
             headers.append(WARNING, format!("299 - \"{n}\"").parse().expect("a value"));
         }
         assert_eq!(warnings(&headers).len(), MOST_WARNINGS);
+    }
+
+    #[test]
+    fn retry_after_has_a_limit() {
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("18446744073709551615", Some(3600)),
+            ("-1", None),
+            ("99999999999999999999", None),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a value"))]);
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text}");
+        }
     }
 
     #[tokio::test]
