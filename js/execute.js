@@ -47,15 +47,19 @@ async function runOnce(ctx, hostEnv, reached) {
   const abort = () => {
     if (!isShuttingDown()) control.cancel();
   };
-  // Hosts of the same major line differ in what they pass: all of these may be absent.
-  const { signal, onCancellationReady } =
-    /** @type {{signal?: AbortSignal, onCancellationReady?: () => unknown}} */ (ctx);
-  const { onRuntimeProgress } =
-    /** @type {{onRuntimeProgress?: (update: {phase: string, message: string}) => unknown}} */ (ctx);
-  watchForShutdown();
-  signal?.addEventListener('abort', abort, { once: true });
-  if (signal?.aborted) abort();
+  /** @type {AbortSignal | undefined} */
+  let signal;
   try {
+    // Hosts of the same major line differ in what they pass: all of these may be absent.
+    const given =
+      /** @type {{signal?: AbortSignal, onCancellationReady?: () => unknown, onRuntimeProgress?: (update: {phase: string, message: string}) => unknown}} */ (
+        ctx
+      );
+    signal = given.signal;
+    const { onCancellationReady, onRuntimeProgress } = given;
+    watchForShutdown();
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
     await answered('onCancellationReady', onCancellationReady?.(), signal);
     const request = requestOf(ctx, hostEnv);
     reached.native = true;
@@ -65,14 +69,14 @@ async function runOnce(ctx, hostEnv, reached) {
         meta: (meta) => ctx.onMeta?.({ ...forHost(meta), context: withoutToken(ctx.context) }),
         event: (event) => announced(ctx, event),
         prepare: () => prepare(ctx).then(JSON.stringify),
-        link: (source, target) => placeSkill(source, target, sharedFolder(hostEnv)),
+        link: (source, target) => placeSkill(source, target, sharedFolder(hostEnv), hostHome(hostEnv)),
         progress: (message) => onRuntimeProgress?.({ phase: 'adapter_startup', message }),
       })
     );
   } finally {
     // The control must outlive the run: by its end the native half learns that this environment is gone.
-    signal?.removeEventListener('abort', abort);
     control.release();
+    signal?.removeEventListener('abort', abort);
   }
 }
 
@@ -129,8 +133,16 @@ async function answered(who, answer, signal) {
  * @param {NodeJS.ProcessEnv} hostEnv
  */
 function sharedFolder(hostEnv) {
-  if (hostEnv.PAPERCLIP_K8S_VOLUME?.trim() === 'scoped') return undefined;
-  return hostEnv.PAPERCLIP_HOME?.trim() || path.join(homeDir(), '.paperclip');
+  return hostEnv.PAPERCLIP_K8S_VOLUME?.trim() === 'scoped' ? undefined : hostHome(hostEnv);
+}
+
+/**
+ * The folder below which the native half makes prompt bundles.
+ *
+ * @param {NodeJS.ProcessEnv} hostEnv
+ */
+function hostHome(hostEnv) {
+  return path.resolve(hostEnv.PAPERCLIP_HOME?.trim() || path.join(homeDir(), '.paperclip'));
 }
 
 /**

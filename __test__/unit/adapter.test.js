@@ -45,6 +45,41 @@ describe('the entries', () => {
   });
 });
 
+describe('a context that throws when it is read', () => {
+  const fails = () => {
+    throw new Error('not today');
+  };
+  it.each(['agent', 'signal', 'onCancellationReady', 'onRuntimeProgress', 'config', 'context', 'runtimeMcp'])(
+    '%s_that_throws_fails_the_run_and_frees_its_agent',
+    async (member) => {
+      const ctx = { runId: 'run-1', agent: { id: 'agent-of-getters', companyId: 'c' }, onLog: () => {} };
+      Object.defineProperty(ctx, member, { get: fails });
+      const result = await adapter.execute(/** @type {any} */ (ctx));
+      expect(result.errorMessage).toContain('not today');
+      expect(binding.vitals().queues).toBe(0);
+    },
+  );
+  it.each([
+    ['a number that JSON has not', { a: 1n }],
+    ['an object that contains itself', circular()],
+    ['an object that refuses', { toJSON: fails }],
+  ])('%s_fails_the_run', async (_, context) => {
+    const ctx = { runId: 'run-1', agent: { id: 'agent-of-json', companyId: 'c' }, context, onLog: () => {} };
+    const result = await adapter.execute(/** @type {any} */ (ctx));
+    expect(result.exitCode).toBe(null);
+    expect(result.errorMessage).toMatch(/BigInt|circular|not today/);
+    expect(binding.vitals().queues).toBe(0);
+  });
+});
+
+/** @returns {Record<string, unknown>} */
+function circular() {
+  /** @type {Record<string, unknown>} */
+  const self = {};
+  self.self = self;
+  return self;
+}
+
 describe('the addon', () => {
   it('exports what production and the tests of leaks use', () => {
     expect(Object.keys(binding).toSorted()).toEqual([

@@ -190,3 +190,19 @@ describe('operator switches', () => {
     expect(keys.filter((key) => !page.includes(key))).toEqual([]);
   });
 });
+
+describe('functions that JavaScript calls', () => {
+  it('give a panic as an exception, each of them', () => {
+    const files = ['src/node/mod.rs', 'src/node/mailbox.rs', 'src/compat/exports.rs'];
+    const functions = files.flatMap((file) => {
+      const calls = read(file).matchAll(
+        /^ *#\[napi(?:\((?<how>.*)\))?\](?:\n *#\[.*)*\n *pub fn (?<name>\w+)/gm,
+      );
+      return [...calls].map(({ groups }) => ({ how: groups?.how, name: groups?.name }));
+    });
+    expect(functions.length).toBeGreaterThan(30);
+    // Runs once, when the addon is loaded, and sets the logging up.
+    const others = functions.filter(({ how }) => how !== 'module_exports');
+    expect(others.filter(({ how }) => !how?.includes('catch_unwind'))).toEqual([]);
+  });
+});
