@@ -211,6 +211,9 @@ pub fn build(
     });
     if let (Some(overlay), Some(spec)) = (config.pod_template.as_deref(), &mut job.spec) {
         overlay::merge(&mut spec.template, overlay);
+        if request.grants.limits_pod_template() {
+            overlay::forbid_escalation(&mut spec.template);
+        }
     }
 
     Ok(Manifest {

@@ -14,6 +14,16 @@ pub(super) fn merge(template: &mut PodTemplateSpec, overlay: &PodTemplateSpec) {
     template.merge_from(overlay);
 }
 
+/// Keeps the processes of every container from becoming more than its user is: the image of one that the template adds is
+/// the agent's choice, and can hold a program that makes who starts it root.
+pub(super) fn forbid_escalation(template: &mut PodTemplateSpec) {
+    let Some(pod) = &mut template.spec else { return };
+    for container in pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()) {
+        let context = container.security_context.get_or_insert_default();
+        context.allow_privilege_escalation.get_or_insert(false);
+    }
+}
+
 /// Resolves what the generic merge does not know: a volume, mount or variable is replaced as a whole, because two sources
 /// of one would be refused.
 fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec) {

@@ -1030,3 +1030,26 @@ fn supervised_job_differs_in_command_and_annotation_only() {
     let (mut large, _) = build_json(json!({"config": {"extraArgs": ["x".repeat(131_072 - 200)]}}));
     assert!(matches!(large.supervise(&token), Err(ManifestError::CommandTooLarge { .. })));
 }
+
+// ---- what a template adds
+
+#[test]
+fn added_container_cannot_become_root() {
+    let containers = json!([{"name": "side", "image": "i"}, {"name": "claude", "tty": true}]);
+    let spec = json!({"containers": containers, "initContainers": [{"name": "first", "image": "i"}]});
+    let built = |mode: &str| {
+        let env = json!({"PAPERCLIP_K8S_POD_TEMPLATE": mode});
+        build_json(json!({"config": {"podTemplate": {"spec": spec}}, "hostEnv": env})).1
+    };
+    let escalation = |job: &Value| -> Vec<Value> {
+        let lists = ["containers", "initContainers"].map(|list| at(job, &format!("{POD}/{list}")).clone());
+        let all = lists.iter().flat_map(|list| list.as_array().unwrap());
+        all.map(|one| one["securityContext"]["allowPrivilegeEscalation"].clone()).collect()
+    };
+    assert_eq!(escalation(&built("")), [json!(false), json!(false), json!(false), json!(false)]);
+    assert_eq!(
+        escalation(&built("any")),
+        [json!(false), Value::Null, json!(false), Value::Null],
+        "the operator has opened it"
+    );
+}

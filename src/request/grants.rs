@@ -102,6 +102,13 @@ impl Grants {
         let (account, accounts) = (config.service_account_name.as_ref(), self.service_accounts.as_ref());
         closed("serviceAccountName", account, accounts, SERVICE_ACCOUNTS)?;
         self.check_image("image", config.image.as_deref())?;
+        if self.limits_pod_template() {
+            let mut annotations = config.pod_annotations.iter();
+            if let Some((key, _)) = annotations.find(|(key, value)| template_limits::weakens(key, value)) {
+                let why = format!("is not granted ({POD_TEMPLATE}=any in Paperclip's environment opens it)");
+                return Err(RequestError::hidden(format!("podAnnotations[{key:?}]"), why));
+            }
+        }
         config.pod_template.as_deref().map_or(Ok(()), |template| self.check_template(template))
     }
 
@@ -137,6 +144,11 @@ impl Grants {
             self.check_image(&format!("podTemplate.{path}"), Some(image))?;
         }
         Ok(())
+    }
+
+    /// Whether a pod gets no more than what `restricted` allows.
+    pub(crate) fn limits_pod_template(&self) -> bool {
+        self.pod_template != PodTemplateMode::Any
     }
 
     /// Whether the host's own service account is granted to agents by name.
@@ -223,6 +235,13 @@ mod tests {
         assert!(refused.contains("podTemplate.spec.hostNetwork = (hidden): is not granted"), "{refused}");
         assert_eq!(error(harmless.clone(), json!({})), None);
         assert_eq!(error(node, mode("any")), None);
+        let annotation = "container.apparmor.security.beta.kubernetes.io/claude";
+        let unconfined = json!({"podAnnotations": {annotation: "unconfined"}});
+        for closed in [json!({}), mode("off")] {
+            let refused = error(unconfined.clone(), closed).unwrap();
+            assert!(refused.contains(&format!("podAnnotations[{annotation:?}] = (hidden)")), "{refused}");
+        }
+        assert_eq!(error(unconfined, mode("any")), None);
         assert!(error(harmless.clone(), mode("off")).unwrap().contains("PAPERCLIP_K8S_POD_TEMPLATE=off"));
         assert!(error(harmless, mode("all")).unwrap().contains("must be one of restricted, any, off"));
         assert!(error(json!({}), json!({"PAPERCLIP_K8S_VOLUME": "half"})).unwrap().contains("whole, scoped"));

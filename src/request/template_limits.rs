@@ -81,14 +81,31 @@ const SECURITY: &[&str] = &[
 /// Kinds of volumes whose contents are the pod's own.
 const VOLUMES: &[&str] = &["downwardAPI", "emptyDir", "ephemeral", "image", "name", "projected"];
 
+/// What an empty claim consists of.
+const CLAIM: &[&str] = &["accessModes", "resources", "storageClassName", "volumeMode"];
+
+/// Annotations that stand for fields of a security context.
+const PROFILE_ANNOTATIONS: &[&str] = &[
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+];
+
 /// The path of the first field that is not granted.
 pub(super) fn check(template: &PodTemplateSpec) -> Result<(), String> {
     let template = serde_json::to_value(template).unwrap_or_default();
+    let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
+    for (key, value) in annotations.into_iter().flatten() {
+        if weakens(key, value.as_str().unwrap_or_default()) {
+            return Err(format!("metadata.annotations[{key:?}]"));
+        }
+    }
     let Some(pod) = template.get("spec").and_then(Value::as_object) else { return Ok(()) };
     known(pod, POD, "spec")?;
     security(pod.get("securityContext"), "spec.securityContext")?;
     for (volume, path) in items(pod, "volumes", "spec") {
         known(volume, VOLUMES, &path)?;
+        check_ephemeral(volume, &path)?;
         let sources = volume.get("projected").and_then(Value::as_object);
         for (source, path) in
             sources.map(|all| items(all, "sources", &format!("{path}.projected"))).unwrap_or_default()
@@ -104,6 +121,26 @@ pub(super) fn check(template: &PodTemplateSpec) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// An ephemeral volume is empty: one with a source would be a copy of another claim, one with a name that volume itself,
+/// and controllers fill a claim by its annotations.
+fn check_ephemeral(volume: &Map<String, Value>, path: &str) -> Result<(), String> {
+    let Some(template) = volume.get("ephemeral").and_then(|all| all.get("volumeClaimTemplate")) else {
+        return Ok(());
+    };
+    let path = format!("{path}.ephemeral.volumeClaimTemplate");
+    for (part, allowed) in [("metadata", &["labels"][..]), ("spec", CLAIM)] {
+        if let Some(fields) = template.get(part).and_then(Value::as_object) {
+            known(fields, allowed, &format!("{path}.{part}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an annotation takes a container's security profile away, as Kubernetes' older versions had it.
+pub(super) fn weakens(key: &str, value: &str) -> bool {
+    PROFILE_ANNOTATIONS.iter().any(|of| key.starts_with(of)) && value != "runtime/default"
 }
 
 /// The images that a template names, with their paths.
@@ -167,9 +204,15 @@ fn security(context: Option<&Value>, path: &str) -> Result<(), String> {
     let refused = |key: &str, value: &Value| match key {
         "allowPrivilegeEscalation" | "privileged" => *value != Value::Bool(false),
         "runAsNonRoot" => *value != Value::Bool(true),
-        "runAsUser" => value.as_i64().is_none_or(|id| id <= 0),
+        "runAsUser" | "runAsGroup" | "fsGroup" => value.as_i64().is_none_or(|id| id <= 0),
+        "supplementalGroups" => value.as_array().is_none_or(|all| all.iter().any(|id| *id == 0)),
         "seccompProfile" | "appArmorProfile" => value.get("type").is_none_or(|kind| kind != "RuntimeDefault"),
-        "capabilities" => value.get("add").and_then(Value::as_array).is_some_and(|added| !added.is_empty()),
+        "capabilities" => {
+            let list = |key: &str| value.get(key).and_then(Value::as_array);
+            // The template's list replaces the adapter's.
+            list("add").is_some_and(|added| !added.is_empty())
+                || list("drop").is_some_and(|dropped| !dropped.iter().any(|one| one == "ALL"))
+        }
         _ => false,
     };
     match context.iter().find(|(key, value)| refused(key, value)) {
@@ -242,6 +285,37 @@ mod tests {
                 volume(json!({"persistentVolumeClaim": {"claimName": "other"}})),
                 "spec.volumes[0].persistentVolumeClaim",
             ),
+            (
+                volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {
+                    "dataSource": {"kind": "PersistentVolumeClaim", "name": "paperclip"}}}}})),
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.dataSource",
+            ),
+            (
+                volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {
+                    "dataSourceRef": {"kind": "VolumeSnapshot", "name": "s"}}}}})),
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.dataSourceRef",
+            ),
+            (
+                volume(
+                    json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"volumeName": "pv-of-another"}}}}),
+                ),
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.volumeName",
+            ),
+            (
+                volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"selector": {}}}}})),
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.selector",
+            ),
+            (
+                volume(json!({"ephemeral": {"volumeClaimTemplate": {
+                    "metadata": {"annotations": {"k8s.io/CloneRequest": "paperclip"}}, "spec": {}}}})),
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.annotations",
+            ),
+            (json!({"securityContext": {"runAsGroup": 0}}), "spec.securityContext.runAsGroup"),
+            (json!({"securityContext": {"fsGroup": 0}}), "spec.securityContext.fsGroup"),
+            (
+                json!({"securityContext": {"supplementalGroups": [7, 0]}}),
+                "spec.securityContext.supplementalGroups",
+            ),
             (volume(json!({"nfs": {"path": "/", "server": "s"}})), "spec.volumes[0].nfs"),
             (volume(json!({"csi": {"driver": "secrets-store"}})), "spec.volumes[0].csi"),
             (
@@ -270,6 +344,10 @@ mod tests {
             ),
             (
                 side(json!({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}})),
+                "spec.containers[0].securityContext.capabilities",
+            ),
+            (
+                side(json!({"securityContext": {"capabilities": {"drop": []}}})),
                 "spec.containers[0].securityContext.capabilities",
             ),
             (
@@ -312,11 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn annotation_that_takes_a_profile_away_is_refused() {
+        let check = |key: &str, value: &str| {
+            let template = json!({"metadata": {"annotations": {key: value}}});
+            check(&serde_json::from_value(template).unwrap())
+        };
+        let apparmor = "container.apparmor.security.beta.kubernetes.io/claude";
+        assert_eq!(check(apparmor, "unconfined"), Err(format!("metadata.annotations[{apparmor:?}]")));
+        assert!(check("seccomp.security.alpha.kubernetes.io/pod", "localhost/x").is_err());
+        assert_eq!(check(apparmor, "runtime/default"), Ok(()));
+        assert_eq!(check("example.com/a", "unconfined"), Ok(()));
+    }
+
+    #[test]
     fn sidecar_with_volume_of_its_own_is_granted() {
         let spec = json!({
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
             "securityContext": {"runAsUser": 2000, "seccompProfile": {"type": "RuntimeDefault"}},
-            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
+            "volumes": [
+                {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+                {"name": "disk", "ephemeral": {"volumeClaimTemplate": {
+                    "metadata": {"labels": {"a": "b"}},
+                    "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast",
+                             "resources": {"requests": {"storage": "1Gi"}}}}}}],
             "containers": [
                 {"name": "claude", "env": [{"name": "A", "value": "b"}], "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]},
                 {"name": "side", "image": "i", "ports": [{"containerPort": 1}],
