@@ -3,6 +3,8 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
+  renameSync,
+  rmSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -313,6 +315,71 @@ describe('the files of a skill', () => {
     await placeSkill(path.join(shared, 'demo'), target, undefined);
     expect((await lstat(target)).isDirectory()).toBe(true);
     expect(readFileSync(path.join(target, 'SKILL.md'), 'utf8')).toBe('# Demo\n');
+  });
+
+  it('link_above_the_bundle_is_not_followed', async () => {
+    const { shared, outside, target } = given();
+    const elsewhere = temporaryFolder('elsewhere');
+    symlinkSync(elsewhere, path.join(shared, 'linked'));
+    for (const folder of ['demo', path.join('..', path.basename(outside), 'demo')]) {
+      const planted = path.join(shared, 'linked', 'demo');
+      const placed = placeSkill(path.join(shared, folder), planted, shared, shared);
+      await expect(placed).rejects.toThrow(/ENOTDIR|ELOOP/);
+    }
+    await expect(placeSkill(path.join(shared, 'demo'), target, shared, elsewhere)).rejects.toThrow(
+      /is not below/,
+    );
+    expect(readdirSync(elsewhere)).toEqual([]);
+  });
+
+  it('link_in_a_planted_folder_is_removed_and_not_followed', async () => {
+    const { shared, outside, target } = given();
+    mkdirSync(path.join(target, 'deep'), { recursive: true });
+    symlinkSync(path.join(outside, 'demo'), path.join(target, 'deep', 'link'));
+    await placeSkill(path.join(shared, 'demo'), target, shared);
+    expect(readdirSync(path.join(outside, 'demo')).toSorted()).toEqual(['SKILL.md', 'scripts']);
+    expect(await readlink(target)).toBe(path.join(shared, 'demo'));
+  });
+
+  it('planted_folder_of_many_levels_is_an_error', async () => {
+    const { shared, target } = given();
+    mkdirSync(path.join(target, ...Array.from({ length: 70 }, () => 'd')), { recursive: true });
+    await expect(placeSkill(path.join(shared, 'demo'), target, shared)).rejects.toThrow(
+      /more than 64 levels/,
+    );
+  });
+
+  it.runIf(process.platform === 'linux')('bundle_that_becomes_a_link_meanwhile_is_not_followed', async () => {
+    const { shared, outside, target } = given();
+    const elsewhere = temporaryFolder('elsewhere');
+    /** @param {string} helper */
+    const swapping =
+      (helper) =>
+      async (/** @type {unknown[]} */ ...files) => {
+        renameSync(path.dirname(target), path.join(shared, 'moved'));
+        symlinkSync(elsewhere, path.dirname(target));
+        return /** @type {any} */ (host)[helper](...files);
+      };
+    const helpers = ['ensurePaperclipSkillSymlink', 'materializePaperclipSkillCopy'];
+    vi.resetModules();
+    vi.doMock('@paperclipai/adapter-utils/server-utils', () => ({
+      ...host,
+      ...Object.fromEntries(helpers.map((helper) => [helper, swapping(helper)])),
+    }));
+    try {
+      const { placeSkill: place } = await import('../../js/skill-files.js');
+      for (const source of [path.join(shared, 'demo'), path.join(outside, 'demo')]) {
+        await place(source, target, shared, shared);
+        expect(readFileSync(path.join(shared, 'moved', 'demo', 'SKILL.md'), 'utf8')).toBe('# Demo\n');
+        expect(readdirSync(elsewhere)).toEqual([]);
+        unlinkSync(path.dirname(target));
+        rmSync(path.join(shared, 'moved'), { recursive: true });
+        mkdirSync(path.dirname(target));
+      }
+    } finally {
+      vi.doUnmock('@paperclipai/adapter-utils/server-utils');
+      vi.resetModules();
+    }
   });
 
   it('that are not there are an error', async () => {

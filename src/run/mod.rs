@@ -15,6 +15,7 @@ mod cleanup;
 mod context;
 mod events;
 mod finish;
+mod folder;
 mod host;
 mod isolate;
 mod job_view;

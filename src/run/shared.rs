@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::cluster::{ApiError, ApiErrorKind};
 use crate::request::{HostEnv, Request};
 
+use super::folder::Folder;
 use super::start::bundle::{BundleError, make_folders};
 use super::{RunError, timing};
 use crate::manifest::{self, PromptBundle, ScopedFolder};
@@ -76,14 +77,19 @@ fn make_below(mount: &Path, folders: &[ScopedFolder]) -> Result<(), BundleError>
         return Ok(());
     }
     let mut writable = folders.iter().filter(|folder| !folder.read_only);
-    writable.try_for_each(|folder| make_folders(mount, Path::new(&folder.path), 0o770))
+    writable.try_for_each(|folder| make_folders(mount, Path::new(&folder.path), 0o770).map(drop))
 }
+
+/// The most instances that are checked.
+const MOST_INSTANCES: usize = 16;
 
 /// What of the host's own lies in its home, where an agent that has the whole volume reads and writes it.
 pub(super) async fn of_the_server_in(home: PathBuf) -> Vec<String> {
     let find = move || {
         let mut found: Vec<String> = ["plugins", "adapter-plugins", ".env"].map(str::to_owned).into();
-        for instance in std::fs::read_dir(home.join("instances")).into_iter().flatten().flatten() {
+        // Agents can make more of these than there are.
+        let instances = std::fs::read_dir(home.join("instances")).into_iter().flatten().flatten();
+        for instance in instances.take(MOST_INSTANCES) {
             let name = instance.file_name().to_string_lossy().into_owned();
             found.extend(["secrets", "db", ".env"].map(|of| format!("instances/{name}/{of}")));
         }
@@ -126,12 +132,15 @@ const OF_THE_SERVER: [&str; 11] = [
 ];
 
 /// Reads an agent's instructions: a regular file of at most 1 MiB below the host's home or a folder that the operator
-/// names, and not one that the host keeps for itself.
+/// names, and not one that the host keeps for itself. With a scoped volume it must be one of the agent's own, or of those
+/// folders: the agent would see a file that its pod does not have.
 pub(super) async fn read_instructions(request: &Request, path: &str) -> Result<Vec<u8>, Unread> {
     let home = request.host_env.paperclip_home().map(PathBuf::from);
     let granted = request.grants.instructions_dirs.clone();
+    let owner = Owner::of(request);
     let file = PathBuf::from(path);
-    let read = tokio::task::spawn_blocking(move || read_granted(&file, home.as_deref(), &granted));
+    let read =
+        tokio::task::spawn_blocking(move || read_granted(&file, home.as_deref(), &granted, owner.as_ref()));
     match tokio::time::timeout(timing::FILES_LIMIT, read).await {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => Err(Unread::Failed(io::Error::other(error))),
@@ -139,32 +148,83 @@ pub(super) async fn read_instructions(request: &Request, path: &str) -> Result<V
     }
 }
 
-fn read_granted(path: &Path, home: Option<&Path>, granted: &[String]) -> Result<Vec<u8>, Unread> {
+/// Whose instructions are read, where that limits them.
+#[derive(Debug)]
+struct Owner {
+    agent: String,
+    company: String,
+    /// The folders that the agent gets of the shared volume.
+    folders: Vec<PathBuf>,
+}
+
+impl Owner {
+    /// The agent of a request; `None` where it has the whole volume.
+    fn of(request: &Request) -> Option<Self> {
+        // A folder that an agent may not have ends its run later.
+        let folders = manifest::scoped_folders(request, None).unwrap_or_else(|_| Some(Vec::new()))?;
+        Some(Self {
+            agent: request.agent.id.clone(),
+            company: request.agent.company_id.clone(),
+            folders: folders.into_iter().map(|folder| Path::new(MOUNT).join(folder.path)).collect(),
+        })
+    }
+
+    /// Whether a file, by its real path and by that from the host's home, is the agent's own.
+    fn owns(&self, real: &Path, inside: &Path) -> bool {
+        match names(inside).as_slice() {
+            ["instances", _, "companies", company, "agents", agent, ..] => {
+                *company == self.company && *agent == self.agent
+            }
+            ["instances", _, "companies" | "projects", company, ..] => *company == self.company,
+            ["instances", _, "workspaces", agent, ..] => *agent == self.agent,
+            _ => self.folders.iter().any(|folder| real.starts_with(folder)),
+        }
+    }
+}
+
+fn read_granted(
+    path: &Path,
+    home: Option<&Path>,
+    granted: &[String],
+    owner: Option<&Owner>,
+) -> Result<Vec<u8>, Unread> {
     let refuse =
         |why: &str| Err(Unread::NotGranted(format!("instructionsFilePath = \"{}\": {why}", path.display())));
     let real = std::fs::canonicalize(path).map_err(Unread::Failed)?;
     let below = |folder: &Path| {
         let folder = std::fs::canonicalize(folder).ok()?;
-        real.strip_prefix(folder).map(Path::to_owned).ok()
+        let inside = real.strip_prefix(&folder).ok()?.to_owned();
+        Some((folder, inside))
     };
-    if !granted.iter().any(|folder| below(Path::new(folder)).is_some()) {
-        let Some(inside) = home.and_then(below) else {
-            return refuse(
-                "is not below PAPERCLIP_HOME, nor below a folder of PAPERCLIP_K8S_INSTRUCTIONS_DIRS in Paperclip's environment",
-            );
-        };
-        if is_of_the_server(&inside) {
-            return refuse("is a file that only the server may read");
+    let listed = granted.iter().find_map(|folder| below(Path::new(folder)));
+    let (folder, inside) = match listed {
+        Some(listed) => listed,
+        None => {
+            let Some((home, inside)) = home.and_then(below) else {
+                return refuse(
+                    "is not below PAPERCLIP_HOME, nor below a folder of PAPERCLIP_K8S_INSTRUCTIONS_DIRS in Paperclip's environment",
+                );
+            };
+            if is_of_the_server(&inside) {
+                return refuse("is a file that only the server may read");
+            }
+            if owner.is_some_and(|owner| !owner.owns(&real, &inside)) {
+                return refuse(
+                    "is not one of this agent's files (PAPERCLIP_K8S_VOLUME=scoped), nor below a folder of \
+                     PAPERCLIP_K8S_INSTRUCTIONS_DIRS in Paperclip's environment",
+                );
+            }
+            (home, inside)
         }
-    }
-    // Before it is opened: opening a pipe waits for a writer.
-    let regular = |meta: std::fs::Metadata| meta.is_file() && meta.len() <= MAX_INSTRUCTIONS;
+    };
     let unusable = "is not a regular file of at most 1 MiB";
-    if !regular(std::fs::metadata(&real).map_err(Unread::Failed)?) {
-        return refuse(unusable);
-    }
-    let file = std::fs::File::open(&real).map_err(Unread::Failed)?;
-    if !regular(file.metadata().map_err(Unread::Failed)?) {
+    let (Some(above), Some(name)) = (inside.parent(), inside.file_name()) else { return refuse(unusable) };
+    // From the folder's descriptor on: what an agent puts there meanwhile is not followed.
+    let file =
+        Folder::open(&folder).and_then(|folder| folder.below(above)).and_then(|above| above.file(name));
+    let file = file.map_err(Unread::Failed)?;
+    let meta = file.metadata().map_err(Unread::Failed)?;
+    if !meta.is_file() || meta.len() > MAX_INSTRUCTIONS {
         return refuse(unusable);
     }
     let mut text = Vec::new();
@@ -173,16 +233,19 @@ fn read_granted(path: &Path, home: Option<&Path>, granted: &[String]) -> Result<
     if text.len() as u64 > MAX_INSTRUCTIONS { refuse(unusable) } else { Ok(text) }
 }
 
-/// Whether a host keeps this file, named from its home, for itself.
-fn is_of_the_server(inside: &Path) -> bool {
-    let names: Vec<&str> = inside
-        .components()
+/// The names of a path's parts; what is not UTF-8 is empty.
+fn names(path: &Path) -> Vec<&str> {
+    path.components()
         .filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_str().unwrap_or_default()),
             _ => None,
         })
-        .collect();
-    match names.as_slice() {
+        .collect()
+}
+
+/// Whether a host keeps this file, named from its home, for itself.
+fn is_of_the_server(inside: &Path) -> bool {
+    match names(inside).as_slice() {
         ["instances", _, name, ..] => OF_THE_SERVER.contains(name),
         // Credentials of tools are in hidden folders of a home, plugins are the host's code.
         [name, ..] => name.starts_with('.') || OF_THE_SERVER.contains(name) || name.ends_with("plugins"),
@@ -266,7 +329,7 @@ mod tests {
         }
         let pipe = home.join("agent/pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("run").success());
-        assert_eq!(read_granted(&good, Some(&home), &[]).expect("read"), b"Be brief.");
+        assert_eq!(read_granted(&good, Some(&home), &[], None).expect("read"), b"Be brief.");
         for (path, why) in [
             ("agent/zero", "is not below PAPERCLIP_HOME"),
             ("agent/out", "is not below PAPERCLIP_HOME"),
@@ -280,22 +343,58 @@ mod tests {
             ("agent/pipe", "is not a regular file of at most 1 MiB"),
             ("agent", "is not a regular file of at most 1 MiB"),
         ] {
-            match read_granted(&home.join(path), Some(&home), &[]) {
+            match read_granted(&home.join(path), Some(&home), &[], None) {
                 Err(Unread::NotGranted(text)) => assert!(text.contains(why), "{path}: {text}"),
                 other => panic!("{path}: {other:?}"),
             }
         }
         let listed = [dir.display().to_string()];
         assert!(
-            read_granted(&dir.join("config"), Some(&home), &listed).is_ok(),
+            read_granted(&dir.join("config"), Some(&home), &listed, None).is_ok(),
             "the operator names the folder"
         );
         let zero = ["/dev".to_owned()];
         assert!(matches!(
-            read_granted(Path::new("/dev/zero"), Some(&home), &zero),
+            read_granted(Path::new("/dev/zero"), Some(&home), &zero, None),
             Err(Unread::NotGranted(_))
         ));
-        assert!(matches!(read_granted(&home.join("gone"), Some(&home), &[]), Err(Unread::Failed(_))));
+        assert!(matches!(read_granted(&home.join("gone"), Some(&home), &[], None), Err(Unread::Failed(_))));
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn instructions_of_others_are_not_shown_to_a_scoped_agent() {
+        let dir = folder("scoped-instructions");
+        let home = dir.join("home");
+        let request = json!({
+            "agent": {"id": "a-1", "companyId": "c-1"},
+            "context": {"paperclipWorkspace": {"cwd": "/paperclip/repos/x"}},
+            "hostEnv": {"PAPERCLIP_HOME": "/paperclip", "PAPERCLIP_K8S_VOLUME": "scoped"},
+        });
+        let owner = Owner::of(&Request::parse(&request.to_string()).expect("a request")).expect("scoped");
+        let within = Path::new(MOUNT).join("repos/x/AGENTS.md");
+        assert!(owner.owns(&within, Path::new("repos/x/AGENTS.md")), "its workspace");
+        for (path, is_own) in [
+            ("companies/c-1/agents/a-1/instructions/AGENTS.md", true),
+            ("companies/c-1/shared.md", true),
+            ("projects/c-1/p/repo/AGENTS.md", true),
+            ("workspaces/a-1/AGENTS.md", true),
+            ("companies/c-1/agents/a-2/instructions/AGENTS.md", false),
+            ("companies/c-2/agents/a-1/instructions/AGENTS.md", false),
+            ("projects/c-2/p/repo/.env", false),
+            ("workspaces/a-2/notes.md", false),
+            ("other/notes.md", false),
+            ("../../elsewhere/notes.md", false),
+        ] {
+            let file = home.join("instances/default").join(path);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+            std::fs::write(&file, "text").expect("written");
+            let read = read_granted(&file, Some(&home), &[], Some(&owner));
+            assert_eq!(read.is_ok(), is_own, "{path}");
+            assert!(read_granted(&file, Some(&home), &[], None).is_ok(), "{path}: it has the whole volume");
+            let listed = [file.parent().expect("a folder").display().to_string()];
+            assert!(read_granted(&file, Some(&home), &listed, Some(&owner)).is_ok(), "{path}: it is listed");
+        }
         std::fs::remove_dir_all(dir).expect("removed");
     }
 

@@ -104,6 +104,43 @@ export const CONFIGURATION = [
       containers: [{ name: 's', image: 'i', volumeMounts: [{ name: 'data', mountPath: '/d' }] }],
     }),
   ),
+  refused(
+    'a copy of the volume of the host',
+    'harmed',
+    template({
+      volumes: [
+        {
+          name: 'v',
+          ephemeral: {
+            volumeClaimTemplate: {
+              spec: {
+                accessModes: ['ReadWriteOnce'],
+                resources: { requests: { storage: '1Gi' } },
+                dataSource: { kind: 'PersistentVolumeClaim', name: 'paperclip' },
+              },
+            },
+          },
+        },
+      ],
+    }),
+  ),
+  refused('an annotation that takes AppArmor away', 'harmed', () => ({
+    podAnnotations: { 'container.apparmor.security.beta.kubernetes.io/claude': 'unconfined' },
+  })),
+  {
+    name: 'a skill of a thousand folders within each other',
+    before: 'harmed',
+    play: async (host) => {
+      const folder = planted();
+      mkdirSync(path.join(folder, ...Array.from({ length: 1000 }, () => 'd')), { recursive: true });
+      const config = {
+        paperclipRuntimeSkills: [{ key: 'org/deep', runtimeName: 'deep', source: folder }],
+        paperclipSkillSync: { desiredSkills: ['org/deep'] },
+      };
+      const { result } = await host.agent(ENDS, { config });
+      assert.equal(result.errorMessage, null, JSON.stringify(result));
+    },
+  },
   {
     name: 'a skill whose name leads out of the bundle',
     before: 'harmed',

@@ -2,14 +2,19 @@
 //! (`docs/contract.md`, "Prompt bundle").
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
 use super::claim::unique;
 use crate::manifest::{PromptBundle, Skill};
+use crate::run::folder::Folder;
 use crate::run::{HostError, timing};
 
 /// What a bundle is made of, and where.
@@ -59,6 +64,12 @@ pub(crate) enum BundleError {
 
 /// The largest file of a skill, in bytes: an agent can make one that takes hours to read.
 const MAX_FILE: u64 = 256 << 20;
+/// The most that the skills of a bundle may have together, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+/// The most files and folders of the skills of a bundle: through a link an agent can make a whole disk part of a skill.
+const MAX_ENTRIES: usize = 100_000;
+/// The file of the instructions in a bundle.
+const INSTRUCTIONS: &str = "agent-instructions.md";
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.display().to_string();
@@ -82,13 +93,22 @@ pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
         }
     });
     let hashed = spec.clone();
-    let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref())).await?;
+    let given_up = GivenUp::default();
+    let stop = given_up.0.clone();
+    let key = blocking(move || bundle_key(&hashed.skills, hashed.instructions.as_deref(), &stop)).await;
+    drop(given_up);
+    let key = key?;
     let key = if spec.copies { format!("{key}-copies") } else { key };
     let (home, below) = root_of(&spec)?;
-    let below = below.join(&key).join(".claude").join("skills");
-    let skills_dir = home.join(&below);
-    blocking(move || make_folders(&home, &below, 0o750)).await?;
-    let root = skills_dir.ancestors().nth(2).unwrap_or(&skills_dir).to_owned();
+    let below = below.join(&key);
+    let root = home.join(&below);
+    let skills_dir = root.join(".claude").join("skills");
+    let folder = blocking(move || {
+        let root = make_folders(&home, &below, 0o750)?;
+        make_inside(&root, &home.join(&below), Path::new(".claude/skills"), 0o750)?;
+        Ok(root)
+    })
+    .await?;
     for skill in &spec.skills {
         let target = skills_dir.join(&skill.runtime_name);
         if let Err(error) = link(skill.source.clone(), target.display().to_string()).await {
@@ -102,9 +122,9 @@ pub(crate) async fn prepare<F: Future<Output = Result<(), HostError>>>(
     let warnings: Vec<String> = refused.into_iter().map(warning).collect();
     let mut instructions_file_path = None;
     if let Some(text) = spec.instructions.filter(|text| !text.is_empty()) {
-        let file = root.join("agent-instructions.md");
+        let file = root.join(INSTRUCTIONS);
         let written = file.clone();
-        blocking(move || write_instructions(&written, &text)).await?;
+        blocking(move || write_instructions(&folder, &text).map_err(io_error("write", &written))).await?;
         instructions_file_path = Some(file.display().to_string());
     }
     let root_dir = root.display().to_string();
@@ -147,53 +167,30 @@ fn root_of(spec: &BundleSpec) -> Result<(PathBuf, PathBuf), BundleError> {
     Ok((std::path::absolute(&home).map_err(io_error("resolve", &home))?, below))
 }
 
-/// Makes the folders of a path below `home`. A link on the way is not followed: an agent may have put it there, to have the
-/// host write elsewhere. `mode` is that of a folder that is made; where the server is root, others have the rights of its
-/// group.
-pub(in crate::run) fn make_folders(home: &Path, below: &Path, mode: u32) -> Result<(), BundleError> {
-    std::fs::create_dir_all(home).map_err(io_error("create", home))?;
-    let mut folder = home.to_owned();
-    for part in below {
-        folder.push(part);
-        match std::fs::symlink_metadata(&folder) {
-            Ok(there) if there.is_dir() => {}
-            Ok(_) => {
-                let error = io::Error::other("it is not a folder, and what it is is not followed");
-                return Err(io_error("use", &folder)(error));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make_folder(&folder, mode)?,
-            Err(error) => return Err(io_error("create", &folder)(error)),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn make_folder(folder: &Path, mode: u32) -> Result<(), BundleError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().mode(mode).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error("create", folder)(error)),
-        _ => set_mode(folder, mode).map_err(io_error("create", folder)),
-    }
-}
-
-#[cfg(not(unix))]
-fn make_folder(folder: &Path, _: u32) -> Result<(), BundleError> {
-    std::fs::create_dir(folder).map_err(io_error("create", folder))
-}
-
-/// Agents have the server's user or group. A server that is root has neither in common with them: to what it makes, others
+/// Makes the folders of a path below `home`, and opens the last one. A link on the way is not followed: an agent may have
+/// put it there, to have the host write elsewhere. `mode` is that of a folder that is made; where the server is root, others
 /// have the rights of its group.
-#[cfg(unix)]
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let made = std::fs::symlink_metadata(path)?;
-    if made.is_symlink() {
-        return Ok(());
+pub(in crate::run) fn make_folders(home: &Path, below: &Path, mode: u32) -> Result<Folder, BundleError> {
+    std::fs::create_dir_all(home).map_err(io_error("create", home))?;
+    let home_folder = Folder::open(home).map_err(io_error("use", home))?;
+    make_inside(&home_folder, home, below, mode)
+}
+
+/// The same from an open folder, whose path is `at`.
+fn make_inside(folder: &Folder, at: &Path, below: &Path, mode: u32) -> Result<Folder, BundleError> {
+    let mut folder = folder.below(Path::new("")).map_err(io_error("use", at))?;
+    let mut path = at.to_owned();
+    for name in below {
+        path.push(name);
+        folder = folder.made(name, mode).map_err(|error| match error.kind() {
+            io::ErrorKind::NotADirectory => {
+                let error = io::Error::other("it is not a folder, and what it is is not followed");
+                io_error("use", &path)(error)
+            }
+            _ => io_error("create", &path)(error),
+        })?;
     }
-    let mode = if made.uid() == 0 { mode | (mode & 0o070) >> 3 } else { mode };
-    // A group that is inherited from the folder above stays so.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(made.mode() & 0o7000 | mode))
+    Ok(folder)
 }
 
 fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> {
@@ -214,37 +211,48 @@ fn checked_segment(field: &'static str, value: &str) -> Result<(), BundleError> 
 }
 
 /// A damaged or older file is replaced, and so is a link that stands in its place; a rename makes the new one appear whole.
-fn write_instructions(file: &Path, text: &str) -> Result<(), BundleError> {
-    let there = std::fs::symlink_metadata(file);
-    let same_size = there.is_ok_and(|there| there.is_file() && there.len() == text.len() as u64);
-    if same_size && std::fs::read(file).is_ok_and(|present| present == text.as_bytes()) {
+fn write_instructions(folder: &Folder, text: &str) -> io::Result<()> {
+    let name = OsStr::new(INSTRUCTIONS);
+    if folder.file(name).is_ok_and(|file| holds(file, text.as_bytes())) {
         return Ok(());
     }
-    let mut temporary = file.as_os_str().to_owned();
     // A name that no agent can guess, and that must not be there.
-    temporary.push(format!(".{}.tmp", unique()));
-    let temporary = PathBuf::from(temporary);
-    let written = write_new(&temporary, text).and_then(|()| std::fs::rename(&temporary, file));
+    let temporary = format!("{INSTRUCTIONS}.{}.tmp", unique());
+    let temporary = OsStr::new(&temporary);
+    let written = folder.new_file(temporary, 0o640).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = written.and_then(|()| folder.rename(temporary, name));
     if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = folder.remove(temporary);
     }
-    written.map_err(io_error("write", file))
+    written
 }
 
-fn write_new(file: &Path, text: &str) -> io::Result<()> {
-    let mut options = std::fs::File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-    options.open(file)?.write_all(text.as_bytes())?;
-    #[cfg(unix)]
-    set_mode(file, 0o640)?;
-    Ok(())
+/// Whether this is a regular file with these bytes.
+fn holds(file: std::fs::File, bytes: &[u8]) -> bool {
+    let length = bytes.len() as u64;
+    let mut present = Vec::new();
+    file.metadata().is_ok_and(|there| there.is_file() && there.len() == length)
+        && file.take(length + 1).read_to_end(&mut present).is_ok()
+        && present == bytes
+}
+
+/// Is set when it is dropped: who works for a run that does not wait any more can stop.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// SHA-256 over instructions and skill contents in lower-case hex, files in byte order. 0.1.49 sorted by the host's
-/// collation, which differs between machines.
-fn bundle_key(skills: &[Skill], instructions: Option<&str>) -> Result<String, BundleError> {
+/// collation, which differs between machines. Ends early with an error once `stop` is set.
+fn bundle_key(
+    skills: &[Skill],
+    instructions: Option<&str>,
+    stop: &AtomicBool,
+) -> Result<String, BundleError> {
     let mut hash = Sha256::new();
     hash.update("paperclip-claude-prompt-bundle:v1\n");
     match instructions.filter(|text| !text.is_empty()) {
@@ -257,88 +265,167 @@ fn bundle_key(skills: &[Skill], instructions: Option<&str>) -> Result<String, Bu
     }
     let mut sorted: Vec<&Skill> = skills.iter().collect();
     sorted.sort_by(|a, b| a.runtime_name.as_bytes().cmp(b.runtime_name.as_bytes()));
+    let mut walk = Walk { hash, buffer: vec![0; 64 * 1024], entries: 0, bytes: 0, stop };
     for skill in sorted {
-        hash.update(format!("skill:{}:{}\n", skill.key, skill.runtime_name));
-        hash_path(&mut hash, Path::new(&skill.source), &skill.runtime_name, &mut HashSet::new())?;
+        walk.hash.update(format!("skill:{}:{}\n", skill.key, skill.runtime_name));
+        walk.tree(Path::new(&skill.source), &skill.runtime_name)?;
     }
     let mut hex = String::with_capacity(64);
-    for byte in hash.finalize() {
+    for byte in walk.hash.finalize() {
         let _ = write!(hex, "{byte:02x}");
     }
     Ok(hex)
 }
 
-fn hash_path(
-    hash: &mut Sha256,
-    path: &Path,
-    relative: &str,
-    visited: &mut HashSet<PathBuf>,
-) -> Result<(), BundleError> {
-    let meta = std::fs::symlink_metadata(path).map_err(io_error("read", path))?;
-    if meta.is_symlink() {
-        hash.update(format!("symlink:{relative}\n"));
-        return match std::fs::canonicalize(path) {
-            Ok(resolved) => hash_path(hash, &resolved, relative, visited),
-            Err(_) => {
-                hash.update("missing\n");
-                Ok(())
-            }
-        };
-    }
-    if meta.is_dir() {
-        hash.update(format!("dir:{relative}\n"));
-        let real = std::fs::canonicalize(path).map_err(io_error("resolve", path))?;
-        if !visited.insert(real) {
-            hash.update("loop\n");
-            return Ok(());
+/// A folder of a skill, and what of it is left.
+struct Level {
+    path: PathBuf,
+    /// Its name in the hash.
+    relative: String,
+    names: std::vec::IntoIter<OsString>,
+}
+
+/// A walk through the skills of a bundle. An agent may have written them: it has a list of what is still to do, and not a
+/// call for each level, because a thread's stack ends before the levels of a folder do.
+struct Walk<'a> {
+    hash: Sha256,
+    buffer: Vec<u8>,
+    /// Files and folders so far.
+    entries: usize,
+    /// Bytes of files so far.
+    bytes: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Walk<'_> {
+    /// Everything below a path, which is called `name` in the hash. Links are followed, as the CLI follows them.
+    fn tree(&mut self, path: &Path, name: &str) -> Result<(), BundleError> {
+        let mut visited = HashSet::new();
+        let mut levels: Vec<Level> = Vec::new();
+        let mut next = Some((path.to_owned(), name.to_owned()));
+        while let Some((path, relative)) = next {
+            levels.extend(self.one(&path, relative, &mut visited)?);
+            next = loop {
+                let Some(level) = levels.last_mut() else { return Ok(()) };
+                if let Some(name) = level.names.next() {
+                    let relative = format!("{}/{}", level.relative, name.to_string_lossy());
+                    break Some((level.path.join(name), relative));
+                }
+                levels.pop();
+            };
         }
+        Ok(())
+    }
+
+    /// One file, or what is to be done of a folder.
+    fn one(
+        &mut self,
+        path: &Path,
+        relative: String,
+        visited: &mut HashSet<(u64, u64)>,
+    ) -> Result<Option<Level>, BundleError> {
+        self.check_stop(path)?;
+        let mut path = path.to_owned();
+        let mut meta = std::fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
+        if meta.is_symlink() {
+            self.hash.update(format!("symlink:{relative}\n"));
+            let Ok(resolved) = std::fs::canonicalize(&path) else {
+                self.hash.update("missing\n");
+                return Ok(None);
+            };
+            meta = std::fs::symlink_metadata(&resolved).map_err(io_error("read", &resolved))?;
+            path = resolved;
+        }
+        if meta.is_dir() {
+            self.hash.update(format!("dir:{relative}\n"));
+            // Not the real path: to find it at each level takes as many steps as the square of their number.
+            if !visited.insert((meta.dev(), meta.ino())) {
+                self.hash.update("loop\n");
+                return Ok(None);
+            }
+            let names = self.names(&path)?.into_iter();
+            return Ok(Some(Level { path, relative, names }));
+        }
+        if meta.is_file() {
+            self.hash.update(format!("file:{relative}\n"));
+            self.file(&path)?;
+            self.hash.update("\n");
+        } else {
+            self.hash.update(format!("other:{relative}:{}\n", meta.mode()));
+        }
+        Ok(None)
+    }
+
+    /// Ends the walk where the run does not wait any more.
+    fn check_stop(&self, path: &Path) -> Result<(), BundleError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io_error("read", path)(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        Ok(())
+    }
+
+    /// The names in a folder, in byte order.
+    fn names(&mut self, folder: &Path) -> Result<Vec<OsString>, BundleError> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(io_error("list", path))? {
-            names.push(entry.map_err(io_error("list", path))?.file_name());
+        for entry in std::fs::read_dir(folder).map_err(io_error("list", folder))? {
+            names.push(entry.map_err(io_error("list", folder))?.file_name());
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                let error = format!("the skills of a bundle have at most {MAX_ENTRIES} files and folders");
+                return Err(io_error("list", folder)(io::Error::other(error)));
+            }
         }
         names.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
-        for name in names {
-            let child = format!("{relative}/{}", name.to_string_lossy());
-            hash_path(hash, &path.join(&name), &child, visited)?;
-        }
-        return Ok(());
+        Ok(names)
     }
-    if meta.is_file() {
-        hash.update(format!("file:{relative}\n"));
+
+    fn file(&mut self, path: &Path) -> Result<(), BundleError> {
+        let mut options = std::fs::File::options();
+        // A pipe may stand there by now: it is not waited for.
+        let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.map_err(io_error("open", path))?;
+        let meta = file.metadata().map_err(io_error("read", path))?;
+        let too_much = |most: u64, what: &str| {
+            let error = io::Error::other(format!("{what} at most {most} bytes"));
+            Err(io_error("read", path)(error))
+        };
+        if !meta.is_file() {
+            return Err(io_error("read", path)(io::Error::other("it is not a file any more")));
+        }
         if meta.len() > MAX_FILE {
-            let error = io::Error::other(format!("a file of a skill has at most {MAX_FILE} bytes"));
-            return Err(io_error("read", path)(error));
+            return too_much(MAX_FILE, "a file of a skill has");
         }
-        let mut file = std::fs::File::open(path).map_err(io_error("open", path))?.take(MAX_FILE);
-        let mut buffer = [0u8; 64 * 1024];
+        let mut file = file.take(MAX_FILE);
         loop {
-            let read = file.read(&mut buffer).map_err(io_error("read", path))?;
+            let read = file.read(&mut self.buffer).map_err(io_error("read", path))?;
             if read == 0 {
-                break;
+                return Ok(());
             }
-            hash.update(&buffer[..read]);
+            self.bytes += read as u64;
+            if self.bytes > MAX_BYTES {
+                return too_much(MAX_BYTES, "the skills of a bundle have");
+            }
+            self.check_stop(path)?;
+            self.hash.update(&self.buffer[..read]);
         }
-        hash.update("\n");
-        return Ok(());
     }
-    hash.update(format!("other:{relative}:{}\n", mode_of(&meta)));
-    Ok(())
-}
-
-#[cfg(unix)]
-fn mode_of(meta: &std::fs::Metadata) -> u32 {
-    use std::os::unix::fs::MetadataExt as _;
-    meta.mode()
-}
-
-#[cfg(not(unix))]
-fn mode_of(_: &std::fs::Metadata) -> u32 {
-    0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn hashed(skills: &[Skill], instructions: Option<&str>) -> Result<String, BundleError> {
+        bundle_key(skills, instructions, &AtomicBool::new(false))
+    }
+
+    fn skill_at(source: &Path) -> Skill {
+        Skill {
+            key: "org/demo".to_owned(),
+            runtime_name: "demo".to_owned(),
+            source: source.display().to_string(),
+        }
+    }
 
     fn temp(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("bundle-{name}-{}", std::process::id()));
@@ -349,7 +436,7 @@ mod tests {
 
     #[test]
     fn bundle_key_matches_the_vectors_of_0_1_49() {
-        let key = |skills: &[Skill], text: Option<&str>| bundle_key(skills, text).expect("hash");
+        let key = |skills: &[Skill], text: Option<&str>| hashed(skills, text).expect("hash");
         assert_eq!(key(&[], None), "08bef4f10ef56ac0d71c5532f0ff338dabc4e7e078ed011e240b9e8a1df1b5fe");
         assert_eq!(key(&[], Some("")), key(&[], None));
         assert_eq!(
@@ -358,7 +445,6 @@ mod tests {
         );
     }
 
-    #[cfg(unix)]
     #[test]
     fn bundle_key_covers_every_kind_of_file_in_byte_order() {
         let dir = temp("kinds");
@@ -383,7 +469,7 @@ mod tests {
         for byte in Sha256::digest(expected) {
             let _ = write!(hex, "{byte:02x}");
         }
-        assert_eq!(bundle_key(&[skill], None).expect("hash"), hex);
+        assert_eq!(hashed(&[skill], None).expect("hash"), hex);
         std::fs::remove_dir_all(dir).expect("clean up");
     }
 
@@ -430,7 +516,6 @@ mod tests {
         std::fs::remove_dir_all(home).expect("clean up");
     }
 
-    #[cfg(unix)]
     #[test]
     fn planted_link_is_neither_followed_nor_written_through() {
         let home = temp("planted");
@@ -439,11 +524,12 @@ mod tests {
         let file = home.join("agent-instructions.md");
         // The link shows what is to be written: trusted, it could show something else to the agent's neighbour.
         std::os::unix::fs::symlink(&target, &file).expect("link");
-        write_instructions(&file, "the host's").expect("written");
+        let folder = Folder::open(&home).expect("open");
+        write_instructions(&folder, "the host's").expect("written");
         assert!(std::fs::symlink_metadata(&file).expect("there").is_file(), "a file of its own");
         std::fs::remove_file(&file).expect("removed");
         std::os::unix::fs::symlink(&target, &file).expect("link");
-        write_instructions(&file, "new").expect("written");
+        write_instructions(&folder, "new").expect("written");
         assert_eq!(std::fs::read_to_string(&target).expect("read"), "the host's");
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "new");
 
@@ -456,15 +542,14 @@ mod tests {
         std::fs::remove_dir_all(home).expect("clean up");
     }
 
-    #[cfg(unix)]
     #[test]
     fn bundle_can_be_read_by_its_group_only_unless_root_made_it() {
         use std::os::unix::fs::MetadataExt as _;
         let home = temp("modes");
-        make_folders(&home, Path::new("a/b"), 0o750).expect("made");
-        write_instructions(&home.join("a/b/file"), "text").expect("written");
-        for (path, mode, of_root) in [("a", 0o750, 0o755), ("a/b", 0o750, 0o755), ("a/b/file", 0o640, 0o644)]
-        {
+        let folder = make_folders(&home, Path::new("a/b"), 0o750).expect("made");
+        write_instructions(&folder, "text").expect("written");
+        let file = "a/b/agent-instructions.md";
+        for (path, mode, of_root) in [("a", 0o750, 0o755), ("a/b", 0o750, 0o755), (file, 0o640, 0o644)] {
             let meta = std::fs::metadata(home.join(path)).expect("there");
             let want = if meta.uid() == 0 { of_root } else { mode };
             assert_eq!(meta.mode() & 0o777, want, "{path}");
@@ -499,6 +584,54 @@ mod tests {
         std::fs::remove_dir_all(home).expect("clean up");
     }
 
+    #[tokio::test]
+    async fn skill_of_many_levels_does_not_end_the_host() {
+        let home = temp("deep");
+        let deep: PathBuf = std::iter::once(home.join("skill")).chain((0..400).map(|_| "d".into())).collect();
+        std::fs::create_dir_all(&deep).expect("made");
+        let skill = skill_at(&home.join("skill"));
+        // As a run does it: the stack of such a thread is small.
+        let key = blocking(move || hashed(&[skill], None)).await.expect("hash");
+        assert_eq!(key.len(), 64);
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
+    #[test]
+    fn skill_without_end_is_an_error() {
+        let home = temp("endless");
+        std::fs::create_dir(home.join("skill")).expect("made");
+        std::fs::write(home.join("skill/SKILL.md"), "# Demo").expect("file");
+        let walk = |entries, bytes, stop: bool| {
+            let stop = AtomicBool::new(stop);
+            let mut walk = Walk { hash: Sha256::new(), buffer: vec![0; 64], entries, bytes, stop: &stop };
+            walk.tree(&home.join("skill"), "skill").map_err(|error| error.to_string())
+        };
+        walk(MAX_ENTRIES - 1, MAX_BYTES - 6, false).expect("that is what there may be");
+        for (entries, bytes, stop, why) in [
+            (MAX_ENTRIES, 0, false, "have at most 100000 files and folders"),
+            (0, MAX_BYTES - 5, false, "the skills of a bundle have at most 1073741824 bytes"),
+            (0, 0, true, "timed out"),
+        ] {
+            let error = walk(entries, bytes, stop).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
+    #[test]
+    fn bundle_whose_folder_is_moved_is_not_written_elsewhere() {
+        let home = temp("moved");
+        let folder = make_folders(&home, Path::new("bundle/key"), 0o750).expect("made");
+        std::fs::create_dir_all(home.join("elsewhere/key")).expect("made");
+        std::fs::rename(home.join("bundle"), home.join("moved")).expect("moved");
+        std::os::unix::fs::symlink("elsewhere", home.join("bundle")).expect("link");
+        write_instructions(&folder, "text").expect("written");
+        make_inside(&folder, &home.join("bundle/key"), Path::new(".claude/skills"), 0o750).expect("made");
+        assert_eq!(std::fs::read_dir(home.join("elsewhere/key")).expect("list").count(), 0);
+        assert!(home.join("moved/key/agent-instructions.md").is_file());
+        std::fs::remove_dir_all(home).expect("clean up");
+    }
+
     #[test]
     fn segment_that_would_leave_its_folder_is_refused() {
         for (value, why) in [
@@ -521,7 +654,7 @@ mod tests {
         let dir = temp("instructions");
         let file = dir.join("agent-instructions.md");
         std::fs::write(&file, "dama").expect("file");
-        write_instructions(&file, "damaged no more").expect("write");
+        write_instructions(&Folder::open(&dir).expect("open"), "damaged no more").expect("write");
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "damaged no more");
         assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 1);
         std::fs::remove_dir_all(dir).expect("clean up");
