@@ -13,6 +13,8 @@ mod log_stream;
 mod trust;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use ::http::Method;
@@ -23,14 +25,15 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use self::http::{ApiClient, JSON, JSON_PATCH, encoded, escaped, request, warnings};
 use self::log_stream::request::DedicatedConnection;
 use self::log_stream::{FollowedLog, PacedSocket};
 use super::{
-    AccessReview, ApiError, Cluster, Clusters, CreatedJob, LogBody, LogQuery, MOST_EVENTS, WatchBody,
-    WatchKind, WatchQuery, log_from_stream,
+    AccessReview, ApiError, Cluster, Clusters, CreatedJob, LogBody, LogQuery, MOST_EVENTS, MOST_OBJECTS,
+    WatchBody, WatchKind, WatchQuery, log_from_stream,
 };
 
 /// A client is built anew this long before its exec plugin's certificate ends.
@@ -128,20 +131,43 @@ fn collection(kind: WatchKind, namespace: &str) -> String {
 #[derive(serde::Deserialize)]
 struct List<T> {
     /// `null` is how Go encodes a list that was never filled.
-    items: Option<Vec<T>>,
+    #[serde(bound(deserialize = "T: Deserialize<'de>"), deserialize_with = "bounded")]
+    items: Vec<T>,
 }
 
-impl<T> List<T> {
-    fn items(self) -> Vec<T> {
-        self.items.unwrap_or_default()
+/// The objects of a list, or `null`; more than [`MOST_OBJECTS`] of them are an error.
+fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>>(list: D) -> Result<Vec<T>, D::Error> {
+    struct Objects<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST_OBJECTS} objects")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut objects = Vec::new();
+            while let Some(object) = list.next_element()? {
+                if objects.len() == MOST_OBJECTS {
+                    return Err(A::Error::custom(format_args!("it has more than {MOST_OBJECTS} objects")));
+                }
+                objects.push(object);
+            }
+            Ok(objects)
+        }
     }
+    list.deserialize_any(Objects(PhantomData))
 }
 
 impl Cluster for KubeCluster {
     async fn list_jobs(&self, namespace: &str, selector: &str) -> Result<Vec<Job>, ApiError> {
         let path = format!("{}?labelSelector={}", jobs(namespace), escaped(selector));
         let list: List<Job> = self.api.get(&format!("list jobs in {namespace}"), &path).await?;
-        Ok(list.items())
+        Ok(list.items)
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Job, ApiError> {
@@ -212,14 +238,14 @@ impl Cluster for KubeCluster {
     async fn list_pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
         let path = format!("{}?labelSelector={}", core(namespace, "pods"), escaped(selector));
         let list: List<Pod> = self.api.get(&format!("list pods in {namespace}"), &path).await?;
-        Ok(list.items())
+        Ok(list.items)
     }
 
     async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<Event>, ApiError> {
         let selector = escaped(&format!("involvedObject.uid={uid}"));
         let path = format!("{}?fieldSelector={selector}&limit={MOST_EVENTS}", core(namespace, "events"));
         let list: List<Event> = self.api.get(&format!("list events in {namespace}"), &path).await?;
-        Ok(list.items().into_iter().take(MOST_EVENTS).collect())
+        Ok(list.items.into_iter().take(MOST_EVENTS).collect())
     }
 
     async fn list_for_watch(
@@ -338,6 +364,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn list_has_a_limit() {
+        let read = |items: &str| {
+            let list =
+                serde_json::from_str::<List<Value>>(&format!(r#"{{"kind":"JobList","items":{items}}}"#));
+            list.map(|list| list.items.len()).map_err(|error| error.to_string())
+        };
+        let of = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        assert_eq!((read("null"), read("[]"), read(&of(MOST_OBJECTS))), (Ok(0), Ok(0), Ok(MOST_OBJECTS)));
+        let error = read(&of(MOST_OBJECTS + 1)).expect_err("too many");
+        assert!(error.starts_with("it has more than 10000 objects"), "{error}");
+        assert!(read("7").is_err());
+    }
 
     #[tokio::test]
     async fn kubeconfig_has_one_client_until_it_is_rewritten() {

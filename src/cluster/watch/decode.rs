@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::{ApiError, ApiErrorKind, WatchKind};
+use super::super::{ApiError, ApiErrorKind, MOST_WATCHED, WatchKind};
 
 /// A kind of object that can be watched.
 pub(super) trait Watchable: Send + Sync + Sized + 'static {
@@ -254,6 +254,9 @@ pub(super) fn decode_list<T: Watchable>(body: &[u8]) -> Result<DecodedList<T>, A
         .map_err(|error| bad(format!("the list could not be read: {error}")).with_source(error))?;
     let version = list.metadata["resourceVersion"].as_str().map(str::to_owned);
     match list.items.map(|items| serde_json::from_str::<Vec<&RawValue>>(items.get())) {
+        Some(Ok(items)) if items.len() > MOST_WATCHED => {
+            Err(bad(format!("the list has more than {MOST_WATCHED} objects")))
+        }
         Some(Ok(items)) => Ok(DecodedList {
             version,
             items: items.into_iter().map(|item| decode_object(item.get())).collect(),
@@ -290,6 +293,17 @@ mod tests {
         for broken in [&b"{\"type\":\"ADDED\",\"obj"[..], b"[]", b"7", b"{\"kind\":\"JobList\"}"] {
             assert_eq!(decode_line::<Job>(broken).err(), Some(Unreadable::default()));
         }
+    }
+
+    #[test]
+    fn list_of_too_many_objects_is_an_error() {
+        let list = |count: usize| {
+            let items = vec!["{}"; count].join(",");
+            let body = format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{items}]}}"#);
+            decode_list::<Pod>(body.as_bytes()).map(|list| list.items.len()).map_err(|error| error.message)
+        };
+        assert_eq!(list(MOST_WATCHED), Ok(MOST_WATCHED));
+        assert_eq!(list(MOST_WATCHED + 1), Err("the list has more than 20000 objects".to_owned()));
     }
 
     #[test]

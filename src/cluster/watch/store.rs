@@ -67,6 +67,13 @@ impl<T> Default for Store<T> {
     }
 }
 
+impl<T> Store<T> {
+    /// The number of objects that exist.
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+}
+
 /// A kind of object that has a store.
 pub(super) trait Stored: Watchable {
     fn store(state: &mut NamespaceState) -> &mut Store<Self>;

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::{
-    AccessReview, ApiError, ApiErrorKind, CreatedJob, LogBody, LogQuery, WatchBody, WatchKind, WatchQuery,
+    AccessReview, ApiError, ApiErrorKind, CreatedJob, LogBody, LogQuery, MOST_WATCHED, WatchBody, WatchKind,
+    WatchQuery,
 };
 use super::*;
 
@@ -526,4 +527,25 @@ async fn watch_that_does_not_open_counts_as_broken() {
     let a = watches.subscribe(&cluster, "ns", "a", None);
     wait_for(&a, |snapshot| snapshot.health == Health::Broken).await;
     wait_for(&a, |snapshot| snapshot.health == Health::Live).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_objects_than_are_kept_make_runs_poll() {
+    let cluster = ScriptedCluster::new();
+    let small = |at: usize| json!({"metadata": {"name": format!("j-{at}")}});
+    let all: Vec<Value> = (0..=MOST_WATCHED).map(small).collect();
+    let lines = all.iter().fold(String::new(), |lines, object| lines + &line("ADDED", object));
+    // Without a version the server sends all of them; afterwards they are on a list.
+    cluster
+        .list(&list(9, &all))
+        .jobs([opened([(0, lines)]), opened([(0, line("ADDED", &job("a", "1", 8)))])]);
+    let watches = watches();
+    let a = watches.subscribe(&cluster, "ns", "a", Some("1"));
+    let polled = wait_for(&a, |snapshot| snapshot.health == Health::Broken).await;
+    assert_eq!(job_seen(&polled).0, "unseen");
+    // The next list has as many as can be kept.
+    let live = wait_for(&a, |snapshot| snapshot.health == Health::Live).await;
+    assert_eq!(job_seen(&wait_for(&a, |snapshot| snapshot.job_events > 0).await), ("present", at(8)));
+    assert_eq!(live.health, Health::Live);
+    assert_eq!(cluster.requests("list jobs").len(), 2);
 }

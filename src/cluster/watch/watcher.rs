@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::retry::{Backoff, jittered};
-use super::super::{ApiError, ApiErrorKind, Cluster, WatchBody, WatchQuery};
+use super::super::{ApiError, ApiErrorKind, Cluster, MOST_WATCHED, WatchBody, WatchQuery};
 use super::Health;
 use super::decode::{WatchEvent, decode_line, decode_list};
 use super::namespace::NamespaceWatch;
@@ -204,7 +204,7 @@ impl<'a, C: Cluster, T: Stored> Watcher<'a, C, T> {
     /// Applies every complete line that has arrived.
     ///
     /// # Errors
-    /// The error that the server sent as an event.
+    /// The error that the server sent as an event, or that there are too many objects.
     fn apply_lines(&self, stream: &mut EventStream) -> Result<(), ApiError> {
         let mut start = 0;
         while let Some(length) = memchr::memchr(b'\n', &stream.partial[start..]) {
@@ -256,6 +256,10 @@ impl<'a, C: Cluster, T: Stored> Watcher<'a, C, T> {
                 return Ok(false);
             }
         };
+        if T::store(&mut shared).len() > MOST_WATCHED {
+            let text = format!("more than {MOST_WATCHED} {} are watched", T::KIND.resource());
+            return Err(ApiError::local(ApiErrorKind::Decode, "watch", text));
+        }
         if version.is_some() {
             tracing::trace!(kind = T::KIND.resource(), version, "event");
             T::store(&mut shared).version = version;
