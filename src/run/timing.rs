@@ -137,9 +137,9 @@ pub(super) const LOG_NOTHING_NEW_LIMIT: Duration = Duration::from_secs(30);
 pub(super) const LOG_NOISE_LIMIT: Duration = Duration::from_secs(2);
 /// Logs that have brought something are read again at common ticks of this length, so that many are read at one go.
 pub(super) const READ_TICK: Duration = Duration::from_millis(20);
-/// With every further 25 logs that are followed, each waits one tick more: the cost does not grow with their number.
-pub(super) const LOGS_PER_TICK: u32 = 25;
-/// The most ticks a log waits: each of 200 logs is read 6 times a second.
+/// With every further 100 logs that are followed, each waits one tick more: the cost does not grow with their number.
+pub(super) const LOGS_PER_TICK: u32 = 100;
+/// The most ticks a log waits: each of 200 logs is read 25 times a second, and each of 1,000 and more 5 times.
 pub(super) const MAX_TICKS: u32 = 10;
 /// A log that brings this many bytes between two reads is not paused, so that its socket does not fill.
 pub(super) const BUSY_LOG_BYTES: usize = 64 * 1024;
