@@ -21,6 +21,12 @@ describe('a release', () => {
     });
   });
 
+  it('has_its_section_of_the_changelog_for_notes', () => {
+    const { status, stdout } = release('notes', `v${version}`);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^### Added\n\n- /);
+  });
+
   it('of_an_unknown_platform_is_refused', () => {
     const { status, stderr } = release('addon', 'linux-x64-gnu2');
     expect([status, stderr]).toEqual([

@@ -73,6 +73,7 @@ const SUITES = [
     name: 'workflows',
     commands: [
       '(cd tools/dev/actionlint && go tool actionlint -color=false ../../../.github/workflows/*.yml)',
+      `node tools/dev/release.mjs notes "v$(node -p 'require("./package.json").version')"`,
       'node tools/dev/packages.mjs',
       'node tools/dev/release.mjs papers',
       'node tools/dev/release.mjs publish --dry-run',
