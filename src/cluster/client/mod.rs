@@ -131,7 +131,7 @@ fn collection(kind: WatchKind, namespace: &str) -> String {
 #[derive(serde::Deserialize)]
 struct List<T> {
     /// `null` is how Go encodes a list that was never filled.
-    #[serde(bound(deserialize = "T: Deserialize<'de>"), deserialize_with = "bounded")]
+    #[serde(bound(deserialize = "T: Deserialize<'de>"), deserialize_with = "bounded", default = "Vec::new")]
     items: Vec<T>,
 }
 
@@ -376,6 +376,7 @@ mod tests {
         assert_eq!((read("null"), read("[]"), read(&of(MOST_OBJECTS))), (Ok(0), Ok(0), Ok(MOST_OBJECTS)));
         let error = read(&of(MOST_OBJECTS + 1)).expect_err("too many");
         assert!(error.starts_with("it has more than 10000 objects"), "{error}");
+        assert!(serde_json::from_str::<List<Value>>("{}").is_ok_and(|list| list.items.is_empty()));
         assert!(read("7").is_err());
     }
 
