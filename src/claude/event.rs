@@ -133,10 +133,12 @@ fn read_inside<'a>(text: &'a str, with_texts: bool, mut each: impl FnMut(Event<'
     while false_starts < MOST_FALSE_STARTS
         && let Some(at) = FINDER.find(rest.as_bytes())
     {
+        // What an event holds that was cut off is a value of it, and no event.
+        let is_member = false_starts > 0 && rest[..at].trim_end().ends_with([':', ',', '[']);
         let from = &rest[at..];
         rest = &from[EVENT_START.len()..];
         let is_event = |kind: &&str| rest.strip_prefix(*kind).is_some_and(|after| after.starts_with('"'));
-        if !EVENT_TYPES.iter().any(is_event) {
+        if is_member || !EVENT_TYPES.iter().any(is_event) {
             continue;
         }
         let length = Json::length_of_value(from);
@@ -615,6 +617,13 @@ mod tests {
             r#"{"data":{"type":"result"}}"#,
             r#"text {"type":"result","#,
             r#"text {"type":"results"}"#,
+        ] {
+            assert_eq!(read_all(line), [Event::Content], "{line}");
+        }
+        // A result in a value of an event that was cut off is what a tool printed.
+        for line in [
+            r#"{"type":"user","tool_use_result":{"type":"result","subtype":"success","result":"x"},"cut"#,
+            r#"{"type":"user","content":[1, {"type":"result","result":"x"}],"more":"cut"#,
         ] {
             assert_eq!(read_all(line), [Event::Content], "{line}");
         }
