@@ -557,6 +557,26 @@ export const rows = /** @type {Row[]} */ ([
       message: 'Pod was terminated in response to imminent node shutdown.',
     }),
   ),
+  running('pod_disrupted', async (s) => {
+    const pod = await s.pod();
+    await s.control('/simulator/kubelet', { paused: true });
+    await patchStatus(s, 'pods', pod.metadata.name, {
+      phase: 'Failed',
+      conditions: [
+        scheduled(),
+        {
+          type: 'DisruptionTarget',
+          status: 'True',
+          reason: 'SpotReclaim',
+          message: 'the capacity was taken back',
+          lastTransitionTime: now(),
+        },
+      ],
+      containerStatuses: [
+        container('claude', { terminated: { exitCode: 137, reason: 'Error', finishedAt: now() } }),
+      ],
+    });
+  }),
   running('job_deleted', deleteJob('Background'), { about: 'Job', real: true }),
   running('job_deleted_foreground', deleteJob('Foreground'), {
     about: 'Job',

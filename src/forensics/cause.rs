@@ -385,6 +385,9 @@ causes! {
     NodeShutdown "node_shutdown" Ended Pod
         "its node was shut down"
         "Start the run again; spot nodes and upgrades end pods this way."
+    PodDisrupted "pod_disrupted" Ended Pod
+        "it was ended by the cluster for a reason of its own"
+        "Read the reason in the message: a controller or the node gives it, in the pod's condition DisruptionTarget or status."
     JobDeleted "job_deleted" Ended Job
         "it was deleted by an unknown API client, and its pod with it"
         "Find the client in the API server's audit log: kubectl, a clean-up script, a GitOps controller."

@@ -39,6 +39,30 @@ impl From<&ContainerStateTerminated> for TerminatedState {
     }
 }
 
+/// How much longer before a request than the request's own clock says a kill must have come to count as an end of its own:
+/// a kill is what such a request leads to, and the node's clock may be behind.
+const CLOCK_MARGIN: i64 = 60;
+
+impl TerminatedState {
+    /// Whether this looks like the way a kubelet ends a container: a signal that ends it, and not for its memory.
+    pub(crate) fn is_kill(&self) -> bool {
+        matches!(self.exit_code, None | Some(137 | 143)) && self.reason.as_deref() != Some("OOMKilled")
+    }
+
+    /// Whether the container had ended before its end was requested, so that the request is not why.
+    pub(crate) fn ended_before(&self, requested: Timestamp) -> bool {
+        let margin = if self.is_kill() { CLOCK_MARGIN } else { 0 };
+        let finished = self.finished_at.map(Timestamp::as_second).filter(|second| *second > 0);
+        // A node gives whole seconds.
+        finished.is_some_and(|second| second + margin < requested.as_second())
+    }
+
+    /// Whether the kubelet made this state up, because it does not know how the container ended.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.reason.as_deref() == Some("ContainerStatusUnknown")
+    }
+}
+
 /// Where a container stands. A container without a status counts as waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ContainerPhase {
@@ -166,6 +190,8 @@ pub(crate) fn describe_truncation_cause(state: Option<&TerminatedState>) -> Stri
         Some(code) => {
             parts.push(format!("exit code {code}"));
             match code {
+                // No signal was seen.
+                137 if state.is_unknown() => {}
                 137 => parts.push("SIGKILL (commonly OOMKilled)".into()),
                 143 => parts.push("SIGTERM".into()),
                 _ => {}
@@ -189,7 +215,7 @@ pub(crate) fn pod_cause(state: Option<&TerminatedState>) -> String {
     parts.extend(non_empty(&state.reason).map(|reason| format!("reason={reason}")));
     parts.extend(non_empty(&state.message).map(|message| format!("message={message}")));
     parts.extend(state.signal.map(|signal| format!("signal={signal}")));
-    if state.exit_code == Some(137) {
+    if state.exit_code == Some(137) && !state.is_unknown() {
         parts.push("SIGKILL (commonly OOMKilled)".into());
     }
     if parts.is_empty() { String::new() } else { format!(" [pod: {}]", parts.join(", ")) }
@@ -327,6 +353,35 @@ mod tests {
             ),
         ] {
             assert_eq!(describe_truncation_cause(given.as_ref()), text);
+        }
+    }
+
+    #[test]
+    fn unknown_end_is_not_called_a_sigkill() {
+        let unknown = state(Some(137), Some("ContainerStatusUnknown"), None, None);
+        assert_eq!(describe_truncation_cause(Some(&unknown)), "exit code 137, reason=ContainerStatusUnknown");
+        assert_eq!(pod_cause(Some(&unknown)), " [pod: reason=ContainerStatusUnknown]");
+    }
+
+    #[test]
+    fn end_comes_before_a_request_by_the_clock_and_its_kind() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (code, reason, finished, before) in [
+            (1, "Error", Some(99), true),
+            (1, "Error", Some(100), false),
+            (1, "Error", None, false),
+            (1, "Error", Some(0), false),
+            (137, "OOMKilled", Some(99), true),
+            // A node whose clock is behind.
+            (143, "Error", Some(95), false),
+            (137, "Error", Some(95), false),
+            (143, "Error", Some(10), true),
+        ] {
+            let end = TerminatedState {
+                finished_at: finished.map(at),
+                ..state(Some(code), Some(reason), None, None)
+            };
+            assert_eq!(end.ended_before(at(100)), before, "{end:?}");
         }
     }
 

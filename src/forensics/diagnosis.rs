@@ -3,15 +3,16 @@
 //! Types decide where there are types: conditions, reasons, exit codes. The words of a message only tell apart what
 //! Kubernetes gives one reason for, such as the ways a pull fails; nothing else is decided on them.
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::cause::Cause;
-use super::container::TerminatedState;
+use super::container::{TerminatedState, end_of};
 use super::disruption::disruption;
 use super::job::{JobState, is_true};
-use super::pod::{condition, container_statuses, init_statuses};
-use super::reasons::{Row, Source};
+use super::pod::{condition, culprit, is_terminal, shows_it_ran};
+use super::reasons::{Role, Row, Source};
 use super::record::{Asker, EventSeen, FOREGROUND, ORPHAN, Record};
 use super::words::{Words, by_words};
 
@@ -38,7 +39,9 @@ const WEBHOOK: &Words = &[
 impl Cause {
     /// Why the API server refused (403) to create a Job, by its words.
     pub(crate) fn of_refused_job(words: &str) -> Self {
-        by_words(REFUSED_JOB, words).unwrap_or(Cause::JobAdmissionRefused)
+        by_words(WEBHOOK, words)
+            .or_else(|| by_words(REFUSED_JOB, words))
+            .unwrap_or(Cause::JobAdmissionRefused)
     }
 
     /// Why the API server did not accept a Job's fields, by its words: a webhook may answer with any code.
@@ -53,15 +56,19 @@ impl Cause {
 
     /// How a container ended by itself; `None` for an exit with 0 and for an unknown end.
     fn of_exit(state: &TerminatedState) -> Option<Self> {
+        // Another process of it may have been killed at the memory limit.
+        if state.exit_code == Some(0) {
+            return None;
+        }
         if let Some(row) = state.reason.as_deref().and_then(|reason| Row::of(Source::Exit, reason)) {
             return Some(row.cause("", None));
         }
         match state.exit_code? {
-            0 => None,
             126 | 127 => Some(Cause::CommandNotFound),
             137 => Some(Cause::Killed),
             143 => Some(Cause::Terminated),
-            129..=192 => Some(Cause::Crashed),
+            // SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV and SIGSYS.
+            131..=136 | 139 | 159 => Some(Cause::Crashed),
             _ => Some(Cause::ExitCode),
         }
     }
@@ -69,25 +76,31 @@ impl Cause {
 
 /// Whether an end like this is how a kubelet ends the containers of a pod that something else ended.
 fn is_killed(container: Option<&TerminatedState>) -> bool {
-    match container {
-        None => true,
-        Some(state) => {
-            matches!(state.exit_code, None | Some(137 | 143)) && state.reason.as_deref() != Some("OOMKilled")
-        }
-    }
+    container.is_none_or(TerminatedState::is_kill)
 }
 
 impl Record {
     /// Why a run ended whose container ran; `None` where it ended with 0 or nothing is known. `container`: how `claude`
     /// ended.
     pub(crate) fn cause_of_end(&self, container: Option<&TerminatedState>) -> Option<Cause> {
-        if let Some(cause) = self.cause_of_request() {
+        let came_first = |requested: Option<Timestamp>| {
+            requested.zip(container).is_some_and(|(requested, state)| state.ended_before(requested))
+        };
+        if let Some(cause) = self.cause_of_request()
+            && !came_first(self.request.map(|request| request.at))
+        {
             return Some(cause);
         }
-        if let Some(cause) = self.pod.as_deref().and_then(|pod| self.cause_of_disruption(pod)) {
+        if let Some(pod) = self.pod.as_deref()
+            && !came_first(disrupted_at(pod))
+            && let Some(cause) = self
+                .cause_of_disruption(pod)
+                .or_else(|| (is_killed(container) && names_its_end(pod)).then_some(Cause::PodDisrupted))
+        {
             return Some(cause);
         }
         if is_killed(container)
+            && !came_first(self.pod_deletion)
             && let Some(cause) = self.cause_of_deletion()
         {
             return Some(cause);
@@ -115,7 +128,7 @@ impl Record {
         if self.is_namespace_terminating() {
             return Some(Cause::NamespaceDeleted);
         }
-        if job.is_some_and(is_suspended) && !self.job_gone {
+        if (job.is_some_and(is_suspended) || self.pod_suspended) && !self.job_gone {
             return Some(Cause::JobSuspendedMidRun);
         }
         let is_deleted = job.is_some_and(|job| job.metadata.deletion_timestamp.is_some());
@@ -141,7 +154,7 @@ impl Record {
             return cause;
         }
         let job = self.job.as_deref();
-        let Some(pod) = self.pod.as_deref() else {
+        let Some(pod) = self.pod.as_deref().filter(|pod| !self.is_past(pod)) else {
             return match () {
                 () if job.is_some_and(is_suspended) => Cause::JobSuspended,
                 () if self.job_gone
@@ -158,9 +171,21 @@ impl Record {
             .map(|row| row.cause("", None))
             .or_else(|| self.cause_of_disruption(pod))
             .or_else(|| self.cause_of_containers(pod))
+            .or_else(|| disrupted_at(pod).map(|_| Cause::PodDisrupted))
+            .or_else(|| (is_terminal(pod) && !reason.is_empty()).then_some(Cause::NodeAdmissionRefused))
             .or_else(|| self.cause_of_deletion())
             .or_else(|| cause_of_scheduling(pod))
             .unwrap_or_else(|| self.cause_of_slow_start())
+    }
+
+    /// Whether a pod that never ran is gone, and its Job waits for another: the pod is not what the run waits for.
+    fn is_past(&self, pod: &Pod) -> bool {
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let is_refused = || self.event(&[FAILED_CREATE]).is_some_and(|event| event.at > created);
+        self.pod_gone
+            && !self.job_gone
+            && !shows_it_ran(pod)
+            && (self.job.as_deref().is_some_and(is_suspended) || is_refused())
     }
 
     /// Why the Job controller creates no pod, by its Event, else by the words of the run's own verdict.
@@ -193,22 +218,16 @@ impl Record {
 
     /// Which container of a pod keeps it from starting.
     fn cause_of_containers(&self, pod: &Pod) -> Option<Cause> {
-        let waiting = |status: &ContainerStatus| {
+        let (role, status) = culprit(pod)?;
+        let waiting = || {
             let waiting = status.state.as_ref()?.waiting.as_ref()?;
             let (reason, words) =
                 (waiting.reason.as_deref()?, waiting.message.as_deref().unwrap_or_default());
             Row::of(Source::Container, reason).map(|row| row.cause(words, self.pull_words.as_deref()))
         };
-        let ended = |status: &ContainerStatus| status.state.as_ref()?.terminated.clone();
-        let failed_init = init_statuses(pod).iter().filter_map(ended).any(|state| state.exit_code != 0);
-        if failed_init {
-            return Some(Cause::InitContainerFailed);
-        }
-        init_statuses(pod).iter().chain(container_statuses(pod)).find_map(waiting).or_else(|| {
-            container_statuses(pod)
-                .iter()
-                .filter_map(ended)
-                .find_map(|state| Cause::of_exit(&(&state).into()))
+        waiting().or_else(|| match role {
+            Role::Init => Some(Cause::InitContainerFailed),
+            Role::Main => Cause::of_exit(&end_of(pod, &status.name)?.into()),
         })
     }
 
@@ -240,7 +259,18 @@ fn has_reached_deadline(job: &Job) -> bool {
     }
 }
 
-fn is_suspended(job: &Job) -> bool {
+/// When the pod's condition says that something ends it.
+fn disrupted_at(pod: &Pod) -> Option<Timestamp> {
+    let target = condition(pod, "DisruptionTarget").filter(|target| target.status == "True")?;
+    Some(target.last_transition_time.as_ref().map_or(Timestamp::MAX, |time| time.0))
+}
+
+/// Whether the pod says why it was ended, in whatever words.
+fn names_its_end(pod: &Pod) -> bool {
+    disruption(pod).is_some_and(|by| !by.is_plain_deletion())
+}
+
+pub(super) fn is_suspended(job: &Job) -> bool {
     is_true(job, "Suspended").is_some() || job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
 }
 
@@ -297,6 +327,7 @@ mod tests {
                 Cause::JobCreateForbidden,
             ),
             ("admission webhook \"w\" denied the request: no", Cause::JobAdmissionRefused),
+            ("admission webhook \"w\" denied the request: exceeded quota", Cause::JobAdmissionRefused),
         ] {
             assert_eq!(Cause::of_refused_job(words), cause, "{words}");
         }
@@ -325,6 +356,10 @@ mod tests {
                 Cause::PodAdmissionRefused,
             ),
             ("Internal error occurred: failed calling webhook \"w\": no route", Cause::PodAdmissionRefused),
+            (
+                "admission webhook \"w\" denied the request: serviceaccount \"s\" has exceeded quota",
+                Cause::PodAdmissionRefused,
+            ),
             ("something new", Cause::PodNotCreated),
         ] {
             assert_eq!(Record::default().cause_of_missing_pod(words), cause, "{words}");
@@ -362,6 +397,7 @@ mod tests {
             ),
             ("ErrImagePull", "dial tcp: lookup r on 10.0.0.1:53: no such host", Cause::RegistryUnreachable),
             ("ErrImagePull", "no space left on device", Cause::ImagePullFailed),
+            ("ErrImagePull", "no match for platform in manifest: not found", Cause::ImagePullFailed),
             ("ImagePullBackOff", "Back-off pulling image \"x\"", Cause::ImageNotFound),
             (
                 "ImagePullBackOff",
@@ -422,6 +458,7 @@ mod tests {
                 Cause::EvictedForStorageLimit,
             ),
             (reason("Evicted", "The node had condition: [PIDPressure]."), Cause::EvictedByNode),
+            (reason("Evicted", "The node had condition: [DiskPressure]."), Cause::EvictedForDisk),
             (
                 reason("Terminated", "Pod was terminated in response to imminent node shutdown."),
                 Cause::NodeShutdown,
@@ -440,6 +477,78 @@ mod tests {
             let record = record(status.clone());
             assert_eq!(record.cause_of_end(Some(&exit(137, "Error"))), Some(cause), "{status}");
         }
+    }
+
+    #[test]
+    fn disruption_for_an_unknown_reason_is_one_all_the_same() {
+        let condition = json!({"phase": "Running", "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "SpotReclaim", "message": "2 minutes left"}]});
+        let status = json!({"phase": "Failed", "reason": "SpotReclaim"});
+        for seen in [condition, status] {
+            let mut record = record(seen);
+            record.pod_deletion = Some(Timestamp::UNIX_EPOCH);
+            assert_eq!(record.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::PodDisrupted));
+            assert_eq!(record.cause_of_end(None), Some(Cause::PodDisrupted));
+            assert_eq!(record.cause_of_end(Some(&exit(1, "Error"))), Some(Cause::ExitCode));
+        }
+        let refused = record(json!({"phase": "Failed", "reason": "NewAdmission", "message": "no"}));
+        assert_eq!(refused.cause_of_start(""), Cause::NodeAdmissionRefused);
+        let pending = record(json!({"phase": "Pending", "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "SpotReclaim"}]}));
+        assert_eq!(pending.cause_of_start(""), Cause::PodDisrupted);
+    }
+
+    #[test]
+    fn what_came_after_the_end_of_the_container_is_not_its_cause() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let drained = json!({"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True",
+            "reason": "EvictionByEvictionAPI", "lastTransitionTime": "1970-01-01T00:02:00Z"}]});
+        let end =
+            |code, reason, second| TerminatedState { finished_at: Some(at(second)), ..exit(code, reason) };
+        for (state, cause) in [
+            (end(1, "Error", 110), Some(Cause::ExitCode)),
+            (end(137, "OOMKilled", 110), Some(Cause::OutOfMemory)),
+            (end(0, "Completed", 110), None),
+            (end(1, "Error", 121), Some(Cause::EvictedByApi)),
+            (end(143, "Error", 121), Some(Cause::EvictedByApi)),
+            // The clock of its node is behind.
+            (end(143, "Error", 110), Some(Cause::EvictedByApi)),
+        ] {
+            let mut record = record(drained.clone());
+            assert_eq!(record.cause_of_end(Some(&state)), cause, "{state:?}");
+            record.ask_to_end(Asker::TimeLimit, at(120));
+            let cause = if cause == Some(Cause::EvictedByApi) { Some(Cause::TimeLimit) } else { cause };
+            assert_eq!(record.cause_of_end(Some(&state)), cause, "{state:?}");
+        }
+        let mut deleted = record(json!({"phase": "Running"}));
+        deleted.pod_deletion = Some(at(600));
+        assert_eq!(deleted.cause_of_end(Some(&end(137, "Error", 110))), Some(Cause::Killed));
+        assert_eq!(deleted.cause_of_end(Some(&end(137, "Error", 601))), Some(Cause::PodDeleted));
+    }
+
+    #[test]
+    fn pod_that_is_gone_does_not_hide_why_there_is_no_other() {
+        let pod = |record: &mut Record| {
+            let status = json!({"phase": "Pending"});
+            let meta = json!({"name": "p", "creationTimestamp": "2026-01-02T03:04:05Z"});
+            record.see_pod(&Arc::new(
+                serde_json::from_value(json!({"metadata": meta, "status": status})).unwrap(),
+            ));
+            record.pod_gone = true;
+        };
+        let refused = |at: &str| -> Vec<k8s_openapi::api::core::v1::Event> {
+            let event = json!({"metadata": {}, "involvedObject": {"kind": "Job"}, "reason": "FailedCreate",
+                "message": "exceeded quota: q", "lastTimestamp": at});
+            vec![serde_json::from_value(event).unwrap()]
+        };
+        let mut record = Record::default();
+        pod(&mut record);
+        record.see_events(refused("2026-01-02T03:04:01Z"));
+        assert_eq!(record.cause_of_start(""), Cause::PodDeleted, "that was before the pod");
+        record.see_events(refused("2026-01-02T03:04:10Z"));
+        assert_eq!(record.cause_of_start(""), Cause::PodQuotaExceeded);
+        record.see_job(&job(json!({"spec": {"suspend": true, "template": {}}})));
+        assert_eq!(record.cause_of_start(""), Cause::JobSuspended, "it did not run");
     }
 
     #[test]
@@ -463,11 +572,17 @@ mod tests {
             (exit(137, "Error"), Some(Cause::Killed)),
             (exit(143, "Error"), Some(Cause::Terminated)),
             (exit(139, "Error"), Some(Cause::Crashed)),
+            (exit(134, "Error"), Some(Cause::Crashed)),
+            // An interrupt is no crash.
+            (exit(130, "Error"), Some(Cause::ExitCode)),
+            (exit(141, "Error"), Some(Cause::ExitCode)),
             (exit(127, "Error"), Some(Cause::CommandNotFound)),
             (exit(128, "StartError"), Some(Cause::ContainerStartFailed)),
             (exit(137, "ContainerStatusUnknown"), Some(Cause::ContainerStatusUnknown)),
             (exit(3, "Error"), Some(Cause::ExitCode)),
             (exit(0, "Completed"), None),
+            // Another process of the container was killed.
+            (exit(0, "OOMKilled"), None),
         ] {
             assert_eq!(record(json!({})).cause_of_end(Some(&state)), cause, "{state:?}");
         }
@@ -503,6 +618,12 @@ mod tests {
 
         let mut suspended = record(json!({}));
         suspended.see_job(&job(json!({"spec": {"suspend": true, "template": {}}})));
+        assert_eq!(suspended.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::JobSuspendedMidRun));
+
+        // It was resumed since, for another pod.
+        suspended.pod_deletion = Some(jiff::Timestamp::UNIX_EPOCH);
+        suspended.see_job(&job(json!({"spec": {"suspend": true, "template": {}}})));
+        suspended.see_job(&job(json!({"spec": {"suspend": false, "template": {}}})));
         assert_eq!(suspended.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::JobSuspendedMidRun));
 
         let mut deleted = record(json!({}));

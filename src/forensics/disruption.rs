@@ -107,7 +107,9 @@ pub(crate) fn disruption_since(pod: &Pod, first: Option<Deletion>) -> Option<Dis
     };
     if let Some(target) = condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True") {
         let reason = trimmed(&target.reason).unwrap_or_else(|| "DisruptionTarget".into());
-        return Some(Disruption { reason, message: trimmed(&target.message) });
+        // The kubelet's own words may be in the status only.
+        let words = || trimmed(&pod.status.as_ref()?.message);
+        return Some(Disruption { reason, message: trimmed(&target.message).or_else(words) });
     }
     let status = pod.status.as_ref();
     if let Some(reason) = status.and_then(|status| trimmed(&status.reason)) {
@@ -150,6 +152,11 @@ mod tests {
         assert_eq!(
             disruption(&by_its_node).unwrap().text(),
             "the pod was evicted by its node [Evicted]: The node was low on memory."
+        );
+        let wordless = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low",
+            "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]});
+        assert!(
+            disruption(&pod(wordless)).unwrap().text().ends_with("[TerminationByKubelet]: The node was low")
         );
         let mut deleted = pod(json!({"phase": "Running"}));
         assert_eq!(disruption(&deleted), None);

@@ -77,6 +77,11 @@ pub(crate) fn node_is_silent(pod: &Pod) -> bool {
     !is_terminal(pod) && is("Ready", "False") && is("ContainersReady", "True")
 }
 
+/// Whether the kubelet of the pod's node says that the pod is well.
+pub(super) fn node_answers(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
+}
+
 /// What is still to be seen before it is known who ended a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {

@@ -43,7 +43,7 @@ fn newest(events: &[Event], source: Source) -> Option<(Option<Timestamp>, Hold)>
 }
 
 /// When the event was seen last.
-fn seen_at(event: &Event) -> Option<Timestamp> {
+pub(super) fn seen_at(event: &Event) -> Option<Timestamp> {
     let series =
         event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
     let times = [

@@ -10,7 +10,7 @@ use super::cause::{About, Cause, Stage};
 use super::container::end_of;
 use super::disruption::disruption;
 use super::job;
-use super::pod::{condition, container_statuses, init_statuses};
+use super::pod::{condition, container_statuses, culprit, init_statuses};
 use super::record::{Asker, Record, deletion_requested};
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
@@ -176,7 +176,7 @@ impl Record {
                     of_job("FailureTarget").or_else(|| of_job("Failed")).or(self.pod_deletion)
                 }
                 Cause::JobSuspendedMidRun => of_job("Suspended").or(self.pod_deletion),
-                _ => self.asked_at(),
+                _ => self.asked_at().or_else(|| self.ended_at()),
             }),
             Stage::Exit | Stage::Output => self.ended_at(),
             Stage::Schedule => {
@@ -184,10 +184,10 @@ impl Record {
             }
             Stage::Pod if cause == Cause::JobSuspended => of_job("Suspended"),
             Stage::Pod => self.event(&["FailedCreate"]).and_then(|event| event.at),
-            Stage::Start => init_statuses(pod?).iter().chain(container_statuses(pod?)).find_map(|status| {
-                let ended = status.state.as_ref()?.terminated.as_ref()?;
-                stamp(ended.finished_at.as_ref()).filter(|_| ended.exit_code != 0)
-            }),
+            Stage::Start => {
+                let (_, status) = culprit(pod?)?;
+                stamp(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref())
+            }
             _ => None,
         }
     }
@@ -218,8 +218,12 @@ impl Record {
             })
         };
         let pull = || self.pull_words.clone().filter(|_| cause.code().starts_with("image_"));
+        // What other containers say is not why `claude` does not start.
+        let claude = container_statuses(pod).iter().filter(|status| status.name == CLAUDE_CONTAINER);
+        let any = || init_statuses(pod).iter().chain(claude).find_map(of_container);
         pull()
-            .or_else(|| init_statuses(pod).iter().chain(container_statuses(pod)).find_map(of_container))
+            .or_else(|| culprit(pod).and_then(|(_, status)| of_container(status)))
+            .or_else(any)
             .or_else(|| self.event_of_start().map(|event| event.message.clone()))
             .or_else(|| status.message.clone())
     }
@@ -232,7 +236,7 @@ impl Record {
             .filter(|target| target.status == "True")
             .and_then(|target| stamp(target.last_transition_time.as_ref()));
         let job = self.job.as_deref().and_then(|job| deletion_requested(&job.metadata));
-        disrupted.or(self.pod_deletion).or(job).or_else(|| self.ended_at())
+        disrupted.or(self.pod_deletion).or(job)
     }
 
     /// When the container ended.
@@ -276,7 +280,13 @@ fn timeline(record: &Record, noticed: Timestamp) -> Value {
         .filter(|scheduled| scheduled.status == "True")
         .and_then(|scheduled| scheduled.last_transition_time.as_ref());
     let created = record.job.as_deref().and_then(|job| job.metadata.creation_timestamp.as_ref());
-    let asked = record.asker().zip(record.request.map(|request| request.at).or_else(|| record.asked_at()));
+    let asked = record.asker().map(|by| {
+        // A kubelet does not say when it decided to evict a pod.
+        match record.request.map(|request| request.at).or_else(|| record.asked_at()) {
+            Some(at) => json!({"at": second(at), "by": by}),
+            None => json!({"by": by}),
+        }
+    });
     let mut timeline = Map::new();
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -291,7 +301,7 @@ fn timeline(record: &Record, noticed: Timestamp) -> Value {
     set("started", at(stamp(started).filter(|at| at.as_second() > 0)));
     set("firstLine", record.log.and_then(|log| log.first).map(|at| at.to_string().into()));
     set("lastLine", record.log.and_then(|log| log.last).map(|at| at.to_string().into()));
-    set("askedToEnd", asked.map(|(by, at)| json!({"at": second(at), "by": by})));
+    set("askedToEnd", asked);
     set("ended", at(record.ended_at()));
     set("noticed", at(Some(noticed)));
     Value::Object(timeline)
@@ -514,6 +524,48 @@ mod tests {
             sentence(Cause::NotScheduled, &unscheduled, None),
             "Pod p: no scheduler took it, since 2026-01-02T03:04:00Z"
         );
+    }
+
+    #[test]
+    fn eviction_without_a_time_is_not_dated() {
+        let mut record = Record { namespace: "n".into(), job_name: "j".into(), ..Record::default() };
+        record.see_pod(&Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {
+                "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+                "containerStatuses": [{"name": "claude", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {"terminated": {"exitCode": 137, "finishedAt": "2026-01-02T03:04:32Z"}}}]}}))
+            .unwrap(),
+        ));
+        let evidence = Evidence::new(Cause::EvictedForMemory, &record, None, at(NOTICED));
+        assert_eq!(evidence.json["timeline"]["askedToEnd"], json!({"by": "Evicted"}));
+        assert!(evidence.summary.ends_with("at 2026-01-02T03:04:32Z"), "{}", evidence.summary);
+    }
+
+    #[test]
+    fn start_is_explained_by_the_container_that_failed() {
+        let status = |name: &str, state: Value| {
+            json!({"name": name, "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state})
+        };
+        let end = |code: i32, reason: &str, message: &str, at: &str| json!({"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": at}});
+        let mut record = Record::default();
+        record.see_pod(&Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": "p"},
+                "spec": {"containers": [], "initContainers": [{"name": "mesh", "restartPolicy": "Always"}]},
+                "status": {"phase": "Failed",
+                    "initContainerStatuses": [status("mesh", end(143, "Error", "drained", "2026-01-02T03:04:40Z"))],
+                    "containerStatuses": [
+                        status("auth-proxy", end(2, "Error", "no key", "2026-01-02T03:04:20Z")),
+                        status("claude", end(128, "StartError", "no sh", "2026-01-02T03:04:30Z"))]}
+            }))
+            .unwrap(),
+        ));
+        let cause = record.cause_of_start("");
+        assert_eq!(cause, Cause::ContainerStartFailed);
+        let evidence = Evidence::new(cause, &record, None, at(NOTICED));
+        assert_eq!(evidence.json["message"], "no sh");
+        assert!(evidence.summary.ends_with("at 2026-01-02T03:04:30Z"), "{}", evidence.summary);
     }
 
     #[test]

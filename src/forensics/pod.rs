@@ -111,6 +111,8 @@ fn main_detail(status: &ContainerStatus) -> Option<String> {
 fn verdict(pod: &Pod) -> PodVerdict {
     let held = |hold| PodVerdict::Held(Box::new(hold));
     match (Claude::of(pod), phase(pod)) {
+        // Its node never made it, and ended what still waited.
+        (Claude::Ended(_), "Failed") if was_ended_unmade(pod) => held(refused(pod)),
         (Claude::Ended(_), "Failed") => PodVerdict::Ended(failed(pod)),
         (Claude::Running | Claude::Ended(_) | Claude::HasRun, _) | (_, "Succeeded") => PodVerdict::Ready,
         // No container waits in a pod that runs: the statuses are not there yet.
@@ -137,11 +139,14 @@ fn start_failed(pod: &Pod, end: &ContainerStateTerminated) -> Hold {
 
 /// The pod failed before its container ran: an init container failed, its node refused it, or it was ended.
 fn refused(pod: &Pod) -> Hold {
-    if let Some(hold) = init_statuses(pod).iter().find_map(|status| init_failure(pod, status)) {
+    let ended_by = disruption(pod);
+    if let Some(mut hold) = init_statuses(pod).iter().find_map(|status| init_failure(pod, status)) {
+        if let Some(by) = ended_by.filter(|by| !by.is_plain_deletion()) {
+            hold.text = hold.text.map(|text| one_line(&format!("{text}; {}", by.text())));
+        }
         return hold;
     }
     let status = pod.status.as_ref();
-    let ended_by = disruption(pod);
     let reason = status.and_then(|status| non_empty(&status.reason)).map(str::to_owned);
     let reason = reason.or_else(|| ended_by.as_ref().map(|cause| cause.reason.clone()));
     let words = status.and_then(|status| non_empty(&status.message)).map(str::to_owned);
@@ -164,7 +169,11 @@ fn refused(pod: &Pod) -> Hold {
 
 /// What keeps a pod that has not ended from running.
 fn hold(pod: &Pod) -> Hold {
-    if let Some(hold) = init_statuses(pod).iter().find_map(|status| init_hold(pod, status)) {
+    let claude = container_statuses(pod).iter().find(|status| status.name == CLAUDE_CONTAINER);
+    let of_claude = claude.and_then(|status| waiting_hold(Role::Main, status));
+    // A sidecar that ended after it was up keeps nothing from starting.
+    let holds = |status: &&ContainerStatus| of_claude.is_none() || !is_sidecar(pod, &status.name);
+    if let Some(hold) = init_statuses(pod).iter().filter(holds).find_map(|status| init_hold(pod, status)) {
         return hold;
     }
     if let Some(condition) = condition(pod, "PodScheduled").filter(|condition| condition.status == "False")
@@ -178,8 +187,7 @@ fn hold(pod: &Pod) -> Hold {
         return Hold::of_row(row, None, reason, message);
     }
     // What other containers lack keeps them from running, and not `claude`.
-    let claude = container_statuses(pod).iter().find(|status| status.name == CLAUDE_CONTAINER);
-    if let Some(hold) = claude.and_then(|status| waiting_hold(Role::Main, status)) {
+    if let Some(hold) = of_claude {
         return hold;
     }
     if !is_scheduled(pod) {
@@ -198,6 +206,7 @@ fn hold(pod: &Pod) -> Hold {
 /// Why a pod failed. A pod that its node refused has no container statuses; then the pod's own reason says why.
 fn failed(pod: &Pod) -> String {
     let state = end_of(pod, CLAUDE_CONTAINER)
+        .filter(|_| !was_ended_unmade(pod))
         .map(|state| TerminatedState { message: state.message.clone(), ..state.into() });
     let mut error = describe_pod_terminated_error(name(pod), phase(pod), state.as_ref());
     if state.is_none()
@@ -265,6 +274,25 @@ fn init_hold(pod: &Pod, status: &ContainerStatus) -> Option<Hold> {
         hold.grace = Grace::PodStart;
     }
     Some(hold)
+}
+
+/// The container that keeps `claude` from running: an init container that failed, else `claude` itself, else an init
+/// container that waits or a sidecar that ended. What other containers lack keeps `claude` from nothing.
+pub(super) fn culprit(pod: &Pod) -> Option<(Role, &ContainerStatus)> {
+    let has_failed = |status: &&ContainerStatus| terminated(status).is_some_and(|end| end.exit_code != 0);
+    let waits = |status: &&ContainerStatus| waiting_hold(Role::Init, status).is_some();
+    let claude = || {
+        let claude = container_statuses(pod).iter().find(|status| status.name == CLAUDE_CONTAINER)?;
+        let failed = end_of(pod, CLAUDE_CONTAINER).is_some_and(|end| end.exit_code != 0);
+        (waits(&claude) || (failed && !was_ended_unmade(pod))).then_some((Role::Main, claude))
+    };
+    let init = init_statuses(pod);
+    let failed = init.iter().find(|status| has_failed(status) && !is_sidecar(pod, &status.name));
+    let of_init = |status| (Role::Init, status);
+    failed
+        .map(of_init)
+        .or_else(claude)
+        .or_else(|| init.iter().find(waits).or(init.iter().find(has_failed)).map(of_init))
 }
 
 fn waiting_hold(role: Role, status: &ContainerStatus) -> Option<Hold> {
@@ -531,6 +559,50 @@ mod tests {
         assert_eq!(sidecar(looping), "PodStart: Init container \"proxy\" crash loop: back-off 10s");
         let pulling = waiting("ErrImagePull", Some("denied"));
         assert_eq!(sidecar(pulling), "ImagePull: Init container \"proxy\" image pull failed: denied");
+    }
+
+    #[test]
+    fn container_that_was_never_made_is_not_said_to_have_exited() {
+        let unmade = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+        let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+            "containerStatuses": [container("claude", unmade)]});
+        let text = "Final: Pod p reached phase=Failed: Evicted (The node was low on resource: memory.)";
+        assert_eq!(told(&PodProgress::read(&pod(status)).verdict), text);
+    }
+
+    #[test]
+    fn init_container_killed_with_its_pod_names_who_ended_it() {
+        let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+            "initContainerStatuses": [container("write-prompt", ended(137))],
+            "containerStatuses": [container("claude", waiting("PodInitializing", None))]});
+        let text = "Final: Init container \"write-prompt\" failed with exit code 137: unknown; the pod was evicted by its \
+                    node [Evicted]: The node was low on resource: memory.";
+        assert_eq!(told(&PodProgress::read(&pod(status)).verdict), text);
+    }
+
+    #[test]
+    fn culprit_is_the_container_that_claude_waits_for() {
+        let pulling = || waiting("ErrImagePull", Some("denied"));
+        let start_error = || json!({"terminated": {"exitCode": 128, "reason": "StartError"}});
+        let initializing = || waiting("PodInitializing", None);
+        // The state of an init container, of a native sidecar, of `claude`, and of a container beside it.
+        for (init, sidecar, claude, beside, expected) in [
+            (ended(0), json!({"running": {}}), pulling(), ended(1), Some("claude")),
+            (ended(0), ended(143), start_error(), pulling(), Some("claude")),
+            (ended(0), ended(1), initializing(), pulling(), Some("mesh")),
+            (ended(1), ended(1), initializing(), pulling(), Some("init")),
+            (pulling(), initializing(), initializing(), initializing(), Some("init")),
+            (ended(0), json!({"running": {}}), waiting("ContainerCreating", None), pulling(), None),
+        ] {
+            let mut pod = pod(json!({"phase": "Pending",
+                "initContainerStatuses": [container("init", init), container("mesh", sidecar)],
+                "containerStatuses": [container("auth-proxy", beside), container("claude", claude)]}));
+            pod.spec = serde_json::from_value(json!({"containers": [],
+                "initContainers": [{"name": "init"}, {"name": "mesh", "restartPolicy": "Always"}]}))
+            .unwrap();
+            let found = culprit(&pod).map(|(_, status)| status.name.as_str());
+            assert_eq!(found, expected, "{pod:?}");
+        }
     }
 
     #[test]

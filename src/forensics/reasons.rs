@@ -211,6 +211,10 @@ const REASONS: &[Row] = &[
     refuses("OutOf*", Cause::NodeAdmissionRefused),
     refuses("NodeAffinity", Cause::NodeAffinityRefused),
     refuses("NodeSelectorMismatching", Cause::NodeAffinityRefused),
+    refuses("NodePorts", Cause::NodeAdmissionRefused),
+    refuses("NodeName", Cause::NodeAdmissionRefused),
+    refuses("TaintToleration", Cause::NodeAdmissionRefused),
+    refuses("VolumeAttachmentLimitExceeded", Cause::NodeAdmissionRefused),
     refuses("UnexpectedAdmissionError", Cause::NodeAdmissionRefused),
     refuses("TopologyAffinityError", Cause::NodeAdmissionRefused),
     refuses("SysctlForbidden", Cause::NodeAdmissionRefused),
@@ -241,15 +245,16 @@ const REASONS: &[Row] = &[
 ];
 
 const REFUSED_WORDS: &Words = &[
+    // What a webhook or a policy says is its own, whatever it is about.
+    ("admission webhook", Cause::PodAdmissionRefused),
+    ("calling webhook", Cause::PodAdmissionRefused),
+    ("admissionpolicy", Cause::PodAdmissionRefused),
     ("exceeded quota", Cause::PodQuotaExceeded),
     ("failed quota", Cause::PodQuotaExceeded),
     ("violates podsecurity", Cause::PodSecurityRefused),
     ("because it is being terminated", Cause::NamespaceDeleted),
     ("looking up service account", Cause::ServiceAccountMissing),
     ("serviceaccount", Cause::ServiceAccountMissing),
-    ("admission webhook", Cause::PodAdmissionRefused),
-    ("calling webhook", Cause::PodAdmissionRefused),
-    ("admissionpolicy", Cause::PodAdmissionRefused),
     (" usage per ", Cause::LimitRangeRefused),
     ("limit to request ratio per ", Cause::LimitRangeRefused),
 ];
@@ -278,6 +283,8 @@ const PULL_WORDS: &Words = &[
     ("x509", Cause::RegistryUnreachable),
     ("tls:", Cause::RegistryUnreachable),
     ("unexpected status", Cause::RegistryUnreachable),
+    // The image is there, for other nodes.
+    ("no match for platform", Cause::ImagePullFailed),
     ("not found", Cause::ImageNotFound),
     ("manifest unknown", Cause::ImageNotFound),
     ("does not exist", Cause::ImageNotFound),
@@ -300,6 +307,9 @@ const KUBELET_WORDS: &Words = &[
     ("resource: memory", Cause::EvictedForMemory),
     ("resource: ephemeral-storage", Cause::EvictedForDisk),
     ("resource: inodes", Cause::EvictedForDisk),
+    // A pod that came to a node that is short already.
+    ("memorypressure", Cause::EvictedForMemory),
+    ("diskpressure", Cause::EvictedForDisk),
 ];
 
 impl Row {

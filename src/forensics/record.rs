@@ -5,12 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::account::Account;
+use super::diagnosis::is_suspended;
 use super::disruption::disruption;
-use super::end::node_is_silent;
+use super::end::{node_answers, node_is_silent};
+use super::event::seen_at;
 use super::pod::{container_statuses, init_statuses};
+use crate::manifest::labels::CLAUDE_CONTAINER;
 
 /// How many Events of the Job and its pod are kept.
 const MAX_EVENTS: usize = 16;
@@ -100,7 +103,9 @@ pub(crate) struct Record {
     pub(crate) pod_deletion: Option<Timestamp>,
     /// That time is the one of the kubelet's own deletion, and the request came before it: the first was not seen.
     pub(crate) pod_deletion_is_last: bool,
-    /// The cluster had not heard from the pod's node for a while, at any time.
+    /// The Job was suspended while its pod was being deleted; it may have been resumed since.
+    pub(crate) pod_suspended: bool,
+    /// The cluster had not heard from the pod's node for a while, and has not seen it well since.
     pub(crate) node_silent: bool,
     /// The last words of a failed pull. Between two tries the kubelet says only that it waits.
     pub(crate) pull_words: Option<String>,
@@ -120,6 +125,12 @@ impl Record {
         let has = |name: &&str| job.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name);
         self.job_finalizer = self.job_finalizer.or_else(|| [FOREGROUND, ORPHAN].into_iter().find(has));
         self.job = Some(job.clone());
+        self.note_suspension();
+    }
+
+    fn note_suspension(&mut self) {
+        let is_deleting = self.pod_gone || self.pod_deletion.is_some();
+        self.pod_suspended |= is_deleting && self.job.as_deref().is_some_and(is_suspended);
     }
 
     /// Keeps a pod that was seen. Another pod of the Job takes the place of one only that has not been started.
@@ -130,15 +141,18 @@ impl Record {
         }
         if is_other {
             (self.pod_deletion, self.pod_gone, self.node_silent) = (None, false, false);
+            self.pod_suspended = false;
         }
         if self.pod_deletion.is_none() {
             self.pod_deletion = deletion_requested(&pod.metadata);
             self.pod_deletion_is_last = pod.metadata.deletion_grace_period_seconds.unwrap_or(0) == 0;
         }
-        self.node_silent |= node_is_silent(pod);
-        let pulls = init_statuses(pod).iter().chain(container_statuses(pod)).find_map(pull_words);
+        self.node_silent = node_is_silent(pod) || (self.node_silent && !node_answers(pod));
+        let claude = container_statuses(pod).iter().filter(|status| status.name == CLAUDE_CONTAINER);
+        let pulls = init_statuses(pod).iter().chain(claude).find_map(pull_words);
         self.pull_words = pulls.or_else(|| self.pull_words.take());
         self.pod = Some(pod.clone());
+        self.note_suspension();
     }
 
     /// Whether the Job or its pod was deleted, and neither by this run nor for a reason that its objects say.
@@ -183,15 +197,14 @@ impl Record {
 
 impl From<Event> for EventSeen {
     fn from(event: Event) -> Self {
-        let stamp = |time: Option<Time>| time.map(|time| time.0);
-        let at = stamp(event.last_timestamp)
-            .or_else(|| event.event_time.map(|time| time.0))
-            .or_else(|| stamp(event.metadata.creation_timestamp));
+        let at = seen_at(&event);
+        // A scheduler counts the repetitions in a series.
+        let repeated = event.series.as_ref().and_then(|series| series.count);
         Self {
             kind: event.involved_object.kind.unwrap_or_default(),
             reason: event.reason.unwrap_or_default(),
             message: event.message.unwrap_or_default(),
-            count: event.count.unwrap_or(1),
+            count: event.count.max(repeated).unwrap_or(1).max(1),
             at,
         }
     }
@@ -264,6 +277,42 @@ mod tests {
         record.see_pod(&pod("p", json!({}), status("ErrImagePull", "not found")));
         record.see_pod(&pod("p", json!({}), status("ImagePullBackOff", "Back-off pulling image")));
         assert_eq!(record.pull_words.as_deref(), Some("not found"));
+    }
+
+    #[test]
+    fn repeated_event_has_the_time_and_count_of_its_series() {
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {}, "involvedObject": {"kind": "Pod"}, "reason": "FailedScheduling", "message": "m", "count": 0,
+            "eventTime": "2026-01-02T03:04:05.000000Z",
+            "series": {"count": 7, "lastObservedTime": "2026-01-02T03:09:05.000000Z"},
+        }))
+        .unwrap();
+        let seen = EventSeen::from(event);
+        assert_eq!((seen.count, seen.at.unwrap().to_string().as_str()), (7, "2026-01-02T03:09:05Z"));
+    }
+
+    #[test]
+    fn node_that_is_back_is_not_silent() {
+        let ready = |ready: &str, containers: &str| {
+            let conditions = json!([{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]);
+            pod("p", json!({}), json!({"phase": "Running", "conditions": conditions}))
+        };
+        let mut record = Record::default();
+        record.see_pod(&ready("False", "True"));
+        assert!(record.node_silent);
+        record.see_pod(&ready("False", "False"));
+        assert!(record.node_silent, "a pod that ends is not ready, either");
+        record.see_pod(&ready("True", "True"));
+        assert!(!record.node_silent);
+    }
+
+    #[test]
+    fn pull_of_another_container_says_nothing_of_claude() {
+        let mut record = Record::default();
+        let shipper = container("shipper", waiting("ErrImagePull", Some("denied")));
+        let claude = container("claude", waiting("ImagePullBackOff", Some("Back-off pulling image")));
+        record.see_pod(&pod("p", json!({}), json!({"containerStatuses": [claude, shipper]})));
+        assert_eq!(record.pull_words, None);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) enum JobEnd {
         node: Option<String>,
         /// For how long the deletion is overdue, in seconds.
         overdue: u64,
+        /// The cluster says more than that: the node does not answer, or something ended the pod.
+        with_node: bool,
     },
     /// The host or the control plane cancelled the run.
     Cancelled {
@@ -137,7 +139,7 @@ impl Settled {
     fn ended_by_itself(&self) -> bool {
         let Some(container) = &self.container else { return false };
         match (container.finished_at, self.asked_to_end) {
-            (Some(finished), Some(asked)) => finished < asked,
+            (Some(_), Some(asked)) => container.ended_before(asked),
             // A status without a reason is not that of a container that the kubelet saw ending.
             _ => {
                 container.exit_code == Some(0)
@@ -165,6 +167,8 @@ impl Settled {
             return false;
         }
         match container.exit_code {
+            // How it ended is not known, whatever code the kubelet gives.
+            _ if container.is_unknown() => true,
             None | Some(143) => true,
             Some(137) => self.killer().is_some(),
             Some(_) => false,
@@ -255,9 +259,13 @@ const fn code_of_claude(kind: FailureKind) -> ErrorCode {
 impl CauseFacts {
     fn of(settled: &Settled) -> Self {
         Self {
-            ended_by: match &settled.end {
-                JobEnd::Lost { .. } => Some(Cause::NodeLost),
-                _ => settled.ended_by,
+            ended_by: match (&settled.end, settled.ended_by) {
+                (JobEnd::Lost { with_node: true, .. }, _) | (JobEnd::Lost { .. }, None) => {
+                    Some(Cause::NodeLost)
+                }
+                // A CLI that printed its events was found.
+                (_, Some(Cause::CommandNotFound)) if settled.captured.events > 0 => Some(Cause::ExitCode),
+                (_, ended_by) => ended_by,
             },
             log_forbidden: settled.log_forbidden,
             log_has_gaps: settled.log_has_gaps,
@@ -277,6 +285,10 @@ impl CauseFacts {
     /// The cause of a failure, and of a success that something ended from outside.
     fn cause(&self, outcome: &Outcome) -> Option<Cause> {
         let from_outside = |cause: &Cause| !matches!(cause, Cause::ExitCode);
+        // A CLI that ended by itself was not killed when another process of its container was.
+        let is_kill = matches!(self.exit_code, None | Some(137));
+        let outranks_result =
+            |cause: &Cause| from_outside(cause) && (*cause != Cause::OutOfMemory || is_kill);
         Some(match outcome.code {
             Some(ErrorCode::Timeout) => match self.ended_by {
                 Some(Cause::TimeLimit) => Cause::TimeLimit,
@@ -291,12 +303,15 @@ impl CauseFacts {
             Some(ErrorCode::ClaudeTruncated) => {
                 self.ended_by.filter(from_outside).unwrap_or(self.cut_output())
             }
-            _ if !outcome.is_failure() => return self.ended_by.filter(from_outside),
+            // Nothing ended a CLI that succeeded by itself.
+            _ if !outcome.is_failure() => {
+                return self.ended_by.filter(from_outside).filter(|_| self.exit_code != Some(0));
+            }
             Some(code) if let Some(cause) = cause_of_claude(code) => {
-                self.ended_by.filter(from_outside).unwrap_or(cause)
+                self.ended_by.filter(outranks_result).unwrap_or(cause)
             }
             // The result says why, unless something else killed the CLI.
-            _ if self.result_says_error => self.ended_by.filter(from_outside).unwrap_or(Cause::CliFailed),
+            _ if self.result_says_error => self.ended_by.filter(outranks_result).unwrap_or(Cause::CliFailed),
             // Its success was seen and its log was not: what removed it came later.
             _ if self.is_complete && self.exit_code.is_none() => self.missing_output(),
             _ => self.ended_by.unwrap_or(self.missing_output()),
@@ -495,11 +510,13 @@ fn without_result(settled: Settled, exit_code: Option<i32>) -> Outcome {
     let model = captured.init_model.clone().unwrap_or(config_model);
     let mut ended_by = disruption.map(|by| by.clause(settled.ended_by)).unwrap_or_default();
     ended_by.insert_str(0, &oom);
-    if let JobEnd::Lost { node, overdue } = &end {
+    if let JobEnd::Lost { node, overdue, with_node } = &end {
         let node = node.as_deref().unwrap_or("unknown");
-        ended_by.push_str(&format!(
-            "; the pod was lost with its node {node}: its deletion is overdue by {overdue}s"
-        ));
+        ended_by.push_str(&if *with_node {
+            format!("; the pod was lost with its node {node}: its deletion is overdue by {overdue}s")
+        } else {
+            format!("; the pod's deletion is overdue by {overdue}s: its node {node} does not carry it out")
+        });
     }
     if captured.truncated || captured.is_in_later_turn() {
         let hint = if model.is_empty() { String::new() } else { format!(" (model: {model})") };
@@ -738,6 +755,60 @@ mod tests {
                 assert_eq!(outcome.to_json(NOW)["timedOut"], message == Some(timeout));
             }
         }
+    }
+
+    /// The cause of a run with these lines, whose container ended like this.
+    fn cause(lines: &[&str], exit_code: i32, reason: &str, ended_by: Option<Cause>) -> Option<Cause> {
+        let mut run = settled(lines, Some(exit_code), failed_job());
+        run.container = run.container.map(|state| TerminatedState { reason: Some(reason.into()), ..state });
+        run.ended_by = ended_by;
+        let facts = CauseFacts::of(&run);
+        facts.cause(&choose(run))
+    }
+
+    #[test]
+    fn success_that_ended_by_itself_has_no_cause() {
+        // The pod was drained, or another process killed, when it was over.
+        for ended_by in [Cause::EvictedByApi, Cause::OutOfMemory, Cause::TimeLimit] {
+            assert_eq!(cause(&[INIT, SUCCESS], 0, "OOMKilled", Some(ended_by)), None);
+        }
+    }
+
+    #[test]
+    fn failure_that_the_cli_reports_is_not_put_down_to_another_process() {
+        const FAILED: &str = r#"{"type":"result","subtype":"error_max_turns","is_error":true}"#;
+        let oom = Some(Cause::OutOfMemory);
+        assert_eq!(cause(&[INIT, FAILED], 1, "OOMKilled", oom), Some(Cause::MaxTurns));
+        assert_eq!(cause(&[INIT, FAILED], 137, "OOMKilled", oom), oom);
+        assert_eq!(cause(&[INIT, SAYS], 1, "OOMKilled", oom), oom);
+    }
+
+    #[test]
+    fn cli_that_printed_events_was_found() {
+        let not_found = Some(Cause::CommandNotFound);
+        assert_eq!(cause(&["sh: claude: not found"], 127, "Error", not_found), not_found);
+        assert_eq!(cause(&[INIT], 127, "Error", not_found), Some(Cause::ExitCode));
+        assert_eq!(cause(&[INIT, SAYS], 127, "Error", not_found), Some(Cause::Truncated));
+    }
+
+    #[test]
+    fn success_whose_end_its_node_does_not_know_counts() {
+        let mut run = settled(&[INIT, SUCCESS], Some(137), failed_job());
+        let reason = Some("ContainerStatusUnknown".to_owned());
+        run.container = run.container.map(|state| TerminatedState { reason, ..state });
+        let outcome = classify(run);
+        assert_eq!((outcome.error_message(), outcome.exit_code()), (None, None));
+        let said = "nothing says by whom (exit code 137, reason=ContainerStatusUnknown)";
+        assert!(outcome.logs.iter().any(|line| line.text.contains(said)), "{:?}", outcome.logs);
+    }
+
+    #[test]
+    fn kill_by_a_node_whose_clock_is_behind_is_the_time_limit() {
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+        let mut run = settled(&[INIT, SAYS], Some(143), JobEnd::Unconfirmed);
+        (run.timed_out, run.timeout_sec, run.asked_to_end) = (true, 30.0, at(30));
+        run.container = run.container.map(|state| TerminatedState { finished_at: at(25), ..state });
+        assert_eq!(classify(run).error_message(), Some("Timed out after 30s"));
     }
 
     #[test]
@@ -1594,7 +1665,7 @@ mod tests {
             let ends = [JobEnd::Complete, failed_job(), gone(), JobEnd::Unconfirmed, JobEnd::Hung,
                 JobEnd::Unreachable { seconds: 60, error: String::new() },
                 JobEnd::Cancelled { acknowledged: true },
-                JobEnd::Lost { node: None, overdue: 1 }];
+                JobEnd::Lost { node: None, overdue: 1, with_node: true }];
             let refusal = r#"{"type":"result","stop_reason":"refusal"}"#;
             let failed = r#"{"type":"result","is_error":true,"api_error_status":529}"#;
             let rejected = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1e300}}"#;

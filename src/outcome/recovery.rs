@@ -208,6 +208,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::NodeTainted
         | C::NodeLost
         | C::NodeShutdown
+        | C::PodDisrupted
         | C::JobSuspendedMidRun
         | C::ContainerStatusUnknown
         | C::LlmEmptyResponse

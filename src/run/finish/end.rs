@@ -135,6 +135,8 @@ pub(super) struct LostPod {
     pub(super) node: Option<String>,
     /// For how long, in seconds.
     pub(super) overdue: u64,
+    /// The cluster says that the node, or what runs on it, is lost; else only that the deletion is overdue.
+    pub(super) with_node: bool,
 }
 
 impl RunEnd {
@@ -326,8 +328,11 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
 
     fn on_lost(&mut self) -> Option<RunEnd> {
         let gone_by = self.gone_by.filter(|_| self.lost_at().is_some_and(|at| at <= Instant::now()))?;
-        let node = self.pod.as_ref().and_then(node_of).map(str::to_owned);
-        Some(RunEnd::Lost(LostPod { node, overdue: gone_by.elapsed().as_secs() }))
+        let pod = self.pod.as_ref();
+        let node = pod.and_then(node_of).map(str::to_owned);
+        let is_disrupted = pod.and_then(disruption).is_some_and(|by| !by.is_plain_deletion());
+        let with_node = self.logged.silent_node || is_disrupted || self.failing.is_some();
+        Some(RunEnd::Lost(LostPod { node, overdue: gone_by.elapsed().as_secs(), with_node }))
     }
 
     /// When a CLI that has printed its result counts as hung, unless it prints something or exits.
@@ -394,7 +399,11 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
                 self.on_answer().await;
                 self.record.polls += 1;
                 self.record.conditions = Some(conditions_text(&job));
-                self.record.suspension = suspension(&job);
+                // A Job that is resumed at once has lost its pod all the same.
+                let is_deleting = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+                let lost_pod = self.pod.as_ref().is_some_and(is_deleting);
+                let before = self.record.suspension.take().filter(|_| lost_pod);
+                self.record.suspension = suspension(&job).or(before);
                 match JobState::read(&job) {
                     JobState::Running => {
                         self.on_failing(&job).await;

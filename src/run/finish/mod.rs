@@ -331,7 +331,7 @@ fn job_end<C>(
         }
         RunEnd::Cancelled { acknowledged } => JobEnd::Cancelled { acknowledged },
         RunEnd::Hung => JobEnd::Hung,
-        RunEnd::Lost(LostPod { node, overdue }) => JobEnd::Lost { node, overdue },
+        RunEnd::Lost(LostPod { node, overdue, with_node }) => JobEnd::Lost { node, overdue, with_node },
         RunEnd::Unreachable(error) => JobEnd::Unreachable { seconds: api_outage, error: error.to_string() },
     }
 }

@@ -407,7 +407,13 @@ impl<C: Cluster> PodWait<'_, C> {
 
     fn no_pod_text(&self, waited: u64) -> String {
         let job = &self.observed.job_name;
-        let mut text = format!("No pod was created for Job {job} within {waited}s");
+        let mut text = match &self.last_pod {
+            Some(pod) => format!(
+                "Pod {} of Job {job} is gone, and no other was created within {waited}s",
+                name_of(pod)
+            ),
+            None => format!("No pod was created for Job {job} within {waited}s"),
+        };
         for warning in &self.observed.warnings {
             text.push_str(&format!("; the API server warned: {warning}"));
         }

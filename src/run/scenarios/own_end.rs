@@ -326,6 +326,38 @@ async fn deadline_is_named_although_the_container_ended_first(mode: Mode) {
     }
 }
 
+in_both_modes!(success_beside_a_killed_process_has_no_cause);
+async fn success_beside_a_killed_process_has_no_cause(mode: Mode) {
+    // Containerd calls a container OOMKilled in which any process was.
+    let script = Script { reason: "OOMKilled", ..success_over(5 * SECOND) };
+    let result = Scenario::new(mode).script(script).run().await;
+    assert_eq!((&result["errorMessage"], &result["exitCode"]), (&Value::Null, &json!(0)), "{result}");
+    assert_eq!(result["resultJson"].get("k8s"), None, "{result}");
+}
+
+/// Where nothing is watched the deletion of the pod may be read after the Job was resumed; then nothing says why.
+#[tokio::test(start_paused = true)]
+async fn job_suspended_and_resumed_says_that_it_was() {
+    let suspended = |is: bool| {
+        let condition = json!({"type": "Suspended", "status": if is { "True" } else { "False" }, "reason": "JobSuspended"});
+        json!({"spec": {"suspend": is}, "status": {"conditions": [condition]}})
+    };
+    let script = Script {
+        exit_code: 143,
+        reason: "Error",
+        ends_after: 20 * SECOND,
+        lines: success_over(5 * SECOND).lines[..3].to_vec(),
+        pod_deleting_at: Some(10 * SECOND),
+        job_states: vec![(10 * SECOND, suspended(true)), (15 * SECOND, suspended(false))],
+        condition_lag: None,
+        ..Script::default()
+    };
+    let result = Scenario::new(Mode::Watched).script(script).run().await;
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "job_suspended_mid_run", "{result}");
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(!message.contains("unknown API client"), "{message}");
+}
+
 in_both_modes!(own_success_outranks_the_deadline);
 async fn own_success_outranks_the_deadline(mode: Mode) {
     let mut script = success_over(5 * SECOND);

@@ -245,6 +245,24 @@ async fn pod_lost_with_its_node_ends_the_run(mode: Mode) {
     assert!(scenario.cluster.remaining().is_empty());
 }
 
+in_both_modes!(pod_whose_node_is_well_is_not_said_to_be_lost_with_it);
+async fn pod_whose_node_is_well_is_not_said_to_be_lost_with_it(mode: Mode) {
+    // Its container does not end, and nothing says that anything is wrong with the node.
+    let script = Script {
+        pod_deleting_at: Some(60 * SECOND),
+        condition_lag: None,
+        lines: success_over(5 * SECOND).lines[..3].to_vec(),
+        ends_after: 36_000 * SECOND,
+        ..Script::default()
+    };
+    let (result, took) = timed(&Scenario::new(mode).script(script)).await;
+    let message = result["errorMessage"].as_str().expect("message");
+    assert!(message.contains("s: its node node-1 does not carry it out"), "{message}");
+    assert!(!message.contains("lost"), "{message}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "pod_deleted", "{result}");
+    assert!(took.as_secs() < 300, "{took:?}");
+}
+
 in_both_modes!(lines_that_are_sent_again_are_no_sign_of_life);
 async fn lines_that_are_sent_again_are_no_sign_of_life(mode: Mode) {
     // A silent log is opened again every 90 s, and begins with the lines of its last second.
@@ -255,7 +273,7 @@ async fn lines_that_are_sent_again_are_no_sign_of_life(mode: Mode) {
     script.pod_deleting_at = Some(10 * SECOND);
     let scenario = Scenario::new(mode).script(script);
     let (result, took) = timed(&scenario).await;
-    assert_eq!(result["resultJson"]["k8s"]["cause"], "node_lost", "{result}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "pod_deleted", "{result}");
     assert!(took < 240 * SECOND, "{took:?}");
     let out = scenario.host.out();
     let counted = (100..140).any(|seconds| out.contains(&format!("({seconds}s since last output)")));

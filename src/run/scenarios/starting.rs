@@ -475,7 +475,40 @@ async fn job_suspended_again_before_its_pod_ran_is_queued(mode: Mode) {
     let scenario = scenario.config(json!({"queueTimeoutSec": 300}));
     let (result, _) = scenario.timed_run().await;
     assert!(message(&result).contains("Job is suspended [queue: JobSuspended"), "{result}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "job_suspended", "{result}");
     assert!(is_proven(&result), "{result}");
+}
+
+in_both_modes!(pod_evicted_before_its_container_was_made_is_proven);
+async fn pod_evicted_before_its_container_was_made_is_proven(mode: Mode) {
+    let unmade = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+        "containerStatuses": [{"name": "claude", "state": {"terminated": {"exitCode": 137,
+            "reason": "ContainerStatusUnknown"}}}]});
+    let scenario = Scenario::new(mode).script(Script {
+        early_statuses: vec![(seconds(1), creating()), (seconds(10), unmade)],
+        start_at: seconds(3600),
+        ..Script::default()
+    });
+    let (result, took) = scenario.timed_run().await;
+    assert!(message(&result).contains("-pod reached phase=Failed: Evicted (The node was low"), "{result}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "evicted_for_memory", "{result}");
+    assert_eq!(result["exitCode"], Value::Null, "{result}");
+    assert!(is_proven(&result), "{result}");
+    assert!(took < seconds(20), "{took:?}");
+}
+
+in_both_modes!(lost_pod_that_no_other_follows_is_said_to_have_been);
+async fn lost_pod_that_no_other_follows_is_said_to_have_been(mode: Mode) {
+    let scenario = Scenario::new(mode).script(Script {
+        early_statuses: vec![(seconds(1), creating())],
+        start_at: seconds(3600),
+        no_pod_from: Some(seconds(20)),
+        ..Script::default()
+    });
+    let (result, _) = scenario.timed_run().await;
+    assert!(message(&result).contains(" is gone, and no other was created within 1"), "{result}");
+    assert!(!message(&result).contains("No pod was created"), "{result}");
+    assert_eq!(result["resultJson"]["k8s"]["cause"], "pod_deleted", "{result}");
 }
 
 in_both_modes!(gated_pod_waits_like_a_queued_job);
