@@ -194,8 +194,9 @@ async function runHost(cluster, entry, work) {
   const home = path.join(cluster.dir, 'paperclip-home');
   mkdirSync(home, { recursive: true });
   const { kubeconfig, namespace } = cluster;
-  const { limitMs = LIMIT_MS, silentSeconds } = work;
-  const startDelayMs = work.startDelayMs + (silentSeconds ?? 0) * 1e3;
+  const silentMs = (work.silentSeconds ?? 0) * 1e3;
+  const limitMs = (work.limitMs ?? LIMIT_MS) + silentMs;
+  const startDelayMs = work.startDelayMs + silentMs;
   const order = {
     entry: pathToFileURL(entry),
     kubeconfig,
@@ -215,7 +216,7 @@ async function runHost(cluster, entry, work) {
   const timer = setTimeout(() => child.kill('SIGKILL'), limitMs + 60_000);
   const closed = new Promise((resolve) => child.once('close', resolve));
   const silent =
-    silentSeconds && Promise.race([silenceOf(cluster, child, work), closed.then(() => undefined)]);
+    silentMs > 0 && Promise.race([silenceOf(cluster, child, work), closed.then(() => undefined)]);
   const code = await closed;
   clearTimeout(timer);
   try {
