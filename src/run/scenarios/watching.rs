@@ -46,6 +46,29 @@ async fn healthy_watched_run_makes_seven_requests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn job_is_created_after_three_round_trips() {
+    let scenario = Scenario::new(Mode::Watched);
+    scenario.cluster.delay_answers(Duration::from_secs(1));
+    // The first run of a process reads the own pod, too.
+    for first in [&["get pod"][..], &[]] {
+        scenario.cluster.script(success_over(Duration::from_secs(5)));
+        let (began, before) = (Instant::now(), scenario.cluster.run_requests().len());
+        let (request, cancel) = (scenario.request(), scenario.cancel.clone());
+        let (runner, host) = (scenario.runner.clone(), scenario.host.clone());
+        let run = tokio::spawn(async move { runner.execute(&request, host, cancel, None).await });
+        let created = scenario.cluster.count("create job");
+        while scenario.cluster.count("create job") == created {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let trips = [first, &["create claim", "list jobs", "list agent pods"]].concat();
+        let made = scenario.cluster.run_requests();
+        assert_eq!(made[before..made.len() - 1], trips, "and then the Job");
+        assert_eq!(began.elapsed().as_secs(), trips.len() as u64, "one after the other");
+        assert_eq!(run.await.expect("no panic").error_code(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn watched_changes_are_acted_on_at_once() {
     // Odd times, so that no timer fires at the same moment by chance.
     let script = Script {

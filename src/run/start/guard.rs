@@ -95,21 +95,21 @@ pub(super) async fn check<C: Cluster, H: Host>(
     }
 }
 
-/// The agent's Jobs and pods. The pods are read after the Jobs, or a Job that goes in between could hide its pod; side by
-/// side only where both answer at once, in which time no Job gets its pod and goes.
+/// The agent's Jobs and pods.
+///
+/// The pods are requested once the Jobs are there. Of two lists that are under way at the same time the server may read
+/// the pods first: then a Job that gets its pod and is deleted before the Jobs are read (by a cancel, or a host that shuts
+/// down) is on neither list, and its CLI works beside the next run's. In this order each Job that exists when the Jobs are
+/// read is on the first list, and the pod of each that is gone by then on the second. No Job is added in between, because
+/// the run holds the agent's claim.
+///
+/// What remains: a Job controller that has not seen a deletion yet can create a pod after it. Its owner does not exist from
+/// the start, so the garbage collector deletes it, and the Secret that its container needs, before a node has started it.
 async fn read<C: Cluster>(
     cluster: &C,
     namespace: &str,
     selector: &str,
 ) -> Result<(Vec<Job>, Vec<Pod>), ApiError> {
-    let both = async {
-        tokio::join!(cluster.list_jobs(namespace, selector), cluster.list_pods(namespace, selector))
-    };
-    match tokio::time::timeout(timing::GUARD_SIDE_BY_SIDE, both).await {
-        Ok((Ok(jobs), Ok(pods))) => return Ok((jobs, pods)),
-        Ok((Err(error), _) | (_, Err(error))) if !retry::helps(&error) => return Err(error),
-        _ => {}
-    }
     let budget = timing::SETUP_READ_BUDGET;
     let jobs = retry::with_budget(budget, || cluster.list_jobs(namespace, selector)).await?;
     let pods = retry::with_budget(budget, || cluster.list_pods(namespace, selector)).await?;
