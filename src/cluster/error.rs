@@ -39,6 +39,9 @@ pub(crate) enum ApiErrorKind {
     Setup,
 }
 
+/// What admission plugins say while their caches are filled, after the start of the server or in a new namespace.
+const NOT_READY: [&str; 2] = ["not yet ready to handle request", "status unknown for quota"];
+
 /// A failed request: what was tried, and what came back.
 ///
 /// Its `Display` is the `{msg}` of the log lines and messages of the contract: for an answer of the API server
@@ -60,6 +63,8 @@ pub(crate) struct ApiError {
     pub retry_after: Option<Duration>,
     /// No connection was made, so that nothing of the request was sent.
     pub unsent: bool,
+    /// A 403 of a server that may not know yet who may do what, so that the same request may be permitted a moment later.
+    pub doubted: bool,
     /// What was tried, for example `list jobs in paperclip`.
     pub attempt: String,
     /// The underlying error, when there was one. `message` already says it.
@@ -78,6 +83,7 @@ impl ApiError {
             namespace_terminating: false,
             retry_after: None,
             unsent: kind == ApiErrorKind::Setup,
+            doubted: false,
             attempt: attempt.into(),
             source: None,
         }
@@ -122,6 +128,7 @@ impl ApiError {
             let short: String = text.chars().take(300).collect();
             if short.is_empty() { "no body".to_owned() } else { short.replace(['\r', '\n'], " ") }
         });
+        let doubted = code == 403 && NOT_READY.iter().any(|text| message.contains(text));
         let kind = match (code, reason.as_deref()) {
             (_, Some("Expired")) | (410, _) => ApiErrorKind::Expired,
             (400, _) => ApiErrorKind::BadRequest,
@@ -143,6 +150,7 @@ impl ApiError {
             namespace_terminating,
             retry_after: retry_after.or(seconds.map(Duration::from_secs)),
             unsent: false,
+            doubted,
             attempt: attempt.into(),
             source: None,
         }
@@ -161,6 +169,15 @@ impl ApiError {
         }
     }
 
+    /// True for a 403 of the authorizer: the account lacks the permission, as far as the server knows. Quotas and admission
+    /// plugins refuse in other words.
+    pub(crate) fn is_unpermitted(&self) -> bool {
+        let text = &self.message;
+        self.kind == ApiErrorKind::Forbidden
+            && text.contains("forbidden: User \"")
+            && text.contains("\" cannot ")
+    }
+
     /// True when the request may have been carried out although it failed: it was sent, and no answer of the API server
     /// says that it was refused. A gateway answers 502, 503 and 504 for a server that goes on.
     pub(crate) fn may_have_been_carried_out(&self) -> bool {
@@ -172,14 +189,15 @@ impl ApiError {
 
     /// True when the same request may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(
-            self.kind,
-            ApiErrorKind::TooManyRequests
-                | ApiErrorKind::Server
-                | ApiErrorKind::Connection
-                | ApiErrorKind::Timeout
-                | ApiErrorKind::Decode
-        )
+        self.doubted
+            || matches!(
+                self.kind,
+                ApiErrorKind::TooManyRequests
+                    | ApiErrorKind::Server
+                    | ApiErrorKind::Connection
+                    | ApiErrorKind::Timeout
+                    | ApiErrorKind::Decode
+            )
     }
 
     /// True for a 404.
@@ -241,6 +259,30 @@ mod tests {
         assert!(ApiError::local(ApiErrorKind::Timeout, "", "").may_have_been_carried_out());
         assert!(ApiError::local(ApiErrorKind::Decode, "", "").may_have_been_carried_out());
         assert!(!ApiError::local(ApiErrorKind::Setup, "", "").may_have_been_carried_out());
+    }
+
+    #[test]
+    fn refusals_of_the_authorizer_are_told_from_others() {
+        let refused = |message: &str| {
+            let body = serde_json::json!({"kind": "Status", "message": message}).to_string();
+            ApiError::from_answer("", 403, None, body.as_bytes())
+        };
+        let unpermitted = refused(
+            r#"jobs.batch "a" is forbidden: User "u" cannot delete resource "jobs" in API group "batch" in the namespace "n""#,
+        );
+        assert!(unpermitted.is_unpermitted() && !unpermitted.is_transient());
+        for (message, transient) in [
+            (r#"jobs.batch "a" is forbidden: exceeded quota: ours"#, false),
+            (r#"admission webhook "w" denied the request: no"#, false),
+            (r#"jobs.batch "a" is forbidden: not yet ready to handle request"#, true),
+            (
+                r#"jobs.batch "a" is forbidden: status unknown for quota: ours, resources: count/jobs.batch"#,
+                true,
+            ),
+        ] {
+            let error = refused(message);
+            assert_eq!((error.is_unpermitted(), error.is_transient()), (false, transient), "{message}");
+        }
     }
 
     #[test]

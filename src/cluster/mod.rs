@@ -21,6 +21,7 @@ use serde_json::Value;
 #[cfg(feature = "client")]
 pub(crate) mod client;
 mod error;
+pub(crate) mod permissions;
 pub(crate) mod retry;
 pub(crate) mod watch;
 

@@ -1,5 +1,6 @@
 //! Retries reads: with jitter, within a time budget, and never sooner than the server asks.
 
+use std::fmt::Write as _;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
@@ -48,39 +49,65 @@ fn unit_random() -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Whether an attempt may succeed where one has failed so: also with another token.
-pub(crate) fn helps(error: &ApiError) -> bool {
-    error.is_transient() || error.kind == ApiErrorKind::Unauthorized
-}
-
 /// Repeats a request while its errors are transient, for at most `budget` from now. Only for requests that may be
 /// sent twice. The first 401 counts as transient, too: an expired token is renewed before the next request.
 ///
 /// # Errors
 /// The first error that is not transient, or the last one within the budget.
-pub(crate) async fn with_budget<T, F>(budget: Duration, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
+pub(crate) async fn with_budget<T, F>(budget: Duration, attempt: impl FnMut() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
 {
-    let deadline = Instant::now() + budget;
+    despite_refusals(budget, Duration::ZERO, attempt).await
+}
+
+/// The same, and every 403 counts as transient for as long as `refused`: for what must not be left undone because a server
+/// does not know its Roles yet.
+///
+/// # Errors
+/// As [`with_budget`]. A 403 says for how long it was repeated.
+pub(crate) async fn despite_refusals<T, F>(
+    budget: Duration,
+    refused: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let started = Instant::now();
+    let refused_until = started + refused.min(budget);
+    let deadline = started + budget;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut unauthorized = false;
+    let mut first_refusal = None;
     loop {
         let error = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.is_transient() => error,
-            Err(error) if error.kind == ApiErrorKind::Unauthorized && !unauthorized => {
-                unauthorized = true;
-                error
+            Err(error) => error,
+        };
+        let is_repeated = match error.kind {
+            ApiErrorKind::Forbidden => {
+                first_refusal.get_or_insert_with(Instant::now);
+                error.doubted || Instant::now() < refused_until
             }
-            Err(error) => return Err(error),
+            ApiErrorKind::Unauthorized => !std::mem::replace(&mut unauthorized, true),
+            _ => error.is_transient(),
         };
         let pause = backoff.pause(error.retry_after);
-        if Instant::now() + pause > deadline {
-            return Err(error);
+        if !is_repeated || Instant::now() + pause > deadline {
+            return Err(since(first_refusal, error));
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// The last error; a 403 that was repeated says for how long.
+fn since(first_refusal: Option<Instant>, mut error: ApiError) -> ApiError {
+    let seconds = first_refusal.map_or(0, |first| first.elapsed().as_secs());
+    if error.kind == ApiErrorKind::Forbidden && seconds > 0 {
+        let _ = write!(error.message, " (refused for {seconds}s)");
+    }
+    error
 }
 
 #[cfg(test)]
@@ -109,6 +136,20 @@ mod tests {
         })
         .await;
         assert_eq!((got.map_err(|error| error.kind), calls), (Err(ApiErrorKind::Forbidden), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusal_is_repeated_for_its_limit_and_says_how_long() {
+        let mut calls = 0;
+        let (budget, refused) = (Duration::from_secs(15), Duration::from_secs(10));
+        let got: Result<(), _> = despite_refusals(budget, refused, || {
+            calls += 1;
+            async { Err(error(403)) }
+        })
+        .await;
+        let text = got.expect_err("refused").to_string();
+        assert!(text.starts_with("HTTP-Code: 403 Message: no body (refused for 1"), "{text}");
+        assert!((6..=9).contains(&calls), "{calls}");
     }
 
     #[tokio::test(start_paused = true)]

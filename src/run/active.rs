@@ -38,7 +38,8 @@ impl<C: Cluster> Entry<C> {
         record.ask_to_end(Asker::Shutdown);
         let ActiveJob { namespace, job_name, .. } = &job;
         let budget = timing::SHUTDOWN_BUDGET;
-        let deleted = retry::with_budget(budget, || cluster.delete_job(namespace, job_name, uid.as_deref()));
+        let delete = || cluster.delete_job(namespace, job_name, uid.as_deref());
+        let deleted = retry::despite_refusals(budget, budget, delete);
         let _ = tokio::time::timeout(budget, deleted).await;
         job
     }

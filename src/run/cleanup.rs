@@ -3,12 +3,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::context::RunContext;
 use super::timing;
-use crate::cluster::{Cluster, retry};
+use crate::cluster::{ApiError, Cluster, retry};
 use crate::forensics::{Creations, NothingStarted};
 
 /// Cluster objects this run must delete. Stages register them as they are created.
@@ -24,6 +25,8 @@ struct State<C> {
     retain: Option<RetainReason>,
     unfinished: Option<JoinHandle<()>>,
     creations: Creations,
+    /// The deletion of the Job was refused for so long already that another attempt is enough.
+    was_refused: bool,
 }
 
 pub(super) struct OwnedJob<C> {
@@ -71,6 +74,7 @@ impl<C> Default for OwnedObjects<C> {
                 retain: None,
                 unfinished: None,
                 creations: Creations::default(),
+                was_refused: false,
             }),
         }
     }
@@ -113,6 +117,11 @@ impl<C> OwnedObjects<C> {
         self.lock().retain = Some(reason);
     }
 
+    /// A cancel has tried in vain to delete the Job.
+    pub(super) fn note_refused_deletion(&self) {
+        self.lock().was_refused = true;
+    }
+
     pub(super) fn job(&self) -> Option<OwnedJob<C>> {
         self.lock().job.clone()
     }
@@ -138,8 +147,7 @@ pub(super) async fn clean_up<C: Cluster, H>(run: &RunContext<C, H>) {
         let may_be_orphans = retain == Some(RetainReason::Vanished) || job.uid.is_none();
         for name in secrets.iter().filter(|_| stays || may_be_orphans) {
             let (cluster, namespace) = (&job.cluster, &job.namespace);
-            let _ =
-                retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_secret(namespace, name)).await;
+            let _ = despite_refusals(|| cluster.delete_secret(namespace, name)).await;
         }
     }
     if let Some(work) = unfinished {
@@ -187,13 +195,35 @@ async fn clean_up_job<C: Cluster, H>(
     if matches!(retain, Some(RetainReason::AlreadyGone | RetainReason::Vanished)) {
         return;
     }
-    let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
-        job.cluster.delete_job(&job.namespace, name, job.uid.as_deref())
-    })
-    .await;
+    let was_refused = std::mem::take(&mut run.owned.lock().was_refused);
+    let refused = if was_refused { Duration::ZERO } else { timing::CLEANUP_REFUSED_LIMIT };
+    let delete = || job.cluster.delete_job(&job.namespace, name, job.uid.as_deref());
+    let deleted = retry::despite_refusals(timing::CLEANUP_BUDGET, refused, delete).await;
     if let Err(error) = deleted
         && !error.is_gone()
     {
         run.log.err(format!("[paperclip] Warning: failed to cleanup job {name}: {error}")).await;
     }
+}
+
+/// Deletes exactly this Job, also where that is refused for a moment; one that is gone, or whose name belongs to another by
+/// now, is deleted.
+pub(super) async fn delete_job<C: Cluster>(
+    cluster: &C,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(), ApiError> {
+    match despite_refusals(|| cluster.delete_job(namespace, name, uid)).await {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Repeats a deletion while it fails, for [`timing::CLEANUP_BUDGET`] at most.
+pub(super) async fn despite_refusals<F>(delete: impl FnMut() -> F) -> Result<(), ApiError>
+where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    retry::despite_refusals(timing::CLEANUP_BUDGET, timing::CLEANUP_REFUSED_LIMIT, delete).await
 }

@@ -21,8 +21,6 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
 
-/// How long the guard's two lists may take for their answers to count as of one moment.
-pub(super) const GUARD_SIDE_BY_SIDE: Duration = Duration::from_secs(1);
 /// A run that waits this long for its start names its CLI to the host before `onMeta`. Most runs have a Job by then.
 pub(super) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
 /// How long a host that is asked to end may take for that, where the run has no Job yet.
@@ -51,6 +49,10 @@ pub(super) fn claim_backoff() -> Backoff {
 /// How long a quota may go on counting a claim that was deleted. The quota controller of Kubernetes 1.37 looks at
 /// deleted objects a few seconds late.
 pub(super) const QUOTA_LAG: Duration = Duration::from_secs(15);
+
+/// How long a Job must be gone before another takes its name. The Job controller of Kubernetes 1.34 (not that of 1.37)
+/// may count the pod of the first as one that the second waits for, for five minutes, where it never saw the name free.
+pub(super) const NAME_FREE_PAUSE: Duration = Duration::from_secs(2);
 
 /// For how long runs are not sealed in a namespace that refused a Secret: then its Role may have changed.
 pub(super) const SECRETS_REFUSED: Duration = Duration::from_secs(600);
@@ -200,6 +202,8 @@ pub(super) const LOST_NODE_LIMIT: Duration = Duration::from_secs(120);
 pub(super) const API_AWAY_NOTICE: Duration = Duration::from_secs(10);
 /// For how long a failing deletion is repeated before the run gives up with a warning.
 pub(super) const CLEANUP_BUDGET: Duration = Duration::from_secs(15);
+/// For how long of that a 403 is not taken as final: an API server that has just started refuses what it does not know yet.
+pub(super) const CLEANUP_REFUSED_LIMIT: Duration = Duration::from_secs(10);
 /// The same for each deletion when the host shuts down, its last request included.
 pub(super) const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
 /// How long a shutdown may take, whatever the API does: the host has about 30 s, a pod's grace period, for everything.

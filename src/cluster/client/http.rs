@@ -11,6 +11,7 @@ use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::cluster::permissions::Permissions;
 use crate::cluster::{ApiError, ApiErrorKind, MOST_WARNINGS};
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
@@ -41,11 +42,12 @@ pub(super) struct ApiClient {
     /// Host and port, as messages name the server.
     pub(super) host: String,
     permits: Semaphore,
+    permissions: Permissions,
 }
 
 impl ApiClient {
     pub(super) fn new(client: kube::Client, host: String) -> Self {
-        Self { client, host, permits: Semaphore::new(MOST_REQUESTS) }
+        Self { client, host, permits: Semaphore::new(MOST_REQUESTS), permissions: Permissions::default() }
     }
 
     /// The permit of a request whose answer is short, to be held until the answer has arrived.
@@ -63,7 +65,8 @@ impl ApiClient {
         let method = request.method().clone();
         // Without the query, which may hold more than a log should.
         let uri = request.uri().clone();
-        let result = self.send_unlogged(attempt, request).await;
+        let access = access(&request);
+        let result = self.permissions.judge(&access, self.send_unlogged(attempt, request).await);
         let (method, path, ms) = (method.as_str(), uri.path(), started.elapsed().as_millis());
         match &result {
             Ok(response) => {
@@ -231,6 +234,20 @@ pub(super) fn request(
     })
 }
 
+/// What a request asks for, as an authorizer sees it: verb, resource and namespace. Objects of all names count as one.
+fn access<T>(request: &Request<T>) -> String {
+    let uri = request.uri();
+    let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+    let verb = if is_watch { "WATCH" } else { request.method().as_str() };
+    let mut segments: Vec<&str> = uri.path().split('/').collect();
+    let namespaces = segments.iter().position(|segment| *segment == "namespaces");
+    // namespaces/{namespace}/{resource}/{name}/{subresource}
+    if let Some(name) = namespaces.and_then(|at| segments.get_mut(at + 3)) {
+        *name = "*";
+    }
+    format!("{verb} {}", segments.join("/"))
+}
+
 /// The texts of the `Warning` headers (RFC 7234): `299 - "text"`, several of them in one header or in several.
 pub(super) fn warnings(headers: &HeaderMap) -> Vec<String> {
     let mut texts = Vec::new();
@@ -371,6 +388,29 @@ mod tests {
             let mut bytes = Vec::new();
             assert_eq!(read_body(body(), most, &mut bytes).await.ok(), Some(whole), "{most}");
             assert_eq!(bytes.len(), most, "{most}");
+        }
+    }
+
+    #[test]
+    fn access_is_verb_resource_and_namespace() {
+        for (method, uri, expected) in [
+            (Method::GET, "/api/v1/namespaces/n/pods?labelSelector=a", "GET /api/v1/namespaces/n/pods"),
+            (Method::GET, "/api/v1/namespaces/n/pods?watch=true&x=1", "WATCH /api/v1/namespaces/n/pods"),
+            (
+                Method::GET,
+                "/api/v1/namespaces/n/pods/p/log?follow=true",
+                "GET /api/v1/namespaces/n/pods/*/log",
+            ),
+            (Method::GET, "/api/v1/namespaces/n", "GET /api/v1/namespaces/n"),
+            (
+                Method::DELETE,
+                "/apis/batch/v1/namespaces/n/jobs/j",
+                "DELETE /apis/batch/v1/namespaces/n/jobs/*",
+            ),
+            (Method::POST, "/apis/batch/v1/namespaces/n/jobs", "POST /apis/batch/v1/namespaces/n/jobs"),
+        ] {
+            let request = Request::builder().method(method).uri(uri).body(()).expect("a request");
+            assert_eq!(access(&request), expected);
         }
     }
 

@@ -497,6 +497,19 @@ async fn refusal_holds_for_both_kinds_for_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn doubted_refusal_does_not_end_the_watch() {
+    let cluster = ScriptedCluster::new();
+    let doubted =
+        || Answer::Refused(ApiError { doubted: true, ..ApiError::from_answer("watch", 403, None, b"no") });
+    cluster.jobs([ended([(0, bookmark(1))]), doubted(), doubted(), opened([])]);
+    let watches = watches();
+    let a = watches.subscribe(&cluster, "ns", "a", None);
+    wait_for(&a, |snapshot| snapshot.health == Health::Broken).await;
+    wait_for(&a, |snapshot| snapshot.health == Health::Live).await;
+    assert_eq!(cluster.requests("watch jobs").len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn watches_stop_after_the_last_subscription_and_restart() {
     let cluster = ScriptedCluster::new();
     let watches = watches();

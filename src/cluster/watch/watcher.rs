@@ -371,5 +371,5 @@ async fn within_limit<T>(answer: impl Future<Output = Result<T, ApiError>>) -> R
 
 /// Whether the service account may not watch, or the server cannot.
 fn is_refusal(error: &ApiError) -> bool {
-    error.kind == ApiErrorKind::Forbidden || error.code == Some(405)
+    !error.doubted && (error.kind == ApiErrorKind::Forbidden || error.code == Some(405))
 }

@@ -98,7 +98,10 @@ async fn end_job<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Arc<Obs
     let started = Instant::now();
     let deadline = started + timing::CANCEL_LIMIT;
     let reason = match delete_until(observed, deadline).await {
-        Err(error) => format!("Job {} could not be deleted: {error}", observed.job_name),
+        Err(error) => {
+            run.owned.note_refused_deletion();
+            format!("Job {} could not be deleted: {error}", observed.job_name)
+        }
         Ok(()) => {
             run.owned.retain_job(RetainReason::AlreadyGone);
             let orphaned = deadline.min(Instant::now() + timing::ORPHAN_LIMIT);

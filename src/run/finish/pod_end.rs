@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use crate::cluster::watch::{Health, Seen};
-use crate::cluster::{Cluster, retry};
+use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{claude_may_run, has_sidecar, still_running};
+use crate::run::cleanup;
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::{Host, timing};
@@ -130,14 +131,8 @@ pub(super) fn in_brackets(what: &str) -> String {
     if what.is_empty() { String::new() } else { format!(" ({what})") }
 }
 
-/// Deletes the Job, repeating a failing request for [`timing::CLEANUP_BUDGET`]. Returns the error to log.
-pub(super) async fn delete_job<C: Cluster>(observed: &Observed<C>) -> Result<(), crate::cluster::ApiError> {
+/// Deletes the Job as the cleanup does. Returns the error to log.
+pub(super) async fn delete_job<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
     let Observed { cluster, namespace, job_name, job_uid, .. } = observed;
-    let deleted = retry::with_budget(timing::CLEANUP_BUDGET, || {
-        cluster.delete_job(namespace, job_name, job_uid.as_deref())
-    });
-    match deleted.await {
-        Err(error) if !error.is_gone() => Err(error),
-        _ => Ok(()),
-    }
+    cleanup::delete_job(cluster.as_ref(), namespace, job_name, job_uid.as_deref()).await
 }

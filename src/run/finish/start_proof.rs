@@ -3,9 +3,9 @@
 use tokio::time::Instant;
 
 use crate::cluster::watch::Seen;
-use crate::cluster::{ApiError, Cluster, retry};
+use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{NothingStarted, StartRecord};
-use crate::run::cleanup::RetainReason;
+use crate::run::cleanup::{self, RetainReason};
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::timing;
@@ -33,7 +33,7 @@ pub(super) async fn delete_and_prove<C: Cluster, H>(
 async fn delete_job<C: Cluster>(observed: &Observed<C>) -> Result<(), ApiError> {
     let Observed { cluster, namespace, job_name, job_uid, .. } = observed;
     let delete = || cluster.delete_job(namespace, job_name, job_uid.as_deref());
-    match retry::with_budget(timing::CLEANUP_BUDGET, delete).await {
+    match cleanup::despite_refusals(delete).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -14,7 +14,7 @@ use super::{Check, Level};
 use crate::claude::{
     FailureKind, FailureSigns, Tally, describe_claude_failure, failure_kind, is_error_result,
 };
-use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogQuery, ReadResult, retry};
+use crate::cluster::{ApiError, ApiErrorKind, Cluster, LogQuery, ReadResult};
 use crate::forensics::{
     ContainerPhase, Grace, Hold, PodProgress, PodVerdict, container_phase, hold_of_job_events, is_terminal,
     one_line, queue_hold,
@@ -22,7 +22,7 @@ use crate::forensics::{
 use crate::manifest::{self, CLAUDE_CONTAINER, Manifest, Prepared, Sealed, SelfPod};
 use crate::request::{Agent, Request, RunSecretMode};
 use crate::run::start::claim::unique;
-use crate::run::{shared, timing};
+use crate::run::{cleanup, shared, timing};
 use crate::stream::{LineSplitter, split_stamp};
 
 /// What the CLI is asked.
@@ -115,6 +115,7 @@ async fn create<C: Cluster>(
                 if !may_not {
                     break;
                 }
+                tokio::time::sleep(timing::NAME_FREE_PAUSE).await;
             }
         }
     }
@@ -142,14 +143,13 @@ async fn delete<C: Cluster>(
     sealed: &Sealed,
 ) -> Result<(), ApiError> {
     let (namespace, name) = (&manifest.namespace, &manifest.job_name);
-    let deleted =
-        retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_job(namespace, name, uid)).await;
+    let deleted = cleanup::delete_job(cluster, namespace, name, uid).await;
     if uid.is_none() {
         for secret in &sealed.secrets {
             let _ = cluster.delete_secret(namespace, &secret.name).await;
         }
     }
-    deleted.or_else(|error| if error.is_gone() { Ok(()) } else { Err(error) })
+    deleted
 }
 
 /// How the pod's container ended, where it did in time, and what it printed; or why it did not start.

@@ -85,14 +85,15 @@ async fn refused_relabelling_is_warned_about(mode: Mode) {
 in_both_modes!(failed_job_deletion_is_warned_about);
 async fn failed_job_deletion_is_warned_about(mode: Mode) {
     let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(2)));
-    scenario.cluster.fault("delete job", [Fault::Answer(403, "jobs.batch is forbidden")]);
+    scenario.cluster.fault("delete job", vec![Fault::Answer(403, "jobs.batch is forbidden"); 100]);
     assert_eq!(scenario.run().await["errorMessage"], Value::Null, "the result is not affected");
-    assert_has_line(
-        &scenario.host.err(),
-        &format!(
-            "[paperclip] Warning: failed to cleanup job {JOB}: HTTP-Code: 403 Message: jobs.batch is forbidden"
-        ),
+    let err = scenario.host.err();
+    let warning = format!(
+        "[paperclip] Warning: failed to cleanup job {JOB}: HTTP-Code: 403 Message: jobs.batch is forbidden (refused for "
     );
+    let seconds = err.lines().find_map(|line| line.strip_prefix(&warning)?.strip_suffix("s)"));
+    let seconds: u64 = seconds.and_then(|seconds| seconds.parse().ok()).expect("said for how long");
+    assert!((8..=15).contains(&seconds), "{err}");
 }
 
 in_both_modes!(missing_condition_logs_how_the_grace_period_ended);

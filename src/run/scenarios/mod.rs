@@ -28,6 +28,7 @@ mod hosts;
 mod lines;
 mod own_end;
 mod pod_end;
+mod refusals;
 mod restart;
 mod run_secret;
 mod sessions;

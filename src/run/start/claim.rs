@@ -29,6 +29,7 @@ use crate::manifest::{self, ClaimFacts};
 use crate::outcome::Outcome;
 use crate::run::active::ActiveJobs;
 use crate::run::card::Waits;
+use crate::run::cleanup;
 use crate::run::context::{Placement, RunContext, Stop};
 use crate::run::{Host, timing};
 use k8s_openapi::api::batch::v1::Job;
@@ -81,7 +82,8 @@ impl<C> Clone for ClaimJob<C> {
 
 impl<C: Cluster> ClaimJob<C> {
     async fn delete(self) -> Result<(), (String, ApiError)> {
-        let deleted = delete(self.cluster.as_ref(), &self.namespace, &self.name, self.uid.as_deref()).await;
+        let Self { cluster, namespace, name, uid } = &self;
+        let deleted = cleanup::delete_job(cluster.as_ref(), namespace, name, uid.as_deref()).await;
         deleted.map_err(|error| (self.name, error))
     }
 }
@@ -246,20 +248,7 @@ async fn overrule<C: Cluster, H: Host>(
         timing::CLAIM_HOLDER_LIMIT.as_secs()
     ))
     .await;
-    delete(cluster, namespace, name, claim.metadata.uid.as_deref()).await
-}
-
-/// Deletes exactly this claim; one that is gone, or belongs to another holder by now, is not a failure.
-async fn delete<C: Cluster>(
-    cluster: &C,
-    namespace: &str,
-    name: &str,
-    uid: Option<&str>,
-) -> Result<(), ApiError> {
-    match retry::with_budget(timing::CLEANUP_BUDGET, || cluster.delete_job(namespace, name, uid)).await {
-        Err(error) if !error.is_gone() => Err(error),
-        _ => Ok(()),
-    }
+    cleanup::delete_job(cluster, namespace, name, claim.metadata.uid.as_deref()).await
 }
 
 impl<C: Cluster> Claim<C> {

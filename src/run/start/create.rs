@@ -187,6 +187,7 @@ async fn replace<C: Cluster, H: Host>(
             _ => break,
         }
     }
+    run.unless_cancelled(tokio::time::sleep(timing::NAME_FREE_PAUSE)).await?;
     let created = create_owned_job(run, placement, manifest, new, claim).await?;
     match create_secrets(run, placement, &created.job, &new.secrets).await {
         Ok(()) => Ok(created),
@@ -240,7 +241,7 @@ async fn create_owned_job<C: Cluster, H: Host>(
         Creation::Barred => Err(run.stop(Outcome::overruled(job_name)).await),
         Creation::Failed { error, unanswered } => {
             // An answer that was lost can leave a Job behind.
-            if unanswered || error.code.is_none() || error.is_transient() {
+            if unanswered || error.code.is_none() || (error.is_transient() && !error.doubted) {
                 own(None);
             }
             if let Some(claim) = claim.as_ref().filter(|_| unanswered) {

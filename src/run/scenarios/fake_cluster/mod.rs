@@ -23,6 +23,7 @@ pub(crate) use self::objects::Script;
 use self::objects::{StoredJob, is_inert};
 pub(crate) use self::watches::WatchFault;
 use self::watches::{OpenWatch, snapshot};
+use crate::cluster::permissions::Permissions;
 use crate::cluster::{
     AccessReview, ApiError, ApiErrorKind, Cluster, Clusters, CreatedJob, LogBody, LogQuery, WatchBody,
     WatchKind, WatchQuery, log_from_stream,
@@ -91,12 +92,19 @@ pub(crate) struct FakeCluster {
     state: Arc<Mutex<State>>,
     /// Counts changes that are in no script.
     changes: Arc<watch::Sender<u64>>,
+    permissions: Arc<Permissions>,
 }
 
 impl FakeCluster {
     pub(crate) fn new(may_watch: bool) -> Self {
         let changes = Arc::new(watch::Sender::new(0));
-        Self { origin: Instant::now(), may_watch, state: Arc::default(), changes }
+        Self {
+            origin: Instant::now(),
+            may_watch,
+            state: Arc::default(),
+            changes,
+            permissions: Arc::default(),
+        }
     }
 
     fn notify_change(&self) {
@@ -325,6 +333,11 @@ impl FakeCluster {
 
     /// Counts a request and applies its fault. `Ok(true)`: carry it out, and lose the answer.
     async fn receive(&self, request: &'static str) -> Result<bool, ApiError> {
+        let answer = self.answer(request).await;
+        self.permissions.judge(request, answer)
+    }
+
+    async fn answer(&self, request: &'static str) -> Result<bool, ApiError> {
         let (fault, delay) = {
             let mut state = self.lock();
             state.requests.push(request.to_owned());
@@ -411,10 +424,27 @@ impl FakeCluster {
         let script = if is_inert(&job) {
             Script { pod_at: Duration::from_secs(1 << 40), condition_lag: None, ..Script::default() }
         } else {
-            self.lock().scripts.pop_front().unwrap_or_default()
+            self.next_script(&name)
         };
         let created = self.insert(job, script);
         if answer_lost { Err(connection_lost(request)) } else { Ok(created) }
+    }
+
+    /// What the pod of a new Job does. As with the Job controller of Kubernetes 1.34, a Job has none for five minutes whose
+    /// name a moment ago belonged to another that was deleted while its own pod was being created.
+    fn next_script(&self, name: &str) -> Script {
+        let moment = Duration::from_secs(1);
+        let mut state = self.lock();
+        let mut script = state.scripts.pop_front().unwrap_or_default();
+        let is_confused = state.jobs.get(name).is_some_and(|before| {
+            before.deleted_at().is_some_and(|at| at < before.created + moment && at.elapsed() < moment)
+        });
+        if is_confused {
+            let wait = Duration::from_secs(300);
+            script.pod_at += wait;
+            script.start_at += wait;
+        }
+        script
     }
 
     async fn delete_now(&self, name: String, uid: Option<String>) -> Result<(), ApiError> {
