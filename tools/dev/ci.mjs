@@ -28,8 +28,8 @@ import { Problem, program, root } from './lib.mjs';
  * @property {number} minutes a suite that takes longer, on two cores and with nothing built, hangs
  * @property {string} [needs] a suite without which this one cannot run
  * @property {string} [leaves] the folder below `target/` with the logs of what it started
- * @property {string} [lane] suites with a lane start once the others are through: one lane beside the other, a lane's
- *   suites one after the other
+ * @property {string} [lane] suites with a lane start once the others are through, those of the lane `early` with the first
+ *   ones: one lane beside the other, a lane's suites one after the other
  * @property {boolean} [always] runs to its end also when CI is interrupted
  */
 /**
@@ -43,6 +43,8 @@ const CLUSTER = `ci-${createHash('sha256').update(root).digest('hex').slice(0, 8
 const REAL = 'real cluster';
 const COMPAT = 'helpers of 0.1.49';
 const RELEASED = 'addon of a release';
+/** The lane beside the suites that compute, which leave a processor free. */
+const EARLY = 'early';
 /** How long a suite has to end what it started. */
 const GRACE_MS = 90_000;
 
@@ -114,7 +116,7 @@ const SUITES = [
     leaves: 'host',
     lane: 'host',
   },
-  // At the lowest priority: the others wait most of the time, and must not wait for these.
+  // At the lowest priority, as the addon of a release: the others must not wait for these.
   { name: 'fuzz', commands: ['nice -n 19 npm --silent run fuzz -- --minutes 1'], minutes: 15, lane: 'quiet' },
   {
     name: RELEASED,
@@ -125,14 +127,14 @@ const SUITES = [
       `PATH="$PWD/target/zig/bin:$PATH" CARGO_TARGET_DIR=target/zig-build nice -n 19 npm --silent run build:platform`,
     ],
     minutes: 60,
-    lane: 'quiet',
+    lane: EARLY,
   },
   {
     name: 'every Node',
     commands: ['npm --silent run test:nodes -- --addons target/addons'],
     minutes: 20,
     needs: RELEASED,
-    lane: 'quiet',
+    lane: EARLY,
   },
 ];
 /** @type {Suite} */
@@ -172,9 +174,12 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
       done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
     }
   };
-  await playAll(suites.filter(({ lane }) => lane === undefined));
-  const lanes = [...new Set(suites.flatMap(({ lane }) => lane ?? []))];
-  await Promise.all(lanes.map((name) => playAll(suites.filter(({ lane }) => lane === name))));
+  const playLane = (name) => playAll(suites.filter(({ lane }) => lane === name));
+  const early = Promise.resolve(clusterBuild?.ended).then(() => playLane(EARLY));
+  await playLane(undefined);
+  const lanes = new Set(suites.flatMap(({ lane }) => lane ?? []));
+  lanes.delete(EARLY);
+  await Promise.all([early, ...[...lanes].map(playLane)]);
   clusterBuild?.end();
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
