@@ -66,11 +66,11 @@ const SUITES = [
     minutes: 30,
   },
   { name: 'binding', commands: ['cargo test --quiet --locked --lib node::'], minutes: 15 },
-  // Before the addon that all others use: cargo builds the later one of the two again whenever they take turns.
+  // Before the addon that all others use: cargo builds that one again after each of these two.
   { name: COMPAT, commands: ['npm --silent run build:addon:compat'], minutes: 25 },
+  { name: 'vendored', commands: ['npm --silent run test:vendored'], minutes: 25 },
   { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
   { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
-  { name: 'vendored', commands: ['npm --silent run test:vendored'], minutes: 15 },
   {
     name: 'workflows',
     commands: [
