@@ -121,7 +121,8 @@ const SUITES = [
   {
     name: RELEASED,
     commands: [
-      'python3 -m venv target/zig',
+      // Debian ships it apart from Python.
+      'python3 -m venv target/zig || { apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv target/zig; }',
       'target/zig/bin/pip install --quiet -r tools/dev/zig-requirements.txt',
       // In a folder of its own: cargo lets one build at a time into the other.
       `PATH="$PWD/target/zig/bin:$PATH" CARGO_TARGET_DIR=target/zig-build nice -n 19 npm --silent run build:platform`,
