@@ -166,7 +166,7 @@ pub(crate) struct CreatedJob {
 pub(crate) const MOST_WARNINGS: usize = 8;
 /// The most Events that are read at once.
 pub(crate) const MOST_EVENTS: usize = 50;
-/// The most objects of one list. Whoever may create Jobs in a namespace could fill the host's memory with small ones.
+/// The most objects of one list. An account that may create Jobs in a namespace could fill the host's memory with small ones.
 pub(crate) const MOST_OBJECTS: usize = 10_000;
 /// The most objects of one kind that are watched in a namespace; of these only a part is kept. Where there are more, runs
 /// poll their own.

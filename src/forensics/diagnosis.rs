@@ -573,7 +573,7 @@ mod tests {
             (exit(143, "Error"), Some(Cause::Terminated)),
             (exit(139, "Error"), Some(Cause::Crashed)),
             (exit(134, "Error"), Some(Cause::Crashed)),
-            // An interrupt is no crash.
+            // An interrupt is not a crash.
             (exit(130, "Error"), Some(Cause::ExitCode)),
             (exit(141, "Error"), Some(Cause::ExitCode)),
             (exit(127, "Error"), Some(Cause::CommandNotFound)),

@@ -16,7 +16,7 @@ export const OLDER_TYPE = 'hermes_local';
 export function loadedIntoOlder({ folder, modules, adapter }) {
   const copies = path.join(folder, 'older');
   mkdirSync(copies);
-  for (const file of ['preload.mjs', 'stand-in.mjs'])
+  for (const file of ['preload.mjs', 'adapter.mjs'])
     cpSync(fileURLToPath(new URL(file, import.meta.url)), path.join(copies, file));
   return {
     NODE_OPTIONS: `--import ${pathToFileURL(path.join(copies, 'preload.mjs'))}`,

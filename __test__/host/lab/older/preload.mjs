@@ -7,7 +7,7 @@ const folder = OLDER_HOST_ADAPTER?.replace(/[^/]+$/, '');
 registerHooks({
   resolve(specifier, context, next) {
     if (specifier === 'hermes-paperclip-adapter/server')
-      return { url: new URL('stand-in.mjs', import.meta.url).href, shortCircuit: true };
+      return { url: new URL('adapter.mjs', import.meta.url).href, shortCircuit: true };
     // The host's helpers are those of this host, as they are for an adapter that it ships.
     if (folder && context.parentURL?.startsWith(folder) && specifier.startsWith('@paperclipai/'))
       return next(specifier, { ...context, parentURL: OLDER_HOST_ENTRY });
