@@ -67,6 +67,17 @@ async function create(pod, spec = {}) {
     ofPods,
     pod: async (/** @type {(pod: any) => unknown} */ ready = () => true) =>
       (await ofPods.until(({ object }) => ready(object), 120_000)).object,
+    /** Resolves once it has its final condition, and the watch of its pods has brought what they are then. */
+    finished: async () => {
+      const { object } = await ofJob.until(finished);
+      const { items } = await cluster.api.get(`${pods}?labelSelector=job-name%3D${name}`);
+      // Two watches do not wait for each other.
+      const versions = items.map(({ metadata: { resourceVersion } }) => resourceVersion);
+      const isSeen = (version) =>
+        ofPods.events.some(({ object: pod }) => pod.metadata.resourceVersion === version);
+      await eventually(() => versions.every(isSeen), soon);
+      return object;
+    },
     /** Deletes it if it is there still, and returns the histories. */
     end: async () => {
       await cluster.api.delete(where, background).catch(() => {});
@@ -115,7 +126,7 @@ describe.concurrent('a Job', () => {
   it('that succeeds meets its criteria before it is complete', async () => {
     // A busy kubelet does not report a container that runs for a second.
     const job = await create({ containers: [container('main', 'echo one; sleep 4')] });
-    await job.ofJob.until(finished);
+    await job.finished();
     const history = job.history();
     keep('succeeds', history);
     expectInOrder(history.job, [
@@ -137,7 +148,7 @@ describe.concurrent('a Job', () => {
 
   it('whose container fails is a failure to be before it is one', async () => {
     const job = await create({ containers: [container('main', 'sleep 1; exit 3')] });
-    await job.ofJob.until(finished);
+    await job.finished();
     const history = job.history();
     keep('fails', history);
     expectInOrder(history.job, [
@@ -153,7 +164,7 @@ describe.concurrent('a Job', () => {
     const job = await create({ containers: [container('main', SLOW_END)] });
     const { metadata } = await job.pod(running);
     await cluster.api.delete(`${pods}/${metadata.name}`);
-    await job.ofJob.until(finished);
+    await job.finished();
     await job.ofPods.until(({ type }) => type === 'DELETED');
     const history = job.history();
     keep('pod deleted', history);
@@ -179,7 +190,7 @@ describe.concurrent('a Job', () => {
 
   it('at its deadline tells so before its pod has ended', async () => {
     const job = await create({ containers: [container('main', SLOW_END)] }, { activeDeadlineSeconds: 8 });
-    await job.ofJob.until(finished);
+    await job.finished();
     await job.ofPods.until(({ type }) => type === 'DELETED');
     const history = job.history();
     keep('deadline', history);
@@ -256,7 +267,7 @@ describe.concurrent('a pod', () => {
       kind: 'Eviction',
       metadata: { name: metadata.name, namespace: cluster.namespace },
     });
-    await job.ofJob.until(finished);
+    await job.finished();
     await job.ofPods.until(({ type }) => type === 'DELETED');
     const history = job.history();
     keep('evicted', history);

@@ -31,6 +31,10 @@ function retryText({ kind, afterMs, atNotBefore }) {
   return atNotBefore ? 'retry then' : `retry ${offset(afterMs ?? 0)}`;
 }
 
+/** The row of a host that is asked to end, and what its run is called if the host is first. */
+export const STOPPED = 'host stops in order';
+const STOPPED_RUN = 'interrupted `server_shutdown_interrupted`';
+
 /** A time from the end of the run on, as a person would say it. */
 function offset(ms) {
   const seconds = Math.round(ms / 1_000);
@@ -39,8 +43,14 @@ function offset(ms) {
   return `+${Math.round(seconds / 3_600)} h`;
 }
 
-/** What of a cell does not depend on when the task was looked at: the run and its code. The host may add a family. */
-const lasting = (cell) => cell.split(' · ')[0].replace(/ \(.*\)$/, '');
+/**
+ * What of a cell does not depend on when the task was looked at: the run and its code. The host may add a family. Where it is
+ * asked to end it marks a run, and ends the processes of claude_local; which of the two comes first is chance.
+ */
+const lasting = (cell, name) => {
+  const text = cell.split(' · ')[0].replace(/ \(.*\)$/, '');
+  return name === STOPPED ? text.replace(/^failed `adapter_failed`$/, STOPPED_RUN) : text;
+};
 
 /** A Markdown table. @param {string[]} head @param {string[][]} rows */
 export function tableOf(head, rows) {
@@ -84,7 +94,7 @@ export function changes(section, rows) {
     if (!before) console.log(`docs/host-endings.md has no row "${name}": npm run test:host -- --write`);
     // A dash is a cell that was not seen yet.
     const [was, is] = [before ?? cells, cells].map((row) =>
-      row.map((cell, index) => (before?.[index] === '–' ? '–' : lasting(cell))).join(' | '),
+      row.map((cell, index) => (before?.[index] === '–' ? '–' : lasting(cell, name))).join(' | '),
     );
     return was === is ? [] : [`${name}: ${was} -> ${is}`];
   });

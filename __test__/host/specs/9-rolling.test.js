@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { fault, noFaults, startScene } from '../failures.js';
-import { cellOf, changes, keep, tableOf } from '../kept.js';
+import { STOPPED, cellOf, changes, keep, tableOf } from '../kept.js';
 import {
   TYPE,
   api,
@@ -194,7 +194,7 @@ describe('a host that is restarted again and again', () => {
 
   it('is in the table of docs/host-endings.md', { timeout: 900_000 }, async () => {
     const rows = [];
-    for (const [name, signal] of [['host stops in order', 'SIGTERM']]) {
+    for (const [name, signal] of [[STOPPED, 'SIGTERM']]) {
       const tasks = await Promise.all([
         counting(`Process, ${name}`, 'stop-is-over', LOCAL),
         counting(`Pod, ${name}`, 'stop-is-over'),
