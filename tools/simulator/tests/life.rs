@@ -129,6 +129,19 @@ async fn job_honours_deadline_suspension_and_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pod_honours_a_deadline_that_is_set_while_it_runs() {
+    let (cluster, c) = start().await;
+    c.post(JOBS, job("j", "sleep 30")).await;
+    let pods = format!("{PODS}?labelSelector=job-name%3Dj");
+    let pods = c.until(&pods, |v| v["items"][0]["status"]["phase"] == "Running").await;
+    let pod = format!("{PODS}/{}", pods["items"][0]["metadata"]["name"].as_str().unwrap());
+    c.call("PATCH", &pod, json!({"spec": {"activeDeadlineSeconds": 1}})).await;
+    let pod = c.until(&pod, |v| v["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failing_pod_is_retried_up_to_the_limit() {
     let (cluster, c) = start().await;
     c.control("settings", json!({"jobBackoffMs": 20, "crashLoopBackoffMs": 20})).await;

@@ -255,6 +255,7 @@ impl Kubelet {
             });
             run
         });
+        run.see_deadline(&pod.value);
         if pod.deleting() {
             let grace = crate::util::int_at(&pod.value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));

@@ -181,6 +181,8 @@ pub(crate) struct PodRun {
     syncing: Mutex<()>,
     changed: Notify,
     end: watch::Sender<Option<End>>,
+    /// For how many seconds the pod may be active.
+    deadline: watch::Sender<Option<i64>>,
     /// The sidecars from this place on have to stop, because those that they serve have ended.
     over: watch::Sender<Option<usize>>,
     lost: AtomicBool,
@@ -207,6 +209,7 @@ impl PodRun {
             .collect();
         Arc::new(PodRun {
             uid: pod.uid.clone(),
+            deadline: watch::channel(int_at(&pod.value, "/spec/activeDeadlineSeconds")).0,
             dir: sim.kubelet.dir.join("pods").join(&pod.uid),
             pod: Mutex::new(pod),
             state: Mutex::new(State { containers, ..State::default() }),
@@ -442,7 +445,7 @@ impl PodRun {
             return self.stand_in(sim).await;
         }
         self.write(sim);
-        self.watch_deadline(&pod.value);
+        self.watch_deadline();
         self.watch_storage(sim, &pod.value);
         self.set_up_volumes(sim).await?;
         lock(&self.state).sandbox = true;
@@ -581,14 +584,30 @@ impl PodRun {
         Err(Stopped)
     }
 
-    fn watch_deadline(self: &Arc<Self>, pod: &Value) {
-        let Some(secs) = int_at(pod, "/spec/activeDeadlineSeconds") else {
-            return;
-        };
+    /// The pod's deadline, as its object has it now: it may be set or brought forward while the pod runs.
+    pub(super) fn see_deadline(&self, pod: &Value) {
+        let now = int_at(pod, "/spec/activeDeadlineSeconds");
+        self.deadline.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+
+    fn watch_deadline(self: &Arc<Self>) {
+        let began = Instant::now();
+        let mut deadline = self.deadline.subscribe();
         let run = Arc::downgrade(self);
-        let time = Duration::from_secs(u64::try_from(secs).unwrap_or(0));
         tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+            loop {
+                let seconds = deadline.borrow_and_update().map(|seconds| u64::try_from(seconds).unwrap_or(0));
+                let over = async {
+                    match seconds {
+                        Some(seconds) => tokio::time::sleep_until(began + Duration::from_secs(seconds)).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = over => break,
+                    changed = deadline.changed() => if changed.is_err() { return },
+                }
+            }
             if let Some(run) = run.upgrade() {
                 run.end(End::failed(
                     "DeadlineExceeded",
