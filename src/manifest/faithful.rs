@@ -132,6 +132,10 @@ fn contents(world: &World, volume: &Volume) -> Result<Vec<(String, File)>, Strin
         }
         return Ok(files);
     }
+    if let Some(bundle) = volume.get("clusterTrustBundle") {
+        let text = |key: &str| bundle[key].as_str().unwrap().to_owned();
+        return Ok(vec![(text("path"), (text("name"), "bundle".to_owned(), None))]);
+    }
     let (kind, source, name) = match (volume.get("secret"), volume.get("configMap")) {
         (Some(secret), _) => ("secret", secret, &secret["secretName"]),
         (_, Some(map)) => ("configmap", map, &map["name"]),
@@ -224,6 +228,7 @@ fn volume() -> impl Strategy<Value = Value> {
             {"secret": {"name": "s", "items": [{"key": "A", "path": "a/b"}]}},
             {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
             {"serviceAccountToken": {"path": "token"}},
+            {"clusterTrustBundle": {"name": "corp", "path": "corp/ca.pem"}},
             {"configMap": {"name": "m", "items": [{"key": "k", "path": "k.pem"}]}}]}}),
         json!({"projected": {"sources": [{"secret": {"name": "none", "optional": true}}, {"configMap": {"name": "m"}}]}}),
         json!({"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}),
@@ -365,6 +370,26 @@ fn small(with: Value) -> Manifest {
     let pod = SelfPod { namespace: "n".to_owned(), image: "i".to_owned(), ..SelfPod::default() };
     let prepared = Prepared { heartbeat_prompt: "the prompt".to_owned(), ..Prepared::default() };
     build(&request, &pod, &prepared, None).unwrap()
+}
+
+#[test]
+fn level_of_selinux_is_inherited_in_the_own_namespace() {
+    let options = |namespace: Value| {
+        let request = json!({"runId": "r", "agent": {"id": "a", "companyId": "c", "name": "n"},
+            "config": {"namespace": namespace}});
+        let own: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "image": "i"}],
+            "securityContext": {"seLinuxOptions": {"level": "s0:c1,c2", "type": "spc_t"}}}}))
+        .unwrap();
+        let own = SelfPod::read(&own, "p", "n", &BTreeMap::new()).unwrap();
+        let request = Request::parse(&request.to_string()).unwrap();
+        let job = build(&request, &own, &Prepared::default(), None).unwrap().job;
+        let (pod, _) = agent_of(&job);
+        pod.security_context.clone().unwrap().se_linux_options
+    };
+    let level = options(json!(null)).unwrap();
+    assert_eq!(serde_json::to_value(level).unwrap(), json!({"level": "s0:c1,c2"}), "no type");
+    assert_eq!(options(json!("n")).unwrap().level.as_deref(), Some("s0:c1,c2"));
+    assert_eq!(options(json!("elsewhere")), None);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, EnvVar, LocalObjectReference, PodSecurityContext, PodSpec,
-    PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, VolumeMount,
+    PodTemplateSpec, ResourceRequirements, SELinuxOptions, SeccompProfile, SecurityContext, Toleration,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -124,6 +125,7 @@ fn pod(config: &Config, self_pod: &SelfPod, uid: i64) -> PodSpec {
             run_as_group: Some(self_pod.user.gid.unwrap_or(DEFAULT_ID)),
             fs_group: Some(config.fs_group.or(self_pod.user.fs_group).unwrap_or(DEFAULT_ID)),
             supplemental_groups: non_empty(&self_pod.user.supplemental_groups),
+            se_linux_options: selinux(config, self_pod),
             seccomp_profile: Some(seccomp()),
             // A recursive change of ownership over a large shared volume would take minutes at each start.
             fs_group_change_policy: Some("OnRootMismatch".to_owned()),
@@ -154,6 +156,14 @@ fn pod(config: &Config, self_pod: &SelfPod, uid: i64) -> PodSpec {
         termination_grace_period_seconds: config.termination_grace_period_seconds,
         ..PodSpec::default()
     }
+}
+
+/// The level with which the server's files can be read; another namespace has levels of its own. Never the type or the role,
+/// which may permit the server more than an agent.
+fn selinux(config: &Config, self_pod: &SelfPod) -> Option<SELinuxOptions> {
+    let is_own = config.namespace.as_ref().is_none_or(|name| *name == self_pod.namespace);
+    let level = self_pod.user.selinux_level.clone().filter(|_| is_own)?;
+    Some(SELinuxOptions { level: Some(level), ..SELinuxOptions::default() })
 }
 
 /// The init container, which writes the prompt and its attachments to files.

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use serde::{Deserialize, Serialize};
 
 use super::HOME;
-use super::labels::{ANNOTATION_DEFAULT_CONTAINER, CLAUDE_CONTAINER, HOST_CONTAINER};
+use super::labels::{ANNOTATION_DEFAULT_CONTAINER, CLAUDE_CONTAINER, HOST_CONTAINER, PROMPT_DIR};
 use super::self_pod_info::SelfPodInfo;
 use crate::expansion::{self, Known};
 
@@ -78,6 +78,8 @@ pub(super) struct User {
     pub(super) gid: Option<i64>,
     pub(super) fs_group: Option<i64>,
     pub(super) supplemental_groups: Vec<i64>,
+    /// Of `SELinux`: the files of the shared volume have it.
+    pub(super) selinux_level: Option<String>,
 }
 
 /// Where a pod may run, and how urgent it is.
@@ -289,6 +291,13 @@ fn mounts(
             continue;
         };
         let is_home = normalised(&mount.mount_path) == HOME;
+        if normalised(&mount.mount_path) == PROMPT_DIR {
+            notes.push(format!(
+                "the mount at {} of Paperclip's container left out: the run has its own files there",
+                mount.mount_path
+            ));
+            continue;
+        }
         let usable = if is_home {
             can_be_shared(volume).then(|| volume.clone())
         } else {
@@ -343,8 +352,8 @@ fn can_be_shared(volume: &Volume) -> bool {
         && *volume != Volume { name: volume.name.clone(), ..Volume::default() }
 }
 
-/// The volume of a mount as another pod may have it: files of Secrets and ConfigMaps. Tokens of service accounts are the
-/// host's own, and what the downward API says of its pod is not so of another.
+/// The volume of a mount as another pod may have it: files of Secrets, ConfigMaps and trust bundles. Tokens of service
+/// accounts are the host's own, and what the downward API says of its pod is not so of another.
 fn inherited(volume: &Volume, mount: &VolumeMount, notes: &mut Vec<String>) -> Option<Volume> {
     let path = normalised(&mount.mount_path);
     if path == TOKEN_DIR || path.starts_with(&format!("{TOKEN_DIR}/")) {
@@ -368,7 +377,9 @@ fn inherited(volume: &Volume, mount: &VolumeMount, notes: &mut Vec<String>) -> O
         if sources.iter().any(|source| source.downward_api.is_some()) {
             left_out();
         }
-        sources.retain(|source| source.secret.is_some() || source.config_map.is_some());
+        sources.retain(|source| {
+            source.secret.is_some() || source.config_map.is_some() || source.cluster_trust_bundle.is_some()
+        });
         return (!sources.is_empty()).then_some(volume);
     }
     let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref());
@@ -444,6 +455,11 @@ fn user(spec: &PodSpec, container: &Container) -> User {
         gid: id(own.and_then(|own| own.run_as_group), pod.and_then(|pod| pod.run_as_group)),
         fs_group: id(None, pod.and_then(|pod| pod.fs_group)),
         supplemental_groups: pod.and_then(|pod| pod.supplemental_groups.clone()).unwrap_or_default(),
+        selinux_level: own
+            .and_then(|own| own.se_linux_options.as_ref())
+            .or_else(|| pod?.se_linux_options.as_ref())
+            .and_then(|options| options.level.clone())
+            .filter(|level| !level.is_empty()),
     }
 }
 
@@ -566,6 +582,36 @@ mod tests {
             "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/paperclip"}]}],
             "volumes": [{"name": "v", "emptyDir": {}}]}}));
         assert_eq!(pod.unwrap().pvc_claim_name, None);
+    }
+
+    #[test]
+    fn mount_in_the_place_of_the_prompt_is_left_out() {
+        let pod = read(json!({"spec": {
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [
+                {"name": "own", "mountPath": "/tmp/prompt/"}, {"name": "own", "mountPath": "/tmp/prompts"}]}],
+            "volumes": [{"name": "own", "configMap": {"name": "m"}}]}}))
+        .unwrap();
+        assert_eq!(pod.mount_paths().collect::<Vec<_>>(), ["/tmp/prompts"]);
+        let why = "of Paperclip's container left out: the run has its own files there";
+        assert_eq!(pod.notes, [format!("the mount at /tmp/prompt/ {why}")]);
+    }
+
+    #[test]
+    fn level_of_selinux_is_read_and_nothing_else_of_it() {
+        let level = |pod: serde_json::Value, own: serde_json::Value| {
+            let spec = json!({"securityContext": {"seLinuxOptions": pod}, "containers": [
+                {"name": "c", "image": "i", "securityContext": {"seLinuxOptions": own}}]});
+            read(json!({ "spec": spec })).unwrap().user.selinux_level
+        };
+        let of = |level: &str| json!({"level": level, "type": "spc_t"});
+        for (pod, own, expected) in [
+            (json!(null), json!(null), None),
+            (of("s0:c1,c2"), json!(null), Some("s0:c1,c2")),
+            (of("s0:c1,c2"), of("s0:c3,c4"), Some("s0:c3,c4")),
+            (json!({"type": "container_t"}), json!(null), None),
+        ] {
+            assert_eq!(level(pod.clone(), own.clone()).as_deref(), expected, "{pod} {own}");
+        }
     }
 
     #[test]
