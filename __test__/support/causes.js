@@ -453,6 +453,16 @@ export const rows = /** @type {Row[]} */ ([
   waits('image_not_found', 'ErrImagePull', 'failed to resolve reference "r/x:1": r/x:1: not found'),
   waits('image_unauthorized', 'ErrImagePull', 'failed to authorize: failed to fetch token: 401 Unauthorized'),
   waits('registry_unreachable', 'ErrImagePull', 'dial tcp: lookup r on 10.0.0.10:53: no such host'),
+  waits(
+    'registry_untrusted',
+    'ErrImagePull',
+    'failed to do request: Head "https://r/v2/x": tls: failed to verify certificate: x509: certificate signed by unknown authority',
+  ),
+  waits(
+    'registry_rate_limited',
+    'ErrImagePull',
+    'unexpected status code https://r.example/v2/x: 429 Too Many Requests - Server message: toomanyrequests: You have reached your unauthenticated pull rate limit.',
+  ),
   waits('image_pull_failed', 'ErrImagePull', 'write /x: no space left on device'),
   slow('image_pull_slow', 'Pulling', 'Pulling image "r/x:1"'),
   waits('image_name_invalid', 'InvalidImageName', 'couldn\'t parse image name "A::B"'),
@@ -503,6 +513,14 @@ export const rows = /** @type {Row[]} */ ([
     phase: 'Pending',
     conditions: [scheduled()],
     initContainerStatuses: [container('write-prompt', { terminated: { exitCode: 1, reason: 'Error' } })],
+    containerStatuses: [container('claude', { waiting: { reason: 'PodInitializing' } })],
+  })),
+  pending('init_container_out_of_memory', () => ({
+    phase: 'Pending',
+    conditions: [scheduled()],
+    initContainerStatuses: [
+      container('mesh-init', { terminated: { exitCode: 137, reason: 'OOMKilled', finishedAt: now() } }),
+    ],
     containerStatuses: [container('claude', { waiting: { reason: 'PodInitializing' } })],
   })),
   slow('volume_attach_failed', 'FailedAttachVolume', 'Multi-Attach error for volume "pvc-1"'),
@@ -591,6 +609,19 @@ export const rows = /** @type {Row[]} */ ([
   }),
   running('job_suspended_mid_run', patchJob({ suspend: true }), { about: 'Job', real: true }),
   running('job_deadline', patchJob({ activeDeadlineSeconds: 1 }), { about: 'Job', real: true }),
+  running(
+    'pod_deadline',
+    async (s) => {
+      const path = pathOf(s, 'pods', (await s.pod()).metadata.name);
+      await s.request(
+        'PATCH',
+        path,
+        { spec: { activeDeadlineSeconds: 1 } },
+        { type: 'application/merge-patch+json' },
+      );
+    },
+    { real: true },
+  ),
   {
     cause: 'time_limit',
     about: 'Job',

@@ -166,7 +166,7 @@ pub(crate) fn failure_kind(signs: FailureSigns<'_>) -> Option<FailureKind> {
         402 => Some(FailureKind::Billing),
         404 => Some(FailureKind::ModelNotFound),
         429 if is_limit => Some(FailureKind::UsageLimit),
-        408 | 429 | 500.. => Some(FailureKind::Transient),
+        408 | 429 | 500..=599 => Some(FailureKind::Transient),
         _ => None,
     };
     // The status is the API's own word. An error of 400 stands for requests that will fail the same again.
@@ -200,9 +200,10 @@ pub(crate) fn is_refusal(result: &Value) -> bool {
     })
 }
 
-/// The status with which the API answered the last request.
+/// The status with which the API answered the last request, where that is one of an error.
 fn status_of(result: &Value) -> Option<u64> {
-    ["api_error_status", "error_status"].iter().find_map(|key| result.get(key)?.as_u64())
+    let status = ["api_error_status", "error_status"].iter().find_map(|key| result.get(key)?.as_u64());
+    status.filter(|status| (400..600).contains(status))
 }
 
 /// What is searched for words: the beginning of a text, in lower case.
@@ -417,6 +418,15 @@ mod tests {
             (status(503), Some(FailureKind::Transient)),
             (status(529), Some(FailureKind::Transient)),
             (json!({"is_error": true, "api_error_status": "401", "result": "x"}), None),
+            // The request got no answer, or not that of an error: then the texts say why.
+            (
+                json!({"is_error": true, "api_error_status": 0, "result": "fetch failed"}),
+                Some(FailureKind::Transient),
+            ),
+            (
+                json!({"is_error": true, "api_error_status": 200, "result": "Overloaded"}),
+                Some(FailureKind::Transient),
+            ),
             (json!({"subtype": "error_max_budget_usd"}), None),
         ] {
             assert_eq!(kind(result.clone()), expected, "{result}");

@@ -26,7 +26,7 @@ pub(crate) use failure::{
     is_error_result, is_refusal, login_url,
 };
 pub(crate) use no_result::{OutputFacts, no_result_error};
-pub(crate) use reset_time::reset_time;
+pub(crate) use reset_time::{moment, reset_time};
 pub(crate) use resume::did_no_work;
 pub use rtk::rtk_setup_commands;
 pub(crate) use supervisor::EndToken;

@@ -18,7 +18,17 @@ fn stamp(text: &str) -> Option<Timestamp> {
     if !before.to_ascii_lowercase().contains("limit") || digits.len() < 9 {
         return None;
     }
-    Timestamp::from_second(digits.parse().ok()?).ok()
+    moment(digits.parse().ok()?)
+}
+
+/// The moment that a number of seconds since 1970 stands for, or one of milliseconds: no seconds are that many before the
+/// year 33658.
+pub(crate) fn moment(number: i64) -> Option<Timestamp> {
+    const MILLISECONDS: i64 = 1_000_000_000_000;
+    if number >= MILLISECONDS {
+        return Timestamp::from_millisecond(number).ok();
+    }
+    Timestamp::from_second(number).ok()
 }
 
 /// What follows the word.
@@ -70,8 +80,14 @@ fn month(word: &str) -> Option<i8> {
     i8::try_from(at + 1).ok()
 }
 
-/// A time of day such as `5pm` or `3:30am`.
+/// A time of day such as `5pm`, `3:30am` or `17:00`.
 fn time_of_day(word: &str) -> Option<Time> {
+    if let Some((hour, minute)) = word.split_once(':')
+        && minute.len() == 2
+        && minute.bytes().all(|digit| digit.is_ascii_digit())
+    {
+        return Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok();
+    }
     let (clock, half) = word.split_at_checked(word.len().checked_sub(2)?)?;
     let (hour, minute) = clock.split_once(':').unwrap_or((clock, "0"));
     let (hour, minute) = (hour.parse::<i8>().ok()?, minute.parse::<i8>().ok()?);
@@ -100,6 +116,8 @@ mod tests {
             ("You've hit your limit · resets 5pm (America/New_York)", "2026-11-29T22:00:00Z"),
             ("Your limit will reset at 11am (America/New_York).", "2026-11-30T16:00:00Z"),
             ("session limit · resets 3:30am (UTC)", "2026-11-30T03:30:00Z"),
+            ("resets 17:05 (Europe/Berlin)", "2026-11-29T16:05:00Z"),
+            ("resets Dec 1, 0:30 (UTC)", "2026-12-01T00:30:00Z"),
             ("resets at 4:01 pm (utc)", "2026-11-29T16:01:00Z"),
             ("resets 12am (UTC)", "2026-11-30T00:00:00Z"),
             ("resets 12pm (Asia/Kolkata)", "2026-11-30T06:30:00Z"),
@@ -107,6 +125,7 @@ mod tests {
             ("resets December 1 at 9:15am (UTC)", "2026-12-01T09:15:00Z"),
             ("resets Jan 2, 9am (UTC)", "2027-01-02T09:00:00Z"),
             ("Claude AI usage limit reached|1796000000", "2026-11-30T00:53:20Z"),
+            ("Claude AI usage limit reached|1796000000000", "2026-11-30T00:53:20Z"),
         ] {
             let expected: Timestamp = expected.parse().unwrap();
             assert_eq!(reset_time(text, NOW.parse().unwrap()), Some(expected), "{text}");
@@ -133,6 +152,8 @@ mod tests {
             "resets 0am (UTC)",
             "resets 5:61pm (UTC)",
             "resets 5 (UTC)",
+            "resets 24:00 (UTC)",
+            "resets -1:30 (UTC)",
             "resets Feb 30, 5pm (UTC)",
             "resets at (UTC)",
             "a|123456789",

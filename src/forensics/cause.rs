@@ -282,6 +282,12 @@ causes! {
     RegistryUnreachable "registry_unreachable" Start Pod
         "its node could not reach the image's registry"
         "Check DNS, proxy and network of the node, and that the registry is up."
+    RegistryUntrusted "registry_untrusted" Start Pod
+        "its node and the image's registry do not agree on TLS"
+        "Have the node trust the authority of the registry's certificate, or renew it; a registry without TLS has to be allowed in the node's container runtime."
+    RegistryRateLimited "registry_rate_limited" Start Pod
+        "the registry limits how often its node may pull"
+        "Wait, give Paperclip's own pod imagePullSecrets of an account with a higher limit, or pull from a mirror."
     ImagePullFailed "image_pull_failed" Start Pod
         "its image could not be pulled"
         "Read the kubelet's words in the message and in `kubectl describe pod`."
@@ -330,6 +336,9 @@ causes! {
     InitContainerFailed "init_container_failed" Start Pod
         "an init container of it failed"
         "Read the log of the init container that the message names."
+    InitContainerOutOfMemory "init_container_out_of_memory" Start Pod
+        "an init container of it used more memory than its limit and was killed"
+        "Raise the memory limit of the init container that the message names: podTemplate or what injects it sets that."
     VolumeAttachFailed "volume_attach_failed" Start Pod
         "a volume could not be attached to its node"
         "See which node holds the volume (`kubectl get volumeattachments`); a ReadWriteOnce volume is on one node only."
@@ -409,6 +418,9 @@ causes! {
     JobDeadline "job_deadline" Ended Job
         "it reached its own deadline"
         "Raise timeoutSec of the run that created the Job."
+    PodDeadline "pod_deadline" Ended Pod
+        "it was active for longer than its activeDeadlineSeconds"
+        "Find the admission webhook that sets the deadline of pods: the run itself sets one of the Job only, by timeoutSec."
     TimeLimit "time_limit" Ended Job
         "the run took longer than it may"
         "Raise timeoutSec, or give the agent less to do in one run."

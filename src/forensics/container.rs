@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::non_empty;
 use super::pod::{container_statuses, is_terminal};
+use super::reasons::{LOST_BY_RUNTIME, NOT_FOUND_BY_KUBELET};
 use crate::js_semantics;
 use crate::manifest::labels::CLAUDE_CONTAINER;
 
@@ -44,9 +45,10 @@ impl From<&ContainerStateTerminated> for TerminatedState {
 const CLOCK_MARGIN: i64 = 60;
 
 impl TerminatedState {
-    /// Whether this looks like the way a kubelet ends a container: a signal that ends it, and not for its memory.
+    /// Whether this may be the way a kubelet ends a container: a signal that ends it, and not for its memory.
     pub(crate) fn is_kill(&self) -> bool {
-        matches!(self.exit_code, None | Some(137 | 143)) && self.reason.as_deref() != Some("OOMKilled")
+        (self.is_unknown() || matches!(self.exit_code, None | Some(137 | 143)))
+            && self.reason.as_deref() != Some("OOMKilled")
     }
 
     /// Whether the container had ended before its end was requested, so that the request is not why.
@@ -57,9 +59,9 @@ impl TerminatedState {
         finished.is_some_and(|second| second + margin < requested.as_second())
     }
 
-    /// Whether the kubelet made this state up, because it does not know how the container ended.
+    /// Whether the node made this state up, because it does not know how the container ended.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.reason.as_deref() == Some("ContainerStatusUnknown")
+        self.reason.as_deref().is_some_and(|reason| [NOT_FOUND_BY_KUBELET, LOST_BY_RUNTIME].contains(&reason))
     }
 }
 
@@ -156,7 +158,7 @@ pub(super) fn was_ended_unmade(pod: &Pod) -> bool {
     let Some(status) = status_of(pod, CLAUDE_CONTAINER) else { return false };
     let end = status.state.as_ref().and_then(|state| state.terminated.as_ref());
     let unmade = end.is_some_and(|end| {
-        end.reason.as_deref() == Some("ContainerStatusUnknown")
+        end.reason.as_deref() == Some(NOT_FOUND_BY_KUBELET)
             && end.started_at.is_none()
             && non_empty(&end.container_id).is_none()
     });

@@ -226,7 +226,11 @@ impl Record {
             Row::of(Source::Container, reason).map(|row| row.cause(words, self.pull_words.as_deref()))
         };
         waiting().or_else(|| match role {
-            Role::Init => Some(Cause::InitContainerFailed),
+            Role::Init => {
+                let end = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+                let is_oom = end.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled"));
+                Some(if is_oom { Cause::InitContainerOutOfMemory } else { Cause::InitContainerFailed })
+            }
             Role::Main => Cause::of_exit(&end_of(pod, &status.name)?.into()),
         })
     }
@@ -360,6 +364,22 @@ mod tests {
                 "admission webhook \"w\" denied the request: serviceaccount \"s\" has exceeded quota",
                 Cause::PodAdmissionRefused,
             ),
+            // OpenShift's words are about accounts, too.
+            (
+                "pods \"p\" is forbidden: unable to validate against any security context constraint: [provider \"anyuid\": \
+                 Forbidden: not usable by user or serviceaccount, provider restricted-v2: .spec.securityContext.fsGroup: \
+                 Invalid value: []int64{1000}: 1000 is not an allowed group]",
+                Cause::PodAdmissionRefused,
+            ),
+            (
+                "pods is forbidden: User \"system:serviceaccount:kube-system:job-controller\" cannot create resource",
+                Cause::PodNotCreated,
+            ),
+            (
+                "pods \"p\" is forbidden: service account n/s was not found, retry after it is created",
+                Cause::ServiceAccountMissing,
+            ),
+            ("pods \"p\" is forbidden: no PriorityClass with name x was found", Cause::PodNotCreated),
             ("something new", Cause::PodNotCreated),
         ] {
             assert_eq!(Record::default().cause_of_missing_pod(words), cause, "{words}");
@@ -377,6 +397,20 @@ mod tests {
                 "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
                 Cause::UnschedulableSelector,
             ),
+            // The taint's own name tells nothing.
+            (
+                "0/3 nodes are available: 3 node(s) had untolerated taint {volume/insufficient : x}.",
+                Cause::UnschedulableTaint,
+            ),
+            (
+                "0/3 nodes are available: 1 node(s) had volume node affinity conflict, 2 node(s) had untolerated taint {a: b}.",
+                Cause::UnschedulableVolume,
+            ),
+            ("0/1 nodes are available: 1 node(s) were unschedulable.", Cause::Unschedulable),
+            (
+                "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints.",
+                Cause::Unschedulable,
+            ),
             ("pod has unbound immediate PersistentVolumeClaims.", Cause::UnschedulableVolume),
             ("persistentvolumeclaim \"c\" not found.", Cause::UnschedulableVolume),
             ("no nodes available", Cause::Unschedulable),
@@ -387,17 +421,61 @@ mod tests {
     }
 
     #[test]
-    fn waiting_container_is_told_apart_by_reason_and_words() {
-        for (reason, words, cause) in [
-            ("ErrImagePull", "failed to resolve reference \"x\": x: not found", Cause::ImageNotFound),
+    fn failed_pull_is_named_by_its_words() {
+        for (words, cause) in [
+            ("failed to resolve reference \"x\": x: not found", Cause::ImageNotFound),
             (
-                "ErrImagePull",
                 "pull access denied, repository does not exist or may require authorization",
                 Cause::ImageUnauthorized,
             ),
-            ("ErrImagePull", "dial tcp: lookup r on 10.0.0.1:53: no such host", Cause::RegistryUnreachable),
-            ("ErrImagePull", "no space left on device", Cause::ImagePullFailed),
-            ("ErrImagePull", "no match for platform in manifest: not found", Cause::ImagePullFailed),
+            ("dial tcp: lookup r on 10.0.0.1:53: no such host", Cause::RegistryUnreachable),
+            ("no space left on device", Cause::ImagePullFailed),
+            // The registry was reached.
+            (
+                "failed to do request: Head \"https://r/v2/x\": tls: failed to verify certificate: x509: certificate signed by \
+                 unknown authority",
+                Cause::RegistryUntrusted,
+            ),
+            ("remote error: tls: handshake failure", Cause::RegistryUntrusted),
+            (
+                "Head \"https://r:5000/v2/x\": http: server gave HTTP response to HTTPS client",
+                Cause::RegistryUntrusted,
+            ),
+            ("net/http: TLS handshake timeout", Cause::RegistryUnreachable),
+            (
+                "unexpected status code https://registry-1.docker.io/v2/x: 429 Too Many Requests - Server message: \
+                 toomanyrequests: You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit",
+                Cause::RegistryRateLimited,
+            ),
+            ("unexpected status from HEAD request: 503 Service Unavailable", Cause::RegistryUnreachable),
+            // What an image is called tells nothing.
+            (
+                "failed to resolve reference \"r.io/denied/authentication-agent:1\": r.io/denied/authentication-agent:1: not found",
+                Cause::ImageNotFound,
+            ),
+            ("manifest for r.io/timeout/forbidden:1 not found: manifest unknown", Cause::ImageNotFound),
+            (
+                "unexpected status from HEAD request to https://r.io/v2/authentication/manifests/1: 404 Not Found",
+                Cause::ImageNotFound,
+            ),
+            // The node's own disk, and a registry.
+            ("mkdir /var/lib/containerd/x: permission denied: unknown", Cause::ImagePullFailed),
+            (
+                "denied: Permission \"artifactregistry.repositories.downloadArtifacts\" denied on resource \"x\"",
+                Cause::ImageUnauthorized,
+            ),
+            ("denied: Permission denied for \"1\" from request \"/v2/x\"", Cause::ImageUnauthorized),
+            ("no match for platform in manifest: not found", Cause::ImagePullFailed),
+        ] {
+            let row = Row::of(Source::Container, "ErrImagePull").unwrap();
+            assert_eq!(row.cause(words, None), cause, "{words}");
+        }
+    }
+
+    #[test]
+    fn waiting_container_is_told_apart_by_reason_and_words() {
+        for (reason, words, cause) in [
+            ("ErrImagePull", "failed to resolve reference \"x\": x: not found", Cause::ImageNotFound),
             ("ImagePullBackOff", "Back-off pulling image \"x\"", Cause::ImageNotFound),
             (
                 "ImagePullBackOff",
@@ -462,6 +540,18 @@ mod tests {
             (
                 reason("Terminated", "Pod was terminated in response to imminent node shutdown."),
                 Cause::NodeShutdown,
+            ),
+            // The name of a container tells nothing.
+            (
+                reason(
+                    "Evicted",
+                    "The node was low on resource: memory. Container preempt-watcher was using 8Gi, request is 0.",
+                ),
+                Cause::EvictedForMemory,
+            ),
+            (
+                reason("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"),
+                Cause::PodDeadline,
             ),
             (reason("NodeLost", ""), Cause::NodeLost),
             (both("Preempted", "PreemptionByScheduler", ""), Cause::Preempted),
@@ -579,6 +669,9 @@ mod tests {
             (exit(127, "Error"), Some(Cause::CommandNotFound)),
             (exit(128, "StartError"), Some(Cause::ContainerStartFailed)),
             (exit(137, "ContainerStatusUnknown"), Some(Cause::ContainerStatusUnknown)),
+            // The runtime has lost it, as by a restart of its node.
+            (exit(255, "Unknown"), Some(Cause::ContainerStatusUnknown)),
+            (exit(255, "Error"), Some(Cause::ExitCode)),
             (exit(3, "Error"), Some(Cause::ExitCode)),
             (exit(0, "Completed"), None),
             // Another process of the container was killed.
@@ -629,6 +722,7 @@ mod tests {
         let mut deleted = record(json!({}));
         deleted.pod_deletion = Some(jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(deleted.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::PodDeleted));
+        assert_eq!(deleted.cause_of_end(Some(&exit(255, "Unknown"))), Some(Cause::PodDeleted));
         deleted.ask_to_end(Asker::TimeLimit, jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(deleted.cause_of_end(Some(&exit(143, "Error"))), Some(Cause::TimeLimit));
     }
@@ -652,6 +746,17 @@ mod tests {
                 json!({"initContainerStatuses": [container("write-prompt", ended(1))],
                     "containerStatuses": [container("claude", waiting("PodInitializing", None))]}),
                 Cause::InitContainerFailed,
+            ),
+            (
+                json!({"phase": "Failed",
+                    "initContainerStatuses": [container("mesh", json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))],
+                    "containerStatuses": [container("claude", waiting("PodInitializing", None))]}),
+                Cause::InitContainerOutOfMemory,
+            ),
+            (json!({"phase": "Failed", "reason": "DeadlineExceeded"}), Cause::PodDeadline),
+            (
+                json!({"phase": "Failed", "reason": "SupplementalGroupsPolicyNotSupported"}),
+                Cause::NodeAdmissionRefused,
             ),
             (
                 json!({"conditions": [on_node()], "containerStatuses": [container("claude",
@@ -683,6 +788,11 @@ mod tests {
                 Cause::SecretMissing,
             ),
             ("FailedAttachVolume", "Multi-Attach error", Cause::VolumeAttachFailed),
+            (
+                "NetworkNotReady",
+                "network is not ready: cni plugin not initialized",
+                Cause::ContainerCreateFailed,
+            ),
             ("Pulling", "Pulling image \"x\"", Cause::ImagePullSlow),
             ("Started", "Started container", Cause::StartTimeout),
         ] {

@@ -101,6 +101,13 @@ mod tests {
     }
 
     #[test]
+    fn node_without_a_network_is_named() {
+        let list = events(&[("NetworkNotReady", "network is not ready: no CNI", "2026-01-01T00:00:02Z")]);
+        let text = "The pod's sandbox cannot be set up: network is not ready: no CNI";
+        assert_eq!(hold_of_pod_events(&list).unwrap().text.as_deref(), Some(text));
+    }
+
+    #[test]
     fn pull_under_way_is_the_last_word() {
         let at = |second: u32| format!("2026-01-01T00:00:{second:02}Z");
         let list = |reasons: &[&str]| {

@@ -217,7 +217,8 @@ impl Record {
                 ended.message.clone().or_else(|| ended.reason.clone())
             })
         };
-        let pull = || self.pull_words.clone().filter(|_| cause.code().starts_with("image_"));
+        let is_of_pull = ["image_", "registry_"].iter().any(|of| cause.code().starts_with(of));
+        let pull = || self.pull_words.clone().filter(|_| is_of_pull);
         // What other containers say is not why `claude` does not start.
         let claude = container_statuses(pod).iter().filter(|status| status.name == CLAUDE_CONTAINER);
         let any = || init_statuses(pod).iter().chain(claude).find_map(of_container);

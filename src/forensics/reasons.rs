@@ -177,6 +177,12 @@ const fn event(reason: &'static str, step: Step, names: Names, says: Says) -> Ro
     row(Source::PodEvent, reason, step, Grace::PodStart, names, says)
 }
 
+/// The reason of an end that the kubelet made up, because it did not find the container.
+pub(super) const NOT_FOUND_BY_KUBELET: &str = "ContainerStatusUnknown";
+/// The reason of an end that the container runtime made up, because it lost the container, as by a restart of the node. Its
+/// exit code, 255, is made up as well.
+pub(super) const LOST_BY_RUNTIME: &str = "Unknown";
+
 use Names::{Always, LastWords, Words as ByWords};
 
 /// Every reason, by where it is read.
@@ -201,7 +207,8 @@ const REASONS: &[Row] = &[
     exits("OOMKilled", Cause::OutOfMemory),
     exits("StartError", Cause::ContainerStartFailed),
     exits("ContainerCannotRun", Cause::ContainerStartFailed),
-    exits("ContainerStatusUnknown", Cause::ContainerStatusUnknown),
+    exits(NOT_FOUND_BY_KUBELET, Cause::ContainerStatusUnknown),
+    exits(LOST_BY_RUNTIME, Cause::ContainerStatusUnknown),
     row(Source::Scheduled, "Unschedulable", Step::Scheduling, Grace::Unschedulable, ByWords(Cause::Unschedulable, UNSCHEDULABLE_WORDS), UNSCHEDULABLE),
     row(Source::Scheduled, "SchedulerError", Step::Scheduling, Grace::Unschedulable, ByWords(Cause::Unschedulable, UNSCHEDULABLE_WORDS), UNSCHEDULABLE),
     row(Source::Scheduled, "SchedulingGated", Step::Gate, Grace::Queue, Always(Cause::SchedulingGated), GATED),
@@ -222,6 +229,10 @@ const REASONS: &[Row] = &[
     refuses("InvalidNodeInfo", Cause::NodeAdmissionRefused),
     refuses("PodOSNotSupported", Cause::NodeAdmissionRefused),
     refuses("PodOSSelectorNodeLabelDoesNotMatch", Cause::NodeAdmissionRefused),
+    refuses("InitContainerRestartPolicyForbidden", Cause::NodeAdmissionRefused),
+    refuses("SupplementalGroupsPolicyNotSupported", Cause::NodeAdmissionRefused),
+    refuses("UnexpectedPredicateFailureType", Cause::NodeAdmissionRefused),
+    refuses("UnknownReason", Cause::NodeAdmissionRefused),
     ends("Evicted", ByWords(Cause::EvictedByNode, KUBELET_WORDS), Says::Plain("the pod was evicted by its node")),
     ends("TerminationByKubelet", ByWords(Cause::EvictedByNode, KUBELET_WORDS), Says::Plain("the kubelet ended the pod (node pressure, node shutdown or a critical pod)")),
     ends("Terminated", Always(Cause::NodeShutdown), SHUT_DOWN),
@@ -234,12 +245,14 @@ const REASONS: &[Row] = &[
     ends("PreemptionByScheduler", Always(Cause::Preempted), Says::Plain("the scheduler preempted the pod for one of higher priority")),
     ends("Preempting", Always(Cause::PreemptedByNode), PREEMPTED),
     ends("Preempted", Always(Cause::PreemptedByNode), PREEMPTED),
-    ends("DeadlineExceeded", Always(Cause::JobDeadline), Says::Plain("the pod reached its deadline")),
+    ends("DeadlineExceeded", Always(Cause::PodDeadline), Says::Plain("the pod reached its deadline")),
     row(Source::JobEvent, "FailedCreate", Step::PodCreation, Grace::PodCreation, ByWords(Cause::PodRefused, REFUSED_WORDS), REFUSED),
     event("FailedMount", Step::Volumes, ByWords(Cause::VolumeMountFailed, CONFIG_WORDS), MOUNT),
     event("FailedMapVolume", Step::Volumes, ByWords(Cause::VolumeMountFailed, CONFIG_WORDS), MOUNT),
     event("FailedAttachVolume", Step::Volumes, Always(Cause::VolumeAttachFailed), ATTACH),
     event("FailedCreatePodSandBox", Step::ContainerStart, Always(Cause::ContainerCreateFailed), SANDBOX),
+    event("FailedCreatePodContainer", Step::ContainerStart, Always(Cause::ContainerCreateFailed), SANDBOX),
+    event("NetworkNotReady", Step::ContainerStart, Always(Cause::ContainerCreateFailed), SANDBOX),
     event("FailedPrepareDynamicResources", Step::ContainerStart, Always(Cause::ContainerCreateFailed), SANDBOX),
     event("FailedScheduling", Step::Scheduling, ByWords(Cause::Unschedulable, UNSCHEDULABLE_WORDS), UNSCHEDULABLE),
 ];
@@ -253,8 +266,10 @@ const REFUSED_WORDS: &Words = &[
     ("failed quota", Cause::PodQuotaExceeded),
     ("violates podsecurity", Cause::PodSecurityRefused),
     ("because it is being terminated", Cause::NamespaceDeleted),
-    ("looking up service account", Cause::ServiceAccountMissing),
-    ("serviceaccount", Cause::ServiceAccountMissing),
+    // Its words are about accounts, too.
+    ("security context constraint", Cause::PodAdmissionRefused),
+    ("service account ", Cause::ServiceAccountMissing),
+    ("serviceaccount \"", Cause::ServiceAccountMissing),
     (" usage per ", Cause::LimitRangeRefused),
     ("limit to request ratio per ", Cause::LimitRangeRefused),
 ];
@@ -269,6 +284,14 @@ const UNSCHEDULABLE_WORDS: &Words = &[
 ];
 
 const PULL_WORDS: &Words = &[
+    ("toomanyrequests", Cause::RegistryRateLimited),
+    ("too many requests", Cause::RegistryRateLimited),
+    ("x509", Cause::RegistryUntrusted),
+    ("tls: ", Cause::RegistryUntrusted),
+    ("http response to https client", Cause::RegistryUntrusted),
+    // A file of the node may not be written: but for a registry that says it of itself.
+    ("denied: permission", Cause::ImageUnauthorized),
+    (": permission denied", Cause::ImagePullFailed),
     ("unauthorized", Cause::ImageUnauthorized),
     ("authorization", Cause::ImageUnauthorized),
     ("authentication", Cause::ImageUnauthorized),
@@ -280,14 +303,12 @@ const PULL_WORDS: &Words = &[
     ("connection re", Cause::RegistryUnreachable),
     ("timeout", Cause::RegistryUnreachable),
     ("deadline exceeded", Cause::RegistryUnreachable),
-    ("x509", Cause::RegistryUnreachable),
-    ("tls:", Cause::RegistryUnreachable),
-    ("unexpected status", Cause::RegistryUnreachable),
     // The image is there, for other nodes.
     ("no match for platform", Cause::ImagePullFailed),
     ("not found", Cause::ImageNotFound),
     ("manifest unknown", Cause::ImageNotFound),
     ("does not exist", Cause::ImageNotFound),
+    ("unexpected status", Cause::RegistryUnreachable),
 ];
 
 const CONFIG_WORDS: &Words = &[
@@ -299,8 +320,6 @@ const CONFIG_WORDS: &Words = &[
 
 /// Why a kubelet ends a pod.
 const KUBELET_WORDS: &Words = &[
-    ("node shutdown", Cause::NodeShutdown),
-    ("preempt", Cause::PreemptedByNode),
     ("ephemeral local storage usage exceeds", Cause::EvictedForStorageLimit),
     ("exceeded its local ephemeral storage limit", Cause::EvictedForStorageLimit),
     ("usage of emptydir", Cause::EvictedForStorageLimit),
@@ -310,6 +329,9 @@ const KUBELET_WORDS: &Words = &[
     // A pod that came to a node that is short already.
     ("memorypressure", Cause::EvictedForMemory),
     ("diskpressure", Cause::EvictedForDisk),
+    // Last, because an eviction names containers.
+    ("node shutdown", Cause::NodeShutdown),
+    ("preempt", Cause::PreemptedByNode),
 ];
 
 impl Row {

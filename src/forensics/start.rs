@@ -185,6 +185,7 @@ mod tests {
             (claude("Failed", start_error("1970-01-01T00:00:00Z"), json!({})), true),
             (claude("Failed", start_error("2026-01-01T00:00:00Z"), json!({})), false),
             (json!({"phase": "Failed", "reason": "OutOfcpu"}), true),
+            (json!({"phase": "Failed", "reason": "SupplementalGroupsPolicyNotSupported"}), true),
             (json!({"phase": "Failed", "reason": "Evicted"}), false),
             (json!({"phase": "Failed"}), false),
         ] {

@@ -8,10 +8,43 @@ pub(super) type Words = [(&'static str, Cause)];
 /// What the scheduler adds about preemption says nothing of why no node fits.
 const PREEMPTION: &str = " preemption: ";
 
-/// The cause that a text of the cluster tells.
+/// The cause that a text of the cluster tells. Names in it tell nothing: an image may be called `authentication`.
 pub(super) fn by_words(words: &Words, text: &str) -> Option<Cause> {
-    let text = text.split(PREEMPTION).next().unwrap_or_default().to_ascii_lowercase();
+    let text = without_names(&text.split(PREEMPTION).next().unwrap_or_default().to_ascii_lowercase());
     words.iter().find(|(word, _)| text.contains(word)).map(|(_, cause)| *cause)
+}
+
+/// The text without what stands in quotes or braces, as names and taints do, and without addresses, images and paths.
+fn without_names(text: &str) -> String {
+    let is_name = |word: &str| {
+        let word = word.trim_end_matches([':', ',', ';', '.']);
+        word.contains('/') && word.contains([':', '.'])
+    };
+    let mut out = String::with_capacity(text.len());
+    for word in outside(text).split(' ').filter(|word| !is_name(word)) {
+        out.push_str(word);
+        out.push(' ');
+    }
+    out
+}
+
+/// The text without what stands in quotes or braces; these themselves stay. Behind a quote that is never closed all stays.
+fn outside(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '{']) {
+        let close = if rest.as_bytes()[at] == b'"' { '"' } else { '}' };
+        let (before, inside) = rest.split_at(at + 1);
+        out.push_str(before);
+        match inside.find(close) {
+            Some(end) => {
+                out.push(close);
+                rest = &inside[end + 1..];
+            }
+            None => rest = inside,
+        }
+    }
+    out + rest
 }
 
 /// The longest text of the cluster that goes into a message, in characters.
@@ -54,6 +87,22 @@ mod tests {
             ("x", "", true),
         ] {
             assert_eq!(say_more(words, reason), more, "{words}");
+        }
+    }
+
+    #[test]
+    fn names_tell_nothing() {
+        for (text, rest) in [
+            (r#"secret "s" not found"#, r#"secret "" not found "#),
+            ("had untolerated taint {volume: x}, ok", "had untolerated taint {}, ok "),
+            ("resolve \"r/x:1\": r/x:1: not found", "resolve \"\": not found "),
+            ("get https://r.io/denied/x: 404", "get 404 "),
+            ("affinity/selector. 0/3 nodes", "affinity/selector. 0/3 nodes "),
+            (r#"a "b c"#, r#"a "b c "#),
+            ("{\"", "{\" "),
+            ("", " "),
+        ] {
+            assert_eq!(without_names(text), rest);
         }
     }
 

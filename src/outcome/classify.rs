@@ -1551,6 +1551,20 @@ mod tests {
         assert_eq!(result["usage"]["outputTokens"], 5, "what it used all the same");
     }
 
+    #[test]
+    fn success_before_the_runtime_lost_the_container_counts() {
+        let end = |code, reason: &str| {
+            let mut run = settled(&[INIT, SUCCESS], Some(code), failed_job());
+            run.container =
+                run.container.map(|state| TerminatedState { reason: Some(reason.into()), ..state });
+            run.ended_by = Some(Cause::ContainerStatusUnknown);
+            let outcome = classify(run);
+            (outcome.error_message().is_none(), outcome.logs.len())
+        };
+        assert_eq!(end(255, "Unknown"), (true, 1), "how it ended is not known");
+        assert_eq!(end(255, "Error"), (false, 0));
+    }
+
     fn on_volume(mut run: Settled) -> Settled {
         run.account.home_is_claimed = true;
         run

@@ -88,7 +88,7 @@ impl Limit {
     fn lifted_at(&self, now: Timestamp) -> Option<Timestamp> {
         let seconds = self.resets_at.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
         seconds
-            .and_then(|seconds| Timestamp::from_second(seconds as i64).ok())
+            .and_then(|seconds| claude::moment(seconds as i64))
             .or_else(|| claude::reset_time(&self.text, now))
     }
 }
@@ -172,6 +172,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::ImageNotFound
         | C::ImageUnauthorized
         | C::RegistryUnreachable
+        | C::RegistryUntrusted
         | C::ImagePullFailed
         | C::ImagePullSlow
         | C::ImageInspectFailed
@@ -185,6 +186,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::PodQuotaExceeded
         | C::JobSuspended
         | C::SchedulingGated
+        | C::RegistryRateLimited
         | C::UnschedulableResources
         | C::UnschedulableTaint
         | C::UnschedulableSelector
@@ -247,6 +249,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::ContainerHookFailed
         | C::ContainerCrashLoop
         | C::InitContainerFailed
+        | C::InitContainerOutOfMemory
         | C::LogForbidden
         | C::PodsForbidden
         | C::AuthRequired
@@ -259,6 +262,7 @@ const fn of_cause(cause: Cause) -> Option<Retry> {
         | C::PodDeleted
         | C::NamespaceDeleted
         | C::JobDeadline
+        | C::PodDeadline
         | C::TimeLimit
         | C::CancelledByHost
         | C::CancelledByControlPlane
@@ -323,6 +327,7 @@ mod tests {
         let words = "You've hit your limit · resets 5pm (America/New_York)";
         for (resets_at, text, at) in [
             (Some(1_796_000_000.0), words, Some("2026-11-30T00:53:20Z")),
+            (Some(1_796_000_000_000.0), words, Some("2026-11-30T00:53:20Z")),
             (None, words, Some("2026-11-29T22:00:00Z")),
             (None, "You've hit your limit", Some("2026-11-29T17:00:00Z")),
             (Some(f64::NAN), words, Some("2026-11-29T22:00:00Z")),
