@@ -64,6 +64,15 @@ mod tests {
             ("52f5bda4-560b-4700-9b15-02e72f19ed6g", false),
             ("--help", false),
             ("", false),
+            ("{52f5bda4-560b-4700-9b15-02e72f19ed68}", false),
+            ("urn:uuid:52f5bda4-560b-4700-9b15-02e72f19ed68", false),
+            ("52f5bda4560b47009b1502e72f19ed68", false),
+            ("52f5bda4-560b-4700-9b15-02e72f19ed68\n", false),
+            ("\n52f5bda4-560b-4700-9b15-02e72f19ed6", false),
+            ("52f5bda4-560b-4700-9b15-02e72f19ed6\0", false),
+            // Hyphens and digits of other scripts, in as many bytes.
+            ("52f5bda4\u{2010}560b-4700-9b15-02e72f19ed", false),
+            ("52f5bda4-560b-4700-9b15-02e72f19e\u{ff11}", false),
         ] {
             assert_eq!(is_session_id(text), expected, "{text}");
         }

@@ -1,8 +1,9 @@
 //! What of the host's own pod only the server needs, and agents therefore do not get.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{EnvVar, Volume};
 
 use super::SelfPod;
 use super::env::literal;
@@ -52,9 +53,58 @@ const KEY_FILES: [&str; 8] = [
     "tls.key",
 ];
 
-/// Whether a file of this name is a key that only the server needs.
+/// Whether a file of this name is a key that only the server needs, or the value of a variable that only it reads.
 pub(crate) fn is_key_file(name: &str) -> bool {
-    KEY_FILES.contains(&name.rsplit('/').next().unwrap_or(name))
+    let name = name.rsplit('/').next().unwrap_or(name);
+    KEY_FILES.contains(&name) || VARIABLES.contains(&name)
+}
+
+/// The Secret and the key in it that a variable's value is from.
+fn secret_key(var: &EnvVar) -> Option<(&str, &str)> {
+    let of = var.value_from.as_ref()?.secret_key_ref.as_ref()?;
+    Some((&of.name, &of.key))
+}
+
+/// The names of the variables that an agent does not get. What is in one of them it gets by no other name either.
+fn withheld(request: &Request, self_pod: &SelfPod) -> BTreeSet<String> {
+    let granted = |name: &str| request.grants.inherit_env.iter().any(|granted| granted == name);
+    let mut withheld: BTreeSet<String> =
+        VARIABLES.iter().filter(|name| !granted(name)).map(|name| (*name).to_owned()).collect();
+    // A password that stands in a variable of its own, of which the URL of the database is made.
+    let is_secret = |name: &str| self_pod.env.iter().any(|var| var.name == name && secret_key(var).is_some());
+    loop {
+        let holders: Vec<&EnvVar> = self_pod.env.iter().filter(|var| withheld.contains(&var.name)).collect();
+        let parts = holders.iter().flat_map(|var| references(var.value.as_deref().unwrap_or_default()));
+        let parts = parts.filter(|part| is_secret(part));
+        let keys: Vec<(&str, &str)> = holders.iter().filter_map(|var| secret_key(var)).collect();
+        let copies = self_pod.env.iter().filter(|var| secret_key(var).is_some_and(|key| keys.contains(&key)));
+        let names = parts.chain(copies.map(|var| var.name.as_str()));
+        let more: Vec<String> =
+            names.filter(|name| !withheld.contains(*name) && !granted(name)).map(str::to_owned).collect();
+        if more.is_empty() {
+            break;
+        }
+        withheld.extend(more);
+    }
+    // A Secret that is taken over whole has the same keys, under their own names.
+    let named = |name: &str| self_pod.env.iter().any(|var| var.name == name);
+    for from in &self_pod.env_from {
+        let Some(secret) = &from.secret_ref else { continue };
+        let keys = withheld_keys(self_pod, &withheld).into_iter().filter(|(of, _)| *of == secret.name);
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        let names = keys.map(|(_, key)| format!("{prefix}{key}"));
+        // Kubernetes makes no variable of a name that begins with a digit.
+        let is_name = |name: &String| !name.starts_with(|first: char| first.is_ascii_digit());
+        let names: Vec<String> =
+            names.filter(|name| is_name(name) && !named(name) && !granted(name)).collect();
+        withheld.extend(names);
+    }
+    withheld
+}
+
+/// The keys of Secrets that the withheld variables are made of.
+fn withheld_keys<'a>(self_pod: &'a SelfPod, withheld: &BTreeSet<String>) -> Vec<(&'a str, &'a str)> {
+    self_pod.env.iter().filter(|var| withheld.contains(&var.name)).filter_map(secret_key).collect()
 }
 
 /// The host's variables as an agent gets them, and the names of those that it does not get.
@@ -62,27 +112,7 @@ pub(crate) fn is_key_file(name: &str) -> bool {
 /// A variable that is withheld stays with an empty value where that changes something: it hides what `envFrom` brings, and
 /// is what a reference to it becomes.
 pub(super) fn variables(request: &Request, self_pod: &SelfPod) -> (Vec<EnvVar>, BTreeSet<String>) {
-    let granted = |name: &str| request.grants.inherit_env.iter().any(|granted| granted == name);
-    let mut withheld: BTreeSet<String> =
-        VARIABLES.iter().filter(|name| !granted(name)).map(|name| (*name).to_owned()).collect();
-    // A password that stands in a variable of its own, of which the URL of the database is made.
-    let is_secret = |name: &str| {
-        let mut named = self_pod.env.iter().filter(|var| var.name == name);
-        named.any(|var| var.value_from.as_ref().is_some_and(|source| source.secret_key_ref.is_some()))
-    };
-    loop {
-        let holders = self_pod.env.iter().filter(|var| withheld.contains(&var.name));
-        let parts = holders.flat_map(|var| references(var.value.as_deref().unwrap_or_default()));
-        let parts: Vec<String> = parts
-            .filter(|part| !withheld.contains(*part) && !granted(part) && is_secret(part))
-            .map(str::to_owned)
-            .collect();
-        if parts.is_empty() {
-            break;
-        }
-        withheld.extend(parts);
-    }
-
+    let withheld = withheld(request, self_pod);
     let from_elsewhere = !self_pod.env_from.is_empty();
     let kept = |var: &&EnvVar| !withheld.contains(&var.name);
     let referred: BTreeSet<&str> = self_pod
@@ -123,13 +153,36 @@ pub(super) fn holds_key(request: &Request, self_pod: &SelfPod, inherited: &Inher
     if self_pod.key_mounts.contains(&mount.mount_path) {
         return true;
     }
-    if let Some(file) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
+    let sub_path = mount.sub_path.as_deref().filter(|path| !path.is_empty());
+    if shows_withheld(request, self_pod, volume, sub_path) {
+        return true;
+    }
+    if let Some(file) = sub_path {
         return is_key_file(file);
     }
     let of_secret = volume.secret.iter().flat_map(|secret| &secret.items);
     let projected = volume.projected.iter().flat_map(|all| &all.sources).flatten();
     let of_projected = projected.filter_map(|source| source.secret.as_ref()).flat_map(|secret| &secret.items);
     of_secret.chain(of_projected).flatten().any(|item| is_key_file(&item.path))
+}
+
+/// Whether a volume has a file with what a withheld variable is made of, below `sub_path` where there is one.
+fn shows_withheld(request: &Request, self_pod: &SelfPod, volume: &Volume, sub_path: Option<&str>) -> bool {
+    let of_secret = volume.secret.iter().map(|secret| (secret.secret_name.as_deref(), secret.items.as_ref()));
+    let projected = volume.projected.iter().flat_map(|all| &all.sources).flatten();
+    let of_projected = projected.filter_map(|source| source.secret.as_ref());
+    let of_projected = of_projected.map(|secret| (Some(secret.name.as_str()), secret.items.as_ref()));
+    let secrets: Vec<_> = of_secret.chain(of_projected).collect();
+    let withheld = withheld(request, self_pod);
+    withheld_keys(self_pod, &withheld).into_iter().any(|(secret, key)| {
+        secrets.iter().filter(|(name, _)| *name == Some(secret)).any(|(_, items)| {
+            let path = match items.filter(|items| !items.is_empty()) {
+                Some(items) => items.iter().find(|item| item.key == key).map(|item| item.path.as_str()),
+                None => Some(key),
+            };
+            path.is_some_and(|path| sub_path.is_none_or(|sub| Path::new(path).starts_with(sub)))
+        })
+    })
 }
 
 /// What the log says of what an agent does not get.
@@ -217,6 +270,60 @@ mod tests {
         assert_eq!(env["BETTER_AUTH_SECRET"], "");
         assert_eq!(env["PAPERCLIP_AGENT_JWT_SECRET"], "", "the Secret may get this key later");
         assert!(made.notes[0].contains("needs it: BETTER_AUTH_SECRET (exceptions"), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn secret_of_the_server_by_another_name_is_not_inherited() {
+        let container = json!({
+            "env": [
+                secret("PAPERCLIP_AGENT_JWT_SECRET", "jwt"),
+                secret("OLD_JWT", "jwt"),
+                secret("DB_PASSWORD", "db"),
+                secret("PGPASSWORD", "db"),
+                {"name": "DATABASE_URL", "value": "postgres://u:$(DB_PASSWORD)@h/p"},
+                secret("ANTHROPIC_API_KEY", "a"),
+            ],
+            "envFrom": [{"secretRef": {"name": "s"}}, {"prefix": "P_", "secretRef": {"name": "s"}},
+                        {"secretRef": {"name": "other"}}],
+        });
+        let made = manifest(container, json!([]), json!({"jwt": "j"}));
+        let env = env(&made);
+        for name in ["OLD_JWT", "PGPASSWORD", "jwt", "P_jwt", "db", "P_db"] {
+            assert_eq!(env[name], "", "{name}");
+        }
+        assert!(env["ANTHROPIC_API_KEY"].is_object() && !env.contains_key("a"), "a provider's key stays");
+        let note =
+            "needs it: DATABASE_URL, DB_PASSWORD, OLD_JWT, PAPERCLIP_AGENT_JWT_SECRET, PGPASSWORD, jwt (";
+        assert!(made.notes[0].contains(note), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn secret_of_the_server_as_a_file_is_not_inherited() {
+        let container = json!({
+            "env": [secret("PAPERCLIP_AGENT_JWT_SECRET", "jwt"), secret("ANTHROPIC_API_KEY", "a")],
+            "volumeMounts": [
+                {"name": "all", "mountPath": "/all"},
+                {"name": "all", "mountPath": "/one", "subPath": "jwt"},
+                {"name": "all", "mountPath": "/provider", "subPath": "a"},
+                {"name": "renamed", "mountPath": "/renamed"},
+                {"name": "projected", "mountPath": "/projected"},
+                {"name": "chosen", "mountPath": "/chosen"},
+                {"name": "named", "mountPath": "/named"},
+            ],
+        });
+        let items = |key: &str, path: &str| json!({"secretName": "s", "items": [{"key": key, "path": path}]});
+        let volumes = json!([
+            {"name": "all", "secret": {"secretName": "s"}},
+            {"name": "renamed", "secret": items("jwt", "harmless")},
+            {"name": "projected", "projected": {"sources": [{"secret": {"name": "s"}}]}},
+            {"name": "chosen", "secret": items("a", "key")},
+            {"name": "named", "secret": {"secretName": "t", "items": [{"key": "x", "path": "BETTER_AUTH_SECRET"}]}},
+        ]);
+        let made = manifest(container, volumes, json!({}));
+        let job = claude(&made);
+        let mounts = job["volumeMounts"].as_array().unwrap().iter();
+        let mounts: Vec<&str> = mounts.map(|mount| mount["mountPath"].as_str().unwrap()).collect();
+        assert_eq!(mounts, ["/tmp/prompt", "/provider", "/chosen"]);
     }
 
     #[test]

@@ -227,6 +227,108 @@ mod tests {
     }
 
     #[test]
+    fn template_that_brings_secrets_back_is_refused() {
+        let side = |with: serde_json::Value| {
+            let mut side = json!({"name": "side", "image": "i"});
+            side.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            side
+        };
+        let containers = [
+            side(
+                json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]}),
+            ),
+            side(
+                json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}}}]}),
+            ),
+            side(json!({"envFrom": [{"prefix": "P_", "configMapRef": {"name": "c"}}]})),
+            side(json!({"lifecycle": {"postStart": {"httpGet": {"port": 80, "host": "169.254.169.254"}}}})),
+            side(json!({"lifecycle": {"preStop": {"tcpSocket": {"port": 80, "host": "db"}}}})),
+            side(json!({"volumeMounts": [{"name": "prompt", "mountPath": "/x", "subPathExpr": "$(A)"}]})),
+            side(json!({"volumeMounts": [{"name": "home", "mountPath": "/x"}]})),
+            side(json!({"volumeDevices": [{"name": "v", "devicePath": "/x"}]})),
+            side(json!({"securityContext": {"windowsOptions": {"hostProcess": true}}})),
+            side(json!({"securityContext": {"seLinuxOptions": {"type": "spc_t"}}})),
+            side(json!({"securityContext": {"runAsNonRoot": false, "runAsUser": 7}})),
+            side(json!({"env": [{"$patch": "delete", "name": "BETTER_AUTH_SECRET"}]})),
+        ];
+        let of_containers = containers.into_iter().flat_map(|container| {
+            [json!({"containers": [container]}), json!({"initContainers": [container]})]
+        });
+        let claude = |with: serde_json::Value| {
+            let mut claude = side(with);
+            claude["name"] = "claude".into();
+            json!({"containers": [claude]})
+        };
+        let volume = |source: serde_json::Value| {
+            let mut volume = json!({"name": "v"});
+            volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            json!({"volumes": [volume]})
+        };
+        let specs = [
+            claude(json!({"envFrom": [{"secretRef": {"name": "s"}}]})),
+            claude(json!({"env": [{"name": "PAPERCLIP_API_KEY", "value": "forged"}]})),
+            claude(json!({"volumeMounts": [{"name": "data", "mountPath": "/all"}]})),
+            claude(json!({"command": ["sh"]})),
+            claude(json!({"terminationMessagePath": "/paperclip/x"})),
+            volume(json!({"projected": {"sources": [{"configMap": {"name": "c"}}]}})),
+            volume(json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "p"}}]}})),
+            volume(json!({"projected": {"sources": [
+                {"podCertificate": {"signerName": "s", "keyType": "ED25519", "credentialBundlePath": "p"}}]}})),
+            volume(json!({"csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": true}})),
+            volume(json!({"flexVolume": {"driver": "d"}})),
+            volume(
+                json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"volumeAttributesClassName": "c"}}}}),
+            ),
+            json!({"volumes": [{"name": "prompt-secret", "emptyDir": {}}]}),
+            json!({"ephemeralContainers": [{"name": "e", "image": "i"}]}),
+            json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "of-another"}]}),
+            json!({"serviceAccountName": "admin"}),
+            json!({"automountServiceAccountToken": true}),
+            json!({"hostUsers": false}),
+            json!({"hostnameOverride": "paperclip"}),
+            json!({"securityContext": {"sysctls": []}}),
+        ];
+        for spec in of_containers.chain(specs) {
+            let got = error(json!({"podTemplate": {"spec": spec}}), json!({})).unwrap_or_default();
+            assert!(got.contains("podTemplate."), "{spec}: {got}");
+        }
+        for metadata in [
+            json!({"finalizers": ["example.com/stay"]}),
+            json!({"ownerReferences": []}),
+            json!({"name": "x"}),
+        ] {
+            let got = error(json!({"podTemplate": {"metadata": metadata}}), json!({})).unwrap_or_default();
+            assert!(got.contains("podTemplate.metadata."), "{metadata}: {got}");
+        }
+    }
+
+    #[test]
+    fn template_text_that_grows_or_nests_is_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..7 {
+            let of = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{of}]\n"));
+        }
+        let nested = |levels: usize| format!("spec: {}{}", "[".repeat(levels), "]".repeat(levels));
+        for text in [bomb, nested(200), nested(100_000), "{a: ".repeat(100_000)] {
+            let got = error(json!({"podTemplate": text}), json!({})).unwrap_or_default();
+            assert!(got.contains("podTemplate"), "{}: {got}", &text[..20]);
+        }
+    }
+
+    #[test]
+    fn switches_among_the_variables_of_an_agent_open_nothing() {
+        let config = json!({
+            "env": {"PAPERCLIP_K8S_POD_TEMPLATE": "any", "PAPERCLIP_K8S_NAMESPACES": "kube-system"},
+            "namespace": "kube-system",
+            "podTemplate": {"spec": {"hostNetwork": true}},
+        });
+        assert!(error(config.clone(), json!({})).unwrap().contains("podTemplate.spec.hostNetwork"));
+        let list = json!({"PAPERCLIP_K8S_NAMESPACES": "agents", "PAPERCLIP_K8S_POD_TEMPLATE": "any"});
+        assert!(error(config, list).unwrap().contains("PAPERCLIP_K8S_NAMESPACES"));
+    }
+
+    #[test]
     fn pod_template_switch_opens_and_closes() {
         let node = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
         let harmless = json!({"podTemplate": {"spec": {"hostname": "x"}}});

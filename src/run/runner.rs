@@ -124,8 +124,8 @@ impl<K: Clusters> Runner<K> {
     /// # Errors
     /// Of kind [`ApiErrorKind::Setup`].
     pub(crate) async fn cluster(&self, request: &Request) -> Result<Arc<K::Cluster>, ApiError> {
-        shared::check_kubeconfig(request).await?;
-        self.clusters.cluster(request.config.kubeconfig.as_deref(), &request.host_env.vars).await
+        let kubeconfig = shared::granted_kubeconfig(request).await?;
+        self.clusters.cluster(kubeconfig.as_deref(), &request.host_env.vars).await
     }
 
     /// Deletes the Jobs, and with them the Secrets, of all runs that are under way and resolves when that is done, or after

@@ -1,5 +1,6 @@
 //! Which files of the host's machine agents can write, and so must not choose for it.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -26,10 +27,11 @@ async fn written_by_agents(env: &HostEnv) -> Vec<PathBuf> {
     folders
 }
 
-/// Refuses a `kubeconfig` that the operator has not granted. Such a file runs commands on the host (exec plugins) and
-/// sends files of it as tokens (`tokenFile`): an agent that could write it would be the host.
-pub(super) async fn check_kubeconfig(request: &Request) -> Result<(), ApiError> {
-    let Some(path) = request.config.kubeconfig.as_deref() else { return Ok(()) };
+/// The file to read for a request's `kubeconfig`, where the operator grants it. Such a file runs commands on the host (exec
+/// plugins) and sends files of it as tokens (`tokenFile`): an agent that could write it would be the host. So it is read by
+/// a path on which agents can put nothing else meanwhile, which may not be the path that was asked for.
+pub(super) async fn granted_kubeconfig(request: &Request) -> Result<Option<String>, ApiError> {
+    let Some(path) = request.config.kubeconfig.as_deref() else { return Ok(None) };
     let refuse = |text: String| Err(ApiError::local(ApiErrorKind::Setup, "check the kubeconfig", text));
     let real = match tokio::fs::canonicalize(path).await {
         Ok(real) => real,
@@ -38,23 +40,67 @@ pub(super) async fn check_kubeconfig(request: &Request) -> Result<(), ApiError> 
     if let Some(granted) = &request.grants.kubeconfigs {
         for file in granted {
             if tokio::fs::canonicalize(file).await.is_ok_and(|file| file == real) {
-                return Ok(());
+                // As the operator names it: the other path may be a link of the agent's.
+                return Ok(Some(file.clone()));
             }
         }
         return refuse(format!(
             "kubeconfig = {path:?} is not on the operator's list PAPERCLIP_K8S_KUBECONFIGS"
         ));
     }
-    let given = std::path::absolute(path).unwrap_or_default();
     let folders = written_by_agents(&request.host_env).await;
-    match folders.iter().find(|folder| given.starts_with(folder) || real.starts_with(folder)) {
+    let given = std::path::absolute(path).unwrap_or_else(|_| real.clone());
+    let passed = passed_through(&given, &folders).unwrap_or_else(|_| folders.first().cloned());
+    let folder = passed.or_else(|| folders.iter().find(|folder| real.starts_with(folder)).cloned());
+    match folder {
         Some(folder) => refuse(format!(
             "kubeconfig = {path:?} is below {}, where agents can write: a kubeconfig can run commands as Paperclip. Move it, \
              or name it in PAPERCLIP_K8S_KUBECONFIGS in Paperclip's environment",
             folder.display()
         )),
-        None => Ok(()),
+        // One file has one client, however it is spelled.
+        None if given.components().any(|part| part == Component::ParentDir) || given.starts_with("/proc") => {
+            Ok(Some(real.into_os_string().into_string().unwrap_or_else(|_| path.to_owned())))
+        }
+        None => Ok(Some(given.into_os_string().into_string().unwrap_or_else(|_| path.to_owned()))),
     }
+}
+
+/// The most links on the way to a file, as Linux has it.
+const MOST_LINKS: usize = 40;
+
+/// The first of these folders that an absolute path leads through, by whatever links: what is in it can be swapped between
+/// one look and the next.
+fn passed_through(path: &Path, folders: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut left = parts(path);
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::ParentDir) => {
+                at.pop();
+                continue;
+            }
+            Some(Component::Normal(name)) => at.push(name),
+            Some(Component::RootDir) => at = PathBuf::from("/"),
+            _ => continue,
+        }
+        if let Some(folder) = folders.iter().find(|folder| at.starts_with(folder)) {
+            return Ok(Some(folder.clone()));
+        }
+        if std::fs::symlink_metadata(&at)?.is_symlink() {
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(io::Error::other("too many links"));
+            }
+            let target = std::fs::read_link(&at)?;
+            at.pop();
+            left.extend(parts(&target));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the folders that an agent gets of the shared volume and that are not there: a kubelet would make them as root.
@@ -295,12 +341,33 @@ mod tests {
         for path in ["home/agent/config", "link", "home/agent/out", "linked-home/agent/config"] {
             for home in ["home", "linked-home"] {
                 let request = request(&dir.join(path), json!({"PAPERCLIP_HOME": dir.join(home)}));
-                let error = check_kubeconfig(&request).await.expect_err(path).to_string();
+                let error = granted_kubeconfig(&request).await.expect_err(path).to_string();
                 assert!(error.contains("where agents can write"), "{path}: {error}");
             }
         }
         let env = json!({"PAPERCLIP_HOME": home});
-        check_kubeconfig(&request(&dir.join("config"), env)).await.expect("outside of the home");
+        // The end of the way is the operator's file, and agents can swap what is on it.
+        let name = dir.file_name().and_then(|name| name.to_str()).expect("text");
+        std::os::unix::fs::symlink(home.join("agent"), dir.join("way")).expect("linked");
+        for way in [format!("../{name}/home/agent/out"), "way/out".to_owned(), "way/../../config".to_owned()]
+        {
+            let request = request(&dir.join(&way), env.clone());
+            let error = granted_kubeconfig(&request).await.expect_err(&way).to_string();
+            assert!(error.contains("where agents can write"), "{way}: {error}");
+        }
+        let root =
+            Path::new("/proc/self/root").join(home.join("agent/out").strip_prefix("/").expect("absolute"));
+        if Path::new("/proc/self/root").exists() {
+            assert!(
+                granted_kubeconfig(&request(&root, env.clone())).await.is_err(),
+                "by the root of a process"
+            );
+        }
+        let spelled = dir.join("../").join(name).join("./config");
+        let used = granted_kubeconfig(&request(&spelled, env.clone())).await.expect("outside of the home");
+        let real = dir.join("config").canonicalize().expect("there");
+        assert_eq!(used.as_deref().map(Path::new), Some(real.as_path()), "one file has one name");
+        granted_kubeconfig(&request(&dir.join("config"), env)).await.expect("outside of the home");
         std::fs::remove_dir_all(dir).expect("removed");
     }
 
@@ -422,8 +489,16 @@ mod tests {
         let inside = dir.join("home/agent/config");
         let list = format!("/nowhere:{}", inside.display());
         let env = json!({"PAPERCLIP_HOME": dir.join("home"), "PAPERCLIP_K8S_KUBECONFIGS": list});
-        check_kubeconfig(&request(&inside, env.clone())).await.expect("it is listed");
-        let error = check_kubeconfig(&request(&dir.join("config"), env)).await.expect_err("not listed");
+        granted_kubeconfig(&request(&inside, env.clone())).await.expect("it is listed");
+        #[cfg(unix)]
+        {
+            let link = dir.join("home/agent/link");
+            std::os::unix::fs::symlink(&inside, &link).expect("linked");
+            let used =
+                granted_kubeconfig(&request(&link, env.clone())).await.expect("what it leads to is listed");
+            assert_eq!(used.as_deref(), inside.to_str(), "an agent can swap its own link");
+        }
+        let error = granted_kubeconfig(&request(&dir.join("config"), env)).await.expect_err("not listed");
         assert!(error.to_string().ends_with("is not on the operator's list PAPERCLIP_K8S_KUBECONFIGS"));
         std::fs::remove_dir_all(dir).expect("removed");
     }

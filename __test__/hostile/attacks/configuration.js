@@ -79,6 +79,30 @@ export const CONFIGURATION = [
     () => ({ kubeconfig: '/etc/passwd' }),
     (result) => assert.doesNotMatch(JSON.stringify(result), /root:|\/bin\/(ba)?sh/),
   ),
+  refused(
+    'a way over the shared volume to a kubeconfig of the operator',
+    'harmed',
+    () => {
+      const link = linked('/etc/passwd');
+      // The link can be swapped once it was checked.
+      return { kubeconfig: `/tmp/..${link}` };
+    },
+    (result) => assert.match(JSON.stringify(result), /where agents can write/),
+  ),
+  ...[
+    ['the variables of the host for instructions', () => '/proc/self/environ'],
+    ['a link to the variables of the host', () => linked('/proc/self/environ')],
+    ['a folder for instructions', planted],
+    ['a way out of the home for instructions', () => `${planted()}/../../../../../etc/passwd`],
+  ].map(([name, file]) =>
+    refused(/** @type {string} */ (name), 'guard', () => ({
+      instructionsFilePath: /** @type {() => string} */ (file)(),
+    })),
+  ),
+  refused("the operator's switches among its own variables", 'guard', () => ({
+    env: { PAPERCLIP_K8S_POD_TEMPLATE: 'any' },
+    podTemplate: { spec: { hostNetwork: true } },
+  })),
   // The old version reads it until the machine's memory is full: not tried here.
   refused('a device for instructions', 'guard', () => ({ instructionsFilePath: linked('/dev/zero') })),
   refused('a pipe for instructions', 'harmed', () => ({ instructionsFilePath: pipe() })),
@@ -166,6 +190,35 @@ export const CONFIGURATION = [
         agent.companyId,
       );
       assert(!existsSync(path.join(company, `${path.basename(folder)}-out`)), 'it is outside of the bundle');
+    },
+  },
+  {
+    name: 'skills whose names are no names of files',
+    before: 'guard',
+    play: async (host) => {
+      const source = planted();
+      writeFileSync(path.join(source, 'SKILL.md'), '# Evil\n');
+      const names = ['.', '..', 'a/b', 'a\\b', 'nul\u0000', 'n'.repeat(300)];
+      const skills = names.map((runtimeName, n) => ({ key: `org/evil-${n}`, runtimeName, source }));
+      const config = {
+        paperclipRuntimeSkills: skills,
+        paperclipSkillSync: { desiredSkills: skills.map(({ key }) => key) },
+      };
+      const { result, output } = await host.agent(ENDS, { config });
+      assert.equal(result.errorMessage, null, JSON.stringify(result));
+      for (const { key } of skills)
+        assert(output.stderr.includes(`Failed to materialize Claude skill "${key}"`), output.stderr);
+    },
+  },
+  {
+    name: 'a configuration of ten thousand levels',
+    before: 'guard',
+    play: async (host) => {
+      let mcpServers = {};
+      for (let n = 0; n < 10_000; n++) mcpServers = { x: mcpServers };
+      const { result, runId } = await host.agent(ENDS, { config: { mcpServers } });
+      assert.notEqual(result.errorMessage, null, JSON.stringify(result));
+      await host.assertNothingIsLeft(runId);
     },
   },
   {

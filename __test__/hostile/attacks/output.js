@@ -71,6 +71,51 @@ export const OUTPUT = [
     [INIT.replace(`"${SESSION}"`, '{"a":1}'), lastResult({ session_id: { toString: 'x' } })],
     noSession,
   ),
+  ...[
+    ['in braces', (id) => `{${id}}`],
+    ['with a line end', (id) => `${id}\n`],
+    ['with hyphens of another script', (id) => id.replaceAll('-', '\u2010')],
+  ].map(([how, forged]) => {
+    const id = /** @type {(id: string) => string} */ (forged)(SESSION);
+    const turn = { type: 'assistant', session_id: id, message: { id: 'm', content: [] } };
+    return printed(
+      `a session that is a UUID ${how}`,
+      'guard',
+      [
+        JSON.stringify({ ...JSON.parse(INIT), session_id: id }),
+        JSON.stringify(turn),
+        lastResult({ session_id: id }),
+      ],
+      noSession,
+    );
+  }),
+  printed(
+    'tokens and cost below zero, nested and given twice',
+    'guard',
+    [
+      INIT,
+      lastResult(usage(7))
+        .replace('"input_tokens":7', '"input_tokens":3,"input_tokens":-0.0,"input_tokens":-1e400')
+        .replace('"output_tokens":7', '"output_tokens":{"valueOf":7}')
+        .replace('"costUSD":7', '"costUSD":"1e400"')
+        .replace('"total_cost_usd":7', '"total_cost_usd":[[-7]]'),
+    ],
+    countsAreSane,
+  ),
+  printed(
+    'a usage limit that is lifted in three thousand years',
+    'guard',
+    [
+      INIT,
+      '{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":99999999999}}',
+      JSON.stringify({ type: 'assistant', session_id: SESSION, error: 'rate_limit', message: { id: 'm' } }),
+      lastResult({ is_error: true, result: "You've hit your limit|253402300799" }),
+    ],
+    ({ result }) => {
+      const days = (Date.parse(result.retryNotBefore) - Date.now()) / 86_400_000;
+      assert(days > 0 && days < 9, `not before ${result.retryNotBefore}`);
+    },
+  ),
   resulted('NUL in every text of the result', 'guard', {
     result: 'a\u0000b',
     errors: ['\u0000'],

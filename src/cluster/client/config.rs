@@ -287,6 +287,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn password_of_a_proxy_in_a_kubeconfig_is_in_no_error_text() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        // A proxy that refuses, and one that is not there.
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = proxy.local_addr().expect("bound").port();
+        let refusing = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = proxy.accept().await {
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+            }
+        });
+        let path = std::env::temp_dir().join(format!("kubeconfig-proxy-{}", std::process::id()));
+        for address in [
+            format!("http://user:hunter2@127.0.0.1:{port}"),
+            "http://user:hunter2@127.0.0.1:1".to_owned(),
+            "http://user:hunter2@no-such-host.invalid:3128".to_owned(),
+            "http://user:%68unter2@127.0.0.1:1".to_owned(),
+            "http://user:hunter2@hunter2@127.0.0.1:1".to_owned(),
+            "http://user:hunter2@127.0.0.1:hunter2".to_owned(),
+            "http://user:hunter2 @127.0.0.1".to_owned(),
+            "user:hunter2@127.0.0.1:1".to_owned(),
+            "socks5h://user:hunter2@127.0.0.1:1".to_owned(),
+            "http://user:hunter2@".to_owned(),
+        ] {
+            let kubeconfig = serde_json::json!({
+                "clusters": [{"name": "c", "cluster": {"server": "http://10.0.0.2:6443", "proxy-url": address}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "c",
+            });
+            std::fs::write(&path, kubeconfig.to_string()).expect("written");
+            let name = path.to_str().expect("text");
+            let error = match from_file(name).await {
+                Err(error) => error,
+                Ok(config) => match client(&config, &BTreeMap::new()) {
+                    Err(error) => error,
+                    Ok(client) => super::super::http::ApiClient::new(client, self::address(&config))
+                        .get::<serde_json::Value>("read the version", "/version")
+                        .await
+                        .expect_err(&address),
+                },
+            };
+            let error = format!("{error} {error:?}");
+            assert!(!error.contains("unter2"), "{address}: {error}");
+        }
+        refusing.abort();
+        std::fs::remove_file(&path).expect("removed");
+    }
+
+    #[tokio::test]
     async fn missing_kubeconfig_is_reported_in_node_words() {
         let error = from_file("/no/such/kubeconfig").await.err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("ENOENT: no such file or directory, open '/no/such/kubeconfig'"));

@@ -213,3 +213,23 @@ async fn shutdown_is_over_in_time_when_the_api_swallows_everything(mode: Mode) {
         assert!(took <= timing::SHUTDOWN_LIMIT, "{took:?}");
     }
 }
+
+in_both_modes!(shutdown_is_over_in_time_at_every_stage);
+async fn shutdown_is_over_in_time_at_every_stage(mode: Mode) {
+    // Each request takes two seconds. From one of them on there is no answer, and a second later the host is asked to end.
+    for stage in 0..14 {
+        let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(600)));
+        scenario.cluster.delay_answers(Duration::from_secs(2));
+        let (request, host) = (scenario.request(), scenario.host.clone());
+        let (runner, cancel) = (scenario.runner.clone(), scenario.cancel.clone());
+        let running = tokio::spawn(async move { runner.execute(&request, host, cancel, None).await });
+        tokio::time::sleep(Duration::from_secs(2 * stage)).await;
+        scenario.cluster.delay_answers(Duration::from_secs(3600));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        scenario.runner.shutdown().await;
+        let took = began.elapsed();
+        assert!(took <= timing::SHUTDOWN_LIMIT, "stage {stage}: {took:?}");
+        running.abort();
+    }
+}
