@@ -69,14 +69,14 @@ async function create(pod, spec = {}) {
       (await ofPods.until(({ object }) => ready(object), 120_000)).object,
     /** Resolves once it has its final condition, and the watch of its pods has brought what they are then. */
     finished: async () => {
-      const { object } = await ofJob.until(finished);
+      const last = await ofJob.until(finished);
       const { items } = await cluster.api.get(`${pods}?labelSelector=job-name%3D${name}`);
       // Two watches do not wait for each other.
       const versions = items.map(({ metadata: { resourceVersion } }) => resourceVersion);
       const isSeen = (version) =>
-        ofPods.events.some(({ object: pod }) => pod.metadata.resourceVersion === version);
+        ofPods.events.some(({ object }) => object.metadata.resourceVersion === version);
       await eventually(() => versions.every(isSeen), soon);
-      return object;
+      return last.object;
     },
     /** Deletes it if it is there still, and returns the histories. */
     end: async () => {
