@@ -93,7 +93,7 @@ export const CONFIGURATION = [
     ['the variables of the host for instructions', () => '/proc/self/environ'],
     ['a link to the variables of the host', () => linked('/proc/self/environ')],
     ['a folder for instructions', planted],
-    ['a way out of the home for instructions', () => `${planted()}/../../../../../etc/passwd`],
+    ['a way out of the home for instructions', () => `${planted()}/${'../'.repeat(20)}etc/passwd`],
   ].map(([name, file]) =>
     refused(/** @type {string} */ (name), 'guard', () => ({
       instructionsFilePath: /** @type {() => string} */ (file)(),
