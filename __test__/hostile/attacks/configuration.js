@@ -29,7 +29,7 @@ const refused = (name, before, config, holds = (/** @type {any} */ _result) => {
 });
 
 /** A file that an exec plugin makes, if it runs. */
-const proof = path.join(planted(), 'ran');
+const proof = path.join(process.env.PAPERCLIP_HOME ?? '', `ran-${randomUUID()}`);
 
 /** A kubeconfig that runs a command. */
 function runsCommand() {
