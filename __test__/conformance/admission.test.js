@@ -127,8 +127,14 @@ describe.concurrent('a ResourceQuota', () => {
     const counted = async () =>
       (await cluster.api.get(`${core}/${plural}/ours`)).status.used?.['count/jobs.batch'] === '1';
     await eventually(counted, { within: 60_000, every: 100 });
-    const refused = await cluster.api.refusal('POST', jobs, job('second'));
-    expect(refused).toMatchObject({ code: 403, reason: 'Forbidden' });
+    // Admission looks at the quotas that it has heard of, a moment later.
+    const refusal = () =>
+      cluster.api.post(`${jobs}?dryRun=All`, job('second')).then(
+        () => false,
+        (error) => error,
+      );
+    const { code, body: refused } = await eventually(refusal, { within: 60_000, every: 100 });
+    expect({ code, reason: refused.reason }).toEqual({ code: 403, reason: 'Forbidden' });
     expect(refused.message).toContain('requested: count/jobs.batch=1, used: count/jobs.batch=1');
     await cluster.api.delete(`${jobs}/first`, { propagationPolicy: 'Background' });
     const admitted = () =>

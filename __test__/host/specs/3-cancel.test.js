@@ -65,8 +65,8 @@ describe('a running run that is cancelled', () => {
     // More than any node has.
     const agent = await newAgent(company, 'Waiting', {
       config: {
-        'resources.requests.memory': '9000Gi',
-        'resources.limits.memory': '9000Gi',
+        'resources.requests.memory': '90000Gi',
+        'resources.limits.memory': '90000Gi',
         unschedulableGraceSec: 300,
       },
     });
