@@ -193,7 +193,7 @@ export const CONFIGURATION = [
     },
   },
   {
-    name: 'skills whose names are no names of files',
+    name: 'skills whose names a file cannot have',
     before: 'guard',
     play: async (host) => {
       const source = planted();
