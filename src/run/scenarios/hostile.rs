@@ -216,7 +216,7 @@ async fn shutdown_is_over_in_time_when_the_api_swallows_everything(mode: Mode) {
 
 in_both_modes!(shutdown_is_over_in_time_at_every_stage);
 async fn shutdown_is_over_in_time_at_every_stage(mode: Mode) {
-    // Each request takes two seconds. From one of them on there is no answer, and a second later the host is asked to end.
+    // Each request takes two seconds. From one of them on the API does not answer; a second later the host is asked to end.
     for stage in 0..14 {
         let scenario = Scenario::new(mode).script(success_over(Duration::from_secs(600)));
         scenario.cluster.delay_answers(Duration::from_secs(2));
