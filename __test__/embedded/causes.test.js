@@ -77,6 +77,8 @@ async function play(row) {
       begun: async () => {
         await eventually(() => output.stdout.includes('"subtype":"init"'));
       },
+      open: last.open,
+      heal: () => cluster.delete('/simulator/faults'),
       abort: () => controller.abort(),
       sleep: (ms) => sleep(ms),
     };

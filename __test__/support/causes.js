@@ -17,6 +17,8 @@ import { evidenceOf } from './host.js';
  * @property {() => Promise<any>} job the run's Job, once it exists
  * @property {() => Promise<any>} pod its pod, once it exists
  * @property {() => Promise<void>} begun once the CLI has printed its first event
+ * @property {() => void} open lets a CLI that holds its last event print it; after `during` it may in any case
+ * @property {() => Promise<void>} heal ends the faults of the embedded cluster
  * @property {() => void} abort
  * @property {(ms: number) => Promise<void>} sleep
  */
@@ -729,12 +731,15 @@ export const rows = /** @type {Row[]} */ ([
     about: 'Pod',
     scenario: 'long',
     env: { CLAUDE_STAND_IN_SECONDS: '1' },
-    // The CLI's last lines come when all of this has happened, and each goes to a file of its own.
+    // The CLI prints its last lines while its log cannot be read, and each goes to a file of its own.
     during: async (s) => {
       await s.begun();
-      await s.control('/simulator/faults', fault('get', 'pods/log', answer(503), { forMs: 6_000 }));
+      await s.control('/simulator/faults', fault('get', 'pods/log', answer(503)));
       await s.control('/simulator/settings', { logRotateBytes: 200 });
       await s.control('/simulator/connections/reset');
+      s.open();
+      await podPhase(s, 'Succeeded');
+      await s.heal();
     },
   },
   { cause: 'log_forbidden', about: 'Pod', faults: [fault('get', 'pods/log', answer(403))] },

@@ -325,21 +325,22 @@ function lineOf({ name, passed, seconds, notes }) {
 }
 
 /**
- * What a suite has counted, what it says it left out, and how many causes of failures were named rightly: its own lines if it prints such (see specs.mjs), else the sum
- * of cargo's and vitest's.
+ * What a suite has counted: its own lines if it prints such (see specs.mjs), and cargo's sum; else the sum of cargo's and
+ * vitest's. What it says it left out, what was unsteady, and how many causes of failures were named rightly.
  */
 function counts(output) {
   const text = stripVTControlCharacters(output);
-  const leftOut = text.match(/^(left out: .+|causes named rightly: .+)$/gm) ?? [];
-  const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm);
-  if (own) return [...own, ...leftOut];
+  const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm) ?? [];
+  const notes = text.match(/^(left out: .+|unsteady: .+|causes named rightly: .+)$/gm) ?? [];
   const sum = { passed: 0, failed: 0, skipped: 0 };
-  const lines = text.match(/^(test result: |\s+Tests  |\d+ passed, ).*$/gm) ?? [];
+  const kinds = own.length > 0 ? /^test result: .*$/gm : /^(test result: |\s+Tests  |\d+ passed, ).*$/gm;
+  const lines = text.match(kinds) ?? [];
   for (const [, count, what] of lines.join('\n').matchAll(/(\d+) (passed|failed|skipped|ignored)/g)) {
     sum[what === 'ignored' ? 'skipped' : what] += Number(count);
   }
   const counted = `${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`;
-  return [...(lines.length > 0 ? [counted] : []), ...leftOut];
+  const summed = own.length > 0 ? `Rust: ${counted}` : counted;
+  return [...(lines.length > 0 ? [summed] : []), ...own, ...notes];
 }
 
 /** What failed, from the output of a suite: vitest's and cargo's own reports of it, and how the output ends. */

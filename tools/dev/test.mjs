@@ -1,14 +1,18 @@
 // npm test: every test that needs nothing but this checkout. What fails soonest comes first, and the first failure
 // ends it.
+import path from 'node:path';
+
 import {
   buildAddon,
   buildSimulator,
   checkPrerequisites,
   installDependencies,
   program,
+  root,
   run,
   step,
 } from './lib.mjs';
+import { specs } from './specs.mjs';
 
 const USAGE = `npm test -- [files and options of vitest]`;
 const PROJECTS = ['unit', 'embedded', 'soak', 'hostile'];
@@ -23,7 +27,12 @@ await program(USAGE, { allowPositionals: true, strict: false }, async () => {
   await buildAddon();
   await buildSimulator();
   step('Tests of the built addon against the simulator');
-  const projects = PROJECTS.flatMap((name) => ['--project', name]);
-  // Most of their time is waiting, so two files run side by side even on one processor.
-  await run('npx', ['vitest', 'run', '--maxWorkers=2', ...projects, ...process.argv.slice(2)]);
+  const good = await specs('addon', {
+    projects: PROJECTS,
+    folder: path.join(root, 'target', 'addon-tests'),
+    // Most of their time is waiting, so two files run side by side even on one processor.
+    options: ['--maxWorkers=2'],
+    args: process.argv.slice(2),
+  });
+  return good ? 0 : 1;
 });
