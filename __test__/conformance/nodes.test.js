@@ -280,7 +280,7 @@ describe('a node whose kubelet is dead', () => {
     for (const [at, run] of lost.entries()) {
       const result = await run.done;
       expect(result.timedOut).toBe(false);
-      expect(result.errorMessage).toContain(`[${ended[at]}]`);
+      expect(result.errorMessage, run.output.stdout.slice(-1_000)).toContain(`[${ended[at]}]`);
     }
   });
 

@@ -95,6 +95,12 @@ async function second(issue, agent, { adapter = TYPE, env, config }) {
   if (before.status !== 'succeeded')
     throw new Error(`the first run ended as ${before.status}: ${before.error}`);
   await free(agent);
+  // The host may have asked meanwhile what has become of the task, and have blocked it: that is not for the second run to answer.
+  const { status } = await api('GET', `/issues/${issue.id}`);
+  if (status === 'blocked') {
+    await api('PATCH', `/issues/${issue.id}`, { status: 'in_progress' });
+    await free(agent);
+  }
   await configure(agent, configOf(adapter, env, config));
   const { id } = await comment(issue, 'Go on, please.');
   // Not just any later run: of an agent that succeeded the host asks, in a run of its own, what has become of the task.

@@ -330,7 +330,8 @@ function lineOf({ name, passed, seconds, notes }) {
  */
 function counts(output) {
   const text = stripVTControlCharacters(output);
-  const own = text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm) ?? [];
+  const own =
+    text.match(/^.+: \d+ passed, \d+ failed, \d+ skipped(?:, \d+ known to differ)? in \d+ s$/gm) ?? [];
   const notes = text.match(/^(left out: .+|unsteady: .+|causes named rightly: .+)$/gm) ?? [];
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const kinds = own.length > 0 ? /^test result: .*$/gm : /^(test result: |\s+Tests  |\d+ passed, ).*$/gm;
@@ -350,10 +351,11 @@ function failures(log) {
     /^ FAIL |^test .+ FAILED$|^---- .+ stdout ----$|panicked at|Unhandled |^error(\[E\d+\])?:|^not ok /;
   const kept = new Set();
   lines.forEach((line, at) => {
-    if (starts.test(line)) for (let n = 0; n < 12; n++) kept.add(at + n);
+    if (starts.test(line)) for (let n = 0; n < 10; n++) kept.add(at + n);
   });
-  const found = lines.filter((line, at) => kept.has(at) && line.trim() !== '').slice(0, 60);
-  return [...found, '[…]', ...lines.filter((line) => line.trim() !== '').slice(-6)].join('\n');
+  const written = (line) => line.trim() !== '' && !/^⎯+/.test(line);
+  const found = lines.filter((line, at) => kept.has(at) && written(line)).slice(0, 60);
+  return [...found, '[…]', ...lines.filter(written).slice(-3)].map((line) => line.slice(0, 300)).join('\n');
 }
 
 /** The processes, in any group, that have a suite's mark in their environment; known on Linux only. */

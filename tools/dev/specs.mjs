@@ -77,7 +77,10 @@ export async function specs(
   const broken = files.filter(isBroken);
   // Other numbers than 1 are signals, or vitest's own failures.
   if (code === 1 && args.length === 0 && broken.length > 0 && broken.length <= MOST_UNSTEADY) {
-    const again = await vitest('again.json', broken.map(({ name: file }) => path.relative(root, file)));
+    const again = await vitest(
+      'again.json',
+      broken.map(({ name: file }) => path.relative(root, file)),
+    );
     files = renewed(files, again.files);
     code = again.code;
     if (code === 0) unsteady = broken.flatMap(namesOfFailed);

@@ -33,8 +33,10 @@ describe('an ending of the CLI', () => {
     const [local, ours] = await Promise.all([of(LOCAL, name), of(TYPE, name)]);
     if (local instanceof Error) throw local;
     if (ours instanceof Error) throw ours;
-    // Not held, and not worse off than with the host's own adapter.
-    if (local?.issue !== 'blocked') expect(ours?.issue).not.toBe('blocked');
+    // Not held, and not worse off than with the host's own adapter. Of an agent that succeeded the host asks what has become of
+    // the task, and blocks it without an answer: when, is not the adapter's.
+    if (local?.issue !== 'blocked' && ours?.run.status !== 'succeeded')
+      expect(ours?.issue).not.toBe('blocked');
     expect(ours?.next?.status).toBe('succeeded');
     expect(ours?.last).not.toBe('blocked');
     // Retried where the host's own adapter is, unless this one knows that the run succeeded or a person must repair something:
