@@ -9,7 +9,7 @@ use super::SelfPod;
 use super::env::literal;
 use super::self_pod::Inherited;
 use crate::expansion::references;
-use crate::request::Request;
+use crate::request::{HostEnv, Request};
 
 /// Variables that only the server reads and that are, or lead to, its secrets: they sign agents' tokens and people's
 /// sessions, open its database and its store of secrets, or prove to other services that it is the server. Taken from the
@@ -57,6 +57,11 @@ const KEY_FILES: [&str; 8] = [
 pub(crate) fn is_key_file(name: &str) -> bool {
     let name = name.rsplit('/').next().unwrap_or(name);
     KEY_FILES.contains(&name) || VARIABLES.contains(&name)
+}
+
+/// The file of the host's master key, where its environment names one.
+pub(crate) fn master_key_file(env: &HostEnv) -> Option<&str> {
+    env.get(MASTER_KEY_FILE).map(str::trim).filter(|path| !path.is_empty())
 }
 
 /// The Secret and the key in it that a variable's value is from.
@@ -146,8 +151,7 @@ pub(super) fn holds_key(request: &Request, self_pod: &SelfPod, inherited: &Inher
     if request.grants.inherit_secret_mounts.iter().any(|granted| granted.trim_end_matches('/') == at) {
         return false;
     }
-    let master = request.host_env.get(MASTER_KEY_FILE).map(str::trim).unwrap_or_default();
-    if !master.is_empty() && std::path::Path::new(master).starts_with(at) {
+    if master_key_file(&request.host_env).is_some_and(|master| Path::new(master).starts_with(at)) {
         return true;
     }
     if self_pod.key_mounts.contains(&mount.mount_path) {

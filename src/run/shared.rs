@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use crate::cluster::{ApiError, ApiErrorKind};
@@ -15,16 +17,76 @@ use crate::manifest::{self, PromptBundle, ScopedFolder};
 /// Where the shared volume is mounted in the pods of host and agents.
 const MOUNT: &str = "/paperclip";
 
-/// The folders that agents may write, and what they really are.
+/// The folders that agents may write, what they really are, and where else the same files are mounted.
 async fn written_by_agents(env: &HostEnv) -> Vec<PathBuf> {
     let mut folders = vec![PathBuf::from(MOUNT)];
     folders.extend(env.paperclip_home().and_then(|home| std::path::absolute(home).ok()));
+    // Linux alone has this list.
+    let mounts = tokio::fs::read("/proc/self/mountinfo").await.unwrap_or_default();
+    let mounts: Vec<Mounted> = mounts.split(|byte| *byte == b'\n').filter_map(Mounted::of).collect();
     for at in 0..folders.len() {
         if let Ok(real) = tokio::fs::canonicalize(&folders[at]).await {
+            folders.extend(also_at(&mounts, &real));
             folders.push(real);
         }
     }
     folders
+}
+
+/// A mount of this process.
+#[derive(Debug)]
+struct Mounted {
+    /// The number of the file system.
+    device: Vec<u8>,
+    /// Which folder of it is mounted.
+    root: PathBuf,
+    /// Where.
+    at: PathBuf,
+}
+
+impl Mounted {
+    /// A line of `/proc/self/mountinfo`.
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        let device = fields.next()?.to_owned();
+        let mut path = || fields.next().map(unescaped);
+        Some(Self { device, root: path()?, at: path()? })
+    }
+}
+
+/// A path of `/proc/self/mountinfo`: what would end a field there is written as three octal digits.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let (mut path, mut left) = (Vec::new(), field);
+    while let Some((first, rest)) = left.split_first() {
+        let digits =
+            rest.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                path.push(byte);
+                left = &rest[3..];
+            }
+            None => {
+                path.push(*first);
+                left = rest;
+            }
+        }
+    }
+    OsString::from_vec(path).into()
+}
+
+/// Where else the files of a folder, or of a part of it, are found: a volume can be mounted more than once.
+fn also_at(mounts: &[Mounted], folder: &Path) -> Vec<PathBuf> {
+    // Of two mounts at one place the later one counts.
+    let own = mounts.iter().filter(|mount| folder.starts_with(&mount.at));
+    let Some(own) = own.max_by_key(|mount| mount.at.components().count()) else { return Vec::new() };
+    let Ok(inside) = folder.strip_prefix(&own.at) else { return Vec::new() };
+    let origin = own.root.join(inside);
+    let same = mounts.iter().filter(|mount| mount.device == own.device);
+    let place = |mount: &Mounted| match origin.strip_prefix(&mount.root) {
+        Ok(rest) => Some(mount.at.join(rest)),
+        Err(_) => mount.root.starts_with(&origin).then(|| mount.at.clone()),
+    };
+    same.filter_map(place).filter(|place| place != folder).collect()
 }
 
 /// The file to read for a request's `kubeconfig`, where the operator grants it. Such a file runs commands on the host (exec
@@ -185,8 +247,10 @@ pub(super) async fn read_instructions(request: &Request, path: &str) -> Result<V
     let granted = request.grants.instructions_dirs.clone();
     let owner = Owner::of(request);
     let file = PathBuf::from(path);
-    let read =
-        tokio::task::spawn_blocking(move || read_granted(&file, home.as_deref(), &granted, owner.as_ref()));
+    let master_key = manifest::master_key_file(&request.host_env).map(PathBuf::from);
+    let read = tokio::task::spawn_blocking(move || {
+        read_granted(&file, home.as_deref(), &granted, owner.as_ref(), master_key.as_deref())
+    });
     match tokio::time::timeout(timing::FILES_LIMIT, read).await {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => Err(Unread::Failed(io::Error::other(error))),
@@ -233,6 +297,7 @@ fn read_granted(
     home: Option<&Path>,
     granted: &[String],
     owner: Option<&Owner>,
+    master_key: Option<&Path>,
 ) -> Result<Vec<u8>, Unread> {
     let refuse =
         |why: &str| Err(Unread::NotGranted(format!("instructionsFilePath = \"{}\": {why}", path.display())));
@@ -243,6 +308,7 @@ fn read_granted(
         Some((folder, inside))
     };
     let listed = granted.iter().find_map(|folder| below(Path::new(folder)));
+    let is_listed = listed.is_some();
     let (folder, inside) = match listed {
         Some(listed) => listed,
         None => {
@@ -251,7 +317,9 @@ fn read_granted(
                     "is not below PAPERCLIP_HOME, nor below a folder of PAPERCLIP_K8S_INSTRUCTIONS_DIRS in Paperclip's environment",
                 );
             };
-            if is_of_the_server(&inside) {
+            let is_master_key =
+                || master_key.and_then(|key| std::fs::canonicalize(key).ok()).is_some_and(|key| key == real);
+            if is_of_the_server(&inside) || is_master_key() {
                 return refuse("is a file that only the server may read");
             }
             if owner.is_some_and(|owner| !owner.owns(&real, &inside)) {
@@ -273,6 +341,10 @@ fn read_granted(
     if !meta.is_file() || meta.len() > MAX_INSTRUCTIONS {
         return refuse(unusable);
     }
+    // The other name may be one that only the server may read.
+    if !is_listed && meta.nlink() > 1 {
+        return refuse("is a file with more than one name (a hard link): its other name cannot be checked");
+    }
     let mut text = Vec::new();
     // It may grow meanwhile.
     file.take(MAX_INSTRUCTIONS + 1).read_to_end(&mut text).map_err(Unread::Failed)?;
@@ -289,14 +361,19 @@ fn names(path: &Path) -> Vec<&str> {
         .collect()
 }
 
-/// Whether a host keeps this file, named from its home, for itself.
+/// Whether a host keeps this file, named from its home, for itself. Some volumes, such as shares of Windows, find a file by
+/// its name in other letter case, too.
 fn is_of_the_server(inside: &Path) -> bool {
-    match names(inside).as_slice() {
+    // First to upper case: some letters have more than one lower case.
+    let folded = OsString::from(inside.to_string_lossy().to_uppercase().to_lowercase());
+    let parts = names(Path::new(&folded));
+    let is_kept = match parts.as_slice() {
         ["instances", _, name, ..] => OF_THE_SERVER.contains(name),
         // Credentials of tools are in hidden folders of a home, plugins are the host's code.
         [name, ..] => name.starts_with('.') || OF_THE_SERVER.contains(name) || name.ends_with("plugins"),
         [] => true,
-    }
+    };
+    is_kept || parts.last().is_some_and(|name| manifest::is_key_file(name))
 }
 
 /// Node's wording for the most common failures; operators search for it.
@@ -396,7 +473,7 @@ mod tests {
         }
         let pipe = home.join("agent/pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("run").success());
-        assert_eq!(read_granted(&good, Some(&home), &[], None).expect("read"), b"Be brief.");
+        assert_eq!(read_granted(&good, Some(&home), &[], None, None).expect("read"), b"Be brief.");
         for (path, why) in [
             ("agent/zero", "is not below PAPERCLIP_HOME"),
             ("agent/out", "is not below PAPERCLIP_HOME"),
@@ -410,23 +487,92 @@ mod tests {
             ("agent/pipe", "is not a regular file of at most 1 MiB"),
             ("agent", "is not a regular file of at most 1 MiB"),
         ] {
-            match read_granted(&home.join(path), Some(&home), &[], None) {
+            match read_granted(&home.join(path), Some(&home), &[], None, None) {
                 Err(Unread::NotGranted(text)) => assert!(text.contains(why), "{path}: {text}"),
                 other => panic!("{path}: {other:?}"),
             }
         }
         let listed = [dir.display().to_string()];
         assert!(
-            read_granted(&dir.join("config"), Some(&home), &listed, None).is_ok(),
+            read_granted(&dir.join("config"), Some(&home), &listed, None, None).is_ok(),
             "the operator names the folder"
         );
         let zero = ["/dev".to_owned()];
         assert!(matches!(
-            read_granted(Path::new("/dev/zero"), Some(&home), &zero, None),
+            read_granted(Path::new("/dev/zero"), Some(&home), &zero, None, None),
             Err(Unread::NotGranted(_))
         ));
-        assert!(matches!(read_granted(&home.join("gone"), Some(&home), &[], None), Err(Unread::Failed(_))));
+        assert!(matches!(
+            read_granted(&home.join("gone"), Some(&home), &[], None, None),
+            Err(Unread::Failed(_))
+        ));
         std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn key_of_the_server_is_no_instructions_by_any_name() {
+        let dir = folder("key-names");
+        let home = dir.join("home");
+        let secrets = home.join("instances/default/secrets");
+        std::fs::create_dir_all(&secrets).expect("made");
+        std::fs::create_dir_all(home.join("instances/default/SECRETS")).expect("made");
+        std::fs::create_dir_all(home.join("instances/default/\u{17f}ecrets")).expect("made");
+        for file in [
+            "instances/default/secrets/master.key",
+            "instances/default/SECRETS/x",
+            "instances/default/\u{17f}ecrets/x",
+            "agent/Master.Key",
+            "agent/tls.key",
+            "agent/of-the-server",
+            "agent/own",
+        ] {
+            std::fs::write(home.join(file), "s3cret").expect("written");
+        }
+        std::fs::hard_link(secrets.join("master.key"), home.join("agent/linked")).expect("linked");
+        let key = home.join("agent/../agent/of-the-server");
+        let read = |path: &str, listed: &[String]| {
+            read_granted(&home.join(path), Some(&home), listed, None, Some(&key))
+        };
+        for (path, why) in [
+            ("instances/default/SECRETS/x", "only the server may read"),
+            ("instances/default/\u{17f}ecrets/x", "only the server may read"),
+            ("agent/Master.Key", "only the server may read"),
+            ("agent/tls.key", "only the server may read"),
+            ("agent/of-the-server", "only the server may read"),
+            ("agent/linked", "more than one name"),
+        ] {
+            match read(path, &[]) {
+                Err(Unread::NotGranted(text)) => assert!(text.contains(why), "{path}: {text}"),
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+        assert!(read("agent/own", &[]).is_ok());
+        let listed = [home.join("agent").display().to_string()];
+        assert!(read("agent/linked", &listed).is_ok(), "the operator names the folder");
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn folder_that_is_mounted_again_is_found_there() {
+        let of = |line: &str| Mounted::of(line.as_bytes()).expect("a mount");
+        let mounts = [
+            of("1 0 0:50 / / rw,relatime master:1 - overlay overlay rw"),
+            of("2 1 8:1 /var/volumes/pvc-1/home /paperclip rw shared:1 - ext4 /dev/sda1 rw"),
+            of("3 1 8:1 /var/volumes/pvc-1 /mnt/all\\040of\\040it rw - ext4 /dev/sda1 rw"),
+            of("4 1 8:1 /var/volumes/pvc-1/home/repos /repos rw - ext4 /dev/sda1 rw"),
+            of("5 1 8:1 /var/volumes/pvc-2 /other rw - ext4 /dev/sda1 rw"),
+            of("6 1 8:1 /var/lib/kubelet/pods/u/etc-hosts /etc/hosts rw - ext4 /dev/sda1 rw"),
+            of("7 1 8:2 /var/volumes/pvc-1/home /elsewhere rw - ext4 /dev/sdb1 rw"),
+        ];
+        let places = |folder: &str| -> Vec<String> {
+            let places = also_at(&mounts, Path::new(folder));
+            places.iter().map(|place| place.display().to_string()).collect()
+        };
+        assert_eq!(places("/paperclip"), ["/mnt/all of it/home", "/repos"]);
+        assert_eq!(places("/paperclip/instances"), ["/mnt/all of it/home/instances"]);
+        assert_eq!(places("/repos"), ["/paperclip/repos", "/mnt/all of it/home/repos"]);
+        assert!(places("/root/.paperclip").is_empty());
+        assert!(Mounted::of(b"1 0").is_none() && Mounted::of(b"").is_none());
     }
 
     #[test]
@@ -456,11 +602,17 @@ mod tests {
             let file = home.join("instances/default").join(path);
             std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
             std::fs::write(&file, "text").expect("written");
-            let read = read_granted(&file, Some(&home), &[], Some(&owner));
+            let read = read_granted(&file, Some(&home), &[], Some(&owner), None);
             assert_eq!(read.is_ok(), is_own, "{path}");
-            assert!(read_granted(&file, Some(&home), &[], None).is_ok(), "{path}: it has the whole volume");
+            assert!(
+                read_granted(&file, Some(&home), &[], None, None).is_ok(),
+                "{path}: it has the whole volume"
+            );
             let listed = [file.parent().expect("a folder").display().to_string()];
-            assert!(read_granted(&file, Some(&home), &listed, Some(&owner)).is_ok(), "{path}: it is listed");
+            assert!(
+                read_granted(&file, Some(&home), &listed, Some(&owner), None).is_ok(),
+                "{path}: it is listed"
+            );
         }
         std::fs::remove_dir_all(dir).expect("removed");
     }

@@ -75,7 +75,7 @@ struct State {
     request_delay: Option<RequestDelay>,
     started_beside: Vec<String>,
     /// Pods that others made, with the labels of any Job.
-    forged: Vec<Pod>,
+    forged: Vec<Value>,
 }
 
 /// How long the next request takes to arrive.
@@ -139,8 +139,8 @@ impl FakeCluster {
         self
     }
 
-    /// Another client makes a pod with the labels of a Job's, whichever is asked for. Nothing owns it.
-    pub(crate) fn forge_pod(&self, pod: Pod) {
+    /// Another client makes such a pod as soon as there is a Job: in this JSON `$JOB` is that Job's name and `$UID` its UID.
+    pub(crate) fn forge_pod(&self, pod: Value) {
         self.lock().forged.push(pod);
     }
 
@@ -569,7 +569,9 @@ impl Cluster for FakeCluster {
         let job = state.jobs.get(name);
         let replacement = job.and_then(|job| job.replacement_at(Instant::now()));
         let own = replacement.into_iter().chain(job.and_then(StoredJob::pod_now));
-        Ok(state.forged.iter().cloned().chain(own).collect())
+        let forged = job.into_iter().flat_map(|job| watches::forged_beside(&state, job)).map(|(_, pod)| pod);
+        let forged = forged.map(|pod| serde_json::from_value(pod).expect("a pod"));
+        Ok(forged.chain(own).collect())
     }
 
     async fn list_events(&self, _: &str, uid: &str) -> Result<Vec<Event>, ApiError> {

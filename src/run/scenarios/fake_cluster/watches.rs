@@ -45,7 +45,21 @@ pub(super) fn snapshot(
         };
         Some((name.clone(), object?))
     });
-    first.chain(replacements).collect()
+    let forged =
+        seen().filter(|_| kind == WatchKind::Pods).flat_map(|(_, stored)| forged_beside(state, stored));
+    first.chain(replacements).chain(forged).collect()
+}
+
+/// The pods that another client has made beside a Job, each with a key of its own.
+pub(super) fn forged_beside(state: &State, stored: &StoredJob) -> Vec<(String, Value)> {
+    let meta = &stored.job.metadata;
+    let name = meta.name.as_deref().unwrap_or_default();
+    let of = |(n, pod): (usize, &Value)| {
+        let text = pod.to_string().replace("$JOB", name);
+        let text = text.replace("$UID", meta.uid.as_deref().unwrap_or_default());
+        (format!("forged {n} beside {name}"), serde_json::from_str(&text).expect("JSON"))
+    };
+    state.forged.iter().enumerate().map(of).collect()
 }
 
 /// An open watch: compares what it has reported with what exists.
