@@ -24,6 +24,8 @@ const [, , batch, json] = process.argv;
 const cluster = JSON.parse(json);
 const attacks = BATCHES[batch];
 const adapter = createServerAdapter();
+// As in a pod, where the host has a cluster without any kubeconfig.
+Object.assign(process.env, { KUBERNETES_SERVICE_HOST: '127.0.0.1', KUBERNETES_SERVICE_PORT: '1' });
 
 /** @type {HostileHost} */
 const host = {

@@ -3,6 +3,7 @@ import { CALLBACKS } from './callbacks.js';
 import { CONFIGURATION } from './configuration.js';
 import { OUTPUT } from './output.js';
 import { FLOODS, READERS } from './readers.js';
+import { WIRE } from './wire.js';
 
 /**
  * @typedef {object} Attack
@@ -17,5 +18,6 @@ export const BATCHES = {
   'lines and results that take memory': FLOODS,
   'callbacks that never settle': CALLBACKS,
   'what an agent configures and plants': CONFIGURATION,
+  'what stands between host and cluster': WIRE,
   'what people see of the output': READERS,
 };
