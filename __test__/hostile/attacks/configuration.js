@@ -81,7 +81,7 @@ const heard = (name, before, parts, scheme = 'http') => ({
       socket.on('error', () => {}).end('HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n');
     });
     const at = `${scheme}://127.0.0.1:${await listenOnLoopback(server)}`;
-    const { cluster, ...rest } = parts();
+    const { cluster, ...rest } = parts(at);
     const kubeconfig = kubeconfigOf({ cluster: { server: at, ...cluster }, ...rest });
     const { result, runId } = await host.agent(ENDS, { config: { kubeconfig } });
     server.close();
@@ -164,9 +164,9 @@ export const CONFIGURATION = [
     name: 'a kubeconfig that runs a command, for the environment test',
     before: 'harmed',
     play: async () => {
-      const test = createServerAdapter().testEnvironment(environmentOf(runsCommand()));
-      assert.match(JSON.stringify(await test), /where agents can write/);
+      const test = await createServerAdapter().testEnvironment(environmentOf(runsCommand()));
       notRun();
+      assert.match(JSON.stringify(test), /where agents can write/);
     },
   },
   heard('a file of the host as a token', 'harmed', () => ({ user: { tokenFile: '/proc/self/environ' } })),
@@ -181,7 +181,7 @@ export const CONFIGURATION = [
   ),
   heard(
     'a certificate authority of the agent, as a file',
-    'guard',
+    'harmed',
     () => ({ cluster: { 'certificate-authority': linked('/etc/hostname') } }),
     'https',
   ),
@@ -199,7 +199,9 @@ export const CONFIGURATION = [
   ].map(([name, parts]) =>
     heard(`a pipe for ${String(name)}`, 'harmed', /** @type {() => object} */ (parts), 'https'),
   ),
-  heard('a proxy of the agent', 'guard', () => ({ cluster: { 'proxy-url': 'http://127.0.0.1:1' } })),
+  heard('a proxy of the agent', 'guard', (at) => ({
+    cluster: { server: 'https://127.0.0.1:1', 'proxy-url': at },
+  })),
   refused(
     'a file of the host for a kubeconfig, to see it in the error',
     'harmed',
