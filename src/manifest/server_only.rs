@@ -70,6 +70,60 @@ fn secret_key(var: &EnvVar) -> Option<(&str, &str)> {
     Some((&of.name, &of.key))
 }
 
+/// Variables that lead to a secret, and whose own value is none.
+const LEADING: [&str; 2] = [MASTER_KEY_FILE, "PAPERCLIP_MANAGED_CONFIG"];
+
+/// A shorter value may be another variable's by chance: a password that is the name of the product.
+const LEAST_SECRET: usize = 12;
+
+/// The values of these variables, as the host's process has them, and the passwords of those that are URLs.
+fn secret_values(env: &HostEnv, withheld: &BTreeSet<String>) -> Vec<String> {
+    let names = withheld.iter().filter(|name| !LEADING.contains(&name.as_str()));
+    let values = names.filter_map(|name| env.get(name)).map(str::trim);
+    let all = values.flat_map(|value| {
+        let password = password_of(value);
+        let decoded = password.map(percent_decoded);
+        [Some(value.to_owned()), password.map(str::to_owned), decoded]
+    });
+    all.flatten().filter(|value| value.len() >= LEAST_SECRET).collect()
+}
+
+/// The password in a URL, as it is written there.
+fn password_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
+}
+
+/// What a part of a URL stands for.
+fn percent_decoded(text: &str) -> String {
+    let (mut bytes, mut left) = (Vec::new(), text.as_bytes());
+    while let Some((first, rest)) = left.split_first() {
+        let digits =
+            rest.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        left = if decoded.is_some() { &rest[2..] } else { rest };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The names of the variables whose value has one of these in it: copies that stand in the pod, in another Secret or
+/// `ConfigMap`, or come from `envFrom`. A reference is none, because it becomes empty with what it refers to.
+fn copies_of(secrets: &[String], env: &HostEnv, self_pod: &SelfPod) -> Vec<String> {
+    let shows = |value: &str| secrets.iter().any(|secret| value.contains(secret.as_str()));
+    let value = |var: &EnvVar| match &var.value_from {
+        None => var.value.clone(),
+        Some(_) => env.get(&var.name).map(str::to_owned),
+    };
+    let named = self_pod.env.iter().filter(|var| value(var).is_some_and(|value| shows(&value)));
+    let others = env.vars.iter().filter(|(name, value)| {
+        !self_pod.env_from.is_empty() && !self_pod.env.iter().any(|var| var.name == **name) && shows(value)
+    });
+    named.map(|var| var.name.clone()).chain(others.map(|(name, _)| name.clone())).collect()
+}
+
 /// The names of the variables that an agent does not get. What is in one of them it gets by no other name either.
 fn withheld(request: &Request, self_pod: &SelfPod) -> BTreeSet<String> {
     let granted = |name: &str| request.grants.inherit_env.iter().any(|granted| granted == name);
@@ -83,9 +137,10 @@ fn withheld(request: &Request, self_pod: &SelfPod) -> BTreeSet<String> {
         let parts = parts.filter(|part| is_secret(part));
         let keys: Vec<(&str, &str)> = holders.iter().filter_map(|var| secret_key(var)).collect();
         let copies = self_pod.env.iter().filter(|var| secret_key(var).is_some_and(|key| keys.contains(&key)));
-        let names = parts.chain(copies.map(|var| var.name.as_str()));
-        let more: Vec<String> =
-            names.filter(|name| !withheld.contains(*name) && !granted(name)).map(str::to_owned).collect();
+        let names = parts.chain(copies.map(|var| var.name.as_str())).map(str::to_owned);
+        let secrets = secret_values(&request.host_env, &withheld);
+        let names = names.chain(copies_of(&secrets, &request.host_env, self_pod));
+        let more: Vec<String> = names.filter(|name| !withheld.contains(name) && !granted(name)).collect();
         if more.is_empty() {
             break;
         }
@@ -299,6 +354,75 @@ mod tests {
         let note =
             "needs it: DATABASE_URL, DB_PASSWORD, OLD_JWT, PAPERCLIP_AGENT_JWT_SECRET, PGPASSWORD, jwt (";
         assert!(made.notes[0].contains(note), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn value_of_the_server_in_another_variable_is_not_inherited() {
+        let other =
+            |name: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "other", "key": name}}});
+        let container = json!({
+            "env": [
+                secret("DATABASE_URL", "url"),
+                secret("BETTER_AUTH_SECRET", "auth"),
+                {"name": "PAPERCLIP_TOOL_OAUTH_CLIENT_SECRET", "value": "short"},
+                {"name": "PGPASSWORD", "value": "p@ss word of the db"},
+                {"name": "CONNECTION", "value": "host=db password=p@ss word of the db"},
+                {"name": "OTHER_URL", "value": "mysql://u:p%40ss%20word%20of%20the%20db@h"},
+                other("SESSION_KEY"),
+                {"name": "FROM_MAP", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+                other("ANTHROPIC_API_KEY"),
+                {"name": "REFERENCE", "value": "x-$(BETTER_AUTH_SECRET)"},
+                {"name": "SHORT", "value": "short"},
+                {"name": "KEY_FILE", "value": "/keys/master.key"},
+                {"name": "GRANTED", "value": "signs-all-sessions"},
+            ],
+            "envFrom": [{"secretRef": {"name": "unknown"}}],
+            "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+        });
+        let volumes = json!([{"name": "files", "secret": {"secretName": "other",
+            "items": [{"key": "SESSION_KEY", "path": "harmless"}]}}]);
+        let host = json!({
+            "DATABASE_URL": "postgres://u:p%40ss%20word%20of%20the%20db@h/p",
+            "BETTER_AUTH_SECRET": " signs-all-sessions\n",
+            "PAPERCLIP_TOOL_OAUTH_CLIENT_SECRET": "short",
+            "PAPERCLIP_SECRETS_MASTER_KEY_FILE": "/keys/master.key",
+            "SESSION_KEY": "signs-all-sessions",
+            "FROM_MAP": "{\"key\": \"signs-all-sessions\"}",
+            "ANTHROPIC_API_KEY": "of-the-provider",
+            "REFERENCE": "x-signs-all-sessions",
+            "OF_ENV_FROM": "signs-all-sessions",
+            "PATH": "/bin",
+            "PAPERCLIP_K8S_INHERIT_ENV": "GRANTED",
+        });
+        let made = manifest(container, volumes, host);
+        let env = env(&made);
+        for name in ["PGPASSWORD", "CONNECTION", "OTHER_URL", "SESSION_KEY", "FROM_MAP", "OF_ENV_FROM"] {
+            assert_eq!(env[name], "", "{name}");
+        }
+        for name in ["ANTHROPIC_API_KEY", "REFERENCE", "SHORT", "KEY_FILE", "GRANTED"] {
+            assert_ne!(env[name], "", "{name}");
+        }
+        assert!(!env.contains_key("PATH"));
+        assert_eq!(claude(&made)["volumeMounts"].as_array().unwrap().len(), 1, "the same key as a file");
+        assert!(made.notes[0].contains("OF_ENV_FROM, OTHER_URL, "), "{:?}", made.notes);
+    }
+
+    #[test]
+    fn password_of_a_url_is_found() {
+        for (url, password) in [
+            ("postgres://u:p@h/d", Some("p")),
+            ("postgres://u:a:b@c@h:1/d?x=y@z", Some("a:b@c")),
+            ("postgres://u@h/d", None),
+            ("postgres://h/d:x@y", None),
+            ("not a url", None),
+        ] {
+            assert_eq!(super::password_of(url), password, "{url}");
+        }
+        for (text, decoded) in
+            [("a%40b", "a@b"), ("%", "%"), ("%4", "%4"), ("%zz%20", "%zz "), ("%c3%a9", "\u{e9}")]
+        {
+            assert_eq!(super::percent_decoded(text), decoded);
+        }
     }
 
     #[test]

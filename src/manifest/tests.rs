@@ -1053,3 +1053,58 @@ fn added_container_cannot_become_root() {
         "the operator has opened it"
     );
 }
+
+#[test]
+fn agent_is_neither_privileged_nor_root_nor_on_the_node() {
+    // Paperclip's own container has all of that, and the agent asks for it by its keys.
+    let own = json!({"name": "paperclip", "image": "i", "securityContext": {"privileged": true, "runAsUser": 0, "runAsGroup": 0,
+        "capabilities": {"add": ["SYS_ADMIN"]}, "allowPrivilegeEscalation": true}});
+    let spec = json!({"containers": [own], "hostNetwork": true, "hostPID": true, "hostIPC": true,
+        "volumes": [{"name": "node", "hostPath": {"path": "/"}}],
+        "securityContext": {"runAsUser": 0, "runAsGroup": 0, "fsGroup": 0, "runAsNonRoot": false}});
+    let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+    let own = SelfPod::read(&pod, "p", "n", &BTreeMap::new()).unwrap();
+    for config in [json!({}), json!({"runAsUser": 0, "fsGroup": 0})] {
+        let made = build(&request(json!({"config": config})), &own, &prepared(), None).unwrap();
+        let job = serde_json::to_value(&made.job).unwrap();
+        for host in ["hostNetwork", "hostPID", "hostIPC", "nodeName"] {
+            assert_eq!(at(&job, &format!("{POD}/{host}")), &Value::Null, "{host}");
+        }
+        let of_pod = at(&job, &format!("{POD}/securityContext"));
+        assert_eq!(of_pod["runAsNonRoot"], true);
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert!(of_pod[id].as_i64().unwrap() > 0, "{id}: {of_pod}");
+        }
+        let own = claude(&job, "securityContext");
+        assert_eq!(own["capabilities"], json!({"drop": ["ALL"]}));
+        assert_eq!(own["allowPrivilegeEscalation"], false);
+        assert!(own.get("privileged").is_none_or(|privileged| privileged == false), "{own}");
+        assert!(!at(&job, &format!("{POD}/volumes")).to_string().contains("hostPath"), "{job}");
+    }
+    for config in [json!({"runAsUser": -1}), json!({"fsGroup": -1})] {
+        let request = json!({"agent": {"id": "a"}, "config": config}).to_string();
+        assert!(Request::parse(&request).is_err(), "{config}");
+    }
+}
+
+#[test]
+fn account_of_paperclip_is_not_an_agent_s_unless_listed() {
+    let spec =
+        json!({"serviceAccountName": "paperclip", "containers": [{"name": "paperclip", "image": "i"}]});
+    let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+    let own = SelfPod::read(&pod, "p", "n", &BTreeMap::new()).unwrap();
+    let built = |config: Value, list: Option<&str>| {
+        let env = list.map_or(json!({}), |list| json!({"PAPERCLIP_K8S_SERVICE_ACCOUNTS": list}));
+        let made = build(&request(json!({"config": config, "hostEnv": env})), &own, &prepared(), None)?;
+        let job = serde_json::to_value(&made.job).unwrap();
+        Ok::<_, ManifestError>(at(&job, &format!("{POD}/automountServiceAccountToken")).clone())
+    };
+    assert_eq!(built(json!({}), None).unwrap(), false, "there is no token without the key");
+    assert_eq!(built(json!({"serviceAccountName": "agent"}), None).unwrap(), Value::Null);
+    let error = built(json!({"serviceAccountName": "paperclip"}), None).unwrap_err().to_string();
+    assert!(error.contains("is the account of Paperclip's own pod"), "{error}");
+    assert_eq!(
+        built(json!({"serviceAccountName": "paperclip"}), Some("agent, paperclip")).unwrap(),
+        Value::Null
+    );
+}

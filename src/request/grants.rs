@@ -213,7 +213,8 @@ mod tests {
             let want = format!(
                 "Invalid adapter config: {key} = \"{other}\": is not on the operator's list {variable}"
             );
-            assert_eq!(error(json!({key: other}), env), Some(want));
+            assert_eq!(error(json!({key: other}), env), Some(want.clone()));
+            assert_eq!(error(json!({key: other}), json!({variable: "-"})), Some(want), "a list of nothing");
         }
     }
 

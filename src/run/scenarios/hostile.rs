@@ -147,6 +147,26 @@ async fn run_ends_by_itself_under_a_host_that_takes_no_log(mode: Mode) {
     }
 }
 
+in_both_modes!(host_that_takes_no_log_holds_sixteen_mib_at_most);
+async fn host_that_takes_no_log_holds_sixteen_mib_at_most(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(3600));
+    let line = "x".repeat(4 << 20);
+    script.lines.splice(1..1, (0..10).map(|n| (Duration::from_secs(1 + n), line.clone())));
+    let host = FakeHost { log_hangs_from: Some(0), ..FakeHost::default() };
+    let scenario = Scenario::new(mode).script(script).host(host);
+    let (cluster, cancel) = (scenario.cluster.clone(), scenario.cancel.clone());
+    let read = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        let read = cluster.lines_read();
+        cancel.cancel();
+        read
+    });
+    scenario.run().await;
+    let read = read.await.expect("no panic");
+    // The first is short. One more than four of 4 MiB is read, and waits for its place; the log itself may hold another.
+    assert!((2..=7).contains(&read), "{read} lines of 4 MiB were read");
+}
+
 in_both_modes!(slow_host_gets_every_line);
 async fn slow_host_gets_every_line(mode: Mode) {
     let mut script = success_over(Duration::from_secs(20));

@@ -139,6 +139,11 @@ impl FakeCluster {
         self
     }
 
+    /// How many lines of all scripts were read by now.
+    pub(crate) fn lines_read(&self) -> usize {
+        self.lock().jobs.values().map(|stored| stored.delivered_lines.load(Ordering::Relaxed)).sum()
+    }
+
     /// Another client makes such a pod as soon as there is a Job: in this JSON `$JOB` is that Job's name and `$UID` its UID.
     pub(crate) fn forge_pod(&self, pod: Value) {
         self.lock().forged.push(pod);
