@@ -191,6 +191,54 @@ describe('operator switches', () => {
   });
 });
 
+describe('promises', () => {
+  const page = read('docs/security.md');
+  const [, table = ''] = /^## Which test shows it$([\s\S]*)/m.exec(page) ?? [];
+  const rows = [...table.matchAll(/^\| ([^|]+) \| ([^|]+) \|$/gm)]
+    .slice(1)
+    .map(([, promise, tests]) => ({ promise, tests }));
+
+  it('each has tests, and they exist', () => {
+    expect(rows.length).toBeGreaterThan(30);
+    const named = rows.flatMap(({ promise, tests = '' }) =>
+      tests.split('; ').flatMap((inFile) => {
+        const [file = '', ...names] = backticked(inFile);
+        expect(names.length, promise).toBeGreaterThan(0);
+        return names.map((name) => ({ file, name }));
+      }),
+    );
+    // As a name is written: of a function, or in quotes.
+    const has = ({ file, name }) =>
+      [`fn ${name}(`, `'${name}`, `\`${name}`, `"${name}`].some((way) => read(file).includes(way));
+    expect(named.filter((test) => !has(test))).toEqual([]);
+  });
+
+  it('have the numbers of the code', () => {
+    const all = `${read('SECURITY.md')}\n${page}`.replaceAll(/\s+/g, ' ');
+    for (const [file, line, words] of [
+      ['src/stream/lines.rs', 'MOST_LINE: usize = 16 * 1024 * 1024', 'Of a line 16 MiB are kept'],
+      ['src/stream/json.rs', 'MOST_VALUES: usize = 32 * 1024', '32,768 values'],
+      ['src/stream/json.rs', 'MOST_TEXT: usize = 4 * MOST_STRING', '4 MiB of text'],
+      ['src/run/log/sink.rs', 'SLOTS: u32 = 16', 'at most 16 MiB of log'],
+      [
+        'src/run/timing.rs',
+        'SHUTDOWN_LIMIT: Duration = Duration::from_secs(20)',
+        'a shutdown takes 20 s at most',
+      ],
+      ['src/run/timing.rs', 'FILES_LIMIT: Duration = Duration::from_secs(60)', 'within 60 s'],
+      ['src/run/shared.rs', 'MAX_INSTRUCTIONS: u64 = 1 << 20', 'A regular file of at most 1 MiB'],
+      ['src/run/start/bundle.rs', 'MAX_ENTRIES: usize = 100_000', '100,000 files and folders'],
+      ['src/run/start/bundle.rs', 'MAX_BYTES: u64 = 1 << 30', 'and 1 GiB'],
+      ['src/cluster/mod.rs', 'MOST_OBJECTS: usize = 10_000', 'at most 10,000 objects'],
+      ['src/cluster/mod.rs', 'MOST_WATCHED: usize = 20_000', 'more than 20,000 Jobs or pods'],
+      ['src/manifest/server_only.rs', 'LEAST_SECRET: usize = 12', 'less than 12 characters'],
+    ]) {
+      expect(read(file ?? ''), words).toContain(line);
+      expect(all).toContain(words);
+    }
+  });
+});
+
 describe('functions that JavaScript calls', () => {
   it('give a panic as an exception, each of them', () => {
     const files = ['src/node/mod.rs', 'src/node/mailbox.rs', 'src/compat/exports.rs'];

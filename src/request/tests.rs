@@ -361,7 +361,13 @@ fn settings_that_cannot_work_are_refused_by_name() {
     let quantity = "must be a Kubernetes quantity such as 500m, 0.5, 512Mi or 2Gi, not negative";
     let nul = "a NUL character can be in no argument, path or variable";
     let no_array = "must be a JSON array of tolerations";
+    let annotation = "an annotation's key is at most 63 letters, digits, -, _ and ., optionally with a DNS name and / before \
+                      it, and not one of paperclip.io";
     for (config, message) in [
+        (
+            json!({"podAnnotations": {"paperclip.io/end-token": "x"}}),
+            format!("podAnnotations = \"paperclip.io/end-token\": {annotation}"),
+        ),
         (json!({"timeoutSec": -1}), format!("timeoutSec = -1: {seconds}")),
         (json!({"graceSec": -0.5}), format!("graceSec = -0.5: {seconds}")),
         (json!({"timeoutSec": 1e300}), format!("timeoutSec = 1e+300: {seconds}")),
