@@ -208,7 +208,7 @@ describe.concurrent('a Job', () => {
     const job = await create({ containers: [container('main', SLOW_END)] });
     await job.pod(running);
     await cluster.api.delete(job.where, background);
-    await job.ofJob.until(({ type }) => type === 'DELETED', 2_000);
+    await job.ofJob.until(({ type }) => type === 'DELETED');
     expect(job.ofPods.events.some(({ type }) => type === 'DELETED')).toBe(false);
     await job.ofPods.until(({ type }) => type === 'DELETED');
     const history = job.history();
@@ -223,6 +223,8 @@ describe.concurrent('a Job', () => {
     await job.pod(running);
     await cluster.api.delete(job.where, { propagationPolicy: 'Foreground' });
     await job.ofJob.until(({ type }) => type === 'DELETED');
+    // Two watches do not wait for each other.
+    await job.ofPods.until(({ type }) => type === 'DELETED');
     const history = job.history();
     keep('foreground', history);
     expectInOrder(history.job, [/^active=1 deleted\(foregroundDeletion\)$/, / gone$/]);
