@@ -26,6 +26,7 @@ use super::start::plan::Plan;
 use super::start::queue::{AgentQueues, Turn};
 use super::start::run_secrets::RunSecrets;
 use super::start::self_pod::SelfPods;
+use super::timing::Grid;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, HostError, LogSink, afresh, events, finish, isolate, shared, timing};
 use crate::cluster::watch::{Health, Watches};
@@ -100,12 +101,14 @@ pub(crate) struct Runner<K: Clusters> {
     pub(super) claims: Claims<K::Cluster>,
     pub(super) run_secrets: RunSecrets,
     pub(super) readers: ReaderCount,
+    grid: Grid,
     unconfirmed: UnconfirmedEnds,
 }
 
 impl<K: Clusters> Runner<K> {
     /// A runner without any run.
     pub(crate) fn new(clusters: K) -> Self {
+        let grid = Grid::new();
         Self {
             clusters,
             queues: AgentQueues::default(),
@@ -114,7 +117,8 @@ impl<K: Clusters> Runner<K> {
             watches: Watches::new(manifest::watch_selector()),
             claims: Claims::default(),
             run_secrets: RunSecrets::default(),
-            readers: ReaderCount::new(),
+            readers: ReaderCount::new(grid),
+            grid,
             unconfirmed: UnconfirmedEnds::default(),
         }
     }
@@ -207,6 +211,7 @@ impl<K: Clusters> Runner<K> {
                 closing: self.active.closing(),
                 ended_job: OnceLock::new(),
                 readers: self.readers.clone(),
+                grid: self.grid,
                 unconfirmed: self.unconfirmed.clone(),
             };
             Box::pin(self.play(run, turn)).await

@@ -14,6 +14,9 @@ use crate::cluster::retry::Backoff;
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two keep-alive lines, and between two questions whether the control plane has cancelled the run.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Keep-alive lines of all runs are logged at multiples of this, so that JavaScript is woken once for many of them. So the
+/// first one of a run comes up to this much late.
+pub(super) const KEEPALIVE_TICK: Duration = Duration::from_secs(1);
 /// How long a Job's final condition may be missing after its container ended.
 pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
 /// How long a Job may be without a pod where nothing says why.
@@ -219,6 +222,24 @@ pub(super) const SHUTDOWN_CLOSED: Duration = Duration::from_secs(60);
 
 /// The least that must be left of a run's time limit for a second Job.
 pub(super) const LEAST_SECOND_TRY: Duration = Duration::from_secs(1);
+
+/// The common times of all runs of a process: what many of them do at the same moment costs one wake-up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grid {
+    since: Instant,
+}
+
+impl Grid {
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now() }
+    }
+
+    /// The first multiple of a tick that is not before this time.
+    pub(super) fn next(self, at: Instant, tick: Duration) -> Instant {
+        let due = at.saturating_duration_since(self.since).as_nanos();
+        self.since + tick * u32::try_from(due.div_ceil(tick.as_nanos())).unwrap_or(u32::MAX)
+    }
+}
 
 /// When this number of seconds is over, of which some were spent already.
 pub(super) fn deadline(seconds: f64, spent: Duration) -> Instant {

@@ -21,6 +21,7 @@ use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::{ContainerState, JobSeen, Observed};
 use crate::run::log::progress::Progress;
+use crate::run::timing::Grid;
 use crate::run::{Host, timing};
 
 /// What ended a run.
@@ -76,7 +77,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
     let mut pods = observed.watched.changes();
     pods.mark_changed();
     wait.on_container_state(&container.borrow_and_update());
-    let mut keepalive = keepalive_ticks(wait.started);
+    let mut keepalive = keepalive_ticks(wait.started, run.grid);
     let mut cancelled = pin!(cancel::cancelled_by_control_plane(run, observed));
     let end = loop {
         let end = tokio::select! {
@@ -154,10 +155,12 @@ impl RunEnd {
 /// The reason of a Job that reached its deadline.
 const DEADLINE: &str = "DeadlineExceeded";
 
-fn keepalive_ticks(started: Instant) -> Interval {
-    let first = started + timing::KEEPALIVE_INTERVAL;
+/// The times of a run's keep-alive lines, which it shares with other runs.
+fn keepalive_ticks(started: Instant, grid: Grid) -> Interval {
+    let first = grid.next(started + timing::KEEPALIVE_INTERVAL, timing::KEEPALIVE_TICK);
     let mut ticks = tokio::time::interval_at(first, timing::KEEPALIVE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // One that comes late does not take the next ones off the grid.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
 }
 

@@ -12,28 +12,26 @@ use tokio::time::Instant;
 
 use crate::cluster::{LogBody, ReadResult};
 use crate::run::job_view::ContainerState;
-use crate::run::timing;
+use crate::run::timing::{self, Grid};
 
 /// How many logs all runs of the process follow together; it decides when those that trickle are read.
 #[derive(Clone)]
 pub(crate) struct ReaderCount {
     open: Arc<AtomicU32>,
-    /// Reads are due at multiples of [`timing::READ_TICK`] after this, so that many are made at one go.
-    since: Instant,
+    /// Reads are due at multiples of [`timing::READ_TICK`], so that many are made at one go.
+    grid: Grid,
 }
 
 impl ReaderCount {
-    pub(crate) fn new() -> Self {
-        Self { open: Arc::default(), since: Instant::now() }
+    pub(crate) fn new(grid: Grid) -> Self {
+        Self { open: Arc::default(), grid }
     }
 
     /// When a log that was read at `last_read` is read again: at a tick that is not over.
     fn next_read(&self, last_read: Instant) -> Instant {
         let ticks = self.open.load(Ordering::Relaxed).div_ceil(timing::LOGS_PER_TICK);
         let pause = timing::READ_TICK * ticks.clamp(1, timing::MAX_TICKS);
-        let due = (last_read + pause).max(Instant::now()).saturating_duration_since(self.since).as_nanos();
-        let tick = timing::READ_TICK.as_nanos();
-        self.since + timing::READ_TICK * u32::try_from(due.div_ceil(tick)).unwrap_or(u32::MAX)
+        self.grid.next((last_read + pause).max(Instant::now()), timing::READ_TICK)
     }
 }
 
@@ -136,7 +134,7 @@ mod tests {
             }
         });
         let (_container, container) = watch::channel(container);
-        let mut reader = PacedReader::new(log_from_stream(receiver), container, ReaderCount::new());
+        let mut reader = PacedReader::new(log_from_stream(receiver), container, ReaderCount::new(Grid::new()));
         let (mut reads, mut bytes) = (0, 0);
         loop {
             match reader.try_read(|read| bytes += read.len()) {

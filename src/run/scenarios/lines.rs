@@ -33,6 +33,40 @@ async fn ordinary_run_logs_every_step(mode: Mode) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keepalives_of_many_runs_come_at_the_same_moments() {
+    let began = Instant::now();
+    let scenario = Scenario::new(Mode::Watched);
+    let script = success_over(Duration::from_secs(100));
+    let runs = (0..10u32).map(|n| {
+        let (agent, host) = (format!("agent-{n}"), Arc::new(FakeHost::default()));
+        let (request, scenario) = (scenario.request_of(&agent), &scenario);
+        scenario.cluster.script(script.clone());
+        async move {
+            tokio::time::sleep(Duration::from_millis(90) * n).await;
+            scenario.runner.execute(&request, host.clone(), scenario.cancel.clone(), None).await;
+            host
+        }
+    });
+    let mut moments = std::collections::BTreeSet::new();
+    for host in futures::future::join_all(runs).await {
+        let logged = host.logged.lock().expect("lines");
+        let at = |text| {
+            let of = logged.iter().filter(move |(_, line, _)| line.starts_with(text));
+            of.map(|(_, _, at)| at.duration_since(began)).collect::<Vec<_>>()
+        };
+        let ready = at("[paperclip] Pod running")[0];
+        let keepalives = at("[paperclip] keepalive — job ");
+        assert!(keepalives.len() >= 5, "{keepalives:?}");
+        let first = keepalives[0] - ready;
+        assert!((15..=16).contains(&first.as_secs()), "{first:?}");
+        assert!(first <= Duration::from_secs(16), "{first:?}");
+        assert!(keepalives.windows(2).all(|two| two[1] - two[0] == Duration::from_secs(15)), "{keepalives:?}");
+        moments.extend(keepalives);
+    }
+    assert!(moments.len() <= 2 * 6, "not {} moments of 10 runs", moments.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn missing_api_url_disables_cancel_polling() {
     let scenario = Scenario::new(Mode::Watched).script(success_over(Duration::from_secs(40)));
     let request = scenario.request().replace("PAPERCLIP_API_URL", "SOMETHING_ELSE");
