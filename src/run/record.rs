@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use tokio::sync::Notify;
 
 use super::job_view::JobSeen;
 use crate::cluster::watch::{Seen, Snapshot};
@@ -13,11 +14,27 @@ use crate::outcome::{ErrorCode, Outcome};
 
 /// The record of one run; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RunRecord(Arc<Mutex<Record>>);
+pub(crate) struct RunRecord(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    record: Mutex<Record>,
+    /// Notified whenever the record shows a deletion by others.
+    deleted: Notify,
+}
 
 impl RunRecord {
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is kept of the Job and its pods.
+    fn update(&self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.lock();
+        change(&mut record);
+        if record.is_deleted_by_others() {
+            self.0.deleted.notify_one();
+        }
     }
 
     /// Where the run's Job is, or is to be created.
@@ -33,20 +50,19 @@ impl RunRecord {
 
     /// Keeps what was seen of the Job.
     pub(super) fn see_job(&self, seen: &JobSeen) {
-        let mut record = self.lock();
-        match seen {
+        self.update(|record| match seen {
             JobSeen::Present(job) => record.see_job(job),
             JobSeen::Deleted(job) => {
                 record.see_job(job);
                 record.job_gone = true;
             }
             JobSeen::Gone => record.job_gone = true,
-        }
+        });
     }
 
     /// Keeps what was seen of the pod.
     pub(super) fn see_pod(&self, pod: &Arc<Pod>) {
-        self.lock().see_pod(pod);
+        self.update(|record| record.see_pod(pod));
     }
 
     /// Keeps what the watches showed last.
@@ -62,21 +78,23 @@ impl RunRecord {
     /// Keeps what a watch showed of a pod.
     pub(super) fn see_watched_pod(&self, seen: &Seen<Pod>) {
         let Some(pod) = seen.last() else { return };
-        let mut record = self.lock();
-        record.see_pod(pod);
-        let is_known = record.pod.as_ref().is_some_and(|known| known.metadata.name == pod.metadata.name);
-        record.pod_gone |= is_known && matches!(seen, Seen::Deleted(_));
+        self.update(|record| {
+            record.see_pod(pod);
+            let is_known = record.pod.as_ref().is_some_and(|known| known.metadata.name == pod.metadata.name);
+            record.pod_gone |= is_known && matches!(seen, Seen::Deleted(_));
+        });
     }
 
     /// Keeps all pods that the Job has.
     pub(super) fn see_pods(&self, pods: &[Pod]) {
-        let mut record = self.lock();
-        for pod in pods {
-            record.see_pod(&Arc::new(pod.clone()));
-        }
-        if let Some(known) = &record.pod {
-            record.pod_gone = pods.iter().all(|pod| pod.metadata.name != known.metadata.name);
-        }
+        self.update(|record| {
+            for pod in pods {
+                record.see_pod(&Arc::new(pod.clone()));
+            }
+            if let Some(known) = &record.pod {
+                record.pod_gone = pods.iter().all(|pod| pod.metadata.name != known.metadata.name);
+            }
+        });
     }
 
     /// Keeps Events of the Job or its pod.
@@ -87,6 +105,13 @@ impl RunRecord {
     /// Whether the Job or its pod was deleted, and neither by this run nor for a reason that its objects say.
     pub(super) fn is_deleted_by_others(&self) -> bool {
         self.lock().is_deleted_by_others()
+    }
+
+    /// Resolves when something that was seen shows such a deletion. One task may wait for it.
+    pub(super) async fn deleted_by_others(&self) {
+        while !self.is_deleted_by_others() {
+            self.0.deleted.notified().await;
+        }
     }
 
     /// Keeps whether the Job's namespace is being deleted.

@@ -6,33 +6,31 @@
 
 use std::convert::Infallible;
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cluster::watch::Snapshot;
 use crate::cluster::{ApiError, Cluster};
 use crate::manifest;
 use crate::run::context::RunContext;
 use crate::run::job_view::Observed;
 use crate::run::{Host, timing};
 
-/// Asks once, as soon as the run sees a deletion by others.
+/// Asks once, as soon as a watch or a read of the run shows a deletion by others.
 pub(super) async fn watch<C: Cluster, H: Host>(run: &RunContext<C, H>, observed: &Observed<C>) -> Infallible {
     let mut changes = observed.watched.changes();
-    loop {
-        run.record.see_snapshot(&changes.borrow_and_update().clone());
-        if run.record.is_deleted_by_others() {
-            break;
+    let keep = async {
+        loop {
+            run.record.see_snapshot(&changes.borrow_and_update());
+            if changes.changed().await.is_err() {
+                return std::future::pending::<Infallible>().await;
+            }
         }
-        next(&mut changes).await;
+    };
+    tokio::select! {
+        never = keep => match never {},
+        () = run.record.deleted_by_others() => {}
     }
     find(run, observed).await;
     std::future::pending().await
-}
-
-async fn next(changes: &mut watch::Receiver<Snapshot>) {
-    // What is polled instead of watched is read as often.
-    let _ = tokio::time::timeout(timing::POLL_INTERVAL, changes.changed()).await;
 }
 
 /// Asks the cluster, once in the life of a run, and logs a namespace that is being deleted.

@@ -134,7 +134,8 @@ mod tests {
             }
         });
         let (_container, container) = watch::channel(container);
-        let mut reader = PacedReader::new(log_from_stream(receiver), container, ReaderCount::new(Grid::new()));
+        let mut reader =
+            PacedReader::new(log_from_stream(receiver), container, ReaderCount::new(Grid::new()));
         let (mut reads, mut bytes) = (0, 0);
         loop {
             match reader.try_read(|read| bytes += read.len()) {
