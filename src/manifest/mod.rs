@@ -49,7 +49,7 @@ pub use prompt::{Prepared, Skill};
 pub(crate) use scope::{ScopedFolder, scoped_folders};
 pub(crate) use seal::Sealed;
 pub use self_pod::{SelfPod, SelfPodError};
-pub(crate) use server_only::{is_key_file, master_key_file};
+pub(crate) use server_only::{is_key_file, master_key_file, secrets_of_server};
 
 /// The agent's home directory in the pod, where the shared volume is mounted.
 const HOME: &str = "/paperclip";

@@ -208,6 +208,12 @@ impl SelfPod {
     pub(crate) fn note_keys(&mut self, mount_path: &str) {
         self.key_mounts.insert(mount_path.to_owned());
     }
+
+    /// Whether a mount was noted to hold such keys.
+    #[cfg(test)]
+    pub(crate) fn holds_keys(&self, mount_path: &std::path::Path) -> bool {
+        self.key_mounts.contains(&mount_path.display().to_string())
+    }
 }
 
 /// The container of the host: by name, by the annotation that `kubectl` uses, by its mount, else the first that is not known

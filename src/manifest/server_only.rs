@@ -88,6 +88,11 @@ fn secret_values(env: &HostEnv, withheld: &BTreeSet<String>) -> Vec<String> {
     all.flatten().filter(|value| value.len() >= LEAST_SECRET).collect()
 }
 
+/// The values of all variables that only the server reads, as the host's process has them.
+pub(crate) fn secrets_of_server(env: &HostEnv) -> Vec<String> {
+    secret_values(env, &VARIABLES.iter().map(|name| (*name).to_owned()).collect())
+}
+
 /// The password in a URL, as it is written there.
 fn password_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;

@@ -1,6 +1,7 @@
 //! Reads the host's own pod, the model of every Job: once per cluster and pod, and again after ten minutes.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,7 +93,7 @@ async fn read_first<C: Cluster>(
         match retry::with_budget(timing::SETUP_READ_BUDGET, || cluster.get_pod(namespace, name)).await {
             Ok(pod) => {
                 let mut own = SelfPod::read(&pod, name, namespace, &env.vars)?;
-                find_keys(&mut own).await;
+                find_keys(&mut own, env).await;
                 return Ok(own);
             }
             Err(error) if error.is_gone() => {}
@@ -102,18 +103,45 @@ async fn read_first<C: Cluster>(
     Err(SelfPodError::NotAPod { namespace: namespace.to_owned(), names: names.to_vec() }.into())
 }
 
+/// The most files of a mount whose contents are compared, and the most that one of a Secret may have.
+const MOST_FILES: usize = 256;
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Notes which mounts hold the server's keys. This process runs in the pod that it reads, so it sees the files of Secrets
-/// whose keys the pod does not list.
-async fn find_keys(own: &mut SelfPod) {
+/// whose keys the pod does not list, and whether one has the value of a variable that only the server needs.
+async fn find_keys(own: &mut SelfPod, env: &HostEnv) {
+    let secrets = manifest::secrets_of_server(env);
     let paths: Vec<String> = own.mount_paths().map(str::to_owned).collect();
     for path in paths {
-        let Ok(mut folder) = tokio::fs::read_dir(&path).await else { continue };
-        while let Ok(Some(file)) = folder.next_entry().await {
-            if file.file_name().to_str().is_some_and(manifest::is_key_file) {
-                own.note_keys(&path);
+        let mut files = vec![PathBuf::from(&path)];
+        if let Ok(mut folder) = tokio::fs::read_dir(&path).await {
+            files.clear();
+            while let Ok(Some(file)) = folder.next_entry().await {
+                files.push(file.path());
             }
         }
+        let is_key = |file: &PathBuf| {
+            file.file_name().and_then(|name| name.to_str()).is_some_and(manifest::is_key_file)
+        };
+        let mut holds = files.iter().any(is_key);
+        for file in files.iter().take(MOST_FILES) {
+            holds = holds || has_one_of(file, &secrets).await;
+        }
+        if holds {
+            own.note_keys(&path);
+        }
     }
+}
+
+/// Whether a regular file has one of these texts in it.
+async fn has_one_of(file: &Path, texts: &[String]) -> bool {
+    let small = |meta: std::fs::Metadata| meta.is_file() && meta.len() <= MOST_BYTES;
+    if texts.is_empty() || !tokio::fs::metadata(file).await.is_ok_and(small) {
+        return false;
+    }
+    let Ok(bytes) = tokio::fs::read(file).await else { return false };
+    let contents = String::from_utf8_lossy(&bytes);
+    texts.iter().any(|text| contents.contains(text.as_str()))
 }
 
 /// `PAPERCLIP_NAMESPACE ?? POD_NAMESPACE`, else the service account's namespace, else `default`.
@@ -125,5 +153,48 @@ pub(crate) async fn namespace_of(env: &HostEnv) -> String {
     match tokio::fs::read_to_string(NAMESPACE_FILE).await {
         Ok(text) => text.trim().to_owned(),
         Err(_) => "default".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn mount_with_a_secret_of_the_server_is_found() {
+        let dir = std::env::temp_dir().join(format!("own-mounts-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        for (file, contents) in [
+            ("copied/config.ini", "password = p@ss word of the db\n"),
+            ("named/tls.key", "-"),
+            ("one-file", "signs-all-sessions\n"),
+            ("harmless/config.ini", "password = of another db\n"),
+            ("short/config.ini", "short"),
+        ] {
+            let file = dir.join(file);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+            std::fs::write(file, contents).expect("written");
+        }
+        let names = ["copied", "named", "one-file", "harmless", "short", "nowhere"];
+        let mounts = names.map(|name| json!({"name": name, "mountPath": dir.join(name)}));
+        let volumes = names.map(|name| json!({"name": name, "secret": {"secretName": name}}));
+        let pod = json!({"spec": {"volumes": volumes,
+            "containers": [{"name": "paperclip", "image": "i", "volumeMounts": mounts}]}});
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let mut own = SelfPod::read(&pod, "p", "n", &BTreeMap::new()).expect("read");
+        let vars = [
+            ("DATABASE_URL", "postgres://u:p%40ss%20word%20of%20the%20db@h/p"),
+            ("BETTER_AUTH_SECRET", "signs-all-sessions"),
+            ("PAPERCLIP_TOOL_OAUTH_CLIENT_SECRET", "short"),
+        ];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        find_keys(&mut own, &HostEnv { vars, ..HostEnv::default() }).await;
+        let found: Vec<&str> = names.into_iter().filter(|name| own.holds_keys(&dir.join(name))).collect();
+        assert_eq!(found, ["copied", "named", "one-file"]);
+        std::fs::remove_dir_all(dir).expect("removed");
     }
 }
