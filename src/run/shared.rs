@@ -83,6 +83,7 @@ fn also_at(mounts: &[Mounted], folder: &Path) -> Vec<PathBuf> {
     let origin = own.root.join(inside);
     let same = mounts.iter().filter(|mount| mount.device == own.device);
     let place = |mount: &Mounted| match origin.strip_prefix(&mount.root) {
+        Ok(rest) if rest == Path::new("") => Some(mount.at.clone()),
         Ok(rest) => Some(mount.at.join(rest)),
         Err(_) => mount.root.starts_with(&origin).then(|| mount.at.clone()),
     };
