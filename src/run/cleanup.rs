@@ -181,6 +181,9 @@ async fn clean_up_job<C: Cluster, H>(
             .await;
         return;
     }
+    if matches!(retain, Some(RetainReason::AlreadyGone | RetainReason::Vanished)) {
+        return;
+    }
     if run.request.config.retain_jobs {
         run.log.out(format!("[paperclip] Retaining job {name} for debugging (retainJobs=true)")).await;
         if let Some(kept) = run.record.pod_is_kept_by() {
@@ -190,9 +193,6 @@ async fn clean_up_job<C: Cluster, H>(
                 ))
                 .await;
         }
-        return;
-    }
-    if matches!(retain, Some(RetainReason::AlreadyGone | RetainReason::Vanished)) {
         return;
     }
     let was_refused = std::mem::take(&mut run.owned.lock().was_refused);

@@ -89,8 +89,10 @@ pub(super) const POD_CREATION_LIMIT: Duration = Duration::from_secs(30);
 pub(super) const POD_CREATION_GRACE: Duration = Duration::from_secs(60);
 /// How long a container's creation or start may fail: the kubelet tries again, and a missing Secret may be on its way.
 pub(super) const CONTAINER_START_GRACE: Duration = Duration::from_secs(60);
-/// After this time without a pod the Job's Events are read, once, and again when the run gives up.
+/// After this time without a pod the Job's Events are read, and again when the run gives up.
 pub(super) const JOB_EVENTS_AFTER: Duration = Duration::from_secs(5);
+/// Between two reads of the Job's Events, as long as they say nothing of its pod.
+pub(super) const JOB_EVENTS_INTERVAL: Duration = Duration::from_secs(20);
 /// After this time without progress the Events of a pod that has a node are read, once, and again when the run gives up.
 pub(super) const POD_EVENTS_AFTER: Duration = Duration::from_secs(30);
 /// For how long a failing read of Events is repeated: they explain a failure, and no more.

@@ -127,7 +127,8 @@ struct PodWait<'a, C> {
 /// What was read of the Events of Job and pod.
 #[derive(Default)]
 struct Events {
-    job_read: bool,
+    /// When those of the Job were read last.
+    job_read: Option<Instant>,
     pod_read: bool,
     /// The last word of the pod's Events is that an image is being pulled.
     is_pulling: bool,
@@ -262,11 +263,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
             Some((grace, since)) if grace == hold.grace => since,
             _ => now,
         };
-        if before.is_some_and(|(grace, _)| grace == Grace::Queue) && hold.grace != Grace::Queue {
-            // The time in the queue is no part of the start.
-            self.progressed_at = now;
-            self.no_pod_since = self.no_pod_since.map(|_| now);
-        }
+        self.leave_queue(hold.grace);
         if hold.grace == Grace::Queue && !self.queue_logged {
             self.queue_logged = true;
             let text = hold.text.as_deref().unwrap_or("held back");
@@ -277,6 +274,15 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         }
         self.state.held = Some(Held { hold, since });
         since
+    }
+
+    /// The time in the queue is no part of the start.
+    fn leave_queue(&mut self, now_held: Grace) {
+        let was_queued = self.state.held.as_ref().is_some_and(|held| held.hold.grace == Grace::Queue);
+        if was_queued && now_held != Grace::Queue {
+            self.progressed_at = Instant::now();
+            self.no_pod_since = self.no_pod_since.map(|_| self.progressed_at);
+        }
     }
 
     /// Whether a hold since this moment has lasted for too long.
@@ -355,9 +361,10 @@ impl<C: Cluster> PodWait<'_, C> {
             self.card.show(Waits::Queued, queued.text.as_deref().unwrap_or("the Job is held back"));
             return self.is_over(Grace::Queue, since).then(|| self.give_up(queued, since, String::new));
         }
+        self.leave_queue(Grace::NoPod);
         let without = self.without_pod();
-        if without >= timing::JOB_EVENTS_AFTER && !self.events.job_read {
-            self.events.job_read = true;
+        if without >= timing::JOB_EVENTS_AFTER && self.may_be_refused() {
+            self.events.job_read = Some(Instant::now());
             self.read_job_events().await;
             self.log_refusal().await;
         }
@@ -376,6 +383,13 @@ impl<C: Cluster> PodWait<'_, C> {
         let hold = self.events.refusal.clone().unwrap_or(hold);
         let text = self.no_pod_text(without.as_secs());
         Some(self.give_up(hold, since, || text))
+    }
+
+    /// Whether the Job's Events may say by now that its pod is refused. The Job controller is refused late where a webhook
+    /// takes its time, or where a queue has just let the Job go.
+    fn may_be_refused(&self) -> bool {
+        let is_due = |read: Instant| read.elapsed() >= timing::JOB_EVENTS_INTERVAL;
+        self.events.refusal.is_none() && !self.is_forbidden() && self.events.job_read.is_none_or(is_due)
     }
 
     /// For how long there has been no pod.

@@ -19,6 +19,7 @@ macro_rules! in_both_modes {
     };
 }
 
+mod combined;
 mod end;
 mod fake_cluster;
 mod fake_host;
