@@ -468,6 +468,15 @@ impl Usage {
         })
     }
 
+    /// Each number of tokens, but no more than this.
+    pub(crate) fn at_most(self, most: f64) -> Self {
+        Self {
+            input_tokens: self.input_tokens.min(most),
+            cached_input_tokens: self.cached_input_tokens.min(most),
+            output_tokens: self.output_tokens.min(most),
+        }
+    }
+
     fn max(self, other: Self) -> Self {
         Self {
             input_tokens: self.input_tokens.max(other.input_tokens),

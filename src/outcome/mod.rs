@@ -60,7 +60,7 @@ enum Recovery {
 const CONTINUATION: (&str, &str) = ("conversationContinuation", "continue_conversation_v1");
 
 /// The keys of `resultJson` that the host acts on, and ours. The CLI's result is the agent's to write, these are not.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 21] = [
     "k8s",
     "k8sErrorCode",
     "conversationContinuation",
@@ -74,6 +74,14 @@ const RESERVED: [&str; 13] = [
     "providerQuotaRetryNotBefore",
     "stopReason",
     "unmanagedBackgroundTask",
+    "conversationReset",
+    "goalRolloverRequired",
+    "startupCancellation",
+    "nativeCommittedChatResponse",
+    "presentationDecision",
+    "finalizationPhase",
+    "finalizationReasonCode",
+    "semanticToolReceipts",
 ];
 
 /// The result of a run, and the lines its log gets because of it.

@@ -6,6 +6,10 @@ use crate::claude::{Captured, Usage};
 use crate::forensics::{Account, Platform};
 use crate::js_semantics;
 
+/// The host keeps tokens and cents of a run in 32 bits. One that it cannot store breaks the end of a run that it has
+/// recorded already: its agent's state and session are then not saved.
+const MOST: f64 = i32::MAX as f64;
+
 /// What a run used. What nothing says is unknown, and not nothing: a cost of 0 means that the run was free.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Spent {
@@ -50,7 +54,7 @@ impl Spent {
     /// Writes the keys: `all` of them, or those that are known.
     pub(super) fn write(&self, all: bool, set: &mut impl FnMut(&str, Value)) {
         if let Some(usage) = self.usage {
-            set("usage", serde_json::to_value(usage).unwrap_or_default());
+            set("usage", serde_json::to_value(usage.at_most(MOST)).unwrap_or_default());
         }
         match &self.session {
             Some((id, params)) => {
@@ -75,7 +79,8 @@ impl Spent {
         }
         if all || self.usage.is_some() {
             set("billingType", self.billing.kind.into());
-            set("costUsd", self.cost_usd.map_or(Value::Null, js_semantics::number_value));
+            let cost = self.cost_usd.filter(|cost| cost * 100.0 < MOST);
+            set("costUsd", cost.map_or(Value::Null, js_semantics::number_value));
         }
     }
 }
@@ -163,5 +168,21 @@ mod tests {
         tally.text(r#"{"type":"result","modelUsage":{"m":{"inputTokens":1,"provider":"bedrock"}}}"#);
         let Billing { kind, biller } = Billing::of(&tally.finish(), &Account::default());
         assert_eq!([kind, biller], ["metered_api", "aws_bedrock"]);
+    }
+
+    #[test]
+    fn tokens_and_cost_fit_what_the_host_stores() {
+        for (tokens, cost, stored, reported) in [
+            (7.0, Some(0.5), json!(7), json!(0.5)),
+            (3e9, Some(3e7), json!(2_147_483_647), Value::Null),
+            (1e15, Some(1e300), json!(2_147_483_647), Value::Null),
+        ] {
+            let usage = Usage { input_tokens: tokens, cached_input_tokens: tokens, output_tokens: tokens };
+            let spent = Spent { usage: Some(usage), cost_usd: cost, ..Spent::default() };
+            let mut written = serde_json::Map::new();
+            spent.write(true, &mut |key, value| drop(written.insert(key.to_owned(), value)));
+            let all = json!({"inputTokens": stored, "cachedInputTokens": stored, "outputTokens": stored});
+            assert_eq!((&written["usage"], &written["costUsd"]), (&all, &reported));
+        }
     }
 }
