@@ -41,7 +41,7 @@ export async function prepare(ctx) {
         runtimeName: entry.runtimeName ?? entry.key,
         source: entry.source ?? '',
       })),
-    warnings: wanted.filter(isSkillSourceMissing).map(missingWarning),
+    warnings: [...templateWarnings(config), ...wanted.filter(isSkillSourceMissing).map(missingWarning)],
     skillLibrary: await skillLibrary(entries, desired),
     mcpServerIdentity: mcpServerIdentity(ctx),
   };
@@ -85,6 +85,19 @@ function ownMcpServers(configured) {
     const { url, command, args } = parseObject(server);
     return [name, url ?? command, args];
   });
+}
+
+/**
+ * What to say about templates that are no text: the host's helper takes the default for them.
+ *
+ * @param {Record<string, unknown>} config
+ * @returns {string[]}
+ */
+function templateWarnings(config) {
+  const isIgnored = (/** @type {string} */ key) => config[key] != null && typeof config[key] !== 'string';
+  return ['promptTemplate', 'bootstrapPromptTemplate']
+    .filter(isIgnored)
+    .map((key) => `[paperclip] Warning: config.${key} ignored: it is not a string`);
 }
 
 /**

@@ -99,6 +99,22 @@ describe('for a host that renders prompts', () => {
   });
 });
 
+describe('templates', () => {
+  it('that are no text are named and replaced by the default', async () => {
+    for (const template of [7, ['Work.'], { text: 'Work.' }, true]) {
+      const config = { promptTemplate: template, bootstrapPromptTemplate: template };
+      const prepared = await prepare(contextOf({ config }));
+      expect(prepared.heartbeatPrompt).not.toBe('');
+      expect(prepared.warnings).toEqual([
+        '[paperclip] Warning: config.promptTemplate ignored: it is not a string',
+        '[paperclip] Warning: config.bootstrapPromptTemplate ignored: it is not a string',
+      ]);
+    }
+    const { warnings } = await prepare(contextOf({ config: { promptTemplate: null } }));
+    expect(warnings).toEqual([]);
+  });
+});
+
 describe('skills', () => {
   const skills = [skill(OPERATIONAL), skill('org/chosen'), skill('org/other')];
 

@@ -95,7 +95,7 @@ pub(super) fn collect(
     }
     // Before the configured ones, which may refer to it.
     layers.set("HOME", HOME);
-    for (name, value) in configured.into_iter().filter(|(name, _)| *name != "HOME") {
+    for (name, value) in configured {
         layers.append(name, value);
     }
     if host_local::HostLocal::new(request).gives_scratch() {
@@ -229,6 +229,8 @@ fn configured<'a>(
             replaced.push(name.as_str());
         } else if local.holds(name, value) {
             dropped.push(name.as_str());
+        } else if name == "HOME" {
+            replaced.push(name.as_str());
         } else {
             kept.push((name.as_str(), value.as_str()));
         }

@@ -53,6 +53,12 @@ pub enum ManifestError {
         /// The folder.
         path: String,
     },
+    /// The folder that the agent is to work in is not absolute: no container could start in it.
+    #[error("The folder {path} of the run's workspace is not an absolute path")]
+    RelativeFolder {
+        /// The folder.
+        path: String,
+    },
     /// A NUL character where the operating system allows none.
     #[error("{what} contains a NUL character")]
     Nul {

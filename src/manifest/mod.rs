@@ -170,6 +170,10 @@ pub fn build(
     let image = config.image.clone().unwrap_or_else(|| self_pod.image.clone());
 
     check_account(request, self_pod, &namespace)?;
+    let cwd = working_dir(request);
+    if !cwd.starts_with('/') {
+        return Err(ManifestError::RelativeFolder { path: cwd.to_owned() });
+    }
     let folders = scoped_folders(request, bundle)?;
     let (labels, skipped_labels) = labels(request);
     let claude_args = command::claude_args(

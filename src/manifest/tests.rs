@@ -347,6 +347,8 @@ fn later_layers_win_and_come_later() {
         ("FIRST", "user"),
         ("USER_SET", ""),
     ];
+    let left_out = "PAPERCLIP_AGENT_ID, HOME of config.env left out: the run has its own";
+    assert!(manifest.notes.iter().any(|note| note == left_out), "{:?}", manifest.notes);
     let want: Vec<_> = want.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(env(&manifest), want);
     assert_eq!(
@@ -1107,4 +1109,14 @@ fn account_of_paperclip_is_not_an_agent_s_unless_listed() {
         built(json!({"serviceAccountName": "paperclip"}), Some("agent, paperclip")).unwrap(),
         Value::Null
     );
+}
+
+#[test]
+fn relative_folder_of_a_workspace_is_refused() {
+    for cwd in ["work", "./x", "~/x", " /w"] {
+        let request = json!({"context": {"paperclipWorkspace": {"cwd": cwd}}}).to_string();
+        let request = Request::parse(&request).unwrap();
+        let built = build(&request, &self_pod(json!({})), &prepared(), None);
+        assert!(matches!(built, Err(ManifestError::RelativeFolder { .. })), "{cwd}");
+    }
 }

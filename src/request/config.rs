@@ -269,7 +269,7 @@ impl Config {
             dangerously_skip_permissions: raw.flag("dangerouslySkipPermissions", true),
             extra_args: raw.extra_args()?,
             env: raw.env()?,
-            cwd: raw.text("cwd")?,
+            cwd: raw.cwd()?,
             image,
             image_pull_policy: raw
                 .choice(
@@ -338,6 +338,13 @@ impl Raw<'_> {
             }
             None => default,
         })
+    }
+
+    fn cwd(&mut self) -> Result<Option<String>, RequestError> {
+        match self.text("cwd")? {
+            Some(cwd) if !cwd.starts_with('/') => Err(self.refuse("cwd", "must be an absolute path")),
+            cwd => Ok(cwd),
+        }
     }
 
     fn image(&mut self) -> Result<Option<String>, RequestError> {
@@ -481,7 +488,9 @@ impl Raw<'_> {
         const KEY: &str = "podAnnotations";
         let annotations = self.key_values(KEY);
         for (key, _) in &annotations {
-            if !syntax::is_label_key(key) || key.starts_with(RESERVED_ANNOTATION_PREFIX) {
+            // Kubernetes checks the key of an annotation in lower case.
+            let lower = key.to_ascii_lowercase();
+            if !syntax::is_label_key(&lower) || lower.starts_with(RESERVED_ANNOTATION_PREFIX) {
                 let why = "an annotation's key is at most 63 letters, digits, -, _ and ., optionally with a DNS name and \
                            / before it, and not one of paperclip.io";
                 return Err(RequestError::config(KEY, &Value::from(key.as_str()), why));
@@ -508,6 +517,9 @@ impl Raw<'_> {
         match url {
             Some(url) if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) => {
                 Err(self.refuse(KEY, "must begin with http:// or https://"))
+            }
+            Some(url) if url.chars().any(|c| js_semantics::is_space(c) || c.is_control()) => {
+                Err(self.refuse(KEY, "must have no spaces"))
             }
             url => Ok(url),
         }

@@ -34,11 +34,36 @@ impl Default for Resources {
 impl Raw<'_> {
     pub(super) fn resources(&mut self) -> Result<Resources, RequestError> {
         let default = Resources::default();
+        self.note_unread_resources();
         let (requests_cpu, limits_cpu) =
             self.request_and_limit("cpu", &default.requests_cpu, &default.limits_cpu)?;
         let (requests_memory, limits_memory) =
             self.request_and_limit("memory", &default.requests_memory, &default.limits_memory)?;
         Ok(Resources { requests_cpu, requests_memory, limits_cpu, limits_memory })
+    }
+
+    /// Notes what stands in `resources` and is not read.
+    fn note_unread_resources(&mut self) {
+        const KEY: &str = "resources";
+        let Some(resources) = self.get(KEY) else { return };
+        let Some(groups) = resources.as_object() else {
+            return self.mistyped(KEY, resources, "an object with requests and limits");
+        };
+        for (group, amounts) in groups.iter().filter(|(_, amounts)| !amounts.is_null()) {
+            if !matches!(group.as_str(), "requests" | "limits") {
+                self.note(format!("config.{KEY}.{group} ignored: known are requests and limits"));
+                continue;
+            }
+            let Some(amounts) = amounts.as_object() else {
+                self.mistyped(&format!("{KEY}.{group}"), amounts, "an object with cpu and memory");
+                continue;
+            };
+            for name in amounts.keys().filter(|name| !matches!(name.as_str(), "cpu" | "memory")) {
+                self.note(format!(
+                    "config.{KEY}.{group}.{name} ignored: known are cpu and memory, others go into podTemplate"
+                ));
+            }
+        }
     }
 
     /// Request and limit of one resource. Kubernetes refuses a request above its limit: two configured values

@@ -405,6 +405,11 @@ fn settings_that_cannot_work_are_refused_by_name() {
         ),
         (json!({"serviceAccountName": "Sa"}), format!("serviceAccountName = \"Sa\": {subdomain}")),
         (json!({"secretRef": "a/b"}), format!("secretRef = \"a/b\": {subdomain}")),
+        (json!({"cwd": "work"}), "cwd = \"work\": must be an absolute path".into()),
+        (
+            json!({"paperclipApiUrl": "http://a b"}),
+            "paperclipApiUrl = \"http://a b\": must have no spaces".into(),
+        ),
         (json!({"image": "a b"}), "image = \"a b\": an image name has no spaces".into()),
         (json!({"labels": {"a b": "c"}}), format!("labels = \"a b\": {label_key}")),
         (json!({"labels": "a=b c"}), format!("labels.a = \"b c\": {label_value}")),
@@ -623,4 +628,106 @@ fn mcp_server_without_url_or_command_is_refused() {
         let error = error.to_string();
         assert!(error.contains(key) && !error.contains("secret-x"), "{error}");
     }
+}
+
+/// A value of a setting that is of another type than the setting, or is an odd text.
+fn odd_values() -> Vec<Value> {
+    vec![
+        json!(true),
+        json!(false),
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(1.5),
+        json!(1e308),
+        json!("true"),
+        json!("yes"),
+        json!("1"),
+        json!("30s"),
+        json!("NaN"),
+        json!("null"),
+        json!(" x "),
+        json!("a,b"),
+        json!("a\nb"),
+        json!("[\"a\"]"),
+        json!("{\"a\": \"b\"}"),
+        json!("{\"a\": {\"url\": \"u\"}}"),
+        json!("{"),
+        json!("é"),
+        json!("\u{202e}"),
+        json!(["a"]),
+        json!([1]),
+        json!([null]),
+        json!([[]]),
+        json!({"a": "b"}),
+        json!({"a": 1}),
+        json!({"a": null}),
+        json!({"a": {}}),
+        json!({"requests": 1}),
+        json!({"requests": {"cpu": true}}),
+        json!({"limits": {"gpu": "1"}}),
+        json!({"limit": {"cpu": "1"}}),
+    ]
+}
+
+#[test]
+fn no_odd_value_of_a_setting_is_silently_ignored() {
+    for key in CONFIG_KEYS {
+        let of_default = |value: &Value| match *key {
+            "dangerouslySkipPermissions"
+            | "reattachOrphanedJobs"
+            | "announceHarness"
+            | "inheritScheduling" => *value == json!(true),
+            "retainJobs" | "enableRtk" | "testWithJob" => *value == json!(false),
+            "timeoutSec" | "unschedulableGraceSec" | "queueTimeoutSec" | "rtkMaxOutputBytes" => {
+                *value == json!(0)
+            }
+            "maxTurnsPerRun" => [json!(0), json!(-1)].contains(value),
+            // YAML's null.
+            "podTemplate" => *value == json!("null"),
+            "resources" => *value == json!({"a": null}),
+            _ => false,
+        };
+        for value in odd_values() {
+            let request = json!({"config": {*key: value}}).to_string();
+            match Request::parse(&request) {
+                Err(RequestError::Config { key: named, .. }) => {
+                    assert!(named.starts_with(key), "{key} = {value}: {named}");
+                }
+                Err(other) => panic!("{key} = {value}: {other}"),
+                Ok(Request { config, .. }) => {
+                    assert!(config != Config::default() || of_default(&value), "{key} = {value} is ignored");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_resources_hold_besides_cpu_and_memory_is_noted() {
+    for (resources, note) in [
+        (json!("2Gi"), "config.resources ignored: it is a string, not an object with requests and limits"),
+        (json!({"limit": {}}), "config.resources.limit ignored: known are requests and limits"),
+        (
+            json!({"limits": "2Gi"}),
+            "config.resources.limits ignored: it is a string, not an object with cpu and memory",
+        ),
+        (
+            json!({"limits": {"nvidia.com/gpu": 1}}),
+            "config.resources.limits.nvidia.com/gpu ignored: known are cpu and memory, others go into podTemplate",
+        ),
+    ] {
+        assert_eq!(config(json!({"resources": resources})).notes, [note]);
+    }
+}
+
+#[test]
+fn annotation_key_is_checked_in_lower_case() {
+    let annotations = json!({"Example.com/Key": "x"});
+    assert_eq!(
+        config(json!({"podAnnotations": annotations})).pod_annotations,
+        pairs(&[("Example.com/Key", "x")])
+    );
+    let reserved = json!({"config": {"podAnnotations": {"Paperclip.io/run-id": "x"}}}).to_string();
+    assert!(Request::parse(&reserved).is_err());
 }

@@ -33,7 +33,7 @@ const OTHERS = [
   ],
   ['`extraArgs`', '', 'Appended to the `claude` command.'],
   ['`env`', '', 'Variables that win over inherited ones.'],
-  ['`cwd`', '`/paperclip`', 'Working directory when the run has no workspace.'],
+  ['`cwd`', '`/paperclip`', 'Working directory when the run has no workspace. An absolute path.'],
   ['`timeoutSec`', '0', 'Time limit of a run in seconds. 0: none.'],
   ['`graceSec`', '60', 'How much longer than `timeoutSec` the end of a run is waited for.'],
   [
