@@ -36,7 +36,7 @@ export default defineConfig({
       project(
         'conformance',
         [
-          '__test__/conformance/{runs,existing,hello,api,admission,deploy,sidecars,storage,lifecycle,causes,own-pod,operator,secrets}.test.js',
+          '__test__/conformance/{runs,existing,hello,api,admission,deploy,network,sidecars,storage,lifecycle,causes,own-pod,operator,secrets}.test.js',
         ],
         {
           ...conformance,
