@@ -210,6 +210,16 @@ impl FieldError {
         }
     }
 
+    /// A value that is too large.
+    pub(crate) fn too_long(field: impl Into<String>, most: usize) -> Self {
+        FieldError {
+            reason: "FieldValueTooLong",
+            field: field.into(),
+            value: None,
+            detail: format!("may not be more than {most} bytes"),
+        }
+    }
+
     /// A reference to nothing.
     pub(crate) fn not_found(field: impl Into<String>, value: &str) -> Self {
         FieldError {
@@ -225,6 +235,7 @@ impl FieldError {
             "FieldValueRequired" => "Required value",
             "FieldValueDuplicate" => "Duplicate value",
             "FieldValueNotFound" => "Not found",
+            "FieldValueTooLong" => "Too long",
             "FieldValueNotSupported" => "Unsupported value",
             _ => "Invalid value",
         };

@@ -67,6 +67,18 @@ fn check_labels(path: &str, labels: &Value, values: bool, out: &mut Vec<FieldErr
     }
 }
 
+/// Keys count in lower case, and all of it has a limit.
+fn check_annotations(path: &str, annotations: &Value, out: &mut Vec<FieldError>) {
+    const MOST: usize = 256 * 1024;
+    let Some(map) = annotations.as_object() else { return };
+    let lower = map.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.clone())).collect();
+    check_labels(path, &Value::Object(lower), false, out);
+    let size: usize = map.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if size > MOST {
+        out.push(FieldError::too_long(path, MOST));
+    }
+}
+
 /// Refuses values of types the server could not decode.
 pub(crate) fn check_types(kind: &Kind, v: &Value) -> ApiResult<()> {
     let decode = |what: &str, place: &str| {
@@ -306,7 +318,7 @@ pub(crate) fn validate(kind: &Kind, v: &Value) -> ApiResult<()> {
         check_name("metadata.name", name, kind.kind == "Namespace", &mut out);
     }
     check_labels("metadata.labels", &v["metadata"]["labels"], true, &mut out);
-    check_labels("metadata.annotations", &v["metadata"]["annotations"], false, &mut out);
+    check_annotations("metadata.annotations", &v["metadata"]["annotations"], &mut out);
     match kind.kind {
         "Pod" => pod_spec("spec", &v["spec"], false, &mut out),
         "Job" => job(v, &mut out),
@@ -351,6 +363,7 @@ fn job(v: &Value, out: &mut Vec<FieldError>) {
         }
     }
     check_labels("spec.template.labels", &spec["template"]["metadata"]["labels"], true, out);
+    check_annotations("spec.template.annotations", &spec["template"]["metadata"]["annotations"], out);
     pod_spec("spec.template.spec", &spec["template"]["spec"], true, out);
 }
 
@@ -382,6 +395,11 @@ fn pod_spec(path: &str, spec: &Value, in_job: bool, out: &mut Vec<FieldError>) {
         }
     }
     check_labels(&format!("{path}.nodeSelector"), &spec["nodeSelector"], true, out);
+    let dns = str_at(spec, "/dnsPolicy");
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    if !policies.contains(&dns) {
+        out.push(FieldError::not_supported(format!("{path}.dnsPolicy"), dns, &policies));
+    }
     let policy = str_at(spec, "/restartPolicy");
     let known: &[&str] = if in_job { &["OnFailure", "Never"] } else { &["Always", "OnFailure", "Never"] };
     if !known.contains(&policy) {

@@ -85,6 +85,26 @@ async fn stale_update_conflicts_and_invalid_one_is_refused() {
     assert_eq!(c.call("POST", SECRETS, secret("A", json!({}))).await.1["reason"], "Invalid");
     let bad = json!([{"op": "replace", "path": "/metadata/labels/none", "value": "1"}]);
     assert_eq!(c.call("PATCH", &path, bad).await.0, 422);
+    for (field, value, why) in [
+        ("/metadata/annotations", json!({"a": "x".repeat(262_144)}), "template.annotations: Too long"),
+        ("/metadata/annotations", json!({"Bad_/a": ""}), "Invalid value: \"bad_/a\""),
+        ("/spec/dnsPolicy", json!("Nope"), "dnsPolicy: Unsupported value"),
+    ] {
+        let mut wrong = job("wrong", "true");
+        wrong["spec"]["template"]["metadata"] = json!({});
+        let template = &mut wrong["spec"]["template"];
+        let (parent, key) = field.rsplit_once('/').expect("a path");
+        template.pointer_mut(parent).expect("a parent")[key] = value;
+        let (code, v) = c.call("POST", JOBS, wrong).await;
+        assert!(code == 422 && v["message"].as_str().is_some_and(|m| m.contains(why)), "{v}");
+    }
+    let mut pod = json!({"metadata": {"name": "p", "annotations": {"Example.COM/a": "x"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "runtimeClassName": "gvisor"}});
+    let (code, v) = c.call("POST", PODS, pod.clone()).await;
+    let why = "pod rejected: RuntimeClass \"gvisor\" not found";
+    assert!(code == 403 && v["message"].as_str().is_some_and(|m| m.contains(why)), "{v}");
+    pod["spec"]["runtimeClassName"] = Value::Null;
+    assert_eq!(c.call("POST", PODS, pod).await.0, 201);
     c.post(JOBS, job("j", "true")).await;
     let change = json!({"spec": {"template": {"metadata": {"labels": {"z": "1"}}}}});
     let (code, v) = c.call("PATCH", &format!("{JOBS}/j"), change).await;

@@ -32,6 +32,7 @@ pub(crate) fn mutate(
         check_account(sim, namespace, name, v)?;
         mount_token(sim, namespace, v);
         priority::set_priority(sim, name, &mut v["spec"])?;
+        priority::refuse_runtime_class(name, &v["spec"])?;
         priority::add_tolerations(sim, &mut v["spec"]);
     }
     if sim.policies.mutate(kind, namespace, v)? {

@@ -1,4 +1,4 @@
-//! The plugins `Priority` and `DefaultTolerationSeconds`.
+//! The plugins `Priority`, `RuntimeClass` and `DefaultTolerationSeconds`.
 
 use crate::Sim;
 use crate::kinds::{POD, PRIORITY_CLASS};
@@ -27,6 +27,17 @@ pub(super) fn set_priority(sim: &Sim, pod: &str, spec: &mut Value) -> ApiResult<
     let policy = known.as_ref().map_or("", |c| str_at(&c.value, "/preemptionPolicy"));
     spec["preemptionPolicy"] = if policy.is_empty() { "PreemptLowerPriority" } else { policy }.into();
     Ok(())
+}
+
+/// The plugin `RuntimeClass`: there is no such class here.
+pub(super) fn refuse_runtime_class(pod: &str, spec: &Value) -> ApiResult<()> {
+    match str_at(spec, "/runtimeClassName") {
+        "" => Ok(()),
+        class => {
+            let why = format!("pod rejected: RuntimeClass \"{class}\" not found");
+            Err(ApiError::forbidden(&POD, pod, &why))
+        }
+    }
 }
 
 /// Lets a pod stay for a while on a node that is lost, unless it says itself for how long.
