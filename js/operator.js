@@ -65,13 +65,17 @@ export async function operate(argv, { write, warn, env = process.env, now = Date
  */
 async function doctor(values, env, print) {
   const { pod, namespace } = values;
+  const config = configOf(values);
   // Where the native half looks for its own pod.
   const hostEnv = {
     ...env,
     ...(pod && { HOSTNAME: pod, POD_NAME: pod }),
     ...(namespace && { POD_NAMESPACE: namespace }),
   };
-  const { status, checks } = await testEnvironment({ adapterType: type, config: configOf(values), hostEnv });
+  if (!hostEnv.HOSTNAME?.trim() && !hostEnv.POD_NAME?.trim()) {
+    throw new Error("Paperclip's pod is not known: give its name with --pod, or run the command in it");
+  }
+  const { status, checks } = await testEnvironment({ adapterType: type, config, hostEnv });
   if (values.json) {
     print(JSON.stringify({ version: version(), node: process.version, status, checks }, undefined, 2));
   } else {

@@ -1,10 +1,16 @@
-import { writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, openSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 
 import { describe, expect, it } from 'vitest';
 
 import { operate } from '../../js/operator.js';
 import { temporaryFolder } from '../support/temporary.js';
+
+const program = fileURLToPath(new URL('../../js/bin.js', import.meta.url));
 
 /**
  * Runs a command; nothing of this process's environment reaches it.
@@ -21,10 +27,10 @@ async function run(...argv) {
   return { code, ...seen };
 }
 
-/** @param {string} text */
-function file(text) {
+/** @param {string} contents */
+function file(contents) {
   const name = path.join(temporaryFolder('operator'), 'config.json');
-  writeFileSync(name, text);
+  writeFileSync(name, contents);
   return name;
 }
 
@@ -49,14 +55,40 @@ describe('the command line', () => {
       /^cannot list the Jobs of namespace n: .+\n$/,
     ],
     [['runs', '--namespace', 'n', '--config', file('{"timeoutSec": -1}')], /timeoutSec/],
+    [
+      ['doctor', '--kubeconfig', '/no/such/kubeconfig'],
+      /^Paperclip's pod is not known: give its name with --pod/,
+    ],
   ])('of %j fails with 2 and one reason', async (argv, message) => {
     expect(await run(...argv)).toEqual({ code: 2, out: '', err: expect.stringMatching(message) });
   });
 });
 
+describe('the program', () => {
+  /** @param {import('node:child_process').StdioOptions} stdio */
+  const start = (stdio) => spawn(process.execPath, [program, '--help'], { stdio });
+
+  it('ends in silence where its reader has seen enough', async () => {
+    const child = start(['ignore', 'pipe', 'pipe']);
+    child.stdout?.destroy();
+    const seen = text(/** @type {import('node:stream').Readable} */ (child.stderr));
+    const [code] = await once(child, 'exit');
+    expect([code, await seen]).toEqual([0, '']);
+  });
+
+  it.runIf(existsSync('/dev/full'))('says in one line that it cannot write', async () => {
+    const full = openSync('/dev/full', 'w');
+    const child = start(['ignore', full, 'pipe']);
+    const seen = text(/** @type {import('node:stream').Readable} */ (child.stderr));
+    const [code] = await once(child, 'exit');
+    closeSync(full);
+    expect([code, await seen]).toEqual([2, expect.stringMatching(/^cannot write: ENOSPC.+\n$/)]);
+  });
+});
+
 describe('doctor', () => {
   it('without a cluster fails with 1 and says what to do', async () => {
-    const { code, out } = await run('doctor', '--kubeconfig', '/no/such/kubeconfig');
+    const { code, out } = await run('doctor', '--kubeconfig', '/no/such/kubeconfig', '--pod', 'paperclip-0');
     expect(code).toBe(1);
     expect(out).toMatch(
       /^error {2}Cannot reach Kubernetes API: .+\n {7}→ .+\nfail: 1 errors, 0 warnings, 0 ok\n$/m,
@@ -64,7 +96,8 @@ describe('doctor', () => {
   });
 
   it('as JSON is one document', async () => {
-    const { code, out } = await run('doctor', '--kubeconfig', '/no/such/kubeconfig', '--json');
+    const options = ['--kubeconfig', '/no/such/kubeconfig', '--pod', 'paperclip-0', '--json'];
+    const { code, out } = await run('doctor', ...options);
     expect([code, JSON.parse(out)]).toEqual([
       1,
       expect.objectContaining({
