@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, openSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { text } from 'node:stream/consumers';
+import { text as readText } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 
 import { describe, expect, it } from 'vitest';
@@ -71,7 +71,7 @@ describe('the program', () => {
   it('ends in silence where its reader has seen enough', async () => {
     const child = start(['ignore', 'pipe', 'pipe']);
     child.stdout?.destroy();
-    const seen = text(/** @type {import('node:stream').Readable} */ (child.stderr));
+    const seen = readText(/** @type {import('node:stream').Readable} */ (child.stderr));
     const [code] = await once(child, 'exit');
     expect([code, await seen]).toEqual([0, '']);
   });
@@ -79,7 +79,7 @@ describe('the program', () => {
   it.runIf(existsSync('/dev/full'))('says in one line that it cannot write', async () => {
     const full = openSync('/dev/full', 'w');
     const child = start(['ignore', full, 'pipe']);
-    const seen = text(/** @type {import('node:stream').Readable} */ (child.stderr));
+    const seen = readText(/** @type {import('node:stream').Readable} */ (child.stderr));
     const [code] = await once(child, 'exit');
     closeSync(full);
     expect([code, await seen]).toEqual([2, expect.stringMatching(/^cannot write: ENOSPC.+\n$/)]);

@@ -42,7 +42,7 @@ pub(crate) enum Event<'a> {
     RateLimit {
         /// `rate_limit_info.status` is `rejected`.
         rejected: bool,
-        /// `rate_limit_info.resetsAt`, in seconds since 1970.
+        /// `rate_limit_info.resetsAt`, in seconds since 1970; a text counts where it is a moment.
         resets_at: Option<f64>,
     },
     /// `assistant`.
@@ -331,12 +331,20 @@ fn read_rate_limit(json: &mut Json<'_>) -> Option<Option<(bool, Option<f64>)>> {
     let is_object = json.object(|json, key| {
         match key {
             b"status" => rejected = json.text()?.as_deref() == Some("rejected"),
-            b"resetsAt" => resets_at = json.number()?,
+            b"resetsAt" => resets_at = seconds(&json.value()?),
             _ => json.skip()?,
         }
         Some(())
     })?;
     Some(is_object.then_some((rejected, resets_at)))
+}
+
+/// Seconds since 1970: as a number, as its digits, or as a moment of RFC 3339.
+fn seconds(value: &Value) -> Option<f64> {
+    let Value::String(text) = value else { return value.as_f64() };
+    let text = js_semantics::trim(text);
+    let moment = || text.parse::<jiff::Timestamp>().ok().map(|at| at.as_second() as f64);
+    text.parse().ok().or_else(moment)
 }
 
 /// The text of one element of `message.content`, if that is a block of type `text`.
@@ -553,6 +561,18 @@ mod tests {
             (
                 r#"{"status":"rejected","resetsAt":1771390800}"#,
                 Event::RateLimit { rejected: true, resets_at: Some(1_771_390_800.0) },
+            ),
+            (
+                r#"{"status":"rejected","resetsAt":"2026-02-18T05:00:00Z"}"#,
+                Event::RateLimit { rejected: true, resets_at: Some(1_771_390_800.0) },
+            ),
+            (
+                r#"{"status":"rejected","resetsAt":"1771390800"}"#,
+                Event::RateLimit { rejected: true, resets_at: Some(1_771_390_800.0) },
+            ),
+            (
+                r#"{"status":"rejected","resetsAt":"soon"}"#,
+                Event::RateLimit { rejected: true, resets_at: None },
             ),
             (
                 r#"{"status":"rejected","resetsAt":null}"#,

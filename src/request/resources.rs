@@ -121,6 +121,11 @@ impl Raw<'_> {
                 return Ok(None);
             }
         };
+        // `m` is a thousandth: 512m of memory are half a byte, with which no container starts.
+        if resource == "memory" && text.ends_with(['m', 'u', 'n']) {
+            let why = "must be whole bytes, such as 512Mi: m is a thousandth of a byte";
+            return Err(RequestError::config(key, &Value::from(text), why));
+        }
         match syntax::quantity(&text) {
             Some(amount) if amount >= 0.0 => Ok(Some(text)),
             _ => {

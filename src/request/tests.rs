@@ -424,6 +424,10 @@ fn settings_that_cannot_work_are_refused_by_name() {
             format!("resources.requests.memory = \"-1Gi\": {quantity}"),
         ),
         (
+            json!({"resources.limits.memory": "512m"}),
+            "resources.limits.memory = \"512m\": must be whole bytes, such as 512Mi: m is a thousandth of a byte".into(),
+        ),
+        (
             json!({"resources.requests.cpu": "2", "resources.limits.cpu": "500m"}),
             "resources.requests.cpu = \"2\": must not exceed resources.limits.cpu (500m)".into(),
         ),
