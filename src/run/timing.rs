@@ -131,8 +131,12 @@ pub(super) fn reconnect_backoff() -> Backoff {
     Backoff::new(RECONNECT_FIRST, Duration::from_secs(10))
 }
 
-/// A log body that is silent this long while the container runs may be half-open: it is opened anew.
+/// A log body that is silent this long while the container runs may be half-open behind a proxy or in the API server, where
+/// TCP keep-alive does not reach: it is opened anew.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// Each time that brought no line the limit doubles, up to this: most silent logs belong to a CLI that thinks. The end of the
+/// container is seen by other means, so only the lines of a body that is half-open again come this late.
+pub(super) const LOG_IDLE_MOST: Duration = Duration::from_secs(900);
 /// A host that takes longer than this for a chunk holds the reading up: what the CLI printed meanwhile was not seen.
 pub(super) const SLOW_HOST: Duration = Duration::from_secs(1);
 /// A body that ends this soon after its last line broke off there, and was not closed because it was silent.

@@ -61,7 +61,7 @@ enum BodyEnd {
     Noise,
     /// The connection broke.
     Broken(ApiError),
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`], or nothing new, see [`Follower::is_exhausted`].
+    /// Nothing came for [`Follower::idle_limit`], or nothing new, see [`Follower::is_exhausted`].
     Idle,
     /// It begins with the fragment of a line: the same lines must be requested again, from earlier.
     Reread,
@@ -91,6 +91,8 @@ pub(crate) struct Follower<C> {
     pub(crate) container: Arc<watch::Sender<ContainerState>>,
     pub(crate) progress: Arc<Progress>,
     readers: ReaderCount,
+    /// How long a body may be silent while the container runs. A log that was opened again for nothing is not so soon again.
+    idle_limit: Duration,
     resume: Resume,
     splice: Splice,
     pub(crate) tally: Tally,
@@ -140,6 +142,7 @@ impl<C: Cluster> Follower<C> {
             container: Arc::new(watch::channel(ContainerState::Running).0),
             progress: Arc::new(Progress::new()),
             readers,
+            idle_limit: timing::LOG_IDLE_LIMIT,
             resume: Resume::new(),
             splice: Splice::default(),
             tally: Tally::new(),
@@ -171,10 +174,14 @@ impl<C: Cluster> Follower<C> {
         let mut fruitless = 0;
         let mut opened = false;
         let mut was_cut = false;
+        let mut was_idle = false;
         loop {
             if opened {
-                fruitless += 1;
                 self.reconnects += 1;
+            }
+            // A body that was merely silent was not disconnected.
+            if opened && !was_idle {
+                fruitless += 1;
                 self.log_reconnect(fruitless).await;
             }
             let lines_before = self.tally.so_far().lines;
@@ -198,6 +205,10 @@ impl<C: Cluster> Follower<C> {
                 self.log_refusal(error).await;
             }
             let is_noise = matches!(end, BodyEnd::Noise);
+            was_idle = matches!(end, BodyEnd::Idle);
+            if was_idle {
+                self.idle_limit = (self.idle_limit * 2).min(timing::LOG_IDLE_MOST);
+            }
             let retry_after = match &end {
                 BodyEnd::Refused(error) => error.retry_after,
                 _ => None,
@@ -405,7 +416,7 @@ impl<C: Cluster> Follower<C> {
     /// Waits until it is worth reading a body again. `read_since_told`: it was read once more after the pod's last line.
     async fn wait_for_more(&self, reader: &mut PacedReader, read_since_told: bool) -> Option<BodyEnd> {
         let Some(code) = self.told else {
-            return (reader.wait().await == Wake::Idle).then_some(BodyEnd::Idle);
+            return (reader.wait(self.idle_limit).await == Wake::Idle).then_some(BodyEnd::Idle);
         };
         if !read_since_told {
             tokio::time::sleep(timing::TOLD_SETTLE).await;
@@ -419,7 +430,7 @@ impl<C: Cluster> Follower<C> {
         let mut container = self.container.subscribe();
         let same_end = container.wait_for(|state| state.exit_code() == Some(i32::from(code)));
         tokio::select! {
-            wake = reader.wait() => (wake == Wake::Idle).then_some(BodyEnd::Idle),
+            wake = reader.wait(self.idle_limit) => (wake == Wake::Idle).then_some(BodyEnd::Idle),
             Ok(_) = same_end => Some(BodyEnd::Told),
         }
     }
@@ -455,6 +466,7 @@ impl<C: Cluster> Follower<C> {
             Verdict::Refetch => return true,
         };
         self.progress.record_new();
+        self.idle_limit = timing::LOG_IDLE_LIMIT;
         self.unreadable = None;
         let may_be_after_a_hole =
             self.resume.last().is_some_and(|stamp| self.lag.line(stamp, raw.len(), self.read_at));

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,7 +41,7 @@ impl ReaderCount {
 pub(super) enum Wake {
     /// It is time to read again.
     Read,
-    /// Nothing came for [`timing::LOG_IDLE_LIMIT`], or of a container that has ended for
+    /// Nothing came for the limit that was given, or of a container that has ended for
     /// [`timing::LOG_NOTHING_NEW_LIMIT`].
     Idle,
 }
@@ -77,8 +78,8 @@ impl PacedReader {
         })
     }
 
-    /// Waits until it is worth reading again.
-    pub(super) async fn wait(&mut self) -> Wake {
+    /// Waits until it is worth reading again, or the log of a container that runs was silent for `idle_limit`.
+    pub(super) async fn wait(&mut self, idle_limit: Duration) -> Wake {
         let trickles = (1..timing::BUSY_LOG_BYTES).contains(&std::mem::take(&mut self.bytes));
         let over = self.container.borrow_and_update().is_over();
         if trickles {
@@ -97,7 +98,7 @@ impl PacedReader {
             self.last_read = next;
             return Wake::Read;
         }
-        let limit = if over { timing::LOG_NOTHING_NEW_LIMIT } else { timing::LOG_IDLE_LIMIT };
+        let limit = if over { timing::LOG_NOTHING_NEW_LIMIT } else { idle_limit };
         let wake = tokio::select! {
             () = poll_fn(|context| self.body.poll_ready(context)) => Wake::Read,
             // From now on the limit is another one.
@@ -144,7 +145,7 @@ mod tests {
                 ReadResult::Data { all: false } => {}
                 ReadResult::Data { all: true } | ReadResult::Pending => {
                     reads += 1;
-                    reader.wait().await;
+                    reader.wait(timing::LOG_IDLE_LIMIT).await;
                 }
             }
         }

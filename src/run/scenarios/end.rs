@@ -51,7 +51,11 @@ async fn log_silent_for_an_hour_is_followed_to_its_result(mode: Mode) {
     let result = scenario.run().await;
     assert_eq!(result["errorMessage"], Value::Null, "{result}");
     assert_eq!(scenario.host.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
-    assert!(scenario.host.out().contains("[paperclip] keepalive — job ac-agent-1-run-1-"));
+    let out = scenario.host.out();
+    assert!(out.contains("[paperclip] keepalive — job ac-agent-1-run-1-"));
+    assert!(!out.contains("reconnecting"), "a silent log is not disconnected");
+    // After 90 s, and then after pauses that double up to 15 min.
+    assert_eq!(scenario.cluster.count("open log"), 1 + 6);
 }
 
 in_both_modes!(log_cut_many_times_loses_and_repeats_no_line);

@@ -287,7 +287,7 @@ async fn pod_whose_node_is_well_is_not_said_to_be_lost_with_it(mode: Mode) {
 
 in_both_modes!(lines_that_are_sent_again_are_no_sign_of_life);
 async fn lines_that_are_sent_again_are_no_sign_of_life(mode: Mode) {
-    // A silent log is opened again every 90 s, and begins with the lines of its last second.
+    // A silent log is opened again after 90 s, and begins with the lines of its last second.
     let mut script = success_over(5 * SECOND);
     script.lines.truncate(4);
     script.lines.iter_mut().for_each(|(at, _)| *at = SECOND);
