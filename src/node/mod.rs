@@ -126,7 +126,7 @@ pub fn execute<'env>(
     promise(env, async move {
         let _forgotten = mailbox::Forget { queue, run };
         tokio::select! {
-            outcome = runner().execute(&request, host, cancel, turn) => {
+            outcome = runner().execute(request, host, cancel, turn) => {
                 Ok(outcome.to_json(jiff::Timestamp::now()).to_string())
             }
             // Nobody hears this: the promise went with the environment.
@@ -211,8 +211,10 @@ pub(crate) fn promise<T: ToNapiValue + Send + 'static>(
     work: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> napi::Result<Object<'_>> {
     let (deferred, promise) = env.create_deferred()?;
+    // On the heap: the task would keep room for it twice.
+    let work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     runtime().spawn(async move {
-        match AssertUnwindSafe(work).catch_unwind().await {
+        match work.await {
             Ok(Ok(value)) => deferred.resolve(move |_| Ok(value)),
             Ok(Err(text)) => deferred.reject(Error::from_reason(text)),
             Err(_panic) => {

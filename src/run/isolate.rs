@@ -7,13 +7,16 @@ use futures::stream::FuturesUnordered;
 ///
 /// Futures in a `select!` or `join!` are all polled whenever one of them is woken. A run waits for a dozen futures
 /// while its log arrives line by line: polling all of them for each line costs more than reading the line.
-pub(crate) async fn isolate<F: Future>(future: F) -> F::Output {
+pub(crate) fn isolate<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    // Not in the async block, which would keep room for it beside its place on the heap.
     let mut only = FuturesUnordered::new();
     only.push(future);
-    match only.next().await {
-        Some(output) => output,
-        // There is one, so its output comes first.
-        None => std::future::pending().await,
+    async move {
+        match only.next().await {
+            Some(output) => output,
+            // There is one, so its output comes first.
+            None => std::future::pending().await,
+        }
     }
 }
 

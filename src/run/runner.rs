@@ -167,7 +167,7 @@ impl<K: Clusters> Runner<K> {
     /// Every failure is an [`Outcome`], also a panic (`docs/contract.md`, "Every run has a result").
     pub(crate) async fn execute<H: Host>(
         &self,
-        request_json: &str,
+        request_json: impl AsRef<str>,
         host: Arc<H>,
         cancel: CancellationToken,
         turn: Option<Turn>,
@@ -177,16 +177,18 @@ impl<K: Clusters> Runner<K> {
         // Owns every clone of the log, so that all are dropped before its end is awaited.
         let run = async move {
             let owned = OwnedObjects::default();
-            let request = match Request::parse(request_json) {
+            let request = match Request::parse(request_json.as_ref()) {
                 Ok(request) => Arc::new(request),
                 Err(error) => {
                     let outcome = Outcome::config_invalid(&error.to_string())
                         .proven(owned.nothing_created())
-                        .for_agent(&request::agent_id(request_json));
+                        .for_agent(&request::agent_id(request_json.as_ref()));
                     let outcome = RunRecord::default().explain(outcome);
                     return log.log_outcome(outcome).await;
                 }
             };
+            // What a run needs of it is in the request; its text would be kept until the end.
+            drop(request_json);
             if request.host_env.get("PAPERCLIP_API_URL").is_none_or(str::is_empty) {
                 log.err("[paperclip] Warning: PAPERCLIP_API_URL not set — cancel polling disabled").await;
             }
@@ -214,9 +216,9 @@ impl<K: Clusters> Runner<K> {
                 grid: self.grid,
                 unconfirmed: self.unconfirmed.clone(),
             };
-            Box::pin(self.play(run, turn)).await
+            self.play(run, turn).await
         };
-        let outcome = AssertUnwindSafe(run).catch_unwind().await;
+        let outcome = AssertUnwindSafe(Box::pin(run)).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|panic| failed_at_the_host(&panic_text(panic.as_ref()), true));
         drain.drained().await;
         outcome

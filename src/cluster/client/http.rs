@@ -157,9 +157,10 @@ impl ApiClient {
     ) -> Result<(T, HeaderMap), ApiError> {
         let request = request(attempt, method, path, body)?;
         let permit = self.permit().await;
-        let mut response = self.send(attempt, request).await?;
+        // On the heap: every stage of a run that may ask something would be larger by it.
+        let mut response = Box::pin(self.send(attempt, request)).await?;
         let headers = std::mem::take(response.headers_mut());
-        let body = self.collect(attempt, response).await?;
+        let body = Box::pin(self.collect(attempt, response)).await?;
         drop(permit);
         let answer = serde_json::from_slice(&body).map_err(|error| {
             let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);

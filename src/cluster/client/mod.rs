@@ -308,7 +308,7 @@ impl Cluster for KubeCluster {
         if query.follow {
             request.extensions_mut().insert(DedicatedConnection);
         }
-        let mut response = self.api.send(&attempt, request).await?;
+        let mut response = Box::pin(self.api.send(&attempt, request)).await?;
         let broken = self.api.broken(attempt.clone(), "log stream");
         let socket = response.extensions_mut().remove::<PacedSocket>();
         let body = response.into_body().map_err(broken);

@@ -89,19 +89,19 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
             Ok(()) = log_is_over.changed() => None,
             Ok(()) = pods.changed() => {
                 let pod = pods.borrow_and_update().pods.get(followed.pod).and_then(|seen| seen.last().cloned());
-                wait.on_pod(pod.as_deref()).await;
+                wait.on_pod(pod).await;
                 None
             }
-            () = timing::until(wait.grace_at) => Some(wait.on_grace_over().await),
+            () = timing::until(wait.grace_at) => Some(Box::pin(wait.on_grace_over()).await),
             () = timing::until(wait.deadline) => {
                 run.record.ask_to_end(Asker::TimeLimit);
-                Some(wait.end_by(RunEnd::Deadline).await)
+                Some(Box::pin(wait.end_by(RunEnd::Deadline)).await)
             }
-            () = timing::until(wait.cause_at) => wait.on_cause_due(followed.pod).await,
-            () = timing::until(wait.hung_at()) => wait.on_hung().await,
+            () = timing::until(wait.cause_at) => Box::pin(wait.on_cause_due(followed.pod)).await,
+            () = timing::until(wait.hung_at()) => Box::pin(wait.on_hung()).await,
             () = timing::until(wait.lost_at()) => wait.on_lost(),
-            () = &mut cancelled => Some(cancel::by_control_plane(run, observed).await),
-            () = run.cancel.cancelled() => Some(cancel::by_host(run, observed).await),
+            () = &mut cancelled => Some(Box::pin(cancel::by_control_plane(run, observed)).await),
+            () = run.cancel.cancelled() => Some(Box::pin(cancel::by_host(run, observed)).await),
             _ = keepalive.tick() => {
                 wait.on_keepalive(followed.pod).await;
                 None
@@ -114,7 +114,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
     };
     let record = wait.record;
     if end.may_leave_its_pod() {
-        pod_end::see_out(run, observed).await;
+        Box::pin(pod_end::see_out(run, observed)).await;
     }
     (end, record)
 }
@@ -180,7 +180,7 @@ struct EndWait<'a, C, H> {
     /// Whether it was logged that the API is away.
     away_logged: bool,
     /// The pod as it was last seen.
-    pod: Option<Pod>,
+    pod: Option<Arc<Pod>>,
     /// Whether the container runs, as far as is known.
     runs: bool,
     /// Whether its own end is known.
@@ -255,7 +255,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         if !has_succeeded && self.failing.as_deref() == Some(DEADLINE) {
             return Some(RunEnd::Job(JobState::Failed { reason: self.failing.clone() }));
         }
-        let missing = if has_succeeded { None } else { missing_cause(state, self.pod.as_ref()) };
+        let missing = if has_succeeded { None } else { missing_cause(state, self.pod.as_deref()) };
         let Some(missing) = missing.filter(|_| self.failing.is_none()) else {
             return Some(RunEnd::Container);
         };
@@ -293,14 +293,15 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
 
     async fn read_pod(&mut self, pod: &str) {
         if let Ok(Some(pod)) = self.observed.pod_named(pod).await {
-            self.on_pod(Some(&pod)).await;
+            self.on_pod(Some(Arc::new(pod))).await;
         }
     }
 
     /// Logs what the cluster says of the pod, once for each transition.
-    async fn on_pod(&mut self, pod: Option<&Pod>) {
+    async fn on_pod(&mut self, pod: Option<Arc<Pod>>) {
         let Some(pod) = pod else { return };
         self.pod = Some(pod.clone());
+        let pod = &*pod;
         if !self.runs || !claude_may_run(pod) {
             return;
         }
@@ -331,7 +332,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
 
     fn on_lost(&mut self) -> Option<RunEnd> {
         let gone_by = self.gone_by.filter(|_| self.lost_at().is_some_and(|at| at <= Instant::now()))?;
-        let pod = self.pod.as_ref();
+        let pod = self.pod.as_deref();
         let node = pod.and_then(node_of).map(str::to_owned);
         let is_disrupted = pod.and_then(disruption).is_some_and(|by| !by.is_plain_deletion());
         let with_node = self.logged.silent_node || is_disrupted || self.failing.is_some();
@@ -380,7 +381,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         // Where pods cannot be watched, one that prints nothing is read: its node may be lost.
         let silent = self.progress.last_new().elapsed() >= timing::KEEPALIVE_INTERVAL;
         if silent && self.runs && !pod.is_empty() && !self.observed.is_watched() {
-            self.read_pod(pod).await;
+            Box::pin(self.read_pod(pod)).await;
         }
     }
 
@@ -404,7 +405,7 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
                 self.record.conditions = Some(conditions_text(&job));
                 // A Job that is resumed at once has lost its pod all the same.
                 let is_deleting = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-                let lost_pod = self.pod.as_ref().is_some_and(is_deleting);
+                let lost_pod = self.pod.as_deref().is_some_and(is_deleting);
                 let before = self.record.suspension.take().filter(|_| lost_pod);
                 self.record.suspension = suspension(&job).or(before);
                 match JobState::read(&job) {

@@ -47,11 +47,11 @@ pub(super) async fn follow_to_end<C: Cluster, H: Host>(
         never = isolate(namespace::watch(run, &observed)) => match never {},
     };
     run.record.see_snapshot(&observed.watched.snapshot());
-    namespace::find(run, &observed).await;
+    Box::pin(namespace::find(run, &observed)).await;
     let (mut settled, start) = ended?;
     settled.ended_by = run.record.cause_of_end(settled.container.as_ref());
     if let Some(mut start) = start {
-        settled.nothing_started = start_proof::delete_and_prove(run, &observed, &mut start).await;
+        settled.nothing_started = Box::pin(start_proof::delete_and_prove(run, &observed, &mut start)).await;
     }
     Ok(settled)
 }
@@ -63,10 +63,11 @@ async fn follow<C: Cluster, H: Host>(
     run: &RunContext<C, H>,
     observed: &Arc<Observed<C>>,
 ) -> Result<Ended, Stop> {
+    // What does not last as long as the run is on the heap while it does.
     let pod = tokio::select! {
-        found = find_pod(run, observed) => found?,
+        found = Box::pin(find_pod(run, observed)) => found?,
         () = run.cancel.cancelled() => {
-            let acknowledged = cancel::before_the_pod_ran(run, observed).await;
+            let acknowledged = Box::pin(cancel::before_the_pod_ran(run, observed)).await;
             return Err(Stop::Outcome(Outcome::cancelled(acknowledged)));
         }
     };
@@ -76,7 +77,7 @@ async fn follow<C: Cluster, H: Host>(
     let mut follower =
         Follower::new(observed.clone(), pod.name.clone(), run.log.clone(), run.readers.clone());
     if let Some(failed) = &pod.failed {
-        read_early_failure(run, observed, &mut follower, failed).await?;
+        Box::pin(read_early_failure(run, observed, &mut follower, failed)).await?;
     }
 
     let (end, mut record) = follow_and_wait(run, observed, &mut follower).await;
@@ -88,7 +89,7 @@ async fn follow<C: Cluster, H: Host>(
     follower.flush().await;
     let is_cancelled = matches!(end, RunEnd::Cancelled { .. });
     if !is_cancelled {
-        last_read::read_the_rest(&run.log, &mut follower, &end).await;
+        Box::pin(last_read::read_the_rest(&run.log, &mut follower, &end)).await;
     }
     follower.finish().await;
     let facts = follower.facts();
@@ -104,7 +105,7 @@ async fn follow<C: Cluster, H: Host>(
         run.owned.retain_job(RetainReason::Vanished);
         record.gone_at.get_or_insert_with(Instant::now);
     }
-    let mut exit = exit_status::find(observed, &mut follower, &end).await;
+    let mut exit = Box::pin(exit_status::find(observed, &mut follower, &end)).await;
     if let Some(suspension) = record.suspension.take()
         && exit.disruption.as_ref().is_none_or(Disruption::is_plain_deletion)
     {
@@ -288,7 +289,7 @@ async fn follow_and_wait<C: Cluster, H: Host>(
             log_end = &mut following, if !*log_is_over.borrow() => {
                 log_is_over.send_replace(true);
                 if log_end == LogEnd::Told {
-                    break (told::confirm(run, observed).await, JobRecord::default());
+                    break (Box::pin(told::confirm(run, observed)).await, JobRecord::default());
                 }
             }
         }

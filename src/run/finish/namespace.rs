@@ -29,7 +29,7 @@ pub(super) async fn watch<C: Cluster, H: Host>(run: &RunContext<C, H>, observed:
         never = keep => match never {},
         () = run.record.deleted_by_others() => {}
     }
-    find(run, observed).await;
+    Box::pin(find(run, observed)).await;
     std::future::pending().await
 }
 

@@ -1,5 +1,6 @@
 //! A followed log: a response body on a dedicated connection, read in bursts.
 
+mod record_reader;
 pub(super) mod request;
 mod socket;
 #[cfg(test)]

@@ -22,15 +22,14 @@ use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::{BoxError, Service};
 
+use super::record_reader::RecordReader;
 use super::socket::PacedSocket;
 
-/// This much is read from a socket at once: a whole TLS record. rustls by itself asks for 4 KiB at a time.
-const SOCKET_READ_BYTES: usize = 16 * 1024;
 /// Limits a response head, and how much of a body is buffered.
 const HTTP_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -112,7 +111,7 @@ pub(super) async fn exchange<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = BufReader::with_capacity(SOCKET_READ_BYTES, io);
+    let io = RecordReader::new(io);
     match tls {
         Some((tls, name)) => speak_http(tls.connect(name, io).await?, request).await,
         None => speak_http(io, request).await,
