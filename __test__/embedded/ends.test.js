@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { createServerAdapter } from '../../index.js';
 import { programs } from '../../tools/simulator/cluster.mjs';
-import { agentLines, clusterForHost, eventually, hostRun, leftovers, podsOf } from '../support/host.js';
+import { agentLines, clusterForHost, eventually, gate, hostRun, leftovers, podsOf } from '../support/host.js';
 import { killHosts, startHost } from '../support/processes.js';
 import { temporaryFolder } from '../support/temporary.js';
 
@@ -85,6 +85,28 @@ describe('the first process of the container', () => {
       resultJson: { executionCancellation: { state: 'acknowledged' } },
     });
     expect(run.output.stderr).not.toContain('not confirmed');
+  });
+
+  // A watch by labels says "deleted" then, and the run left its Job behind.
+  it('job_without_its_labels_is_not_taken_for_deleted', async () => {
+    const held = gate();
+    const run = start(cluster, { scenario: 'long', env: { CLAUDE_STAND_IN_SECONDS: '1', ...held.env } });
+    await hasStarted(run);
+    const jobs = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs`;
+    const { items } = await cluster.get(jobs);
+    const job = items.find(
+      ({ metadata }) =>
+        metadata.labels?.['paperclip.io/agent-id'] === run.ctx.agent.id &&
+        metadata.labels['paperclip.io/adapter-type'],
+    );
+    const labels = { 'paperclip.io/adapter-type': null, 'app.kubernetes.io/managed-by': null };
+    const type = 'application/merge-patch+json';
+    await cluster.request('PATCH', `${jobs}/${job.metadata.name}`, { metadata: { labels } }, { type });
+    held.open();
+    expect(await run.done).toMatchObject({ exitCode: 0, errorMessage: null });
+    expect(run.output.stdout).not.toContain('was deleted');
+    const after = await cluster.get(jobs);
+    expect(after.items.map(({ metadata }) => metadata.name)).not.toContain(job.metadata.name);
   });
 
   it('run_right_after_another_of_its_agent_succeeds', async () => {

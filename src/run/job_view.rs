@@ -285,6 +285,7 @@ impl<C: Cluster> Observed<C> {
             unreadable: 0,
             poll_at: Instant::now(),
             unseen_at: Instant::now() + timing::UNSEEN_LIMIT,
+            left_watch: false,
             observed: self,
         };
         futures::stream::unfold(poller, |mut poller| async move {
@@ -310,6 +311,8 @@ struct JobPoller<C> {
     poll_at: Instant,
     /// When to read although there is a watch, because it has not shown the Job.
     unseen_at: Instant,
+    /// The Job is not watched any more and exists: it is polled.
+    left_watch: bool,
 }
 
 impl<C: Cluster> JobPoller<C> {
@@ -319,13 +322,19 @@ impl<C: Cluster> JobPoller<C> {
             // What the watch has shown is true, whether it works now or not.
             let again = self.return_again && snapshot.health == Health::Live;
             if (snapshot.job_events > self.returned_events || again)
+                && !self.left_watch
                 && let Some(seen) = JobSeen::from_watch(&snapshot.job)
             {
                 self.returned_events = snapshot.job_events;
                 self.return_again = false;
+                if matches!(seen, JobSeen::Deleted(_)) && self.is_still_there().await {
+                    self.left_watch = true;
+                    continue;
+                }
                 return Ok(seen);
             }
             let read_at = match snapshot.health {
+                _ if self.left_watch => Some(self.poll_at),
                 Health::Live if snapshot.unreadable > self.unreadable => {
                     self.unreadable = snapshot.unreadable;
                     Some(Instant::now())
@@ -339,6 +348,14 @@ impl<C: Cluster> JobPoller<C> {
                 () = timing::until(read_at) => return self.read(snapshot.health).await,
             }
         }
+    }
+
+    /// Whether a Job exists that a watch says is deleted: it says so, too, when another client takes away the labels by which
+    /// the Job is watched.
+    async fn is_still_there(&self) -> bool {
+        let observed = &self.observed;
+        let read = observed.cluster.get_job(&observed.namespace, &observed.job_name).await;
+        read.is_ok_and(|job| observed.is_own_job(&job) && job.metadata.deletion_timestamp.is_none())
     }
 
     async fn read(&mut self, health: Health) -> Result<JobSeen, ApiError> {
