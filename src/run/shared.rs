@@ -572,7 +572,7 @@ mod tests {
         assert_eq!(places("/paperclip"), ["/mnt/all of it/home", "/repos"]);
         assert_eq!(places("/paperclip/instances"), ["/mnt/all of it/home/instances"]);
         assert_eq!(places("/repos"), ["/paperclip/repos", "/mnt/all of it/home/repos"]);
-        assert!(places("/root/.paperclip").is_empty());
+        assert!(places("/home/node/.paperclip").is_empty());
         assert!(Mounted::of(b"1 0").is_none() && Mounted::of(b"").is_none());
     }
 
