@@ -3,7 +3,7 @@ import { operate } from './operator.js';
 
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (/** @type {NodeJS.ErrnoException} */ error) => {
-    // A reader that has seen enough, such as `head`, is no failure.
+    // A reader that has seen enough, such as `head`, does not make this a failure.
     if (error.code === 'EPIPE') process.exit();
     if (stream === process.stdout) process.stderr.write(`cannot write: ${error.message}\n`);
     process.exit(2);

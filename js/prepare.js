@@ -88,7 +88,7 @@ function ownMcpServers(configured) {
 }
 
 /**
- * What to say about templates that are no text: the host's helper takes the default for them.
+ * What to say about templates that are not text: the host's helper takes the default for them.
  *
  * @param {Record<string, unknown>} config
  * @returns {string[]}

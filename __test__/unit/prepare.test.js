@@ -100,7 +100,7 @@ describe('for a host that renders prompts', () => {
 });
 
 describe('templates', () => {
-  it('that are no text are named and replaced by the default', async () => {
+  it('that are not text are named and replaced by the default', async () => {
     for (const template of [7, ['Work.'], { text: 'Work.' }, true]) {
       const config = { promptTemplate: template, bootstrapPromptTemplate: template };
       const prepared = await prepare(contextOf({ config }));

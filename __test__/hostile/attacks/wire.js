@@ -102,7 +102,7 @@ const ended = (at, how) => (data, before, client) => {
   return Buffer.alloc(0);
 };
 
-/** A run through a proxy that answers its first request with what is no answer. */
+/** A run through a proxy whose first answer is broken. */
 const noProxy = (name, before, answer) => ({
   name,
   before,
@@ -139,7 +139,7 @@ export const WIRE = [
   spoils('a damaged byte in the middle of each connection', 'guard', damaged(9000)),
   spoils('connections that end within a record', 'guard', ended(2500, 'end')),
   spoils('connections that are reset within a record', 'guard', ended(9000, 'resetAndDestroy')),
-  spoils('text that is no TLS in place of an answer', 'guard', () =>
+  spoils('plain text in place of TLS', 'guard', () =>
     Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n{'),
   ),
   spoils('zeros in place of a record', 'guard', (data, before) =>

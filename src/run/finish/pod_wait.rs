@@ -276,7 +276,7 @@ impl<'a, C: Cluster> PodWait<'a, C> {
         since
     }
 
-    /// The time in the queue is no part of the start.
+    /// The time in the queue does not count as part of the start.
     fn leave_queue(&mut self, now_held: Grace) {
         let was_queued = self.state.held.as_ref().is_some_and(|held| held.hold.grace == Grace::Queue);
         if was_queued && now_held != Grace::Queue {

@@ -1,24 +1,10 @@
 //! Two things at once.
 
 use super::fake_cluster::LogFault;
+use super::starting::put_orphan;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A Job of an earlier run of the agent, on the same task.
-fn put_orphan(scenario: &Scenario, script: Script) {
-    scenario.cluster.put_job(
-        "ac-orphan",
-        &[
-            ("paperclip.io/agent-id", "agent-1"),
-            ("paperclip.io/adapter-type", "claude_k8s"),
-            ("app.kubernetes.io/managed-by", "paperclip"),
-            ("paperclip.io/run-id", "run-0"),
-            ("paperclip.io/task-id", "task-1"),
-        ],
-        script,
-    );
-}
 
 fn cancel_at(scenario: &Scenario, at: Duration) {
     let cancel = scenario.cancel.clone();

@@ -565,7 +565,8 @@ async fn cancel_and_time_limit_reach_a_waiting_run(mode: Mode) {
     assert!(took < seconds(60), "{took:?}");
 }
 
-fn put_orphan(scenario: &Scenario, script: Script) {
+/// A Job of an earlier run of the agent, on the same task.
+pub(super) fn put_orphan(scenario: &Scenario, script: Script) {
     scenario.cluster.put_job(
         "ac-orphan",
         &[

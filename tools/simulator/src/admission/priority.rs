@@ -29,7 +29,7 @@ pub(super) fn set_priority(sim: &Sim, pod: &str, spec: &mut Value) -> ApiResult<
     Ok(())
 }
 
-/// The plugin `RuntimeClass`: there is no such class here.
+/// The plugin `RuntimeClass`: this cluster has none.
 pub(super) fn refuse_runtime_class(pod: &str, spec: &Value) -> ApiResult<()> {
     match str_at(spec, "/runtimeClassName") {
         "" => Ok(()),
