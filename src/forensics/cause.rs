@@ -514,7 +514,7 @@ causes! {
         "the Role does not let the run read its log"
         "Grant pods/log: get to the service account of Paperclip's pod."
     LogUnreadable "log_unreadable" Output Pod
-        "its log could not be read"
+        "its log could not be read to its end"
         "Check that the API server reaches the node's kubelet (port 10250)."
 
     ApiUnreachable "api_unreachable" Api Job

@@ -147,7 +147,10 @@ impl<'a, C: Cluster> LastRead<'a, C> {
             self.pause = timing::RECONNECT_FIRST;
         }
         match read {
-            None => ControlFlow::Break(()),
+            None => {
+                self.follower.note_unread_rest();
+                ControlFlow::Break(())
+            }
             Some(Ok(())) if is_new => {
                 self.fruitless = 0;
                 ControlFlow::Continue(())
@@ -172,6 +175,9 @@ impl<'a, C: Cluster> LastRead<'a, C> {
     }
 
     async fn on_failure(&mut self, error: &ApiError) -> ControlFlow<()> {
+        if !error.is_not_found() {
+            self.follower.unreadable.get_or_insert_with(|| error.clone());
+        }
         // A 403 can be transient (authorizer caches), so a refusal is retried a few times.
         let is_refused = !error.is_transient() || self.follower.is_refused_by_text();
         self.fruitless += u32::from(is_refused);

@@ -108,7 +108,7 @@ pub(crate) struct Follower<C> {
     over_since: Option<Instant>,
     /// When the log could last not be read at all: what it has to say was not seen then.
     unread_at: Option<Instant>,
-    /// Why the log could not be read, when it was tried last; `None` when that went well, or the pod was gone.
+    /// Why the log could not be read to its end, when it was tried last; `None` when that went well, or the pod was gone.
     pub(crate) unreadable: Option<ApiError>,
     /// Whether the first refusal was logged.
     refusal_logged: bool,
@@ -306,7 +306,10 @@ impl<C: Cluster> Follower<C> {
                     };
                     return Err(self.unreadable.clone().unwrap_or_else(no_log));
                 }
-                BodyEnd::Idle => return Ok(()),
+                BodyEnd::Idle => {
+                    self.note_unread_rest();
+                    return Ok(());
+                }
                 // Once at most: the next body is requested from the log's beginning.
                 BodyEnd::Reread => body = self.open(false).await?,
             }
@@ -544,6 +547,12 @@ impl<C: Cluster> Follower<C> {
     fn note_noise(&mut self, text: &[u8]) {
         let text: String = String::from_utf8_lossy(text).chars().take(300).collect();
         self.unreadable = Some(ApiError::local(ApiErrorKind::Server, "read the log", text));
+    }
+
+    /// Keeps that the log has not come to its end, unless a reason is known already.
+    pub(crate) fn note_unread_rest(&mut self) {
+        let stalled = || ApiError::local(ApiErrorKind::Timeout, "read the log", "it did not come to its end");
+        self.unreadable.get_or_insert_with(stalled);
     }
 
     /// Delivers every whole line that was read. A chunk leaves only when there is a slot for it, so that nothing is

@@ -587,3 +587,34 @@ async fn log_whose_bodies_all_break_is_named_as_the_cause(mode: Mode) {
     assert!(message.contains("; the log could not be read: "), "{message}");
     assert_eq!(result["resultJson"]["k8s"]["cause"], "log_unreadable", "{result}");
 }
+
+in_both_modes!(log_that_was_not_read_to_its_end_is_named);
+async fn log_that_was_not_read_to_its_end_is_named(mode: Mode) {
+    // Within one second, which is how precisely the rest of a log can be asked for.
+    let script = success_over(Duration::from_millis(500));
+    let read: usize = lines_of(&script)[..3].iter().map(|line| line.len() + 32).sum();
+    // Each body brings the same lines: of the rest nothing comes, not even an end; or it breaks off.
+    for faults in [vec![LogFault::HalfOpen(read); 50], vec![LogFault::Cut(read); 1_000]] {
+        let description = format!("{:?}", faults[0]);
+        let scenario = Scenario::new(mode).script(script.clone());
+        scenario.cluster.fault_logs(faults);
+        let result = scenario.run().await;
+        let message = message_of(&result);
+        assert!(message.contains("; the log could not be read: "), "{description}: {message}");
+        assert_eq!(result["resultJson"]["k8s"]["cause"], "log_unreadable", "{description}: {result}");
+    }
+}
+
+in_both_modes!(log_that_was_read_to_its_end_at_last_is_not_called_unread);
+async fn log_that_was_read_to_its_end_at_last_is_not_called_unread(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(5));
+    script.lines.truncate(3);
+    let read: usize = lines_of(&script)[..2].iter().map(|line| line.len() + 32).sum();
+    for faults in [vec![LogFault::HalfOpen(read); 1], vec![LogFault::Cut(read); 2]] {
+        let description = format!("{:?}", faults[0]);
+        let scenario = Scenario::new(mode).script(script.clone());
+        scenario.cluster.fault_logs(faults);
+        let result = scenario.run().await;
+        assert_eq!(result["resultJson"]["k8s"]["cause"], "no_result", "{description}: {result}");
+    }
+}
