@@ -9,18 +9,19 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::gate::Gate;
 use crate::cluster::permissions::Permissions;
 use crate::cluster::{ApiError, ApiErrorKind, MOST_WARNINGS};
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// This many requests may be in flight at once, watches and logs apart: each has a connection and a TLS handshake of
-/// its own, and a server does not serve more of them any sooner. A request waits for its permit for [`PERMIT_WAIT`] at
-/// most and then goes without, so that a slow server delays only the requests that it serves.
+/// This many requests may be in flight at once, watches and logs apart.
 const MOST_REQUESTS: usize = 32;
-const PERMIT_WAIT: Duration = Duration::from_secs(1);
+/// How long a request waits in line for that. Thousands of runs that start at once make a line of several seconds.
+const LINE_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a deletion: what a run leaves behind does not wait for those that start.
+const LINE_LIMIT_OF_DELETIONS: Duration = Duration::from_secs(1);
 
 /// Most bytes of an answer: lists of some thousand Jobs or pods. A longer one would fill the host's memory.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
@@ -41,18 +42,13 @@ pub(super) struct ApiClient {
     client: kube::Client,
     /// Host and port, as messages name the server.
     pub(super) host: String,
-    permits: Semaphore,
+    gate: Gate,
     permissions: Permissions,
 }
 
 impl ApiClient {
     pub(super) fn new(client: kube::Client, host: String) -> Self {
-        Self { client, host, permits: Semaphore::new(MOST_REQUESTS), permissions: Permissions::default() }
-    }
-
-    /// The permit of a request whose answer is short, to be held until the answer has arrived.
-    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::time::timeout(PERMIT_WAIT, self.permits.acquire()).await.ok()?.ok()
+        Self { client, host, gate: Gate::new(MOST_REQUESTS), permissions: Permissions::default() }
     }
 
     /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
@@ -155,13 +151,16 @@ impl ApiClient {
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<(T, HeaderMap), ApiError> {
+        let is_deletion = method == Method::DELETE;
         let request = request(attempt, method, path, body)?;
-        let permit = self.permit().await;
+        let patience = if is_deletion { LINE_LIMIT_OF_DELETIONS } else { LINE_LIMIT };
         // On the heap: every stage of a run that may ask something would be larger by it.
-        let mut response = Box::pin(self.send(attempt, request)).await?;
-        let headers = std::mem::take(response.headers_mut());
-        let body = Box::pin(self.collect(attempt, response)).await?;
-        drop(permit);
+        let answer = Box::pin(async {
+            let mut response = self.send(attempt, request).await?;
+            let headers = std::mem::take(response.headers_mut());
+            Ok((self.collect(attempt, response).await?, headers))
+        });
+        let (body, headers) = self.gate.pass(patience, answer).await?;
         let answer = serde_json::from_slice(&body).map_err(|error| {
             let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);
             ApiError::local(ApiErrorKind::Decode, attempt, text).with_source(error)

@@ -8,6 +8,7 @@
 //! has a dedicated connection ([`log_stream`]).
 
 mod config;
+mod gate;
 mod http;
 mod log_stream;
 mod trust;
