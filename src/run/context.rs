@@ -33,7 +33,7 @@ pub(crate) struct RunContext<C, H> {
     /// Cluster objects this run must delete.
     pub(crate) owned: OwnedObjects<C>,
     /// What the host shows while the run waits.
-    pub(crate) card: RunCard,
+    pub(crate) card: Arc<RunCard>,
     /// What the run has seen so far.
     pub(crate) record: RunRecord,
     /// The event that names the CLI to the host.

@@ -199,7 +199,7 @@ impl<K: Clusters> Runner<K> {
                 return log.log_outcome(RunRecord::default().explain(outcome)).await;
             };
             let record = RunRecord::default();
-            let card = RunCard::new(host.clone());
+            let card = Arc::new(RunCard::new(host.clone()));
             let run = RunContext {
                 request,
                 host,

@@ -8,20 +8,19 @@ use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
+use super::keepalive::Keepalive;
 use super::{cancel, pod_end};
 use crate::cluster::{ApiError, Cluster};
 use crate::forensics::{
     Asker, DetectionPath, Disruption, JobState, Missing, claude_may_run, conditions_text, disruption,
     failing, missing_cause, node_is_silent, node_of, suspension,
 };
-use crate::run::card::Waits;
 use crate::run::cleanup::RetainReason;
 use crate::run::context::RunContext;
 use crate::run::job_view::{ContainerState, JobSeen, Observed};
 use crate::run::log::progress::Progress;
-use crate::run::timing::Grid;
 use crate::run::{Host, timing};
 
 /// What ended a run.
@@ -77,7 +76,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
     let mut pods = observed.watched.changes();
     pods.mark_changed();
     wait.on_container_state(&container.borrow_and_update());
-    let mut keepalive = keepalive_ticks(wait.started, run.grid);
+    let _lines = Keepalive::start(run, observed, followed.pod, followed.progress.clone());
     let mut cancelled = pin!(cancel::cancelled_by_control_plane(run, observed));
     let end = loop {
         let end = tokio::select! {
@@ -87,6 +86,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
                 wait.end_of_suspended()
             }
             Ok(()) = log_is_over.changed() => None,
+            () = followed.progress.result_came() => None,
             Ok(()) = pods.changed() => {
                 let pod = pods.borrow_and_update().pods.get(followed.pod).and_then(|seen| seen.last().cloned());
                 wait.on_pod(pod).await;
@@ -102,8 +102,8 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
             () = timing::until(wait.lost_at()) => wait.on_lost(),
             () = &mut cancelled => Some(Box::pin(cancel::by_control_plane(run, observed)).await),
             () = run.cancel.cancelled() => Some(Box::pin(cancel::by_host(run, observed)).await),
-            _ = keepalive.tick() => {
-                wait.on_keepalive(followed.pod).await;
+            () = timing::until(wait.unseen_at(followed.pod)) => {
+                Box::pin(wait.look_at_pod(followed.pod)).await;
                 None
             }
         };
@@ -125,7 +125,7 @@ pub(super) struct Followed<'a> {
     /// The name of the pod; empty where the run saw none.
     pub(super) pod: &'a str,
     pub(super) container: &'a watch::Sender<ContainerState>,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a Arc<Progress>,
     /// Whether the log was read to its end.
     pub(super) log_is_over: &'a watch::Sender<bool>,
 }
@@ -155,22 +155,14 @@ impl RunEnd {
 /// The reason of a Job that reached its deadline.
 const DEADLINE: &str = "DeadlineExceeded";
 
-/// The times of a run's keep-alive lines, which it shares with other runs.
-fn keepalive_ticks(started: Instant, grid: Grid) -> Interval {
-    let first = grid.next(started + timing::KEEPALIVE_INTERVAL, timing::KEEPALIVE_TICK);
-    let mut ticks = tokio::time::interval_at(first, timing::KEEPALIVE_INTERVAL);
-    // One that comes late does not take the next ones off the grid.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    ticks
-}
-
 /// The state of a wait for the end.
 struct EndWait<'a, C, H> {
     run: &'a RunContext<C, H>,
     observed: &'a Observed<C>,
     progress: &'a Progress,
     record: JobRecord,
-    started: Instant,
+    /// When the pod was read last because it printed nothing.
+    looked_at: Instant,
     /// When the run's own time limit is over.
     deadline: Option<Instant>,
     /// When the grace period is over; set once the container has ended, until its own end is known.
@@ -207,14 +199,13 @@ struct Transitions {
 
 impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
     fn new(run: &'a RunContext<C, H>, observed: &'a Observed<C>, progress: &'a Progress) -> Self {
-        let started = Instant::now();
         let deadline = run.time_limit(observed.spent);
         Self {
             run,
             observed,
             progress,
             record: JobRecord::default(),
-            started,
+            looked_at: Instant::now(),
             deadline,
             grace_at: None,
             failing_since: None,
@@ -339,16 +330,22 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         Some(RunEnd::Lost(LostPod { node, overdue: gone_by.elapsed().as_secs(), with_node }))
     }
 
-    /// When a CLI that has printed its result counts as hung, unless it prints something or exits.
+    /// When to look whether a CLI that has printed its result hangs.
     fn hung_at(&self) -> Option<Instant> {
-        if !self.runs || !self.progress.is_result_last() {
-            return None;
-        }
+        let is_due = self.runs && self.progress.is_result_last();
+        // A log that is not being read now may be soon.
+        let later = || Instant::now() + timing::KEEPALIVE_INTERVAL;
+        is_due.then(|| self.hangs_from().unwrap_or_else(later))
+    }
+
+    /// When such a CLI counts as hung, unless it prints something or exits; `None` while its log is not being read.
+    fn hangs_from(&self) -> Option<Instant> {
         Some(self.progress.silent_since()? + self.run.request.config.result_grace)
     }
 
     async fn on_hung(&mut self) -> Option<RunEnd> {
-        self.hung_at().filter(|at| *at <= Instant::now())?;
+        let hangs = self.runs && self.progress.is_result_last();
+        self.hangs_from().filter(|at| hangs && *at <= Instant::now())?;
         let (seconds, job) = (self.run.request.config.result_grace.as_secs(), &self.observed.job_name);
         let line = format!(
             "[paperclip] Claude printed its result and has not exited for {seconds}s — deleting Job {job}"
@@ -376,12 +373,16 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         end
     }
 
-    async fn on_keepalive(&mut self, pod: &str) {
-        self.show_that_it_runs(pod);
-        // Where pods cannot be watched, one that prints nothing is read: its node may be lost.
-        let silent = self.progress.last_new().elapsed() >= timing::KEEPALIVE_INTERVAL;
-        if silent && self.runs && !pod.is_empty() && !self.observed.is_watched() {
-            Box::pin(self.read_pod(pod)).await;
+    /// When the pod is read because it prints nothing and cannot be watched: its node may be lost.
+    fn unseen_at(&self, pod: &str) -> Option<Instant> {
+        let is_unseen = self.runs && !pod.is_empty() && !self.observed.is_watched();
+        is_unseen.then(|| self.looked_at.max(self.progress.last_new()) + timing::KEEPALIVE_INTERVAL)
+    }
+
+    async fn look_at_pod(&mut self, pod: &str) {
+        if self.unseen_at(pod).is_some_and(|at| at <= Instant::now()) {
+            self.looked_at = Instant::now();
+            self.read_pod(pod).await;
         }
     }
 
@@ -508,25 +509,4 @@ impl<'a, C: Cluster, H: Host> EndWait<'a, C, H> {
         self.run.log.out(line).await;
         end
     }
-
-    /// Says that the run goes on: on its card, where the host has one, and else in its log, as the contract has it.
-    fn show_that_it_runs(&self, pod: &str) {
-        let quiet = rounded_seconds(self.progress.last_new().elapsed());
-        if self.run.request.host_has_cards {
-            if quiet >= timing::KEEPALIVE_INTERVAL.as_secs() {
-                let text = format!("Claude runs in pod {pod}, last output {quiet}s ago");
-                self.run.card.show(Waits::Running, &text);
-            }
-            return;
-        }
-        self.run.log.out_if_idle(format!(
-            "[paperclip] keepalive — job {} running ({quiet}s since last output)",
-            self.observed.job_name
-        ));
-    }
-}
-
-fn rounded_seconds(duration: Duration) -> u64 {
-    // Half a second and more rounds up, as JavaScript's Math.round does.
-    (duration.as_millis() as u64 + 500) / 1000
 }

@@ -8,6 +8,7 @@
 mod cancel;
 mod end;
 mod exit_status;
+mod keepalive;
 mod last_read;
 mod namespace;
 mod pod_end;

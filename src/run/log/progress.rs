@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What a follower is doing.
@@ -28,6 +29,8 @@ pub(crate) struct Progress {
     activity: AtomicU8,
     /// Whether the CLI's last word is a result.
     result_is_last: AtomicBool,
+    /// Notified when it becomes so.
+    result_came: Notify,
     /// Milliseconds after `since`, when the log was read again after it could not be.
     resumed: AtomicU64,
 }
@@ -42,6 +45,7 @@ impl Progress {
             last_event: AtomicU64::new(0),
             activity,
             result_is_last: AtomicBool::new(false),
+            result_came: Notify::new(),
             resumed: AtomicU64::new(0),
         }
     }
@@ -76,7 +80,14 @@ impl Progress {
     }
 
     pub(super) fn set_result_is_last(&self, is_last: bool) {
-        self.result_is_last.store(is_last, Ordering::Relaxed);
+        if !self.result_is_last.swap(is_last, Ordering::Relaxed) && is_last {
+            self.result_came.notify_one();
+        }
+    }
+
+    /// Resolves when the CLI's last word becomes a result; one task may wait for it.
+    pub(crate) async fn result_came(&self) {
+        self.result_came.notified().await;
     }
 
     /// Whether the CLI's last word so far is a result.
