@@ -306,9 +306,8 @@ impl Cluster for KubeCluster {
         }
         let attempt = format!("read the log of pod {namespace}/{pod}");
         let mut request = request(&attempt, Method::GET, &path, None)?;
-        if query.follow {
-            request.extensions_mut().insert(DedicatedConnection);
-        }
+        // Also where it is not followed: of a pooled connection's body only a few lines wait for a reader that pauses.
+        request.extensions_mut().insert(DedicatedConnection);
         let mut response = Box::pin(self.api.send(&attempt, request)).await?;
         let broken = self.api.broken(attempt.clone(), "log stream");
         let socket = response.extensions_mut().remove::<PacedSocket>();
@@ -365,6 +364,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cluster::ReadResult;
 
     #[test]
     fn list_has_a_limit() {
@@ -381,16 +381,72 @@ mod tests {
         assert!(read("7").is_err());
     }
 
+    /// A kubeconfig for a server on this port of loopback.
+    fn kubeconfig(port: u16) -> String {
+        format!(
+            r#"{{"clusters":[{{"name":"c","cluster":{{"server":"http://127.0.0.1:{port}"}}}}],
+                "contexts":[{{"name":"c","context":{{"cluster":"c","user":"u"}}}}],
+                "users":[{{"name":"u","user":{{}}}}],"current-context":"c"}}"#
+        )
+    }
+
+    /// A server that answers each request with this number of lines, each in a chunk of its own; returns its port.
+    fn serve_lines(lines: usize) -> u16 {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.expect("a connection");
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    connection.read_exact(&mut byte).expect("a request");
+                    head.extend(byte);
+                }
+                let start: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let body = [start, &b"5\r\nline\n\r\n".repeat(lines), b"0\r\n\r\n"].concat();
+                // A reader that has enough closes the connection.
+                let _ = connection.write_all(&body);
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn log_that_is_there_is_read_in_few_pauses() {
+        const LINES: usize = 4_000;
+        let path = std::env::temp_dir().join(format!("kubeconfig-log-{}", std::process::id()));
+        std::fs::write(&path, kubeconfig(serve_lines(LINES))).expect("written");
+        let clusters = KubeClusters::default();
+        let cluster = clusters.cluster(path.to_str(), &BTreeMap::new()).await.expect("a client");
+        for follow in [true, false] {
+            let query = LogQuery { follow, since_time: None };
+            let mut log = cluster.open_log("n", "p", "c", &query).await.expect("a log");
+            let (mut bytes, mut pauses) = (0, 0);
+            loop {
+                match log.try_read(&mut |read| bytes += read.len()) {
+                    ReadResult::End => break,
+                    ReadResult::Broken(error) => panic!("{error}"),
+                    ReadResult::Data { all: false } => {}
+                    ReadResult::Data { all: true } | ReadResult::Pending => {
+                        pauses += 1;
+                        log.pause();
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            }
+            assert_eq!(bytes, 5 * LINES);
+            assert!(pauses < LINES / 40, "followed: {follow}, pauses: {pauses}");
+        }
+        std::fs::remove_file(&path).expect("removed");
+    }
+
     #[tokio::test]
     async fn kubeconfig_has_one_client_until_it_is_rewritten() {
         let path = std::env::temp_dir().join(format!("kubeconfig-{}", std::process::id()));
         let write = |port: u16, age: u64| {
-            let text = format!(
-                r#"{{"clusters":[{{"name":"c","cluster":{{"server":"http://127.0.0.1:{port}"}}}}],
-                    "contexts":[{{"name":"c","context":{{"cluster":"c","user":"u"}}}}],
-                    "users":[{{"name":"u","user":{{}}}}],"current-context":"c"}}"#
-            );
-            std::fs::write(&path, text).expect("written");
+            std::fs::write(&path, kubeconfig(port)).expect("written");
             let file = std::fs::File::options().append(true).open(&path).expect("there");
             file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).expect("set");
         };
