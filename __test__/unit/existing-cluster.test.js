@@ -76,6 +76,17 @@ describe('what an existing cluster lacks', () => {
     expect(lines).toEqual([`--existing: the API server of KUBECONFIG does not answer: ${refusal}`]);
   });
 
+  it('interruption_says_what_ends_what_was_begun', () => {
+    const { status, lines, left } = existing({
+      kubectl: answering('*/readyz*) kill -INT $PPID; sleep 5 ;;'),
+    });
+    expect(lines).toEqual([
+      'Interrupted: npm run cluster:down ends what was begun, and cluster:up goes on with it.',
+    ]);
+    expect(status).toBe(130);
+    expect(left).toContain('state.json');
+  });
+
   it('missing_permissions_are_one_line_each', () => {
     const { lines } = existing({
       kubectl: answering(`*'can-i delete'*) echo no; exit 1 ;;`),
@@ -125,6 +136,11 @@ describe('what an existing cluster lacks', () => {
         lacking: [{ image: 'y', why: 'ErrImageNeverPull' }],
         sharesVolume: true,
       });
+    });
+
+    it('folder_is_not_known_where_no_image_is_there', () => {
+      const found = status(waiting('ErrImageNeverPull'), waiting('ErrImagePull'));
+      expect(judge(pod, found, false)?.sharesVolume).toBeUndefined();
     });
 
     it('image_that_is_being_pulled_is_waited_for', () => {

@@ -120,7 +120,8 @@ async function takingNodes(run) {
  *
  * @param {(args: string[], input?: string) => Promise<string>} run kubectl as administrator
  * @param {{namespace: string, volume: string, images: {name: string, archive: string}[]}} options
- * @returns {Promise<{missing: string[], sharesVolume: boolean}>} `missing`: a line for each image that a node lacks
+ * @returns {Promise<{missing: string[], sharesVolume: boolean | undefined}>} `missing`: a line for each image that a node
+ *   lacks; `sharesVolume` is undefined where no image was there to find out
  */
 export async function lookAtNodes(run, { namespace, volume, images }) {
   const nodes = await takingNodes(run);
@@ -135,7 +136,7 @@ export async function lookAtNodes(run, { namespace, volume, images }) {
       missing: seen.flatMap(({ node, lacking }) =>
         lacking.map(({ image, why }) => missingImage({ node, image, why, archive: archives[image] })),
       ),
-      sharesVolume: seen.every((one) => one.sharesVolume),
+      sharesVolume: all(seen.map((one) => one.sharesVolume)),
     };
   } finally {
     rmSync(path.join(volume, mark), { force: true });
@@ -145,6 +146,9 @@ export async function lookAtNodes(run, { namespace, volume, images }) {
     ]).catch(() => {});
   }
 }
+
+/** Whether all are true: false where one is false, undefined where one is not known. @param {(boolean | undefined)[]} found */
+const all = (found) => (found.includes(false) ? false : found.includes(undefined) ? undefined : true);
 
 /** A line that says which image a node lacks, and how to bring it there. */
 function missingImage({ node, image, why, archive }) {
@@ -203,11 +207,12 @@ async function untilSeen(run, namespace, pods) {
 export function judge(pod, found, isLate) {
   const statuses = found?.status?.containerStatuses ?? [];
   const lacking = [];
-  let sharesVolume = false;
+  /** @type {boolean | undefined} */
+  let sharesVolume;
   for (const { name, image } of pod.spec.containers) {
     const { state = {} } = statuses.find((status) => status.name === name) ?? {};
     const reason = state.waiting?.reason;
-    if (state.terminated) sharesVolume ||= state.terminated.exitCode === 0;
+    if (state.terminated) sharesVolume = sharesVolume || state.terminated.exitCode === 0;
     else if (/^(ErrImage|ImagePull|InvalidImage|ImageInspect)/.test(reason))
       lacking.push({ image, why: reason });
     else if (isLate) lacking.push({ image, why: reason ?? found?.status?.reason ?? 'its pod did not start' });

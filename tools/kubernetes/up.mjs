@@ -8,6 +8,11 @@ const USAGE = `npm run cluster:up -- [options]
 With a container engine and kind, kind makes the cluster. Else, on Debian 12 as root, it is built from Go modules, which
 takes about 12 minutes on two cores the first time. CLUSTER_VERSION=1.34 (to 1.37, the default) picks the version.`;
 
+process.once('SIGINT', () => {
+  console.error('Interrupted: npm run cluster:down ends what was begun, and cluster:up goes on with it.');
+  process.exit(130);
+});
+
 await program(USAGE, { options: { existing: { type: 'boolean' } } }, async ({ values }) => {
   const cluster = await up(values);
   console.log(`

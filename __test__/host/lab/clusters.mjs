@@ -71,6 +71,7 @@ async function real() {
       '--cluster real: only root can show the host the volume at /paperclip, as its pods see it.',
     );
   const cluster = (await import(module)).openCluster();
+  if (cluster.unshared) throw new Problem(`--cluster real: ${cluster.unshared}.`);
   const get = async (where) => JSON.parse(await cluster.kubectl('get', '--raw', where));
   const own = mkdtempSync(path.join(cluster.volume, 'host-'));
   chmodSync(own, 0o755);
