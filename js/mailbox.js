@@ -16,6 +16,8 @@ import { errText } from './errors.js';
  * }} HostOfRun
  * @typedef {HostOfRun & {
  *   context: AsyncResource,
+ *   resolve: (result: string) => void,
+ *   reject: (error: Error) => void,
  *   chunks: any[],
  *   delivering: boolean,
  *   line?: string,
@@ -27,6 +29,9 @@ import { errText } from './errors.js';
 /** The runs under way, by number. @type {Map<number, Run>} */
 const runs = new Map();
 let lastRun = 0;
+
+/** Holds the process open while runs are under way: the mailbox does not. */
+const open = setInterval(() => {}, 2 ** 31 - 1).unref();
 
 /** The native half reaches this environment through one function, whatever the number of runs. */
 const mailbox = new binding.Mailbox(takeMessages);
@@ -44,22 +49,44 @@ export async function execute(request, control, host) {
   const number = lastRun;
   // The host's callbacks are called in the asynchronous context of its call.
   const context = new AsyncResource('claude_k8s');
+  const { promise, resolve, reject } = withResolvers();
   /** @type {Run} */
-  const run = { ...host, context, chunks: [], delivering: false, showing: false, over: false };
+  const run = {
+    ...host,
+    context,
+    resolve,
+    reject,
+    chunks: [],
+    delivering: false,
+    showing: false,
+    over: false,
+  };
   runs.set(number, run);
+  open.ref();
   try {
-    return JSON.parse(await binding.execute(request, control, mailbox, number));
-  } catch (error) {
-    // The text is the whole error: the code that every error of the native half has says nothing.
-    delete (/** @type {{code?: string}} */ (error).code);
-    throw error;
+    binding.execute(request, control, mailbox, number);
+    return JSON.parse(await promise);
   } finally {
     runs.delete(number);
+    if (runs.size === 0) open.unref();
     // What a callback that never settled has held up does not reach the host any more, should it settle after all.
     run.over = true;
     run.chunks = [];
     context.emitDestroy();
   }
+}
+
+/** As `Promise.withResolvers`, which Node 20 lacks. */
+function withResolvers() {
+  /** @type {(value: string) => void} */
+  let resolve = () => {};
+  /** @type {(error: Error) => void} */
+  let reject = () => {};
+  /** @type {Promise<string>} */
+  const promise = new Promise((...functions) => {
+    [resolve, reject] = functions;
+  });
+  return { promise, resolve, reject };
 }
 
 /** The kinds of messages by their index. */
@@ -112,6 +139,12 @@ function takeMessage(message, run, kind, text) {
   } else if (kind === 'progress') {
     run.line = text;
     if (!run.showing) run.context.runInAsyncScope(show, undefined, run);
+    done(message);
+  } else if (kind === 'result') {
+    run.resolve(text);
+    done(message);
+  } else if (kind === 'failed') {
+    run.reject(new Error(text));
     done(message);
   } else run.context.runInAsyncScope(answer, undefined, run, message, kind, text);
 }

@@ -7,7 +7,7 @@ export declare class Mailbox {
   constructor(wake: () => void)
   /**
    * The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, what the host is asked to
-   * do, and a message that was refused already, because JavaScript cannot hold its text.
+   * do, the two ends of a run, and a message that was refused already, because JavaScript cannot hold its text.
    */
   static kinds(): Array<string>
   /**
@@ -49,11 +49,11 @@ export declare class RunControl {
 export declare function activeJobs(): Array<string>
 
 /**
- * Runs one agent run; resolves to the adapter's result as JSON. `request` is the JSON of what the host passed. What the
- * host has to do for the run comes as messages in the mailbox, under the number `run`; all of them are answered when
- * this resolves.
+ * Starts one agent run. What the host has to do for it comes as messages in the mailbox, under the number `run`; the last
+ * of them is how it ended: `result`, with the adapter's result as JSON, or `failed`, with the text of an error.
+ * `request` is the JSON of what the host passed.
  */
-export declare function execute(request: string, control: RunControl, mailbox: Mailbox, run: number): Promise<string>
+export declare function execute(request: string, control: RunControl, mailbox: Mailbox, run: number): void
 
 /**
  * The result of a run that ended on the host's side, as JSON. `began`: it had been given to `execute`, so that a Job of

@@ -3,7 +3,8 @@
 //! The event loop of Node checks every threadsafe function there is whenever one of them is called, and waking it costs
 //! more than handling what a run has to say. So there is one such function per environment, which carries nothing:
 //! messages wait in the mailbox; JavaScript is woken, takes all of them and answers them by number. While there is much
-//! output it is woken at most every [`WAKE_INTERVAL`], for many runs at once.
+//! output it is woken at most every [`WAKE_INTERVAL`], for many runs at once. A promise of this side would have such a
+//! function of its own, so the end of a run is a message, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +46,10 @@ pub(super) enum Message {
     Link(String),
     /// Call `onRuntimeProgress` with this line.
     Progress(String),
+    /// The run is over, with this result as JSON.
+    Result(String),
+    /// The run is over, and this text says why it has no result.
+    Failed(String),
 }
 
 impl Message {
@@ -58,6 +63,8 @@ impl Message {
             Message::Link(_) => 4,
             Message::Progress(_) => 5,
             Message::Event(_) => 6,
+            Message::Result(_) => 7,
+            Message::Failed(_) => 8,
         }
     }
 
@@ -67,7 +74,9 @@ impl Message {
             | Message::Meta(text)
             | Message::Link(text)
             | Message::Progress(text)
-            | Message::Event(text) => text.len(),
+            | Message::Event(text)
+            | Message::Result(text)
+            | Message::Failed(text) => text.len(),
             Message::Prepare => 0,
         }
     }
@@ -147,6 +156,15 @@ impl Queue {
         let (sender, answer) = oneshot::channel();
         self.put(run, message, Sender::Stage(sender));
         answer.await.map_err(|_| lost())?.map_err(HostError)
+    }
+
+    /// Hands over how a run ended. What the host has not taken of the run until then is not taken any more.
+    pub(super) async fn end(self: &Arc<Self>, run: u32, end: Message) {
+        self.forget(run);
+        if let Err(error) = self.ask(run, end).await {
+            // A result that JavaScript cannot hold. Where its environment is gone this is lost as well.
+            let _ = self.ask(run, Message::Failed(error.to_string())).await;
+        }
     }
 
     /// Sends a message whose answer does not matter.
@@ -320,10 +338,12 @@ impl Mailbox {
     }
 
     /// The kinds of messages, which [`Mailbox::take`] gives by index: the two streams of the log, what the host is asked to
-    /// do, and a message that was refused already, because JavaScript cannot hold its text.
+    /// do, the two ends of a run, and a message that was refused already, because JavaScript cannot hold its text.
     #[napi(catch_unwind)]
     pub fn kinds() -> Vec<&'static str> {
-        vec!["stdout", "stderr", "meta", "prepare", "link", "progress", "event", "refused"]
+        vec![
+            "stdout", "stderr", "meta", "prepare", "link", "progress", "event", "result", "failed", "refused",
+        ]
     }
 
     /// The texts of the next messages. `headers` gets 1 if more messages are left for another turn of the event loop,
@@ -381,7 +401,7 @@ impl Drop for Mailbox {
 }
 
 /// The index of the kind of a message that was refused.
-const REFUSED: u32 = 7;
+const REFUSED: u32 = 9;
 
 /// An array of the messages' texts. A text that cannot be made fails its own message alone.
 fn texts_of<'env>(
@@ -397,9 +417,12 @@ fn texts_of<'env>(
         *header = [number, run, message.kind()];
         let (text, is_chunk) = match message {
             Message::Log(_, text) => (text, true),
-            Message::Meta(text) | Message::Link(text) | Message::Progress(text) | Message::Event(text) => {
-                (text, false)
-            }
+            Message::Meta(text)
+            | Message::Link(text)
+            | Message::Progress(text)
+            | Message::Event(text)
+            | Message::Result(text)
+            | Message::Failed(text) => (text, false),
             Message::Prepare => continue,
         };
         if let Err(error) = set_text(env, &mut texts, at, &text, &mut wide) {

@@ -12,6 +12,7 @@ mod logging;
 mod mailbox;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
@@ -107,32 +108,34 @@ impl Drop for RunControl {
     }
 }
 
-/// Runs one agent run; resolves to the adapter's result as JSON. `request` is the JSON of what the host passed. What the
-/// host has to do for the run comes as messages in the mailbox, under the number `run`; all of them are answered when
-/// this resolves.
-#[napi(catch_unwind, ts_return_type = "Promise<string>")]
-pub fn execute<'env>(
-    env: &'env Env,
-    request: String,
-    control: &RunControl,
-    mailbox: &mailbox::Mailbox,
-    run: u32,
-) -> napi::Result<Object<'env>> {
+/// Starts one agent run. What the host has to do for it comes as messages in the mailbox, under the number `run`; the last
+/// of them is how it ended: `result`, with the adapter's result as JSON, or `failed`, with the text of an error.
+/// `request` is the JSON of what the host passed.
+#[napi(catch_unwind)]
+pub fn execute(request: String, control: &RunControl, mailbox: &mailbox::Mailbox, run: u32) {
     let cancel = control.cancel.clone();
     let gone = control.gone.clone();
     let turn = control.take_turn();
     let queue = mailbox.queue();
     let host = Arc::new(host::NodeHost { queue: queue.clone(), run });
-    promise(env, async move {
-        let _forgotten = mailbox::Forget { queue, run };
+    let work = async move {
         tokio::select! {
             outcome = runner().execute(request, host, cancel, turn) => {
                 Ok(outcome.to_json(jiff::Timestamp::now()).to_string())
             }
-            // Nobody hears this: the promise went with the environment.
+            // Nobody hears this: the mailbox goes with the environment.
             () = isolate(gone.cancelled()) => Err("the environment of this run is gone".to_owned()),
         }
-    })
+    };
+    let work = caught(work);
+    runtime().spawn(async move {
+        let _forgotten = mailbox::Forget { queue: queue.clone(), run };
+        let end = match work.await {
+            Ok(result) => mailbox::Message::Result(result),
+            Err(text) => mailbox::Message::Failed(text),
+        };
+        queue.end(run, end).await;
+    });
 }
 
 /// The result of a run that ended on the host's side, as JSON. `began`: it had been given to `execute`, so that a Job of
@@ -211,16 +214,21 @@ pub(crate) fn promise<T: ToNapiValue + Send + 'static>(
     work: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> napi::Result<Object<'_>> {
     let (deferred, promise) = env.create_deferred()?;
-    // On the heap: the task would keep room for it twice.
-    let work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let work = caught(work);
     runtime().spawn(async move {
         match work.await {
-            Ok(Ok(value)) => deferred.resolve(move |_| Ok(value)),
-            Ok(Err(text)) => deferred.reject(Error::from_reason(text)),
-            Err(_panic) => {
-                deferred.reject(Error::from_reason("claude_k8s: internal error: a task panicked"));
-            }
+            Ok(value) => deferred.resolve(move |_| Ok(value)),
+            Err(text) => deferred.reject(Error::from_reason(text)),
         }
     });
     Ok(promise)
+}
+
+/// The same work, whose panic is an error. On the heap: a task would keep room for it twice.
+fn caught<T>(
+    work: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Pin<Box<impl Future<Output = Result<T, String>> + Send>> {
+    Box::pin(AssertUnwindSafe(work).catch_unwind().map(|ended| {
+        ended.unwrap_or_else(|_panic| Err("claude_k8s: internal error: a task panicked".to_owned()))
+    }))
 }
