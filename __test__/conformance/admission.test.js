@@ -260,6 +260,23 @@ describe.concurrent('PodSecurity', () => {
     expect(result.errorMessage).toContain(`is forbidden: violates PodSecurity "baseline:latest": ${words}`);
   });
 
+  it('restricted names what baseline would admit', async () => {
+    const { runs: there } = await inNamespace({ labels: level('enforce', 'restricted') });
+    const { agent, job } = agentOf();
+    const asRoot = { op: 'add', path: '/spec/template/spec/securityContext', value: { runAsUser: 0 } };
+    await rule({ resource: 'jobs', labels: job, patch: [asRoot] });
+    const abort = new AbortController();
+    const run = there.start({ agent, signal: abort.signal });
+    const refused =
+      /is forbidden: violates PodSecurity "restricted:latest": .*runAsUser=0 \(pod must not set/;
+    await eventually(() => refused.test(run.output.stderr), { within: 60_000, every: 100 });
+    expect(run.output.stderr).toContain('would violate PodSecurity "restricted:latest": ');
+    // What follows is as above, and takes a minute.
+    abort.abort();
+    expect(await run.done).toMatchObject({ errorCode: 'cancelled' });
+    await there.nothingLeft(run);
+  });
+
   it('that only warns lets the run succeed and is logged', async () => {
     const { runs: there } = await inNamespace({ labels: level('warn', 'baseline') });
     const { agent, job } = agentOf();

@@ -35,6 +35,18 @@ async function expectWhole(run, atLeast) {
   await runs.nothingLeft(run);
 }
 
+/** Evicts the pod of a run, and asserts that the run sees it: who ended a pod is only in the cluster, not in its log. */
+async function expectEvicted(run) {
+  const [{ metadata }] = await runs.pods(run.agentId);
+  const { name, namespace } = metadata;
+  const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace } };
+  await cluster.api.post(`/api/v1/namespaces/${namespace}/pods/${name}/eviction`, eviction);
+  const result = await run.done;
+  expect(result).toMatchObject({ exitCode: 143, timedOut: false });
+  expect(result.errorMessage).toContain('the pod was evicted through the Eviction API');
+  await runs.nothingLeft(run);
+}
+
 describe('a restart of the API server', () => {
   it('does no harm to a run that watches, polls or ends meanwhile', async () => {
     const [watching, polling, short] = await underWay(long(30), long(30, { as: 'existing' }), long(6));
@@ -84,9 +96,14 @@ describe('a kubelet', () => {
 });
 
 describe('an API server that comes back without history', () => {
-  it('while the kubelet restarts, too, does no harm to a run that watches, polls or ends', async () => {
+  it('while the kubelet restarts, too, does no harm to a run that watches, polls, ends or is evicted', async () => {
     const jobs = `/apis/batch/v1/namespaces/${cluster.namespace}/jobs`;
-    const [watching, polling, ending] = await underWay(long(40), long(40, { as: 'existing' }), long(6));
+    const [watching, polling, ending, evicted] = await underWay(
+      long(40),
+      long(40, { as: 'existing' }),
+      long(6),
+      runs.start({ scenario: 'hang' }),
+    );
     const { metadata } = await cluster.api.get(jobs);
     await cluster.kubelet.kill();
     await cluster.apiServer.restart({ compact: true });
@@ -95,11 +112,12 @@ describe('an API server that comes back without history', () => {
     expect(JSON.stringify(answer), 'what was seen before is gone').toContain('"code":410');
     await cluster.kubelet.start();
     const next = runs.start();
-    await Promise.all([expectWhole(watching, 79), expectWhole(polling, 79), expectWhole(ending, 11)]);
     expect(await next.done, 'a run that was started right after').toMatchObject({
       exitCode: 0,
       errorMessage: null,
     });
+    await expectEvicted(evicted);
+    await Promise.all([expectWhole(watching, 79), expectWhole(polling, 79), expectWhole(ending, 11)]);
     await runs.nothingLeft(next);
   });
 });

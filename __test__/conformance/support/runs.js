@@ -239,7 +239,7 @@ export function rotatedFloodCounter(host = async () => {}) {
       if (last < count && !isMarked) wrong.push(`${last + 1} to ${count} are missing without a mark`);
       expect(wrong.slice(0, 5)).toEqual([]);
       expect(received).toBeLessThanOrEqual(count);
-      return { received, marks };
+      return { received, marks, last };
     },
   };
 }
