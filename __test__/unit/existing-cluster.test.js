@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { judge, newNamespace, removeLabelled } from '../../tools/kubernetes/existing.mjs';
+import { removeFolders, judge, newNamespace, removeLabelled } from '../../tools/kubernetes/existing.mjs';
 import { BUSYBOX_IMAGE, NAMESPACE, labelsOf, manifests } from '../../tools/kubernetes/objects.mjs';
 
 const UP = fileURLToPath(new URL('../../tools/kubernetes/up.mjs', import.meta.url));
@@ -185,6 +185,37 @@ describe('what is made and deleted in an existing cluster', () => {
     }
     const others = JSON.stringify(items).replaceAll(namespace, '').replaceAll(BUSYBOX_IMAGE, '');
     expect(others).not.toContain(`"namespace":"${NAMESPACE}"`);
+  });
+
+  it('folder_of_a_node_is_removed_by_a_labelled_pod', async () => {
+    /** @type {any[]} */
+    const made = [];
+    const node = (name) => ({
+      metadata: { name },
+      spec: {},
+      status: { conditions: [{ type: 'Ready', status: 'True' }] },
+    });
+    await removeFolders(
+      async (args, input) => {
+        if (input) made.push(JSON.parse(input));
+        if (args.includes('nodes')) return JSON.stringify({ items: [node('a'), node('b')] });
+        return args.includes('pods') ? JSON.stringify({ items: [{ status: { phase: 'Succeeded' } }] }) : '{}';
+      },
+      { namespace, volume: `/cache/${namespace}` },
+    );
+    const [space, { items: pods }] = made;
+    expect(space.metadata.labels).toMatchObject(labelsOf(namespace));
+    expect(pods.map(({ spec }) => spec.nodeName)).toEqual(['a', 'b']);
+    for (const { metadata, spec } of pods) {
+      expect(metadata.namespace).toBe(space.metadata.name);
+      expect(spec.volumes).toEqual([
+        { name: 'ours', hostPath: { path: '/cache', type: 'DirectoryOrCreate' } },
+      ]);
+      expect(spec.containers[0]).toMatchObject({
+        command: ['rm', '-rf', `/ours/${namespace}`],
+        volumeMounts: [{ name: 'ours', mountPath: '/ours' }],
+      });
+    }
   });
 
   it('only_what_carries_the_label_is_deleted', async () => {

@@ -8,7 +8,8 @@ import path from 'node:path';
 
 import { Problem } from '../dev/lib.mjs';
 import { output } from './command.mjs';
-import { BUSYBOX_IMAGE, labelsOf } from './objects.mjs';
+import { BUSYBOX_IMAGE, labelsOf, namespaceManifest } from './objects.mjs';
+import { until } from './wait.mjs';
 
 /** What an account must be allowed to do, as `kubectl auth can-i` takes it. */
 const NEEDED = [
@@ -130,7 +131,7 @@ export async function lookAtNodes(run, { namespace, volume, images }) {
   writeFileSync(path.join(volume, mark), mark);
   const pods = nodes.map((node, index) => lookingPod({ namespace, volume, images, mark, node, index }));
   try {
-    await run(['create', '-f', '-'], list(pods));
+    await createPods(run, namespace, pods);
     const seen = await untilSeen(run, namespace, pods);
     return {
       missing: seen.flatMap(({ node, lacking }) =>
@@ -145,6 +146,14 @@ export async function lookAtNodes(run, { namespace, volume, images }) {
       ...['--force', '-l', 'app=look'],
     ]).catch(() => {});
   }
+}
+
+/** Creates pods in a new namespace, which refuses them until it has the default account. */
+async function createPods(run, namespace, pods) {
+  await until(() => run(['-n', namespace, 'get', 'serviceaccount', 'default']), {
+    what: 'the default service account',
+  });
+  await run(['create', '-f', '-'], list(pods));
 }
 
 /** Whether all are true: false where one is false, undefined where one is not known. @param {(boolean | undefined)[]} found */
@@ -237,6 +246,52 @@ export async function removeLabelled(run, namespace) {
   for (const kind of CLUSTER_SCOPED.filter((one) => served.includes(one))) {
     await run(['delete', kind, '-l', selector, '--ignore-not-found', '--wait=true', '--timeout=180s']);
   }
+}
+
+/**
+ * Deletes the folder of the volume on nodes that do not see this machine's: each has made one of its own there. It happens in
+ * a namespace of its own, once no other pod of ours is there.
+ *
+ * @param {(args: string[], input?: string) => Promise<string>} run kubectl as administrator
+ * @param {{namespace: string, volume: string}} options
+ */
+export async function removeFolders(run, { namespace, volume }) {
+  const name = `${namespace}-end`;
+  await run(['apply', '-f', '-'], JSON.stringify(namespaceManifest(name, labelsOf(namespace))));
+  const nodes = await takingNodes(run);
+  const pods = nodes.map((node, index) => removingPod({ namespace: name, volume, node, index }));
+  await createPods(run, name, pods);
+  await until(
+    async () => {
+      const { items } = JSON.parse(await run(['-n', name, 'get', 'pods', '-o', 'json']));
+      return items.every(({ status }) => status.phase === 'Succeeded');
+    },
+    { within: LOOK_MS, every: 500, what: `the pods that remove ${volume} on the nodes` },
+  );
+}
+
+function removingPod({ namespace, volume, node, index }) {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: `remove-${index}`, namespace },
+    spec: {
+      nodeName: node,
+      restartPolicy: 'OnFailure',
+      automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: 0,
+      containers: [
+        {
+          name: 'remove',
+          image: BUSYBOX_IMAGE,
+          imagePullPolicy: 'IfNotPresent',
+          command: ['rm', '-rf', `/ours/${path.basename(volume)}`],
+          volumeMounts: [{ name: 'ours', mountPath: '/ours' }],
+        },
+      ],
+      volumes: [{ name: 'ours', hostPath: { path: path.dirname(volume), type: 'DirectoryOrCreate' } }],
+    },
+  };
 }
 
 /** The last line of what a command printed: the reason why it failed. */

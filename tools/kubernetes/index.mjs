@@ -20,6 +20,7 @@ import { home } from './cache.mjs';
 import { output } from './command.mjs';
 import { isRelease, packages } from './debian.mjs';
 import {
+  removeFolders,
   lastLine,
   lookAtNodes,
   newNamespace,
@@ -189,15 +190,17 @@ async function leaveLogs(state, folder) {
 async function begin(existing) {
   const dir = dirOf(NAME);
   const engine = existing ? undefined : containerEngine();
+  const namespace = existing ? newNamespace() : NAMESPACE;
   /** @type {State & Record<string, any>} */
   const state = {
     name: NAME,
     type: existing ? 'existing' : engine ? 'kind' : 'node',
     engine,
     dir,
-    namespace: existing ? newNamespace() : NAMESPACE,
+    namespace,
     agentImage: AGENT_IMAGE,
-    volume: path.join(dir, 'volume'),
+    // On nodes of the user's no folder of another installation has this name, and it can be removed there.
+    volume: path.join(dir, existing ? namespace : 'volume'),
   };
   if (state.type === 'node') checkMachine();
   rmSync(logsOf(NAME), { recursive: true, force: true });
@@ -337,10 +340,18 @@ async function stopCluster(state) {
 /** Removes our objects from a user's cluster. A cluster that no longer answers is left, and is said to be. */
 async function leaveExisting(state) {
   const { namespace } = state;
+  const run = kubectl(state);
   if (await answers(state)) {
-    return removeLabelled(kubectl(state), namespace).catch((error) => {
-      throw new Problem(`--existing: not everything could be removed, try again: ${lastLine(error)}`);
-    });
+    const remove = () =>
+      removeLabelled(run, namespace).catch((error) => {
+        throw new Problem(`--existing: not everything could be removed, try again: ${lastLine(error)}`);
+      });
+    await remove();
+    if (state.sharesVolume !== false) return;
+    await removeFolders(run, state).catch((error) =>
+      console.error(`--existing: the folder ${state.volume} stays on the nodes: ${lastLine(error)}`),
+    );
+    return remove();
   }
   const [[key, value]] = Object.entries(labelsOf(namespace));
   console.error(

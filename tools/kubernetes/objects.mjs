@@ -50,6 +50,14 @@ export function recommendedRole() {
   return rules;
 }
 
+/** A namespace. @param {string} name @param {Record<string, string>} labels */
+export const namespaceManifest = (name, labels) => ({
+  apiVersion: 'v1',
+  kind: 'Namespace',
+  // Whatever a cluster enforces where nothing is said: the specs set labels of their own where they test that.
+  metadata: { name, labels: { ...labels, 'pod-security.kubernetes.io/enforce': 'privileged' } },
+});
+
 /**
  * The manifests.
  *
@@ -67,15 +75,7 @@ export function manifests({ namespace, volume, agentImage }) {
   const rbac = 'rbac.authorization.k8s.io/v1';
   const volumeName = `${namespace}-data`;
   return [
-    {
-      apiVersion: 'v1',
-      kind: 'Namespace',
-      // Whatever a cluster enforces where nothing is said: the specs set labels of their own where they test that.
-      metadata: {
-        name: namespace,
-        labels: { ...labels, 'pod-security.kubernetes.io/enforce': 'privileged' },
-      },
-    },
+    namespaceManifest(namespace, labels),
     {
       apiVersion: 'v1',
       kind: 'PersistentVolume',
