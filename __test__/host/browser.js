@@ -38,6 +38,8 @@ export async function openPage(browser, where, { asPublished = false, width = 14
     colorScheme: 'light',
     reducedMotion: 'reduce',
   });
+  // The limits end a test that hangs, and are far from what a page takes on a busy machine.
+  page.setDefaultTimeout(120_000);
   const note = (line) => appendFileSync(log, `${new Date().toISOString()} ${where} ${line}\n`);
   page.on('console', (message) => note(`${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => note(`uncaught: ${error.stack}`));

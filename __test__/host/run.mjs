@@ -3,6 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 import {
+  Problem,
   buildAddon,
   buildSimulator,
   checkPrerequisites,
@@ -18,6 +19,7 @@ import { chromium } from './lab/system.mjs';
 const USAGE = `npm run test:host -- [options] [suite …]
   --cluster KIND   embedded (default) or real
   --older          in the oldest host that the adapter supports, with suites of its own
+  --part PART      only the suites that install the adapter, replace it or stop the host (restarted), or only the others (shared)
   --write          keep the tables that the suites see in docs/host-endings.md
   --stay           run no suite: leave cluster and host running until Ctrl-C
   suite …          only the suites whose file name contains one of these words`;
@@ -25,21 +27,34 @@ const USAGE = `npm run test:host -- [options] [suite …]
 const OPTIONS = /** @type {const} */ ({
   cluster: { type: 'string', default: 'embedded' },
   older: { type: 'boolean' },
+  part: { type: 'string' },
   stay: { type: 'boolean' },
   write: { type: 'boolean' },
 });
+
+/** The projects of each part, which may run beside the others: each has a host, a cluster and a folder of its own. */
+const PARTS = {
+  all: ['host-install', 'host', 'host-shared'],
+  restarted: ['host-install', 'host'],
+  shared: ['host-shared'],
+  older: ['older-host'],
+};
 
 await program(
   USAGE,
   { options: OPTIONS, allowPositionals: true },
   async ({ values: options, positionals }) => {
+    const { cluster: kind, older } = options;
+    const part = older ? 'older' : (options.part ?? 'all');
+    const projects = PARTS[part];
+    if (!projects) throw new Problem(`--part ${part}: restarted or shared.`);
     checkPrerequisites();
     await installDependencies();
     const browser = chromium();
     await buildSimulator();
     await buildAddon();
 
-    const out = path.join(root, 'target', 'host');
+    const out = path.join(root, 'target', part === 'all' ? 'host' : `host-${part}`);
     const logs = path.join(out, 'logs');
     const screenshots = path.join(out, 'screenshots');
     for (const folder of [logs, screenshots]) {
@@ -62,14 +77,13 @@ await program(
 
     let failed = true;
     try {
-      const { cluster: kind, older } = options;
       const facts = { ...(await raiseLab({ kind, older, logs, endings })), browser, screenshots };
       if (options.stay) {
         console.log(JSON.stringify(facts, null, 2));
         await new Promise(() => {});
       }
-      const good = await specs(`${older ? 'older host' : 'host'}, ${kind} cluster`, {
-        projects: older ? ['older-host'] : ['host-install', 'host', 'host-shared'],
+      const good = await specs(`${part === 'all' ? 'host' : `${part} host`}, ${kind} cluster`, {
+        projects,
         folder: out,
         args: positionals,
         env: { HOST_LAB: JSON.stringify(facts), ...(options.write && { WRITE_HOST_ENDINGS: '1' }) },
