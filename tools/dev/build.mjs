@@ -1,8 +1,16 @@
 // npm run build: the release build of the addon, with everything it needs.
-import { buildAddon, checkPrerequisites, installDependencies, program } from './lib.mjs';
+import { buildAddon, buildSimulator, checkPrerequisites, installDependencies, program } from './lib.mjs';
 
-await program('npm run build', {}, async () => {
-  checkPrerequisites();
-  await installDependencies();
-  await buildAddon();
-});
+const USAGE = `npm run build -- [--all]
+  --all  the simulator too`;
+
+await program(
+  USAGE,
+  { options: /** @type {const} */ ({ all: { type: 'boolean' } }) },
+  async ({ values: { all } }) => {
+    checkPrerequisites();
+    await installDependencies();
+    await buildAddon();
+    if (all) await buildSimulator();
+  },
+);

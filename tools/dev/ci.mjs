@@ -1,5 +1,5 @@
 // .ci/run: every suite, also after one that failed; a line for each, and what failed; all logs in `target/ci`. Suites that
-// compute run one after the other; suites that mostly wait for a cluster or a host share the end of the run in lanes.
+// compute do so at the lowest priority, beside those that mostly wait for a cluster or a host: these decide how long it takes.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -26,10 +26,11 @@ import { Problem, program, root } from './lib.mjs';
  * @property {string} name
  * @property {string[]} commands run one after the other until one fails
  * @property {number} minutes a suite that takes longer, on two cores and with nothing built, hangs
- * @property {string} [needs] a suite without which this one cannot run
+ * @property {string} [needs] a suite without which this one cannot run; if it is in another lane, it is waited for
  * @property {string} [leaves] the folder below `target/` with the logs of what it started
- * @property {string} [lane] suites with a lane start once the others are through, those of the lane `early` with the first
- *   ones: one lane beside the other, a lane's suites one after the other
+ * @property {string} [lane] one lane runs beside the other, a lane's suites one after the other. Those without a lane come
+ *   first; only the lanes of `AT_ONCE` do not wait for them
+ * @property {boolean} [yields] gets a processor only when no other suite wants it
  * @property {boolean} [always] runs to its end also when CI is interrupted
  */
 /**
@@ -43,34 +44,66 @@ const CLUSTER = `ci-${createHash('sha256').update(root).digest('hex').slice(0, 8
 const REAL = 'real cluster';
 const COMPAT = 'helpers of 0.1.49';
 const RELEASED = 'addon of a release';
-/** The lane beside the suites that compute, which leave a processor free. */
-const EARLY = 'early';
+const COMPUTING = 'computing';
+const RELEASE = 'release';
+/** They need nothing that others build. */
+const AT_ONCE = new Set([COMPUTING, RELEASE]);
 /** How long a suite has to end what it started. */
 const GRACE_MS = 90_000;
 
-const CLIPPY = 'cargo clippy --quiet --locked';
-/** What fails soonest comes first.
- * @type {Suite[]} */
+/** @type {Suite[]} */
 const SUITES = [
   { name: 'format', commands: ['cargo fmt --all --check', 'npx oxfmt --check'], minutes: 5 },
   { name: 'types', commands: ['npm --silent run typecheck'], minutes: 5 },
+  { name: 'build', commands: ['node tools/dev/build.mjs --all'], minutes: 30 },
   {
     name: 'lints',
     commands: [
       'npx oxlint',
-      `${CLIPPY} --no-default-features --all-targets -- -D warnings`,
-      `${CLIPPY} --no-default-features --features client --all-targets -- -D warnings`,
-      `${CLIPPY} --workspace --all-targets -- -D warnings`,
-      `${CLIPPY} --features compat --all-targets -- -D warnings`,
+      // Features only add code: this and the Rust tests show that it is complete without them, and the lints see it with them.
+      'cargo check --quiet --locked --no-default-features --all-targets',
+      'cargo clippy --quiet --locked --workspace --all-targets -- -D warnings',
+      'cargo clippy --quiet --locked --features compat --lib -- -D warnings',
     ],
-    minutes: 30,
+    minutes: 45,
+    lane: COMPUTING,
+    yields: true,
   },
-  { name: 'binding', commands: ['cargo test --quiet --locked --lib node::'], minutes: 15 },
-  // Before the addon that all others use: cargo builds that one again after each of these two.
-  { name: COMPAT, commands: ['npm --silent run build:addon:compat'], minutes: 25 },
-  { name: 'vendored', commands: ['npm --silent run test:vendored'], minutes: 25 },
-  { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
-  { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
+  {
+    name: 'binding',
+    commands: ['cargo test --quiet --locked --lib node::'],
+    minutes: 30,
+    lane: COMPUTING,
+    yields: true,
+  },
+  {
+    name: COMPAT,
+    commands: ['npm --silent run build:addon:compat'],
+    minutes: 45,
+    lane: COMPUTING,
+    yields: true,
+  },
+  {
+    name: 'Rust tests',
+    commands: ['npm --silent test -- --rust'],
+    minutes: 45,
+    lane: COMPUTING,
+    yields: true,
+  },
+  {
+    name: 'vendored',
+    commands: ['npm --silent run test:vendored'],
+    minutes: 45,
+    lane: COMPUTING,
+    yields: true,
+  },
+  {
+    name: 'declarations',
+    commands: ['node tools/dev/check-binding.mjs'],
+    minutes: 10,
+    lane: COMPUTING,
+    yields: true,
+  },
   {
     name: 'workflows',
     commands: [
@@ -80,10 +113,18 @@ const SUITES = [
       'node tools/dev/release.mjs papers',
       'node tools/dev/release.mjs publish --dry-run',
     ],
-    minutes: 10,
+    minutes: 20,
+    lane: COMPUTING,
+    yields: true,
   },
-  { name: 'bench in small', commands: ['npm --silent run bench -- --quick --no-build'], minutes: 10 },
-  { name: REAL, commands: ['npm --silent run cluster:up'], minutes: 40 },
+  {
+    name: 'fuzz',
+    commands: ['npm --silent run fuzz -- --minutes 1'],
+    minutes: 30,
+    lane: COMPUTING,
+    yields: true,
+  },
+  { name: REAL, commands: ['npm --silent run cluster:up'], minutes: 40, lane: 'clusters' },
   {
     name: 'conformance',
     commands: ['npm --silent run test:cluster'],
@@ -100,24 +141,43 @@ const SUITES = [
     leaves: 'real-cli',
     lane: 'clusters',
   },
+  // On the embedded cluster: where a real one differs is for the conformance specs to find.
+  {
+    name: 'restarted host',
+    commands: ['npm --silent run test:host -- --part restarted'],
+    minutes: 50,
+    leaves: 'host-restarted',
+    lane: 'restarts',
+  },
   {
     name: 'existing package',
     commands: ['npm --silent run test:existing -- --no-build'],
     minutes: 40,
     needs: COMPAT,
-    lane: 'existing',
+    lane: 'restarts',
   },
-  // On the embedded cluster: where a real one differs is for the conformance specs to find.
-  { name: 'real host', commands: ['npm --silent run test:host'], minutes: 50, leaves: 'host', lane: 'host' },
+  {
+    name: 'shared host',
+    commands: ['npm --silent run test:host -- --part shared'],
+    minutes: 50,
+    leaves: 'host-shared',
+    lane: 'addon',
+  },
   {
     name: 'older host',
     commands: ['npm --silent run test:host -- --older'],
     minutes: 15,
-    leaves: 'host',
-    lane: 'host',
+    leaves: 'host-older',
+    lane: 'addon',
   },
-  // At the lowest priority, as the addon of a release: the others must not wait for these.
-  { name: 'fuzz', commands: ['nice -n 19 npm --silent run fuzz -- --minutes 1'], minutes: 15, lane: 'quiet' },
+  { name: 'addon specs', commands: ['npm --silent test -- --addon'], minutes: 40, lane: 'addon' },
+  // Of what it measures only what must be 0 decides: the others take their time beside it.
+  {
+    name: 'bench in small',
+    commands: ['npm --silent run bench -- --quick --no-build'],
+    minutes: 10,
+    lane: 'addon',
+  },
   {
     name: RELEASED,
     commands: [
@@ -125,17 +185,18 @@ const SUITES = [
       'python3 -m venv target/zig || { apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv target/zig; }',
       'target/zig/bin/pip install --quiet -r tools/dev/zig-requirements.txt',
       // In a folder of its own: cargo lets one build at a time into the other.
-      `PATH="$PWD/target/zig/bin:$PATH" CARGO_TARGET_DIR=target/zig-build nice -n 19 npm --silent run build:platform`,
+      `PATH="$PWD/target/zig/bin:$PATH" CARGO_TARGET_DIR=target/zig-build npm --silent run build:platform`,
     ],
     minutes: 60,
-    lane: EARLY,
+    lane: RELEASE,
+    yields: true,
   },
   {
     name: 'every Node',
     commands: ['npm --silent run test:nodes -- --addons target/addons'],
     minutes: 20,
     needs: RELEASED,
-    lane: EARLY,
+    lane: RELEASE,
   },
 ];
 /** @type {Suite} */
@@ -166,21 +227,32 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
   const clusterBuild = suites.some(({ name }) => name === REAL) ? buildCluster() : undefined;
   /** @type {(Suite & Result)[]} */
   const done = [];
+  const ends = new Map(suites.map(({ name }) => [name, makeEnd()]));
   const playAll = async (some) => {
     for (const suite of some) {
       if (suite.name === REAL) await clusterBuild?.ended;
+      await ends.get(suite.needs)?.reached;
       if (interrupted) break;
       const lacking = done.some(({ name, passed }) => name === suite.needs && !passed);
       const notRun = { passed: false, seconds: 0, notes: [`not run without the ${suite.needs}`] };
       done.push({ ...suite, ...(lacking ? notRun : await play(suite)) });
+      ends.get(suite.name)?.reach();
     }
+    // Interrupted: what waits for the others is not run either.
+    for (const { name } of some) ends.get(name)?.reach();
   };
   const playLane = (name) => playAll(suites.filter(({ lane }) => lane === name));
-  const early = Promise.resolve(clusterBuild?.ended).then(() => playLane(EARLY));
-  await playLane(undefined);
+  const first = playLane(undefined);
   const lanes = new Set(suites.flatMap(({ lane }) => lane ?? []));
-  lanes.delete(EARLY);
-  await Promise.all([early, ...[...lanes].map(playLane)]);
+  await Promise.all(
+    [...lanes].map(async (lane) => {
+      if (!AT_ONCE.has(lane)) await first;
+      // Two builds of what takes long, one after the other: the suites wait for the cluster.
+      if (lane === RELEASE) await clusterBuild?.ended;
+      await playLane(lane);
+    }),
+  );
+  await first;
   clusterBuild?.end();
   if (done.some(({ name }) => name === REAL)) {
     done.push({ ...DOWN, ...(await play(DOWN)) });
@@ -206,7 +278,7 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
 function buildCluster() {
   mkdirSync(OUT, { recursive: true });
   const log = openSync(path.join(OUT, 'cluster-build.log'), 'a');
-  const child = spawn('nice', ['-n', '19', 'npm', '--silent', 'run', 'cluster:build'], {
+  const child = spawn(...shell('npm --silent run cluster:build', true), {
     cwd: root,
     detached: true,
     stdio: ['ignore', log, log],
@@ -226,6 +298,29 @@ function buildCluster() {
   };
   for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, end);
   return { ended, end };
+}
+
+/**
+ * The program and arguments that run a script. One that yields gets a processor only when no other process wants it: Linux
+ * compares the niceness of two processes within a session, and of two sessions that of the sessions.
+ *
+ * @param {string} script
+ * @param {boolean} [yields]
+ * @returns {[string, string[]]}
+ */
+function shell(script, yields = false) {
+  if (!yields) return ['sh', ['-c', script]];
+  return ['nice', ['-n', '10', 'sh', '-c', `{ echo 10 > /proc/self/autogroup; } 2>/dev/null; ${script}`]];
+}
+
+/** The end of a suite, for those that wait for it. */
+function makeEnd() {
+  let reach = () => {};
+  /** @type {Promise<void>} */
+  const reached = new Promise((resolve) => {
+    reach = resolve;
+  });
+  return { reached, reach };
 }
 
 /** All suites, or those that are named and what they need. */
@@ -267,12 +362,19 @@ async function play(suite) {
 /** Runs the commands of a suite until nothing of them is left; resolves to what went wrong. */
 async function runToEnd(suite, folder, log) {
   const mark = `${process.pid} ${suite.name}`;
-  const child = spawn('sh', ['-c', suite.commands.join(' && ')], {
+  const child = spawn(...shell(suite.commands.join(' && '), suite.yields), {
     cwd: root,
     // A process group of its own, so that it can be ended as a whole.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, CI_SUITE: mark, EMBEDDED_CLUSTER_LOGS: folder, PAPERCLIP_TEST_CLUSTER: CLUSTER },
+    env: {
+      ...process.env,
+      CI_SUITE: mark,
+      EMBEDDED_CLUSTER_LOGS: folder,
+      PAPERCLIP_TEST_CLUSTER: CLUSTER,
+      // Only a debugger needs it; without it the tests are built faster.
+      CARGO_PROFILE_DEV_DEBUG: '0',
+    },
   });
   const outputs = /** @type {const} */ ([
     [child.stdout, process.stdout],

@@ -14,16 +14,23 @@ import {
 } from './lib.mjs';
 import { specs } from './specs.mjs';
 
-const USAGE = `npm test -- [files and options of vitest]`;
+const USAGE = `npm test -- [--rust | --addon] [files and options of vitest]
+  --rust   only the Rust tests
+  --addon  only the tests of the built addon`;
 const PROJECTS = ['unit', 'embedded', 'soak', 'hostile'];
 
 await program(USAGE, { allowPositionals: true, strict: false }, async () => {
   checkPrerequisites();
   await installDependencies();
-  step('Rust tests of the core, without the addon');
-  await run('cargo', ['test', '--quiet', '--locked', '--no-default-features', '--features', 'client']);
-  step('Rust tests of the simulator');
-  await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
+  const args = process.argv.slice(2);
+  const [rust, addon] = ['--rust', '--addon'].map((only) => args.includes(only));
+  if (!addon) {
+    step('Rust tests of the core, without the addon');
+    await run('cargo', ['test', '--quiet', '--locked', '--no-default-features', '--features', 'client']);
+    step('Rust tests of the simulator');
+    await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
+  }
+  if (rust) return 0;
   await buildAddon();
   await buildSimulator();
   step('Tests of the built addon against the simulator');
@@ -32,7 +39,7 @@ await program(USAGE, { allowPositionals: true, strict: false }, async () => {
     folder: path.join(root, 'target', 'addon-tests'),
     // Most of their time is waiting, so two files run side by side even on one processor.
     options: ['--maxWorkers=2'],
-    args: process.argv.slice(2),
+    args: args.filter((each) => each !== '--addon'),
   });
   return good ? 0 : 1;
 });
