@@ -88,6 +88,13 @@ const holds = (job, type) =>
   );
 const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1_000));
 
+/** A spec whose rule changes objects. */
+const itChanges = (/** @type {string} */ title, /** @type {() => Promise<void>} */ spec) =>
+  it(title, ({ skip }) => {
+    skip(cluster.unchangeable !== undefined, cluster.unchangeable);
+    return spec();
+  });
+
 describe.concurrent('a ResourceQuota', () => {
   it('that admits no Job refuses the start', async () => {
     const { runs: there } = await inNamespace({ objects: [quota({ 'count/jobs.batch': '0' })] });
@@ -250,7 +257,7 @@ describe.concurrent('PodSecurity', () => {
   const onTheHost = [{ op: 'add', path: '/spec/template/spec/hostNetwork', value: true }];
   const words = 'host namespaces (hostNetwork=true)';
 
-  it('that refuses the pod is named, and warned of at the start', async () => {
+  itChanges('that refuses the pod is named, and warned of at the start', async () => {
     const { runs: there } = await inNamespace({ labels: level('enforce', 'baseline') });
     const { agent, job } = agentOf();
     await rule({ resource: 'jobs', labels: job, patch: onTheHost });
@@ -260,7 +267,7 @@ describe.concurrent('PodSecurity', () => {
     expect(result.errorMessage).toContain(`is forbidden: violates PodSecurity "baseline:latest": ${words}`);
   });
 
-  it('restricted names what baseline would admit', async () => {
+  itChanges('restricted names what baseline would admit', async () => {
     const { runs: there } = await inNamespace({ labels: level('enforce', 'restricted') });
     const { agent, job } = agentOf();
     const asRoot = { op: 'add', path: '/spec/template/spec/securityContext', value: { runAsUser: 0 } };
@@ -277,7 +284,7 @@ describe.concurrent('PodSecurity', () => {
     await there.nothingLeft(run);
   });
 
-  it('that only warns lets the run succeed and is logged', async () => {
+  itChanges('that only warns lets the run succeed and is logged', async () => {
     const { runs: there } = await inNamespace({ labels: level('warn', 'baseline') });
     const { agent, job } = agentOf();
     const shared = { op: 'add', path: '/spec/template/spec/hostPID', value: true };
@@ -331,7 +338,7 @@ describe.concurrent('an admission policy', () => {
 describe.concurrent('a Job that a queue suspends', () => {
   const suspend = [{ op: 'add', path: '/spec/suspend', value: true }];
 
-  it('from its start runs once it is let go', async () => {
+  itChanges('from its start runs once it is let go', async () => {
     const { agent, job: labels } = agentOf();
     await rule({ resource: 'jobs', labels, patch: suspend });
     const run = runs.start({ agent });
@@ -345,7 +352,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     await runs.nothingLeft(run);
   });
 
-  it('is waited for longer than a pod, and said to be suspended once', async () => {
+  itChanges('is waited for longer than a pod, and said to be suspended once', async () => {
     const { agent, job: labels } = agentOf();
     await rule({ resource: 'jobs', labels, patch: suspend });
     const run = runs.start({ agent, config: { podStartTimeoutSec: 10 } });
@@ -357,7 +364,7 @@ describe.concurrent('a Job that a queue suspends', () => {
     await runs.nothingLeft(run);
   });
 
-  it('for longer than is allowed ends the run with proof that nothing began', async () => {
+  itChanges('for longer than is allowed ends the run with proof that nothing began', async () => {
     const { agent, job: labels } = agentOf();
     await rule({ resource: 'jobs', labels, patch: suspend });
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });
@@ -394,7 +401,7 @@ describe.concurrent('a scheduling gate', () => {
       { type: 'application/merge-patch+json' },
     );
 
-  it('that is opened lets the run go on', async () => {
+  itChanges('that is opened lets the run go on', async () => {
     const { agent, pod: labels } = agentOf();
     await rule({ resource: 'pods', labels, patch: gate });
     const run = runs.start({ agent });
@@ -411,7 +418,7 @@ describe.concurrent('a scheduling gate', () => {
     await runs.nothingLeft(run);
   });
 
-  it('is waited for longer than a pod, and said once', async () => {
+  itChanges('is waited for longer than a pod, and said once', async () => {
     const { agent, pod: labels } = agentOf();
     await rule({ resource: 'pods', labels, patch: gate });
     const run = runs.start({ agent, config: { podStartTimeoutSec: 10 } });
@@ -423,7 +430,7 @@ describe.concurrent('a scheduling gate', () => {
     await runs.nothingLeft(run);
   });
 
-  it('that stays shut for longer than is allowed is named', async () => {
+  itChanges('that stays shut for longer than is allowed is named', async () => {
     const { agent, pod: labels } = agentOf();
     await rule({ resource: 'pods', labels, patch: gate });
     const { result } = await runs.play({ agent, config: { queueTimeoutSec: 5 } });

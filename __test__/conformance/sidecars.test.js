@@ -1,6 +1,6 @@
 // Containers that a mesh or a scanner adds to the pods of runs, by an admission policy for the pods of one agent.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { eventually } from '../support/host.js';
 import { conformanceCluster } from './support/clusters.js';
@@ -25,6 +25,8 @@ afterAll(async () => {
   await Promise.all(undo.map((step) => step()));
   await cluster?.close();
 });
+
+beforeEach(({ skip }) => skip(cluster.unchangeable !== undefined, cluster.unchangeable));
 
 /** A container that runs a shell. */
 const container = (script, more = {}) => ({

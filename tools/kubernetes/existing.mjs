@@ -20,6 +20,9 @@ const NEEDED = [
   ['delete', 'persistentvolumes'],
   ['create', 'roles.rbac.authorization.k8s.io'],
   ['create', 'pods'],
+  ['list', 'secrets'],
+  ['create', 'validatingadmissionpolicies.admissionregistration.k8s.io'],
+  ['create', 'mutatingadmissionpolicies.admissionregistration.k8s.io'],
 ];
 /** How long a node has to say what became of a pod that only looks; an image that it pulls first takes longer. */
 const LOOK_MS = 60_000;

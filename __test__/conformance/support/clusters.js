@@ -16,7 +16,7 @@ import { startCluster } from '../../../tools/simulator/cluster.mjs';
 import { eventually } from '../../support/host.js';
 import { apiOf } from './api.js';
 import { grantRoles, makeVolume } from './namespaces.js';
-import { makePolicy } from './policies.js';
+import { makePolicy, mutatingVersion } from './policies.js';
 
 const EXISTING = 'paperclip-existing';
 const RECOMMENDED = 'paperclip-recommended';
@@ -29,6 +29,7 @@ const UNPULLABLE = '127.0.0.1:9/missing/agent:1';
  * @property {string} namespace
  * @property {number} minor of the API server's version
  * @property {string} [foreign] why its components, nodes and settings are left alone, where it is a user's own cluster
+ * @property {string} [unchangeable] why no policy can change its objects, where it is a user's own cluster
  * @property {Record<string, string>} labels of everything without a namespace that a spec makes: what carries them is
  *   removed with the cluster's other objects
  * @property {Awaited<ReturnType<typeof apiOf>>} api as administrator
@@ -92,7 +93,7 @@ async function real() {
     unpullable: UNPULLABLE,
     terminatedPods: cluster.type === 'node' ? TERMINATED_PODS : undefined,
     kubectl: cluster.kubectl,
-    ...(control ? {} : { foreign: 'a cluster that cluster:up did not make is not disturbed' }),
+    ...(control ? {} : await limitsOfForeign(api)),
     labels: cluster.labels,
     policy: (name, rule) => makePolicy(api, name, rule, cluster.labels),
     volumeFor: (namespace) => makeVolume(api, cluster.volume, namespace, cluster.labels),
@@ -117,6 +118,16 @@ async function real() {
       api.close();
       rmSync(dir, { recursive: true, force: true });
     },
+  };
+}
+
+/** What a user's own cluster cannot show, with the reason of each. */
+async function limitsOfForeign(api) {
+  const foreign = 'a cluster that cluster:up did not make is not disturbed';
+  if (await mutatingVersion(api)) return { foreign };
+  return {
+    foreign,
+    unchangeable: 'this cluster serves no MutatingAdmissionPolicy, as Kubernetes 1.36 and later do',
   };
 }
 

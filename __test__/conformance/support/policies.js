@@ -41,7 +41,7 @@ export async function enforce(cluster, rule) {
  */
 export async function makePolicy(api, name, { resource, labels: matchLabels, message, patch }, labels) {
   const { version, kind } = patch
-    ? { version: await mutatingVersion(api), kind: 'MutatingAdmissionPolicy' }
+    ? { version: (await mutatingVersion(api)) ?? 'v1', kind: 'MutatingAdmissionPolicy' }
     : { version: 'v1', kind: 'ValidatingAdmissionPolicy' };
   const base = `/apis/admissionregistration.k8s.io/${version}`;
   const { group } = KINDS[resource];
@@ -76,9 +76,16 @@ export async function makePolicy(api, name, { resource, labels: matchLabels, mes
   };
 }
 
-async function mutatingVersion(api) {
-  const { resources } = await api.get('/apis/admissionregistration.k8s.io/v1');
-  return resources.some(({ name }) => name === 'mutatingadmissionpolicies') ? 'v1' : 'v1beta1';
+/** The version in which the API server serves policies that change objects; undefined where it serves none. */
+export async function mutatingVersion(api) {
+  for (const version of ['v1', 'v1beta1']) {
+    const { resources } = await api.get(`/apis/admissionregistration.k8s.io/${version}`).catch((error) => {
+      if (error.code !== 404) throw error;
+      return { resources: [] };
+    });
+    if (resources.some(({ name }) => name === 'mutatingadmissionpolicies')) return version;
+  }
+  return undefined;
 }
 
 /** A JSON patch as an expression of the Common Expression Language. */
