@@ -25,7 +25,7 @@ await program(USAGE, { options: OPTIONS }, async ({ values }) => {
   const seconds = 60 * wholeNumber('--minutes', values.minutes, { least: 1 });
   const seed = wholeNumber('--seed', values.seed ?? String(Math.floor(Math.random() * 2 ** 32)));
   step(`Fuzzing for ${seconds / 60} min, seed ${seed}`);
-  // A debug build, which stops at an overflow; with the features that `npm test` has built.
+  // A debug build, which stops at an overflow.
   const features = ['--no-default-features', '--features', 'client'];
   const cargo = ['--quiet', '--locked', ...features, '--example', 'fuzz'];
   await run('cargo', ['build', ...cargo]);

@@ -14,8 +14,7 @@ import {
 } from './lib.mjs';
 import { specs } from './specs.mjs';
 
-const USAGE = `npm test -- [--rust | --addon] [files and options of vitest]
-  --rust   only the Rust tests
+const USAGE = `npm test -- [--addon] [files and options of vitest]
   --addon  only the tests of the built addon`;
 const PROJECTS = ['unit', 'embedded', 'soak', 'hostile'];
 
@@ -23,14 +22,12 @@ await program(USAGE, { allowPositionals: true, strict: false }, async () => {
   checkPrerequisites();
   await installDependencies();
   const args = process.argv.slice(2);
-  const [rust, addon] = ['--rust', '--addon'].map((only) => args.includes(only));
-  if (!addon) {
+  if (!args.includes('--addon')) {
     step('Rust tests of the core, without the addon');
     await run('cargo', ['test', '--quiet', '--locked', '--no-default-features', '--features', 'client']);
     step('Rust tests of the simulator');
     await run('cargo', ['test', '--quiet', '--locked', '-p', 'embedded-cluster']);
   }
-  if (rust) return 0;
   await buildAddon();
   await buildSimulator();
   step('Tests of the built addon against the simulator');
