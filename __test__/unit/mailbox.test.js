@@ -1,7 +1,18 @@
 // The mailbox's JavaScript half before a native half that cannot give a message.
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-const KINDS = ['stdout', 'stderr', 'meta', 'prepare', 'link', 'progress', 'event', 'refused'];
+const KINDS = [
+  'stdout',
+  'stderr',
+  'meta',
+  'prepare',
+  'link',
+  'progress',
+  'event',
+  'result',
+  'failed',
+  'refused',
+];
 
 /** Batches that the native half gives next: an error, or messages of run 1. @type {(Error | [string, string][])[]} */
 let batches = [];
@@ -9,8 +20,6 @@ let batches = [];
 let answers = {};
 /** Wakes JavaScript. @type {() => void} */
 let wake = () => {};
-/** Ends the run. @type {(json: string) => void} */
-let end = () => {};
 
 class Mailbox {
   /** @param {() => void} woken */
@@ -52,8 +61,7 @@ let mailbox;
 beforeEach(async () => {
   [batches, answers] = [[], {}];
   vi.resetModules();
-  const execute = () => new Promise((resolve) => (end = resolve));
-  vi.doMock('../../js/binding.js', () => ({ binding: { Mailbox, execute } }));
+  vi.doMock('../../js/binding.js', () => ({ binding: { Mailbox, execute: () => {} } }));
   mailbox = await import('../../js/mailbox.js');
 });
 afterEach(() => {
@@ -61,11 +69,9 @@ afterEach(() => {
   vi.resetModules();
 });
 
-/** A run that is given these batches, one wake each; resolves to what the host got. @param {(Error | [string, string][])[]} given */
-async function run(given) {
-  /** @type {string[]} */
-  const got = [];
-  const host = {
+/** A host that keeps what it gets in `got`. */
+function hostWith(/** @type {string[]} */ got) {
+  return {
     log: (/** @type {string} */ stream, /** @type {string} */ text) => got.push(`${stream} ${text}`),
     meta: (/** @type {unknown} */ meta) => got.push(`meta ${JSON.stringify(meta)}`),
     event: () => true,
@@ -73,16 +79,59 @@ async function run(given) {
     link: () => {},
     progress: (/** @type {string} */ line) => got.push(`progress ${line}`),
   };
-  const running = mailbox.execute('{}', /** @type {any} */ ({}), host);
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+const execute = (/** @type {string[]} */ got = []) =>
+  mailbox.execute('{}', /** @type {any} */ ({}), hostWith(got));
+
+/** A run that is given these batches, one wake each; resolves to what the host got. @param {(Error | [string, string][])[]} given */
+async function run(given) {
+  /** @type {string[]} */
+  const got = [];
+  const running = execute(got);
   batches = given;
   for (let n = given.length; n > 0; n -= 1) {
     wake();
-    await new Promise((resolve) => setImmediate(resolve));
+    await turn();
   }
-  end('{"exitCode":0}');
+  const { ...before } = answers;
+  batches = [[['result', '{"exitCode":0}']]];
+  wake();
   expect(await running).toEqual({ exitCode: 0 });
+  answers = before;
   return got;
 }
+
+it('run_ends_with_its_result_and_answers_it', async () => {
+  const running = execute();
+  batches = [[['result', '{"exitCode":0}']]];
+  wake();
+  expect(await running).toEqual({ exitCode: 0 });
+  // The answers of a turn go back at its end.
+  await turn();
+  expect(answers).toEqual({ 1: 'done' });
+});
+
+it('run_that_failed_rejects_with_its_text_alone', async () => {
+  const running = execute();
+  batches = [[['failed', 'a task panicked']]];
+  wake();
+  await expect(running).rejects.toEqual(new Error('a task panicked'));
+  await turn();
+  expect(answers).toEqual({ 1: 'done' });
+});
+
+it('run_under_way_holds_the_process_open', async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+  const before = timers();
+  const running = execute();
+  expect(timers()).toBe(before + 1);
+  batches = [[['result', '{}']]];
+  wake();
+  await running;
+  expect(timers()).toBe(before);
+});
 
 it('batch_that_cannot_be_taken_is_followed_by_the_next', async () => {
   const got = await run([new Error('Invalid string length'), [['stdout', 'later\n']]]);
