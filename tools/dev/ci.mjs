@@ -51,6 +51,8 @@ const AT_ONCE = new Set([COMPUTING, RELEASE]);
 /** How long a suite has to end what it started. */
 const GRACE_MS = 90_000;
 
+/** Debug information, which only a debugger needs, is a good part of a build. */
+const NO_DEBUG = 'CARGO_PROFILE_DEV_DEBUG=0';
 /** @type {Suite[]} */
 const SUITES = [
   { name: 'format', commands: ['cargo fmt --all --check', 'npx oxfmt --check'], minutes: 5 },
@@ -73,7 +75,10 @@ const SUITES = [
   {
     name: 'Rust tests',
     // The binding's are among them. Where it does not link, `npm test` leaves these out.
-    commands: ['cargo test --quiet --locked --lib', 'cargo test --quiet --locked -p embedded-cluster'],
+    commands: [
+      `${NO_DEBUG} cargo test --quiet --locked --lib`,
+      `${NO_DEBUG} cargo test --quiet --locked -p embedded-cluster`,
+    ],
     minutes: 45,
     lane: COMPUTING,
     yields: true,
@@ -107,7 +112,7 @@ const SUITES = [
   },
   {
     name: 'fuzz',
-    commands: ['npm --silent run fuzz -- --minutes 1'],
+    commands: [`${NO_DEBUG} npm --silent run fuzz -- --minutes 1`],
     minutes: 30,
     lane: COMPUTING,
     yields: true,
@@ -132,7 +137,7 @@ const SUITES = [
   // It takes minutes and hardly a processor. Its addon must not wait for builds that yield, which lock their folder.
   {
     name: COMPAT,
-    commands: ['CARGO_TARGET_DIR=target/compat-build npm --silent run build:addon:compat'],
+    commands: [`${NO_DEBUG} CARGO_TARGET_DIR=target/compat-build npm --silent run build:addon:compat`],
     minutes: 25,
     lane: 'existing',
   },
@@ -367,8 +372,6 @@ async function runToEnd(suite, folder, log) {
       CI_SUITE: mark,
       EMBEDDED_CLUSTER_LOGS: folder,
       PAPERCLIP_TEST_CLUSTER: CLUSTER,
-      // Only a debugger needs it; without it the tests are built faster.
-      CARGO_PROFILE_DEV_DEBUG: '0',
     },
   });
   const outputs = /** @type {const} */ ([
