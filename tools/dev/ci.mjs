@@ -1,5 +1,6 @@
 // .ci/run: every suite, also after one that failed; a line for each, and what failed; all logs in `target/ci`. Suites that
-// compute do so at the lowest priority, beside those that mostly wait for a cluster or a host: these decide how long it takes.
+// compute run one after the other; suites that mostly wait for a cluster or a host share the end of the run in lanes. Builds that
+// others wait for late yield to all of them.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -51,7 +52,8 @@ const AT_ONCE = new Set([COMPUTING, RELEASE]);
 /** How long a suite has to end what it started. */
 const GRACE_MS = 90_000;
 
-/** @type {Suite[]} */
+/** What fails soonest comes first.
+ * @type {Suite[]} */
 const SUITES = [
   { name: 'format', commands: ['cargo fmt --all --check', 'npx oxfmt --check'], minutes: 5 },
   { name: 'types', commands: ['npm --silent run typecheck'], minutes: 5 },
@@ -65,31 +67,11 @@ const SUITES = [
       'cargo clippy --quiet --locked --workspace --all-targets -- -D warnings',
       'cargo clippy --quiet --locked --features compat --lib -- -D warnings',
     ],
-    minutes: 60,
-    lane: COMPUTING,
-    yields: true,
+    minutes: 30,
   },
-  {
-    name: 'binding',
-    commands: ['cargo test --quiet --locked --lib node::'],
-    minutes: 60,
-    lane: COMPUTING,
-    yields: true,
-  },
-  {
-    name: 'vendored',
-    commands: ['npm --silent run test:vendored'],
-    minutes: 60,
-    lane: COMPUTING,
-    yields: true,
-  },
-  {
-    name: 'declarations',
-    commands: ['node tools/dev/check-binding.mjs'],
-    minutes: 10,
-    lane: COMPUTING,
-    yields: true,
-  },
+  { name: 'binding', commands: ['cargo test --quiet --locked --lib node::'], minutes: 15 },
+  { name: 'npm test', commands: ['npm --silent test'], minutes: 40 },
+  { name: 'declarations', commands: ['node tools/dev/check-binding.mjs'], minutes: 10 },
   {
     name: 'workflows',
     commands: [
@@ -99,14 +81,21 @@ const SUITES = [
       'node tools/dev/release.mjs papers',
       'node tools/dev/release.mjs publish --dry-run',
     ],
-    minutes: 20,
+    minutes: 10,
+  },
+  { name: 'bench in small', commands: ['npm --silent run bench -- --quick --no-build'], minutes: 10 },
+  // Builds beside others have a folder of their own: cargo locks the one that it uses.
+  {
+    name: COMPAT,
+    commands: ['CARGO_TARGET_DIR=target/compat-build npm --silent run build:addon:compat'],
+    minutes: 60,
     lane: COMPUTING,
     yields: true,
   },
   {
-    name: 'fuzz',
-    commands: ['npm --silent run fuzz -- --minutes 1'],
-    minutes: 30,
+    name: 'vendored',
+    commands: ['npm --silent run test:vendored'],
+    minutes: 60,
     lane: COMPUTING,
     yields: true,
   },
@@ -127,13 +116,6 @@ const SUITES = [
     leaves: 'real-cli',
     lane: 'clusters',
   },
-  // It takes minutes and hardly a processor. Its addon must not wait for builds that yield, which lock their folder.
-  {
-    name: COMPAT,
-    commands: ['CARGO_TARGET_DIR=target/compat-build npm --silent run build:addon:compat'],
-    minutes: 25,
-    lane: 'existing',
-  },
   {
     name: 'existing package',
     commands: ['npm --silent run test:existing -- --no-build'],
@@ -142,35 +124,21 @@ const SUITES = [
     lane: 'existing',
   },
   // On the embedded cluster: where a real one differs is for the conformance specs to find.
-  {
-    name: 'restarted host',
-    commands: ['npm --silent run test:host -- --part restarted'],
-    minutes: 50,
-    leaves: 'host-restarted',
-    lane: 'restarts',
-  },
+  { name: 'real host', commands: ['npm --silent run test:host'], minutes: 50, leaves: 'host', lane: 'host' },
   {
     name: 'older host',
     commands: ['npm --silent run test:host -- --older'],
     minutes: 15,
     leaves: 'host-older',
-    lane: 'restarts',
-  },
-  // Of what it measures only what must be 0 decides: the others take their time beside it.
-  {
-    name: 'bench in small',
-    commands: ['npm --silent run bench -- --quick --no-build'],
-    minutes: 10,
-    lane: 'restarts',
+    lane: 'host',
   },
   {
-    name: 'shared host',
-    commands: ['npm --silent run test:host -- --part shared'],
-    minutes: 50,
-    leaves: 'host-shared',
-    lane: 'addon',
+    name: 'fuzz',
+    commands: ['npm --silent run fuzz -- --minutes 1'],
+    minutes: 30,
+    lane: 'quiet',
+    yields: true,
   },
-  { name: 'npm test', commands: ['npm --silent test'], minutes: 50, lane: 'addon' },
   {
     name: RELEASED,
     commands: [
@@ -265,13 +233,13 @@ await program(USAGE, { allowPositionals: true }, async ({ positionals }) => {
 });
 
 /**
- * Builds the real cluster's programs beside the first suites, at low priority. A build that fails is tried again, and
- * reported, by the suite that raises the cluster.
+ * Builds the real cluster's programs beside the first suites, which does not yield: it takes longest from nothing. A build
+ * that fails is tried again, and reported, by the suite that raises the cluster.
  */
 function buildCluster() {
   mkdirSync(OUT, { recursive: true });
   const log = openSync(path.join(OUT, 'cluster-build.log'), 'a');
-  const child = spawn(...shell('npm --silent run cluster:build', true), {
+  const child = spawn(...shell('npm --silent run cluster:build'), {
     cwd: root,
     detached: true,
     stdio: ['ignore', log, log],
