@@ -123,7 +123,7 @@ pub fn execute(request: String, control: &RunControl, mailbox: &mailbox::Mailbox
             outcome = runner().execute(request, host, cancel, turn) => {
                 Ok(outcome.to_json(jiff::Timestamp::now()).to_string())
             }
-            // Nobody hears this: the mailbox goes with the environment.
+            // The mailbox goes with the environment, so this is not heard.
             () = isolate(gone.cancelled()) => Err("the environment of this run is gone".to_owned()),
         }
     };
