@@ -14,17 +14,40 @@ import { errText } from './errors.js';
  *   link: (source: string, target: string) => unknown,
  *   progress: (line: string) => unknown,
  * }} HostOfRun
- * @typedef {HostOfRun & {
- *   context: AsyncResource,
- *   resolve: (result: string) => void,
- *   reject: (error: Error) => void,
- *   chunks: any[],
- *   delivering: boolean,
- *   line?: string,
- *   showing: boolean,
- *   over: boolean,
- * }} Run
  */
+
+/** A run under way. All runs have one shape, which the engine knows: objects made by spreading get one each. */
+class Run {
+  // The host's callbacks are called in the asynchronous context of its call.
+  context = new AsyncResource('claude_k8s');
+  /** What waits for the host to take what it has: numbers of messages, streams and texts, in turns. @type {any[]} */
+  chunks = [];
+  delivering = false;
+  /** The last line of progress, until it is shown. @type {string | undefined} */
+  line = undefined;
+  showing = false;
+  /** What a callback that never settled has held up does not reach the host any more, should it settle after all. */
+  over = false;
+  /** @type {(result: string) => void} */
+  resolve = () => {};
+  /** @type {(error: Error) => void} */
+  reject = () => {};
+  /** @type {Promise<string>} */
+  ended = new Promise((resolve, reject) => {
+    this.resolve = resolve;
+    this.reject = reject;
+  });
+
+  /** @param {HostOfRun} host */
+  constructor(host) {
+    this.log = host.log;
+    this.meta = host.meta;
+    this.event = host.event;
+    this.prepare = host.prepare;
+    this.link = host.link;
+    this.progress = host.progress;
+  }
+}
 
 /** The runs under way, by number. @type {Map<number, Run>} */
 const runs = new Map();
@@ -47,46 +70,19 @@ const mailbox = new binding.Mailbox(takeMessages);
 export async function execute(request, control, host) {
   lastRun = (lastRun + 1) % 2 ** 32;
   const number = lastRun;
-  // The host's callbacks are called in the asynchronous context of its call.
-  const context = new AsyncResource('claude_k8s');
-  const { promise, resolve, reject } = withResolvers();
-  /** @type {Run} */
-  const run = {
-    ...host,
-    context,
-    resolve,
-    reject,
-    chunks: [],
-    delivering: false,
-    showing: false,
-    over: false,
-  };
+  const run = new Run(host);
   runs.set(number, run);
   open.ref();
   try {
     binding.execute(request, control, mailbox, number);
-    return JSON.parse(await promise);
+    return JSON.parse(await run.ended);
   } finally {
     runs.delete(number);
     if (runs.size === 0) open.unref();
-    // What a callback that never settled has held up does not reach the host any more, should it settle after all.
     run.over = true;
     run.chunks = [];
-    context.emitDestroy();
+    run.context.emitDestroy();
   }
-}
-
-/** As `Promise.withResolvers`, which Node 20 lacks. */
-function withResolvers() {
-  /** @type {(value: string) => void} */
-  let resolve = () => {};
-  /** @type {(error: Error) => void} */
-  let reject = () => {};
-  /** @type {Promise<string>} */
-  const promise = new Promise((...functions) => {
-    [resolve, reject] = functions;
-  });
-  return { promise, resolve, reject };
 }
 
 /** The kinds of messages by their index. */
@@ -134,8 +130,8 @@ function takeMessages() {
 function takeMessage(message, run, kind, text) {
   if (!run || kind === 'refused') return;
   if (kind === 'stdout' || kind === 'stderr') {
-    run.chunks.push(message, kind, text);
-    if (!run.delivering) run.context.runInAsyncScope(deliver, undefined, run);
+    if (run.delivering) run.chunks.push(message, kind, text);
+    else run.context.runInAsyncScope(deliver, undefined, run, message, kind, text);
   } else if (kind === 'progress') {
     run.line = text;
     if (!run.showing) run.context.runInAsyncScope(show, undefined, run);
@@ -154,27 +150,35 @@ function refuse(message, error) {
   mailbox.fail(message, errText(error));
 }
 
+/** @type {any[]} */
+const NONE = [];
+
 /**
- * Calls the host's `onLog` with the run's chunks, one after the other, until there are no more.
+ * Calls the host's `onLog` with a chunk of the run, and with those that come meanwhile, one after the other.
  *
  * @param {Run} run
+ * @param {number} message
+ * @param {'stdout' | 'stderr'} stream
+ * @param {string} text
  */
-async function deliver(run) {
+async function deliver(run, message, stream, text) {
   run.delivering = true;
-  while (run.chunks.length > 0) {
-    const { chunks } = run;
-    run.chunks = [];
-    for (let at = 0; at < chunks.length; at += 3) {
-      const text = chunks[at + 2];
-      chunks[at + 2] = undefined;
-      try {
-        await run.log(chunks[at + 1], text);
-        done(chunks[at]);
-      } catch (error) {
-        refuse(chunks[at], error);
-      }
-      if (run.over) return;
+  for (let chunks = NONE, at = 0; ; at += 3) {
+    try {
+      await run.log(stream, text);
+      done(message);
+    } catch (error) {
+      refuse(message, error);
     }
+    if (run.over) return;
+    if (at === chunks.length) {
+      if (run.chunks.length === 0) break;
+      chunks = run.chunks;
+      run.chunks = [];
+      at = 0;
+    }
+    [message, stream, text] = [chunks[at], chunks[at + 1], chunks[at + 2]];
+    chunks[at + 2] = undefined;
   }
   run.delivering = false;
 }
