@@ -56,6 +56,7 @@ for (const { receiver } of runs) {
 delays.subarray(0, delivered).sort();
 const delay = (share) =>
   delivered ? delays[Math.min(delivered - 1, Math.ceil(delivered * share) - 1)] / 1e3 : null;
+const peakRssMb = peakRss() / 1e6;
 const message = JSON.stringify({
   finished,
   failures: runs.map(failure).filter(Boolean).slice(0, 3),
@@ -66,12 +67,13 @@ const message = JSON.stringify({
   checkSeconds: checkMs / 1e3,
   idleCpuPerSecond: idleCpu.cpuSeconds / idleCpu.wallSeconds,
   idleRssMb: idleRss / 1e6,
-  peakRssMb: peakRss() / 1e6,
+  peakRssMb,
   loopP99Ms: overMeter(meter.percentile(99)),
   loopMaxMs: Math.max(overMeter(meter.max), ...longest),
   lineP50Ms: delay(0.5),
   lineP99Ms: delay(0.99),
   ...(work.onLogMs && slowness()),
+  ...(work.silentSeconds && { coldPageUs: await coldPage() }),
   ...counts,
 });
 // Open handles (such as the log streams of the existing package) must not keep this process alive.
@@ -138,6 +140,31 @@ async function silence() {
   meter = monitorEventLoopDelay({ resolution: METER_MS });
   meter.enable();
   return figures;
+}
+
+/**
+ * How long it takes, in microseconds, to touch a page of memory that was not touched for a second. The memory of a silent run
+ * is like that whenever it has something to say.
+ */
+async function coldPage() {
+  const page = 4_096;
+  const memory = Buffer.alloc(64e6, 1);
+  const pages = 1_000;
+  const took = [];
+  for (let round = 0; round < 3; round++) {
+    await setTimeout(1_000);
+    let sum = 0;
+    let at = round;
+    const began = performance.now();
+    for (let n = 0; n < pages; n++) {
+      // Every page another one, in no order that a processor foresees, and another line of each.
+      at = (at + 6_151) % Math.floor(memory.length / page);
+      sum += memory[at * page + (n % 64) * 64];
+    }
+    took.push(((performance.now() - began) * 1e3) / pages);
+    if (sum < pages) throw new Error('the memory is not as it was filled');
+  }
+  return took.toSorted((a, b) => a - b)[1];
 }
 
 /** A delay in milliseconds without the meter's own interval. */

@@ -262,10 +262,14 @@ async function silenceOf(cluster, child, { runs }) {
 /** The figures of a measurement, by the names in `FIGURES`. */
 function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
   const { runs } = work;
-  const resolve = load.finished
-    .map(({ labels, us }) => (host.resolved[labels['paperclip.io/run-id']] - us) / 1e3)
-    .filter((ms) => Number.isFinite(ms) && ms > -1_000)
-    .toSorted((a, b) => a - b);
+  /** From each of these moments until its run resolved, in milliseconds, the shortest first. */
+  const untilResolved = (moments) =>
+    moments
+      .map(({ labels, us }) => (host.resolved[labels['paperclip.io/run-id']] - us) / 1e3)
+      .filter((ms) => Number.isFinite(ms) && ms > -1_000)
+      .toSorted((a, b) => a - b);
+  const resolve = untilResolved(load.finished);
+  const exit = untilResolved(load.exited);
   const of = (wanted) =>
     Object.entries(counts).reduce((sum, [what, count]) => (wanted(what) ? sum + count : sum), 0) / runs;
   const cpuOverIdleSeconds = host.cpuSeconds - host.idleCpuPerSecond * host.seconds;
@@ -284,6 +288,8 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
     notes.push(`${runs - host.finished} runs had not ended after ${(work.limitMs ?? LIMIT_MS) / 1e3} s`);
   if (host.silent?.broken) notes.push('some runs were not silent any more: they had started too late');
   return {
+    exitP50Ms: percentile(exit, 0.5),
+    exitP99Ms: percentile(exit, 0.99),
     resolveP50Ms: percentile(resolve, 0.5),
     resolveP99Ms: percentile(resolve, 0.99),
     lineP50Ms: host.lineP50Ms,
@@ -306,6 +312,7 @@ function figures(work, host, { load, connections, counts, clusterCpuSeconds }) {
     hostIdlePercent: host.hostIdlePercent,
     rssGrowthMb: host.rssGrowthMb,
     ...host.silent,
+    coldPageUs: host.coldPageUs,
     lost: host.lost,
     doubled: host.doubled,
     damaged: host.damaged,
@@ -347,7 +354,7 @@ function machine() {
 function report(row, repetition, repetitions, name, m) {
   const ms = (value) => (value === null ? '–' : `${value.toFixed(1)} ms`);
   step(
-    `(${row}) ${repetition}/${repetitions} ${name}: resolve p99 ${ms(m.resolveP99Ms)}, line p99 ${ms(m.lineP99Ms)}, ` +
+    `(${row}) ${repetition}/${repetitions} ${name}: resolved after p99 ${ms(m.exitP99Ms)}, line p99 ${ms(m.lineP99Ms)}, ` +
       `CPU ${m.cpuSeconds.toFixed(2)} s, +${m.rssOverIdleMb.toFixed(0)} MB, ` +
       `loop p99 ${ms(m.loopP99Ms)} max ${ms(m.loopMaxMs)}, ${m.requests.toFixed(1)} requests/run, ` +
       `lost/doubled/damaged ${m.lost}/${m.doubled}/${m.damaged} (cluster: CPU ${m.clusterCpuSeconds.toFixed(2)} s, ` +

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// How many ended Jobs are remembered.
+/// How many ended Jobs, and how many ended containers, are remembered.
 const KEPT: usize = 20_000;
 /// Lateness is counted in steps of this many microseconds.
 const STEP_US: u64 = 100;
@@ -49,7 +49,7 @@ impl Lateness {
     }
 }
 
-/// A Job that got its final condition.
+/// A Job that got its final condition, or a pod whose scripted container ended.
 struct Finished {
     namespace: String,
     name: String,
@@ -58,22 +58,17 @@ struct Finished {
     ns: i64,
 }
 
-/// Measurements of the cluster's own work.
+/// The last of them.
 #[derive(Default)]
-pub(crate) struct Load {
-    /// Of scripted containers.
-    pub lateness: Lateness,
-    finished: Mutex<VecDeque<Finished>>,
-}
+struct List(Mutex<VecDeque<Finished>>);
 
-impl Load {
-    /// Notes when a Job got its final condition, in nanoseconds since the epoch.
-    pub(crate) fn finished(&self, job: &Object, succeeded: bool, ns: i64) {
-        let mut list = lock(&self.finished);
+impl List {
+    fn add(&self, object: &Object, succeeded: bool, ns: i64) {
+        let mut list = lock(&self.0);
         list.push_back(Finished {
-            namespace: job.namespace.clone(),
-            name: job.name.clone(),
-            labels: job.value["metadata"]["labels"].clone(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            labels: object.value["metadata"]["labels"].clone(),
             succeeded,
             ns,
         });
@@ -82,16 +77,44 @@ impl Load {
         }
     }
 
+    fn to_json(&self) -> Value {
+        let list = lock(&self.0);
+        let entries = list.iter().map(|f| {
+            json!({"namespace": f.namespace, "name": f.name, "labels": f.labels, "succeeded": f.succeeded,
+                "us": f.ns / 1000})
+        });
+        entries.collect()
+    }
+}
+
+/// Measurements of the cluster's own work.
+#[derive(Default)]
+pub(crate) struct Load {
+    /// Of scripted containers.
+    pub lateness: Lateness,
+    finished: List,
+    exited: List,
+}
+
+impl Load {
+    /// Notes when a Job got its final condition, in nanoseconds since the epoch.
+    pub(crate) fn finished(&self, job: &Object, succeeded: bool, ns: i64) {
+        self.finished.add(job, succeeded, ns);
+    }
+
+    /// Notes when a pod's scripted container ended, in nanoseconds since the epoch. A client that has read the container's last
+    /// line may delete the Job before it gets its condition.
+    pub(crate) fn exited(&self, pod: &Object, succeeded: bool, ns: i64) {
+        self.exited.add(pod, succeeded, ns);
+    }
+
     /// As the control API shows it. Times are microseconds since the epoch: a condition's own are whole seconds.
     pub(crate) fn to_json(&self) -> Value {
-        let finished: Vec<Value> = lock(&self.finished)
-            .iter()
-            .map(|f| {
-                json!({"namespace": f.namespace, "name": f.name, "labels": f.labels, "succeeded": f.succeeded,
-                    "us": f.ns / 1000})
-            })
-            .collect();
-        json!({"emit": self.lateness.to_json(), "finished": finished})
+        json!({
+            "emit": self.lateness.to_json(),
+            "finished": self.finished.to_json(),
+            "exited": self.exited.to_json(),
+        })
     }
 }
 

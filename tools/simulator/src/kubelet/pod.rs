@@ -1006,6 +1006,7 @@ impl PodRun {
             () = script.run(log, &sim.load.lateness) => script.exit_code,
             () = stop => 143,
         };
+        sim.load.exited(&self.pod(), code == 0, time::now_ns());
         self.ended(sim, index, code, log);
         code
     }
