@@ -394,6 +394,34 @@ describe.concurrent('a pod', () => {
     await cluster.api.delete(path, background);
   });
 
+  it('gives the beginning of the last line of its log, with the stamp', async () => {
+    const last = async (script) => {
+      const { name, path } = await create(`${script}; sleep 600`);
+      const pod = await podOf(name, isRunning);
+      const log = `${pods}/${pod.metadata.name}/log?timestamps=true`;
+      return {
+        all: () => cluster.api.get(log),
+        last: () => cluster.api.get(`${log}&tailLines=1&limitBytes=64`),
+        end: () => cluster.api.delete(path, background),
+      };
+    };
+    const [short, long, none] = await Promise.all([
+      last('echo first; echo last'),
+      last("echo first; head -c 100000 /dev/zero | tr '\\0' x"),
+      last('true'),
+    ]);
+    const lines = await eventually(async () => {
+      const text = await short.all();
+      return text.includes('last') && text.split('\n');
+    }, soon);
+    expect(await short.last()).toBe(`${lines.at(-2)}\n`);
+    await eventually(async () => (await long.all()).length > 60_000, soon);
+    expect(await long.last()).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\S* x+$/);
+    expect(await long.last()).toHaveLength(64);
+    expect(await none.last()).toBe('');
+    await Promise.all([short, long, none].map(({ end }) => end()));
+  });
+
   it('whose container has not started has no log', async () => {
     const { name, path } = await create('true', {
       pod: { initContainers: [{ name: 'first', image: 'busybox:1.36', command: ['sleep', '600'] }] },

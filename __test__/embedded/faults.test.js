@@ -74,6 +74,16 @@ const pastClaim = { skip: 1 };
 const onLog = (action, rest) => fault('get', action, { resource: 'pods/log', ...rest });
 const onWatch = (action, rest) => fault('watch', action, rest);
 
+/** How often the log was opened to be followed, and how often it was asked for its last line. */
+const expectLogRequests =
+  (expected) =>
+  async ({ cluster }) => {
+    const { requests } = await cluster.get('/simulator/requests');
+    const of = (text) =>
+      requests.filter(({ subresource, query }) => subresource === 'log' && query.includes(text)).length;
+    expect({ followed: of('follow=true'), looks: of('tailLines=1') }).toEqual(expected);
+  };
+
 /** The same answer to the first requests of every kind that a run sends before, while and after its Job runs. */
 function everywhere(answer, times) {
   return [
@@ -401,6 +411,23 @@ const table = {
       },
     ],
     ['is forbidden twice', { faults: [onLog(status(403), { times: 2 })] }],
+    [
+      'is silent, asked for its last line, and read on',
+      {
+        scenario: 'silent',
+        seconds: 95,
+        ticks: () => {},
+        also: expectLogRequests({ followed: 1, looks: 1 }),
+      },
+    ],
+    [
+      'stalls while the agent works on, which its last line shows',
+      {
+        seconds: 100,
+        faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })],
+        also: expectLogRequests({ followed: 2, looks: 1 }),
+      },
+    ],
   ],
 
   'a watch': [

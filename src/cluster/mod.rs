@@ -21,11 +21,13 @@ use serde_json::Value;
 #[cfg(feature = "client")]
 pub(crate) mod client;
 mod error;
+mod gate;
 pub(crate) mod permissions;
 pub(crate) mod retry;
 pub(crate) mod watch;
 
 pub(crate) use error::{ApiError, ApiErrorKind};
+pub(crate) use gate::Gate;
 
 /// Which part of a container's log to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -258,6 +260,14 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         container: &str,
         query: &LogQuery,
     ) -> impl Future<Output = Result<LogBody, ApiError>> + Send;
+    /// The beginning of the last line of a container's log, with its timestamp; empty where the log is. Resolves at the end
+    /// of the answer.
+    fn last_log_line(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Reads a namespace: whether it is being deleted.
     fn get_namespace(&self, name: &str) -> impl Future<Output = Result<bool, ApiError>> + Send;
     /// Succeeds when the Secret can be read.

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::active::Closing;
 use super::card::RunCard;
 use super::cleanup::OwnedObjects;
+use super::finish::keepalive::Keepalives;
 use super::log::pacing::ReaderCount;
 use super::record::RunRecord;
 use super::start::announce::{Announcement, announce};
-use super::timing::Grid;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, LogSink, RunError, timing};
 use crate::claude::EndToken;
@@ -44,8 +44,8 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) ended_job: OnceLock<String>,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
-    /// The common times of all runs of the process.
-    pub(crate) grid: Grid,
+    /// Says of all runs of the process that they go on.
+    pub(crate) keepalives: Keepalives,
     /// Jobs of all runs of the process whose pod may have told its own end falsely.
     pub(crate) unconfirmed: UnconfirmedEnds,
 }

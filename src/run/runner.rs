@@ -14,6 +14,7 @@ use super::active::{ActiveJob, ActiveJobs, left_by_host};
 use super::card::RunCard;
 use super::cleanup::{self, OwnedObjects, RetainReason};
 use super::context::{LiveJob, RunContext, Stop};
+use super::finish::keepalive::Keepalives;
 use super::host::StorableHost;
 use super::job_view::Observed;
 use super::log::pacing::ReaderCount;
@@ -30,11 +31,16 @@ use super::timing::Grid;
 use super::unconfirmed::UnconfirmedEnds;
 use super::{Host, HostError, LogSink, afresh, events, finish, isolate, shared, timing};
 use crate::cluster::watch::{Health, Watches};
-use crate::cluster::{ApiError, ApiErrorKind, Clusters};
+use crate::cluster::{ApiError, ApiErrorKind, Clusters, Gate};
 use crate::forensics::{Asker, Creations};
 use crate::manifest::{self, SelfPodError};
 use crate::outcome::{self, ErrorCode, Outcome, Settled};
 use crate::request::{self, Request};
+
+/// How many runs start at once, from their turn until their Job and Secret exist. A start holds manifests, requests and
+/// answers; those of thousands at once would be memory that the process keeps in pieces, and they would start no sooner: it
+/// is the API server that they wait for. A few more than it gets requests at once.
+const MOST_STARTS: usize = 48;
 
 /// An error of a stage before the Job exists, or of a function that the tests of 0.1.49 call by itself.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +107,8 @@ pub(crate) struct Runner<K: Clusters> {
     pub(super) claims: Claims<K::Cluster>,
     pub(super) run_secrets: RunSecrets,
     pub(super) readers: ReaderCount,
-    grid: Grid,
+    keepalives: Keepalives,
+    starts: Gate,
     unconfirmed: UnconfirmedEnds,
 }
 
@@ -118,7 +125,8 @@ impl<K: Clusters> Runner<K> {
             claims: Claims::default(),
             run_secrets: RunSecrets::default(),
             readers: ReaderCount::new(grid),
-            grid,
+            keepalives: Keepalives::new(grid),
+            starts: Gate::new(MOST_STARTS),
             unconfirmed: UnconfirmedEnds::default(),
         }
     }
@@ -213,7 +221,7 @@ impl<K: Clusters> Runner<K> {
                 closing: self.active.closing(),
                 ended_job: OnceLock::new(),
                 readers: self.readers.clone(),
-                grid: self.grid,
+                keepalives: self.keepalives.clone(),
                 unconfirmed: self.unconfirmed.clone(),
             };
             self.play(run, turn).await
@@ -281,7 +289,9 @@ impl<K: Clusters> Runner<K> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
         let starting = async {
             run.unless_cancelled(turn.wait()).await?;
-            Box::pin(self.start(run, turn, None)).await
+            let place = run.unless_cancelled(self.starts.enter(timing::START_LINE_LIMIT)).await?;
+            // Made only now: a run in line has nothing yet of what its start needs.
+            place.hold_during(async { Box::pin(self.start(run, turn, None)).await }).await
         };
         let Started { job, plan } = Box::pin(announce::while_starting(run, starting)).await?;
         let began = Instant::now();

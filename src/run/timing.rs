@@ -15,7 +15,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two keep-alive lines, and between two questions whether the control plane has cancelled the run.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Keep-alive lines of all runs are logged at multiples of this, so that JavaScript is woken once for many of them. So the
-/// first one of a run comes up to this much late.
+/// first one of a run comes up to this much late. [`KEEPALIVE_INTERVAL`] is a multiple of it.
 pub(super) const KEEPALIVE_TICK: Duration = Duration::from_secs(1);
 /// How long a Job's final condition may be missing after its container ended.
 pub(super) const COMPLETION_GRACE: Duration = Duration::from_secs(30);
@@ -24,6 +24,8 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
 
+/// How long a run waits in line while others start. Each gives its place back within a second, so the line always moves.
+pub(super) const START_LINE_LIMIT: Duration = Duration::from_secs(60);
 /// A run that waits this long for its start names its CLI to the host before `onMeta`. Most runs have a Job by then.
 pub(super) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
 /// How long a host that is asked to end may take for that, where the run has no Job yet.
@@ -132,11 +134,14 @@ pub(super) fn reconnect_backoff() -> Backoff {
 }
 
 /// A log body that is silent this long while the container runs may be half-open behind a proxy or in the API server, where
-/// TCP keep-alive does not reach: it is opened anew.
+/// TCP keep-alive does not reach: the log is asked for its last line.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
-/// Each time that brought no line the limit doubles, up to this: most silent logs belong to a CLI that thinks. The end of the
-/// container is seen by other means, so only the lines of a body that is half-open again come this late.
-pub(super) const LOG_IDLE_MOST: Duration = Duration::from_secs(900);
+/// Each time that showed nothing new the limit doubles, up to this: most silent logs belong to a CLI that thinks. The end of
+/// the container is seen by other means, so only the lines of a body that is half-open come this late. Load balancers drop
+/// idle connections after some minutes.
+pub(super) const LOG_IDLE_MOST: Duration = Duration::from_secs(360);
+/// How long that answer may take, with its time in line; then the log is opened again.
+pub(super) const LAST_LINE_LIMIT: Duration = Duration::from_secs(30);
 /// A host that takes longer than this for a chunk holds the reading up: what the CLI printed meanwhile was not seen.
 pub(super) const SLOW_HOST: Duration = Duration::from_secs(1);
 /// A body that ends this soon after its last line broke off there, and was not closed because it was silent.
@@ -242,8 +247,18 @@ impl Grid {
 
     /// The first multiple of a tick that is not before this time.
     pub(super) fn next(self, at: Instant, tick: Duration) -> Instant {
+        self.at(self.number(at, tick), tick)
+    }
+
+    /// The number of the first multiple of a tick that is not before this time.
+    pub(super) fn number(self, at: Instant, tick: Duration) -> u32 {
         let due = at.saturating_duration_since(self.since).as_nanos();
-        self.since + tick * u32::try_from(due.div_ceil(tick.as_nanos())).unwrap_or(u32::MAX)
+        u32::try_from(due.div_ceil(tick.as_nanos())).unwrap_or(u32::MAX)
+    }
+
+    /// The time of the multiple of a tick with this number.
+    pub(super) fn at(self, number: u32, tick: Duration) -> Instant {
+        self.since + tick * number
     }
 }
 

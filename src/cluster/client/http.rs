@@ -10,16 +10,17 @@ use hyper::body::Body as HttpBody;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 
-use super::gate::Gate;
 use crate::cluster::permissions::Permissions;
-use crate::cluster::{ApiError, ApiErrorKind, MOST_WARNINGS};
+use crate::cluster::{ApiError, ApiErrorKind, Gate, MOST_WARNINGS};
 
 /// How long a server may take until its response headers (seconds stand for a slow API, not for a dead one).
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// This many requests may be in flight at once, watches and logs apart.
 const MOST_REQUESTS: usize = 32;
+/// This many of them may be looks at silent logs, which thousands of runs have and nobody waits for.
+const MOST_LOOKS: usize = 2;
 /// How long a request waits in line for that. Thousands of runs that start at once make a line of several seconds.
-const LINE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LINE_LIMIT: Duration = Duration::from_secs(10);
 /// The same for a deletion: what a run leaves behind does not wait for those that start.
 const LINE_LIMIT_OF_DELETIONS: Duration = Duration::from_secs(1);
 
@@ -43,12 +44,20 @@ pub(super) struct ApiClient {
     /// Host and port, as messages name the server.
     pub(super) host: String,
     gate: Gate,
+    /// For requests that nobody waits for.
+    pub(super) looks: Gate,
     permissions: Permissions,
 }
 
 impl ApiClient {
     pub(super) fn new(client: kube::Client, host: String) -> Self {
-        Self { client, host, gate: Gate::new(MOST_REQUESTS), permissions: Permissions::default() }
+        Self {
+            client,
+            host,
+            gate: Gate::new(MOST_REQUESTS),
+            looks: Gate::new(MOST_LOOKS),
+            permissions: Permissions::default(),
+        }
     }
 
     /// Sends a request; an answer of 2xx is returned at its headers, any other becomes an error.
@@ -151,6 +160,22 @@ impl ApiClient {
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<(T, HeaderMap), ApiError> {
+        let (body, headers) = self.fetch(attempt, method, path, body).await?;
+        let answer = serde_json::from_slice(&body).map_err(|error| {
+            let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);
+            ApiError::local(ApiErrorKind::Decode, attempt, text).with_source(error)
+        })?;
+        Ok((answer, headers))
+    }
+
+    /// Sends a request once it is its turn, and collects its answer.
+    pub(super) async fn fetch(
+        &self,
+        attempt: &str,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<(Vec<u8>, HeaderMap), ApiError> {
         let is_deletion = method == Method::DELETE;
         let request = request(attempt, method, path, body)?;
         let patience = if is_deletion { LINE_LIMIT_OF_DELETIONS } else { LINE_LIMIT };
@@ -160,12 +185,7 @@ impl ApiClient {
             let headers = std::mem::take(response.headers_mut());
             Ok((self.collect(attempt, response).await?, headers))
         });
-        let (body, headers) = self.gate.pass(patience, answer).await?;
-        let answer = serde_json::from_slice(&body).map_err(|error| {
-            let text = format!("the answer of {} to `{attempt}` could not be read: {error}", self.host);
-            ApiError::local(ApiErrorKind::Decode, attempt, text).with_source(error)
-        })?;
-        Ok((answer, headers))
+        self.gate.pass(patience, answer).await
     }
 
     /// The error of a body that breaks after its headers; `what` names the body.

@@ -8,7 +8,6 @@
 //! has a dedicated connection ([`log_stream`]).
 
 mod config;
-mod gate;
 mod http;
 mod log_stream;
 mod trust;
@@ -29,13 +28,16 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use self::http::{ApiClient, JSON, JSON_PATCH, encoded, escaped, request, warnings};
+use self::http::{ApiClient, JSON, JSON_PATCH, LINE_LIMIT, encoded, escaped, request, warnings};
 use self::log_stream::request::DedicatedConnection;
 use self::log_stream::{FollowedLog, PacedSocket};
 use super::{
     AccessReview, ApiError, Cluster, Clusters, CreatedJob, LogBody, LogQuery, MOST_EVENTS, MOST_OBJECTS,
     WatchBody, WatchKind, WatchQuery, log_from_stream,
 };
+
+/// How much is read of a log's last line: its timestamp, which has at most 35 bytes, and a space.
+const LAST_LINE_BYTES: usize = 64;
 
 /// A client is built anew this long before its exec plugin's certificate ends.
 const RENEWAL_MARGIN_SEC: i64 = 60;
@@ -120,6 +122,11 @@ fn jobs(namespace: &str) -> String {
 
 fn core(namespace: &str, resource: &str) -> String {
     format!("/api/v1/namespaces/{}/{resource}", escaped(namespace))
+}
+
+fn log_path(namespace: &str, pod: &str, container: &str) -> String {
+    let (pod, container) = (escaped(pod), escaped(container));
+    format!("{}/{pod}/log?container={container}&timestamps=true", core(namespace, "pods"))
 }
 
 fn collection(kind: WatchKind, namespace: &str) -> String {
@@ -291,12 +298,7 @@ impl Cluster for KubeCluster {
         container: &str,
         query: &LogQuery,
     ) -> Result<LogBody, ApiError> {
-        let mut path = format!(
-            "{}/{}/log?container={}&timestamps=true",
-            core(namespace, "pods"),
-            escaped(pod),
-            escaped(container)
-        );
+        let mut path = log_path(namespace, pod, container);
         if query.follow {
             path.push_str("&follow=true");
         }
@@ -316,6 +318,14 @@ impl Cluster for KubeCluster {
             Some(socket) => Box::new(FollowedLog::new(attempt, body.boxed_unsync(), socket)),
             None => log_from_stream(body.into_data_stream()),
         })
+    }
+
+    async fn last_log_line(&self, namespace: &str, pod: &str, container: &str) -> Result<Vec<u8>, ApiError> {
+        let path =
+            format!("{}&tailLines=1&limitBytes={LAST_LINE_BYTES}", log_path(namespace, pod, container));
+        let attempt = format!("read the last line of the log of pod {namespace}/{pod}");
+        let answer = self.api.fetch(&attempt, Method::GET, &path, None);
+        Ok(self.api.looks.pass(LINE_LIMIT, answer).await?.0)
     }
 
     async fn get_namespace(&self, name: &str) -> Result<bool, ApiError> {

@@ -141,6 +141,9 @@ impl Cluster for ScriptedCluster {
     async fn open_log(&self, _: &str, _: &str, _: &str, _: &LogQuery) -> Result<LogBody, ApiError> {
         unreachable!("the watches make no other request")
     }
+    async fn last_log_line(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, ApiError> {
+        unreachable!("the watches make no other request")
+    }
     async fn get_namespace(&self, _: &str) -> Result<bool, ApiError> {
         unreachable!("the watches make no other request")
     }

@@ -76,7 +76,7 @@ pub(super) async fn wait_for_end<C: Cluster, H: Host>(
     let mut pods = observed.watched.changes();
     pods.mark_changed();
     wait.on_container_state(&container.borrow_and_update());
-    let _lines = Keepalive::start(run, observed, followed.pod, followed.progress.clone());
+    let _lines = Keepalive::start(run, &observed.job_name, followed.pod, followed.progress.clone());
     let mut cancelled = pin!(cancel::cancelled_by_control_plane(run, observed));
     let end = loop {
         let end = tokio::select! {

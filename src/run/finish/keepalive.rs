@@ -1,49 +1,123 @@
 //! Says now and then that a run goes on.
+//!
+//! One task says it for all runs, from one list: thousands of silent runs do little else, and need no timer and no task of
+//! their own for that.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
-use crate::cluster::Cluster;
 use crate::run::card::{RunCard, Waits};
 use crate::run::context::RunContext;
-use crate::run::job_view::Observed;
 use crate::run::log::progress::Progress;
-use crate::run::timing::Grid;
-use crate::run::{Host, LogSink, timing};
+use crate::run::timing::{self, Grid};
+use crate::run::{Host, LogSink};
+
+/// The lines of a run come at every so many moments.
+const MOMENTS: u32 = (timing::KEEPALIVE_INTERVAL.as_secs() / timing::KEEPALIVE_TICK.as_secs()) as u32;
+
+/// The keep-alive lines of all runs of the process; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Keepalives {
+    grid: Grid,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The runs that share a moment, by its number in [`MOMENTS`].
+    runs: [Vec<Entry>; MOMENTS as usize],
+    /// Whether a task says their lines.
+    is_told: bool,
+    last_id: u64,
+}
+
+/// A run that goes on.
+struct Entry {
+    id: u64,
+    /// The moment of its first line.
+    first: u32,
+    line: Line,
+    progress: Arc<Progress>,
+}
+
+impl Keepalives {
+    /// Without any run; the moments of its lines are on this grid.
+    pub(crate) fn new(grid: Grid) -> Self {
+        Self { grid, shared: Arc::default() }
+    }
+
+    fn add(&self, line: Line, progress: Arc<Progress>) -> Keepalive {
+        let now = Instant::now();
+        let first = self.grid.number(now + timing::KEEPALIVE_INTERVAL, timing::KEEPALIVE_TICK);
+        let mut shared = self.lock();
+        shared.last_id += 1;
+        let id = shared.last_id;
+        shared.runs[(first % MOMENTS) as usize].push(Entry { id, first, line, progress });
+        if !std::mem::replace(&mut shared.is_told, true) {
+            tokio::spawn(self.clone().tell());
+        }
+        drop(shared);
+        Keepalive { all: self.clone(), id, first }
+    }
+
+    /// Says the lines of each moment until there are no more runs.
+    async fn tell(self) {
+        let mut next = self.grid.number(Instant::now(), timing::KEEPALIVE_TICK);
+        loop {
+            tokio::time::sleep_until(self.grid.at(next, timing::KEEPALIVE_TICK)).await;
+            // After a pause of the whole process each run says one line, not all that it has missed.
+            let passed = self.grid.number(Instant::now(), timing::KEEPALIVE_TICK).max(next);
+            let mut shared = self.lock();
+            for moment in next.max(passed.saturating_sub(MOMENTS - 1))..=passed {
+                let entries = &shared.runs[(moment % MOMENTS) as usize];
+                entries.iter().filter(|entry| entry.first <= moment).for_each(Entry::show);
+            }
+            if shared.runs.iter().all(Vec::is_empty) {
+                shared.is_told = false;
+                return;
+            }
+            next = passed + 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The keep-alive lines of a run; they end when it is dropped.
-///
-/// A task of their own: in the run's, each line would poll all that the run waits for, and thousands of silent runs do
-/// little else.
 #[must_use]
 pub(super) struct Keepalive {
-    _task: JoinSet<()>,
+    all: Keepalives,
+    id: u64,
+    first: u32,
 }
 
 impl Keepalive {
-    pub(super) fn start<C: Cluster, H: Host>(
+    pub(super) fn start<C, H: Host>(
         run: &RunContext<C, H>,
-        observed: &Observed<C>,
+        job: &str,
         pod: &str,
         progress: Arc<Progress>,
     ) -> Self {
         let line = if run.request.host_has_cards {
             Line::Card { card: run.card.clone(), pod: pod.to_owned() }
         } else {
-            Line::Log { log: run.log.clone(), job: observed.job_name.clone() }
+            Line::Log { log: run.log.clone(), job: job.to_owned() }
         };
-        let mut ticks = ticks(Instant::now(), run.grid);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            loop {
-                ticks.tick().await;
-                line.show(rounded_seconds(progress.last_new().elapsed()));
-            }
-        });
-        Self { _task: task }
+        run.keepalives.add(line, progress)
+    }
+}
+
+impl Drop for Keepalive {
+    fn drop(&mut self) {
+        let gone = {
+            let mut shared = self.all.lock();
+            let entries = &mut shared.runs[(self.first % MOMENTS) as usize];
+            entries.iter().position(|entry| entry.id == self.id).map(|at| entries.swap_remove(at))
+        };
+        drop(gone);
     }
 }
 
@@ -53,31 +127,23 @@ enum Line {
     Log { log: LogSink, job: String },
 }
 
-impl Line {
-    fn show(&self, quiet: u64) {
-        match self {
-            Self::Card { card, pod } => {
+impl Entry {
+    fn show(&self) {
+        let quiet = rounded_seconds(self.progress.last_new().elapsed());
+        match &self.line {
+            Line::Card { card, pod } => {
                 if quiet >= timing::KEEPALIVE_INTERVAL.as_secs() {
                     card.show(Waits::Running, &format!("Claude runs in pod {pod}, last output {quiet}s ago"));
                 }
             }
-            Self::Log { log, job } => log.out_if_idle(format!(
+            Line::Log { log, job } => log.out_if_idle(format!(
                 "[paperclip] keepalive — job {job} running ({quiet}s since last output)"
             )),
         }
     }
 }
 
-/// The times of a run's lines, which it shares with other runs.
-fn ticks(started: Instant, grid: Grid) -> Interval {
-    let first = grid.next(started + timing::KEEPALIVE_INTERVAL, timing::KEEPALIVE_TICK);
-    let mut ticks = tokio::time::interval_at(first, timing::KEEPALIVE_INTERVAL);
-    // One that comes late does not take the next ones off the grid.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    ticks
-}
-
-fn rounded_seconds(duration: Duration) -> u64 {
+fn rounded_seconds(duration: std::time::Duration) -> u64 {
     // Half a second and more rounds up, as JavaScript's Math.round does.
     (duration.as_millis() as u64 + 500) / 1000
 }

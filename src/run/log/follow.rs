@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::pacing::{PacedReader, ReaderCount, Wake};
@@ -91,7 +92,8 @@ pub(crate) struct Follower<C> {
     pub(crate) container: Arc<watch::Sender<ContainerState>>,
     pub(crate) progress: Arc<Progress>,
     readers: ReaderCount,
-    /// How long a body may be silent while the container runs. A log that was opened again for nothing is not so soon again.
+    /// How long a body may be silent while the container runs. A log that was found to have nothing new is not asked so soon
+    /// again.
     idle_limit: Duration,
     resume: Resume,
     splice: Splice,
@@ -207,7 +209,7 @@ impl<C: Cluster> Follower<C> {
             let is_noise = matches!(end, BodyEnd::Noise);
             was_idle = matches!(end, BodyEnd::Idle);
             if was_idle {
-                self.idle_limit = (self.idle_limit * 2).min(timing::LOG_IDLE_MOST);
+                self.idle_limit = longer(self.idle_limit);
             }
             let retry_after = match &end {
                 BodyEnd::Refused(error) => error.retry_after,
@@ -419,7 +421,10 @@ impl<C: Cluster> Follower<C> {
     /// Waits until it is worth reading a body again. `read_since_told`: it was read once more after the pod's last line.
     async fn wait_for_more(&self, reader: &mut PacedReader, read_since_told: bool) -> Option<BodyEnd> {
         let Some(code) = self.told else {
-            return (reader.wait(self.idle_limit).await == Wake::Idle).then_some(BodyEnd::Idle);
+            if reader.wait(self.idle_limit).await == Wake::Read {
+                return None;
+            }
+            return Box::pin(self.wait_for_silent(reader)).await;
         };
         if !read_since_told {
             tokio::time::sleep(timing::TOLD_SETTLE).await;
@@ -435,6 +440,26 @@ impl<C: Cluster> Follower<C> {
         tokio::select! {
             wake = reader.wait(self.idle_limit) => (wake == Wake::Idle).then_some(BodyEnd::Idle),
             Ok(_) = same_end => Some(BodyEnd::Told),
+        }
+    }
+
+    /// Waits for a silent body, while the log is asked now and then for lines that the body has not brought: a request for the
+    /// last line costs a fraction of opening the log again.
+    async fn wait_for_silent(&self, reader: &mut PacedReader) -> Option<BodyEnd> {
+        if self.container.borrow().is_over() {
+            return Some(BodyEnd::Idle);
+        }
+        // A task of its own: in the run's, each step of each request would poll all that the run waits for.
+        let mut looks = JoinSet::new();
+        looks.spawn(until_not_silent(
+            self.observed.clone(),
+            self.pod.clone(),
+            self.resume.last(),
+            self.idle_limit,
+        ));
+        tokio::select! {
+            wake = reader.wait(Duration::MAX) => (wake == Wake::Idle).then_some(BodyEnd::Idle),
+            _ = looks.join_next() => Some(BodyEnd::Idle),
         }
     }
 
@@ -662,4 +687,33 @@ impl<C: Cluster> Follower<C> {
             self.observed.watched.request_resync();
         }
     }
+}
+
+/// Resolves once the log cannot be seen to have no line after the last one that was read. `silent` is for how long it was.
+async fn until_not_silent<C: Cluster>(
+    observed: Arc<Observed<C>>,
+    pod: String,
+    last: Option<Stamp>,
+    mut silent: Duration,
+) {
+    loop {
+        let Observed { cluster, namespace, .. } = &*observed;
+        let answer = cluster.last_log_line(namespace, &pod, CLAUDE_CONTAINER);
+        let is_known = match tokio::time::timeout(timing::LAST_LINE_LIMIT, answer).await {
+            Ok(Ok(line)) if line.is_empty() => true,
+            // Which of two stamps is the later says nothing: the clock of a node can be set back.
+            Ok(Ok(line)) => split_stamp(&line).is_some_and(|(stamp, _)| last == Some(stamp)),
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if !is_known {
+            return;
+        }
+        silent = longer(silent);
+        tokio::time::sleep(silent).await;
+    }
+}
+
+/// The next limit of a log that was silent for this long.
+fn longer(silent: Duration) -> Duration {
+    (silent * 2).min(timing::LOG_IDLE_MOST)
 }

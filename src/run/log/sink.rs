@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use crate::outcome::{LogLine, Outcome, StdStream};
 use crate::run::{Host, HostError, timing};
@@ -56,9 +56,10 @@ pub(crate) struct LogSink {
     _open: mpsc::Sender<Infallible>,
 }
 
+/// What a chunk needs lies in one place: a silent run is cold memory, and a keep-alive line touches it.
 struct Shared {
-    host: Box<dyn Fn(StdStream, String, Delivery) + Send + Sync>,
-    slots: Arc<Semaphore>,
+    host: Arc<dyn TakesLog>,
+    slots: Semaphore,
     rejection_logged: AtomicBool,
     /// How long the host may take for a chunk once the run is ending.
     limit: watch::Sender<Option<Duration>>,
@@ -68,17 +69,28 @@ struct Shared {
     settled_at_drop: AtomicU64,
 }
 
+/// [`Host::log`], of whatever host.
+trait TakesLog: Send + Sync {
+    fn take(&self, stream: StdStream, text: String, delivery: Delivery);
+}
+
+impl<H: Host> TakesLog for H {
+    fn take(&self, stream: StdStream, text: String, delivery: Delivery) {
+        self.log(stream, text, delivery);
+    }
+}
+
 impl Shared {
     /// A free slot for this number of bytes; `None` once the host has taken nothing for the limit of a run that is ending, or
     /// for `limit`.
-    async fn permit(&self, bytes: usize, limit: Option<Duration>) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&self, bytes: usize, limit: Option<Duration>) -> Option<SemaphorePermit<'_>> {
         let slots = u32::try_from(bytes.div_ceil(SLOT_BYTES)).unwrap_or(SLOTS).clamp(1, SLOTS);
-        if let Ok(permit) = self.slots.clone().try_acquire_many_owned(slots) {
+        if let Ok(permit) = self.slots.try_acquire_many(slots) {
             return Some(permit);
         }
         tokio::select! {
             biased;
-            permit = self.slots.clone().acquire_many_owned(slots) => permit.ok(),
+            permit = self.slots.acquire_many(slots) => permit.ok(),
             () = self.stalled(limit) => None,
         }
     }
@@ -114,7 +126,7 @@ impl Shared {
 #[must_use]
 pub(crate) struct Delivery {
     shared: Arc<Shared>,
-    _slot: OwnedSemaphorePermit,
+    slots: usize,
 }
 
 impl std::fmt::Debug for Delivery {
@@ -126,6 +138,7 @@ impl std::fmt::Debug for Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        self.shared.slots.add_permits(self.slots);
     }
 }
 
@@ -151,7 +164,7 @@ impl Slot {
 
     fn deliver_to(self, stream: StdStream, text: String) {
         let shared = self.0.shared.clone();
-        (shared.host)(stream, text, self.0);
+        shared.host.take(stream, text, self.0);
     }
 }
 
@@ -175,10 +188,9 @@ impl LogSink {
     /// A sink that delivers to this host, and its drain.
     pub(crate) fn open<H: Host>(host: Arc<H>) -> (Self, LogDrain) {
         let (sender, open) = mpsc::channel(1);
-        let slots = Arc::new(Semaphore::new(SLOTS as usize));
         let shared = Arc::new(Shared {
-            host: Box::new(move |stream, text, delivery| host.log(stream, text, delivery)),
-            slots,
+            host,
+            slots: Semaphore::new(SLOTS as usize),
             rejection_logged: AtomicBool::new(false),
             limit: watch::Sender::new(None),
             settled: AtomicU64::new(0),
@@ -203,8 +215,11 @@ impl LogSink {
         self.shared.permit(bytes, None).await.map(|permit| self.slot_of(permit))
     }
 
-    fn slot_of(&self, permit: OwnedSemaphorePermit) -> Slot {
-        Slot(Delivery { shared: self.shared.clone(), _slot: permit })
+    fn slot_of(&self, permit: SemaphorePermit<'_>) -> Slot {
+        let slots = permit.num_permits();
+        // A delivery that is dropped gives them back.
+        permit.forget();
+        Slot(Delivery { shared: self.shared.clone(), slots })
     }
 
     /// Logs the lines that belong to an outcome, and returns the outcome.
@@ -228,7 +243,7 @@ impl LogSink {
     /// Logs one line of progress unless all slots are taken: a keep-alive is of no use late.
     pub(crate) fn out_if_idle(&self, mut line: String) {
         line.push('\n');
-        if let Ok(permit) = self.shared.slots.clone().try_acquire_owned() {
+        if let Ok(permit) = self.shared.slots.try_acquire() {
             self.slot_of(permit).deliver(line);
         }
     }

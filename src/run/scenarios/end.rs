@@ -54,8 +54,29 @@ async fn log_silent_for_an_hour_is_followed_to_its_result(mode: Mode) {
     let out = scenario.host.out();
     assert!(out.contains("[paperclip] keepalive — job ac-agent-1-run-1-"));
     assert!(!out.contains("reconnecting"), "a silent log is not disconnected");
-    // After 90 s, and then after pauses that double up to 15 min.
-    assert_eq!(scenario.cluster.count("open log"), 1 + 6);
+    assert_eq!(scenario.cluster.count("open log"), 1);
+    // After 90, 180 and 360 s, and then every 360 s.
+    assert_eq!(scenario.cluster.count("read last log line"), 2 + (3600 - 270) / 360);
+}
+
+in_both_modes!(silent_log_whose_last_line_is_not_known_is_opened_again);
+async fn silent_log_whose_last_line_is_not_known_is_opened_again(mode: Mode) {
+    let mut script = success_over(Duration::from_secs(8));
+    for (at, _) in script.lines.iter_mut().skip(3) {
+        *at += Duration::from_secs(600);
+    }
+    script.ends_after += Duration::from_secs(600);
+    for fault in [Fault::Answer(403, "no"), Fault::NoAnswer] {
+        let scenario = Scenario::new(mode).script(script.clone());
+        scenario.cluster.fault("read last log line", std::iter::repeat_n(fault.clone(), 9));
+        let (result, took) = scenario.timed_run().await;
+        assert_eq!(result["errorMessage"], Value::Null, "{result}");
+        assert_eq!(scenario.host.agent_lines(), SUCCESS.lines().collect::<Vec<_>>());
+        // After 90, 180 and, from line to line, 360 s.
+        assert_eq!(scenario.cluster.count("open log"), 1 + 2, "{fault:?}");
+        assert!(took < Duration::from_secs(620), "a line does not wait for that answer: {took:?}");
+        assert!(!scenario.host.out().contains("reconnecting"));
+    }
 }
 
 in_both_modes!(log_cut_many_times_loses_and_repeats_no_line);

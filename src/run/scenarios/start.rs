@@ -299,3 +299,32 @@ async fn bad_configuration_is_reported_before_any_creation(mode: Mode) {
     assert!(message.contains("imagePullPolicy") && message.contains("Sometimes"), "{message}");
     assert_eq!(scenario.cluster.count("create job"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_start_at_once_start_in_line_and_wait_for_none_that_hangs() {
+    let scenario = Scenario::new(Mode::Watched);
+    scenario.cluster.delay_answers(Duration::from_millis(100));
+    // As many as may start at once get no answer to their first list.
+    scenario.cluster.fault("list jobs", std::iter::repeat_n(Fault::NoAnswer, 48));
+    let runs = (0..150u32).map(|n| {
+        scenario.cluster.script(success_over(Duration::from_secs(5)));
+        let (request, scenario) = (scenario.request_of(&format!("agent-{n}")), &scenario);
+        async move {
+            let host = Arc::new(FakeHost::default());
+            let outcome = scenario.runner.execute(&request, host, scenario.cancel.clone(), None).await;
+            outcome.error_code().is_none()
+        }
+    });
+    let created = async {
+        let mut created = Vec::new();
+        for _ in 0..80 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            created.push(scenario.cluster.count("create job"));
+        }
+        created
+    };
+    let (succeeded, created) = futures::future::join(futures::future::join_all(runs), created).await;
+    assert!(created.windows(2).all(|two| two[1] - two[0] <= 48), "{created:?}");
+    assert_eq!(created.last(), Some(&102), "all but those that hang: {created:?}");
+    assert_eq!(succeeded.iter().filter(|succeeded| **succeeded).count(), 102);
+}

@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     Terminating,
     /// It is carried out, and the answer is lost.
     LostAnswer,
+    /// Nothing comes back.
+    NoAnswer,
 }
 
 #[derive(Default)]
@@ -357,6 +359,10 @@ impl FakeCluster {
         match fault {
             None | Some(Fault::Pass) => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
+            Some(Fault::NoAnswer) => {
+                tokio::time::sleep(ANSWER_LIMIT).await;
+                Err(ApiError::local(ApiErrorKind::Timeout, request, "no answer within 60 s"))
+            }
             Some(Fault::Terminating) => {
                 let message =
                     "unable to create new content in namespace paperclip because it is being terminated";
@@ -715,6 +721,18 @@ impl Cluster for FakeCluster {
             Some((chunk, body))
         });
         Ok(log_from_stream(body))
+    }
+
+    async fn last_log_line(&self, _: &str, pod: &str, _: &str) -> Result<Vec<u8>, ApiError> {
+        self.receive("read last log line").await?;
+        let job = pod.strip_suffix("-pod").expect("a pod of this cluster");
+        let state = self.lock();
+        let stored = state.jobs.get(job).filter(|stored| stored.pod_now().is_some());
+        let stored = stored.ok_or_else(|| not_found("read last log line"))?;
+        let (now, started) = (Instant::now(), stored.started());
+        let printed = stored.lines.partition_point(|(offset, _)| started + *offset <= now);
+        let last = printed.checked_sub(1).map(|at| started + stored.lines[at].0);
+        Ok(last.map_or_else(Vec::new, |at| format!("{} \n", self.stamp(at)).into_bytes()))
     }
 
     async fn get_namespace(&self, _: &str) -> Result<bool, ApiError> {

@@ -1,35 +1,53 @@
-//! Limits how many requests are in flight at once.
+//! Limits how much of one kind goes on at once; the rest waits in line.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A request that takes longer gives its place back, so that those which hang hardly delay the others.
+/// What takes longer gives its place back, so that what hangs hardly delays the others.
 const PLACE_HELD: Duration = Duration::from_secs(1);
 
-/// Lets a number of requests through at once; the others wait in line.
+/// Lets a number of requests, or of other work, through at once; the others wait in line.
 ///
 /// Each request in flight has a connection and a TLS handshake of its own, and a server does not serve thousands of them
 /// any sooner than a few.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     places: Semaphore,
 }
 
 impl Gate {
-    pub(super) fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self { places: Semaphore::new(places) }
     }
 
+    /// Waits in line for a place, and goes without one after `patience`.
+    pub(crate) async fn enter(&self, patience: Duration) -> Place<'_> {
+        let permit = tokio::time::timeout(patience, self.places.acquire()).await;
+        Place { _permit: permit.ok().and_then(Result::ok) }
+    }
+
     /// Plays a request once there is a place for it; without one when it has waited for `patience`.
-    pub(super) async fn pass<T>(&self, patience: Duration, request: impl Future<Output = T>) -> T {
-        let place = tokio::time::timeout(patience, self.places.acquire()).await;
-        let mut request = pin!(request);
-        if let Ok(answer) = tokio::time::timeout(PLACE_HELD, &mut request).await {
-            return answer;
+    pub(crate) async fn pass<T>(&self, patience: Duration, request: impl Future<Output = T>) -> T {
+        self.enter(patience).await.hold_during(request).await
+    }
+}
+
+/// A place behind the gate, if there was one in time.
+#[must_use]
+pub(crate) struct Place<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Place<'_> {
+    /// Plays the work, and gives the place back when it is done or takes longer than [`PLACE_HELD`].
+    pub(crate) async fn hold_during<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(PLACE_HELD, &mut work).await {
+            return done;
         }
-        drop(place);
-        request.await
+        drop(self);
+        work.await
     }
 }
 
