@@ -50,7 +50,7 @@ describe.concurrent('a run', () => {
         CLAUDE_STAND_IN_LINES: '200000',
         CLAUDE_STAND_IN_LINE_BYTES: '1',
         // A host that is behind by a whole file of the log loses it; at this rate a busy machine is not.
-        CLAUDE_STAND_IN_RATE: '5000',
+        CLAUDE_STAND_IN_RATE: '4000',
       },
       onLog: counter.take,
     });
