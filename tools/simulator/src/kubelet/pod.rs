@@ -1006,7 +1006,9 @@ impl PodRun {
             () = script.run(log, &sim.load.lateness) => script.exit_code,
             () = stop => 143,
         };
-        sim.load.exited(&self.pod(), code == 0, time::now_ns());
+        if lock(&self.state).containers.get(index).is_some_and(|c| !c.init) {
+            sim.load.exited(&self.pod(), code == 0, time::now_ns());
+        }
         self.ended(sim, index, code, log);
         code
     }
