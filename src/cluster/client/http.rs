@@ -17,7 +17,7 @@ use crate::cluster::{ApiError, ApiErrorKind, Gate, MOST_WARNINGS};
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// This many requests may be in flight at once, watches and logs apart.
 const MOST_REQUESTS: usize = 32;
-/// This many of them may be looks at silent logs, which thousands of runs have and nobody waits for.
+/// This many of them may be looks at silent logs, which thousands of runs have and none waits for.
 const MOST_LOOKS: usize = 2;
 /// How long a request waits in line for that. Thousands of runs that start at once make a line of several seconds.
 pub(super) const LINE_LIMIT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub(super) struct ApiClient {
     /// Host and port, as messages name the server.
     pub(super) host: String,
     gate: Gate,
-    /// For requests that nobody waits for.
+    /// For requests that no run waits for.
     pub(super) looks: Gate,
     permissions: Permissions,
 }

@@ -27,8 +27,8 @@ pub(crate) struct Keepalives {
 struct Shared {
     /// The runs that share a moment, by its number in [`MOMENTS`].
     runs: [Vec<Entry>; MOMENTS as usize],
-    /// Whether a task says their lines.
-    is_told: bool,
+    /// Whether there is a task that says their lines.
+    has_task: bool,
     last_id: u64,
 }
 
@@ -54,7 +54,7 @@ impl Keepalives {
         shared.last_id += 1;
         let id = shared.last_id;
         shared.runs[(first % MOMENTS) as usize].push(Entry { id, first, line, progress });
-        if !std::mem::replace(&mut shared.is_told, true) {
+        if !std::mem::replace(&mut shared.has_task, true) {
             tokio::spawn(self.clone().tell());
         }
         drop(shared);
@@ -74,7 +74,7 @@ impl Keepalives {
                 entries.iter().filter(|entry| entry.first <= moment).for_each(Entry::show);
             }
             if shared.runs.iter().all(Vec::is_empty) {
-                shared.is_told = false;
+                shared.has_task = false;
                 return;
             }
             next = passed + 1;
