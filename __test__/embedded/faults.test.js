@@ -74,14 +74,14 @@ const pastClaim = { skip: 1 };
 const onLog = (action, rest) => fault('get', action, { resource: 'pods/log', ...rest });
 const onWatch = (action, rest) => fault('watch', action, rest);
 
-/** How often the log was opened to be followed, and how often it was asked for its last line. */
+/** How often the log was opened to be followed, and how often its last line was requested. */
 const expectLogRequests =
   (expected) =>
   async ({ cluster }) => {
     const { requests } = await cluster.get('/simulator/requests');
     const of = (text) =>
       requests.filter(({ subresource, query }) => subresource === 'log' && query.includes(text)).length;
-    expect({ followed: of('follow=true'), looks: of('tailLines=1') }).toEqual(expected);
+    expect({ followed: of('follow=true'), checks: of('tailLines=1') }).toEqual(expected);
   };
 
 /** The same answer to the first requests of every kind that a run sends before, while and after its Job runs. */
@@ -412,12 +412,12 @@ const table = {
     ],
     ['is forbidden twice', { faults: [onLog(status(403), { times: 2 })] }],
     [
-      'is silent, asked for its last line, and read on',
+      'is silent, and its last line known',
       {
         scenario: 'silent',
         seconds: 95,
         ticks: () => {},
-        also: expectLogRequests({ followed: 1, looks: 1 }),
+        also: expectLogRequests({ followed: 1, checks: 1 }),
       },
     ],
     [
@@ -425,7 +425,7 @@ const table = {
       {
         seconds: 100,
         faults: [onLog({ stall: { afterLines: 4 } }, { times: 1 })],
-        also: expectLogRequests({ followed: 2, looks: 1 }),
+        also: expectLogRequests({ followed: 2, checks: 1 }),
       },
     ],
   ],

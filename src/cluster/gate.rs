@@ -1,49 +1,49 @@
-//! Limits how much of one kind goes on at once; the rest waits in line.
+//! Limits how much work of one kind runs at once; the rest waits in line.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What takes longer gives its place back, so that what hangs hardly delays the others.
-const PLACE_HELD: Duration = Duration::from_secs(1);
+/// Work that takes longer gives its permit back, so that work that hangs hardly delays the rest.
+const PERMIT_HELD: Duration = Duration::from_secs(1);
 
 /// Lets a number of requests, or of other work, through at once; the others wait in line.
 ///
 /// Each request in flight has a connection and a TLS handshake of its own, and a server does not serve thousands of them
 /// any sooner than a few.
 pub(crate) struct Gate {
-    places: Semaphore,
+    permits: Semaphore,
 }
 
 impl Gate {
-    pub(crate) fn new(places: usize) -> Self {
-        Self { places: Semaphore::new(places) }
+    pub(crate) fn new(permits: usize) -> Self {
+        Self { permits: Semaphore::new(permits) }
     }
 
-    /// Waits in line for a place, and goes without one after `patience`.
-    pub(crate) async fn enter(&self, patience: Duration) -> Place<'_> {
-        let permit = tokio::time::timeout(patience, self.places.acquire()).await;
-        Place { _permit: permit.ok().and_then(Result::ok) }
+    /// Waits in line for a permit, and passes without one after `patience`.
+    pub(crate) async fn enter(&self, patience: Duration) -> Pass<'_> {
+        let permit = tokio::time::timeout(patience, self.permits.acquire()).await;
+        Pass { _permit: permit.ok().and_then(Result::ok) }
     }
 
-    /// Plays a request once there is a place for it; without one when it has waited for `patience`.
+    /// Plays a request once it has a permit; without one when it has waited for `patience`.
     pub(crate) async fn pass<T>(&self, patience: Duration, request: impl Future<Output = T>) -> T {
         self.enter(patience).await.hold_during(request).await
     }
 }
 
-/// A place behind the gate, if there was one in time.
+/// A permit of the gate, if it was free in time.
 #[must_use]
-pub(crate) struct Place<'a> {
+pub(crate) struct Pass<'a> {
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Place<'_> {
-    /// Plays the work, and gives the place back when it is done or takes longer than [`PLACE_HELD`].
+impl Pass<'_> {
+    /// Plays the work, and gives the permit back when it is done or takes longer than [`PERMIT_HELD`].
     pub(crate) async fn hold_during<T>(self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        if let Ok(done) = tokio::time::timeout(PLACE_HELD, &mut work).await {
+        if let Ok(done) = tokio::time::timeout(PERMIT_HELD, &mut work).await {
             return done;
         }
         drop(self);
@@ -73,19 +73,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_beyond_the_places_wait_in_line() {
+    async fn requests_beyond_the_permits_wait_in_line() {
         let took = begun(6, Duration::from_millis(200), Duration::from_secs(10)).await;
         assert_eq!(took, [0, 0, 200, 200, 400, 400]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_that_hangs_gives_its_place_back() {
+    async fn request_that_hangs_gives_its_permit_back() {
         let took = begun(4, Duration::from_secs(60), Duration::from_secs(10)).await;
         assert_eq!(took, [0, 0, 1_000, 1_000]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_that_has_waited_long_enough_goes_without_a_place() {
+    async fn request_that_waited_long_enough_needs_no_permit() {
         let took = begun(9, Duration::from_secs(60), Duration::from_millis(2_500)).await;
         assert_eq!(took, [0, 0, 1_000, 1_000, 2_000, 2_000, 2_500, 2_500, 2_500]);
     }

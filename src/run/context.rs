@@ -44,7 +44,7 @@ pub(crate) struct RunContext<C, H> {
     pub(crate) ended_job: OnceLock<String>,
     /// Counts the logs that all runs of the process follow, for their pace.
     pub(crate) readers: ReaderCount,
-    /// Says of all runs of the process that they go on.
+    /// Logs the keep-alive lines of all runs of the process.
     pub(crate) keepalives: Keepalives,
     /// Jobs of all runs of the process whose pod may have told its own end falsely.
     pub(crate) unconfirmed: UnconfirmedEnds,

@@ -289,9 +289,9 @@ impl<K: Clusters> Runner<K> {
         let mut turn = turn.unwrap_or_else(|| self.queues.queue(&run.request.agent.id));
         let starting = async {
             run.unless_cancelled(turn.wait()).await?;
-            let place = run.unless_cancelled(self.starts.enter(timing::START_LINE_LIMIT)).await?;
+            let pass = run.unless_cancelled(self.starts.enter(timing::START_LINE_LIMIT)).await?;
             // Made only now: a run in line has nothing yet of what its start needs.
-            place.hold_during(async { Box::pin(self.start(run, turn, None)).await }).await
+            pass.hold_during(async { Box::pin(self.start(run, turn, None)).await }).await
         };
         let Started { job, plan } = Box::pin(announce::while_starting(run, starting)).await?;
         let began = Instant::now();

@@ -24,7 +24,7 @@ pub(super) const SCHEDULE_LIMIT: Duration = Duration::from_secs(120);
 
 // Before the Job exists.
 
-/// How long a run waits in line while others start. Each gives its place back within a second, so the line always moves.
+/// How long a run waits in line while others start. Each gives its permit back within a second, so the line always moves.
 pub(super) const START_LINE_LIMIT: Duration = Duration::from_secs(60);
 /// A run that waits this long for its start names its CLI to the host before `onMeta`. Most runs have a Job by then.
 pub(super) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
@@ -134,7 +134,7 @@ pub(super) fn reconnect_backoff() -> Backoff {
 }
 
 /// A log body that is silent this long while the container runs may be half-open behind a proxy or in the API server, where
-/// TCP keep-alive does not reach: the log is asked for its last line.
+/// TCP keep-alive does not reach: its last line is requested.
 pub(super) const LOG_IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// Each time that showed nothing new the limit doubles, up to this: most silent logs belong to a CLI that thinks. The end of
 /// the container is seen by other means, so only the lines of a body that is half-open come this late. Load balancers drop

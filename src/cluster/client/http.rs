@@ -17,8 +17,8 @@ use crate::cluster::{ApiError, ApiErrorKind, Gate, MOST_WARNINGS};
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// This many requests may be in flight at once, watches and logs apart.
 const MOST_REQUESTS: usize = 32;
-/// This many of them may be looks at silent logs, which thousands of runs have and none waits for.
-const MOST_LOOKS: usize = 2;
+/// This many of them may check silent logs: thousands of runs have one, and do not wait for the answer.
+const MOST_LOG_CHECKS: usize = 2;
 /// How long a request waits in line for that. Thousands of runs that start at once make a line of several seconds.
 pub(super) const LINE_LIMIT: Duration = Duration::from_secs(10);
 /// The same for a deletion: what a run leaves behind does not wait for those that start.
@@ -44,8 +44,8 @@ pub(super) struct ApiClient {
     /// Host and port, as messages name the server.
     pub(super) host: String,
     gate: Gate,
-    /// For requests that no run waits for.
-    pub(super) looks: Gate,
+    /// For the checks of silent logs.
+    pub(super) log_checks: Gate,
     permissions: Permissions,
 }
 
@@ -55,7 +55,7 @@ impl ApiClient {
             client,
             host,
             gate: Gate::new(MOST_REQUESTS),
-            looks: Gate::new(MOST_LOOKS),
+            log_checks: Gate::new(MOST_LOG_CHECKS),
             permissions: Permissions::default(),
         }
     }

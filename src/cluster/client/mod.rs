@@ -325,7 +325,7 @@ impl Cluster for KubeCluster {
             format!("{}&tailLines=1&limitBytes={LAST_LINE_BYTES}", log_path(namespace, pod, container));
         let attempt = format!("read the last line of the log of pod {namespace}/{pod}");
         let answer = self.api.fetch(&attempt, Method::GET, &path, None);
-        Ok(self.api.looks.pass(LINE_LIMIT, answer).await?.0)
+        Ok(self.api.log_checks.pass(LINE_LIMIT, answer).await?.0)
     }
 
     async fn get_namespace(&self, name: &str) -> Result<bool, ApiError> {

@@ -1,7 +1,6 @@
-//! Says now and then that a run goes on.
+//! Logs every 15 s that a run continues.
 //!
-//! One task says it for all runs, from one list: thousands of silent runs do little else, and need no timer and no task of
-//! their own for that.
+//! One task does it for all runs, from one list, so that thousands of silent runs need neither a timer nor a task each.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +12,7 @@ use crate::run::log::progress::Progress;
 use crate::run::timing::{self, Grid};
 use crate::run::{Host, LogSink};
 
-/// The lines of a run come at every so many moments.
+/// How many ticks lie between two lines of a run.
 const MOMENTS: u32 = (timing::KEEPALIVE_INTERVAL.as_secs() / timing::KEEPALIVE_TICK.as_secs()) as u32;
 
 /// The keep-alive lines of all runs of the process; cheap to clone.
@@ -27,12 +26,12 @@ pub(crate) struct Keepalives {
 struct Shared {
     /// The runs that share a moment, by its number in [`MOMENTS`].
     runs: [Vec<Entry>; MOMENTS as usize],
-    /// Whether there is a task that says their lines.
+    /// Whether there is a task that logs their lines.
     has_task: bool,
     last_id: u64,
 }
 
-/// A run that goes on.
+/// A run that continues.
 struct Entry {
     id: u64,
     /// The moment of its first line.
@@ -55,18 +54,18 @@ impl Keepalives {
         let id = shared.last_id;
         shared.runs[(first % MOMENTS) as usize].push(Entry { id, first, line, progress });
         if !std::mem::replace(&mut shared.has_task, true) {
-            tokio::spawn(self.clone().tell());
+            tokio::spawn(self.clone().log_lines());
         }
         drop(shared);
         Keepalive { all: self.clone(), id, first }
     }
 
-    /// Says the lines of each moment until there are no more runs.
-    async fn tell(self) {
+    /// Logs the lines that are due at each tick, until there are no more runs.
+    async fn log_lines(self) {
         let mut next = self.grid.number(Instant::now(), timing::KEEPALIVE_TICK);
         loop {
             tokio::time::sleep_until(self.grid.at(next, timing::KEEPALIVE_TICK)).await;
-            // After a pause of the whole process each run says one line, not all that it has missed.
+            // After a pause of the whole process each run logs one line, not all that it has missed.
             let passed = self.grid.number(Instant::now(), timing::KEEPALIVE_TICK).max(next);
             let mut shared = self.lock();
             for moment in next.max(passed.saturating_sub(MOMENTS - 1))..=passed {
@@ -121,7 +120,7 @@ impl Drop for Keepalive {
     }
 }
 
-/// Where a run says that it goes on: on its card, where the host has one, and else in its log, as the contract has it.
+/// Where a run shows that it continues: on its card, where the host has one, and else in its log, as the contract has it.
 enum Line {
     Card { card: Arc<RunCard>, pod: String },
     Log { log: LogSink, job: String },

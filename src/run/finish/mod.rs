@@ -2,8 +2,8 @@
 //!
 //! `pod_wait` waits for the pod. Then two futures run side by side in one task: the follower reads the log while the
 //! watches show how the container is, and `end` waits for the run's end (`cancel` is one of its reasons). They share
-//! only the [`ContainerState`](super::job_view::ContainerState) and the follower's progress, from which `keepalive` says of
-//! all runs that they go on. `last_read` reads what is
+//! only the [`ContainerState`](super::job_view::ContainerState) and the follower's progress, from which `keepalive` logs
+//! the lines of all runs. `last_read` reads what is
 //! left of the log, `exit_status` how the container ended. `pod_end` waits until no CLI of the run can work any more.
 
 mod cancel;

@@ -92,8 +92,8 @@ pub(crate) struct Follower<C> {
     pub(crate) container: Arc<watch::Sender<ContainerState>>,
     pub(crate) progress: Arc<Progress>,
     readers: ReaderCount,
-    /// How long a body may be silent while the container runs. A log that was found to have nothing new is not asked so soon
-    /// again.
+    /// How long a body may be silent while the container runs. A log that was found to have nothing new is not checked so
+    /// soon again.
     idle_limit: Duration,
     resume: Resume,
     splice: Splice,
@@ -443,15 +443,15 @@ impl<C: Cluster> Follower<C> {
         }
     }
 
-    /// Waits for a silent body, while the log is asked now and then for lines that the body has not brought: a request for the
-    /// last line costs a fraction of opening the log again.
+    /// Waits for a silent body, while the log is checked for lines that the body has not brought: a request for the last line
+    /// costs a fraction of opening the log again.
     async fn wait_for_silent(&self, reader: &mut PacedReader) -> Option<BodyEnd> {
         if self.container.borrow().is_over() {
             return Some(BodyEnd::Idle);
         }
         // A task of its own: in the run's, each step of each request would poll all that the run waits for.
-        let mut looks = JoinSet::new();
-        looks.spawn(until_not_silent(
+        let mut checks = JoinSet::new();
+        checks.spawn(until_not_silent(
             self.observed.clone(),
             self.pod.clone(),
             self.resume.last(),
@@ -459,7 +459,7 @@ impl<C: Cluster> Follower<C> {
         ));
         tokio::select! {
             wake = reader.wait(Duration::MAX) => (wake == Wake::Idle).then_some(BodyEnd::Idle),
-            _ = looks.join_next() => Some(BodyEnd::Idle),
+            _ = checks.join_next() => Some(BodyEnd::Idle),
         }
     }
 
@@ -701,7 +701,7 @@ async fn until_not_silent<C: Cluster>(
         let answer = cluster.last_log_line(namespace, &pod, CLAUDE_CONTAINER);
         let is_known = match tokio::time::timeout(timing::LAST_LINE_LIMIT, answer).await {
             Ok(Ok(line)) if line.is_empty() => true,
-            // Which of two stamps is the later says nothing: the clock of a node can be set back.
+            // The later of two stamps need not be the later line: the clock of a node can be set back.
             Ok(Ok(line)) => split_stamp(&line).is_some_and(|(stamp, _)| last == Some(stamp)),
             Ok(Err(_)) | Err(_) => false,
         };

@@ -56,7 +56,7 @@ pub(crate) struct LogSink {
     _open: mpsc::Sender<Infallible>,
 }
 
-/// What a chunk needs lies in one place: a silent run is cold memory, and a keep-alive line touches it.
+/// The slots are inline: a silent run's memory is cold, and each further allocation that its keep-alive line touches costs.
 struct Shared {
     host: Arc<dyn TakesLog>,
     slots: Semaphore,

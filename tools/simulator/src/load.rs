@@ -102,8 +102,8 @@ impl Load {
         self.finished.add(job, succeeded, ns);
     }
 
-    /// Notes when a pod's scripted container ended, init containers apart, in nanoseconds since the epoch. A client that has read the container's last
-    /// line may delete the Job before it gets its condition.
+    /// Notes when a pod's scripted container ended, but not an init container, in nanoseconds since the epoch. A client that
+    /// has read the container's last line may delete the Job before it gets its condition.
     pub(crate) fn exited(&self, pod: &Object, succeeded: bool, ns: i64) {
         self.exited.add(pod, succeeded, ns);
     }
